@@ -1,0 +1,151 @@
+"""The signal side: audio <-> STFT <-> dB-scaled picture <-> 256 x 256 tiles. Pure functions, numpy and librosa only.
+
+    audio (n,)  --stft-->  (513, t) complex  --magnitude, amplitude_to_db-->  (256, t) in [0, 1]  --slice_tiles-->  tiles
+    audio (n,)  <--istft--  combine(magnitude, phase)  <--db_to_amplitude--  (256, t)             <--join_tiles--   tiles
+"""
+
+import re
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+
+from cli import UserError, complete
+
+SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
+N_FFT = 1024  # samples, 23 ms
+HOP_LENGTH = 512  # samples, 12 ms
+WINDOW = np.hanning(N_FFT).astype(np.float32)  # the method's window is the symmetric Hann
+BINS = (N_FFT // 2 + 1) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz, so the upper half is empty
+TILE_FRAMES = 256  # frames, 2.97 s: makes the tile a square
+AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audio
+DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
+_DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
+
+FEATURE_FORMAT = 1  # raised whenever tiles on disk change their meaning
+FEATURE_PARAMETERS = {
+    "format": FEATURE_FORMAT, "sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop_length": HOP_LENGTH,
+    "window": "hanning", "bins": BINS, "tile_frames": TILE_FRAMES, "amin": AMIN,
+}  # fmt: skip
+
+
+def stft(audio, center=True):
+    """Short-time Fourier transform.
+
+    Args:
+        audio: float array (n,).
+        center: frame t is centred on sample t * HOP_LENGTH, the ends padded with zeros; if False, frame t starts there.
+
+    Returns:
+        complex64 (N_FFT // 2 + 1, frames): 1 + n // HOP_LENGTH frames if centred.
+    """
+    return librosa.stft(
+        np.asarray(audio, np.float32), n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW,
+        center=center, pad_mode="constant", dtype=np.complex64,
+    )  # fmt: skip
+
+
+def istft(spectrum, length):
+    """Inverse of `stft` (least squares, Griffin & Lim 1984): complex (513, frames) -> float32 (length,)."""
+    return librosa.istft(spectrum, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, length=length, dtype=np.float32)
+
+
+def magnitude(spectrum):
+    """Complex (513, t) -> float32 (256, t): magnitude of the kept bins, scaled so that a full-scale sine reads 1.0."""
+    return np.abs(spectrum[:BINS]) * np.float32(2 / WINDOW.sum())
+
+
+def combine(mag, phase):
+    """Magnitude (256, t) and unit phasors complex (256 or 513, t) -> complex64 (513, t), the upper bins zero."""
+    spectrum = np.zeros((N_FFT // 2 + 1, mag.shape[1]), np.complex64)
+    spectrum[:BINS] = mag * np.float32(WINDOW.sum() / 2) * phase[:BINS]
+    return spectrum
+
+
+def phasor(spectrum):
+    """exp(i * phase) of a complex array, 1 where it is zero: complex64, same shape. Cheaper than angles, and exact."""
+    mag = np.abs(spectrum)
+    return np.where(mag > 0, spectrum / np.maximum(mag, np.finfo(np.float32).tiny), np.complex64(1))
+
+
+def amplitude_to_db(mag):
+    """Magnitude -> the method's dB scale: 20 ln(1 + mag/AMIN) / (20 ln(1 + 1/AMIN)).
+
+    0 -> 0, 1 -> 1; one unit is DB_RANGE = 96.33 dB. Float32, any shape, ``mag`` non-negative.
+    """
+    return np.log1p(np.asarray(mag, np.float32) / np.float32(AMIN)) * _DB_SCALE
+
+
+def db_to_amplitude(db):
+    """Inverse of `amplitude_to_db`: dB scale -> magnitude, float32."""
+    return np.expm1(np.asarray(db, np.float32) / _DB_SCALE) * np.float32(AMIN)
+
+
+def spectrogram(audio):
+    """The picture of a sound: audio (n,) -> dB-scaled magnitude, float32 (256, 1 + n // 512), 0 ... 1 and a little above."""
+    return amplitude_to_db(magnitude(stft(audio)))
+
+
+def to_network(db):
+    """dB scale [0, 1] -> the networks' range [-1, 1], clipped there (a peak may exceed 1). Float32."""
+    return np.clip(np.asarray(db, np.float32) * 2 - 1, -1, 1)
+
+
+def from_network(x):
+    """Inverse of `to_network`: [-1, 1] -> [0, 1], float32."""
+    return (np.asarray(x, np.float32) + 1) / 2
+
+
+def slice_tiles(picture):
+    """Cut a picture into tiles, the last one padded with zeros: (256, t) -> (ceil(t / 256), 256, 256, 1), same dtype."""
+    bins, frames = picture.shape
+    count = -(-frames // TILE_FRAMES)
+    padded = np.pad(picture, ((0, 0), (0, count * TILE_FRAMES - frames)))
+    return padded.reshape(bins, count, TILE_FRAMES).swapaxes(0, 1)[..., np.newaxis]
+
+
+def join_tiles(tiles, frames=None):
+    """Inverse of `slice_tiles`: (n, 256, 256, 1) -> (256, frames); all n * 256 frames if ``frames`` is None."""
+    return np.concatenate(tiles[..., 0], axis=1)[:, :frames]
+
+
+def version_name(piece, transpose=0, speed=1.0):
+    """Name of one version of a piece: ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``; unchanged for 0 and 1."""
+    return piece + (f"~t{transpose:+g}" if transpose else "") + (f"~s{speed:g}" if speed != 1 else "")
+
+
+def piece_of(name):
+    """The piece that a version is of, inverse of `version_name`: all versions of it belong on one side of a split."""
+    return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
+
+
+def read_audio(path, sample_rate=SAMPLE_RATE):
+    """Read wav, flac, ogg or mp3 as mono: channels averaged, resampled to ``sample_rate`` (soxr, high quality).
+
+    Returns:
+        float32 (n,), full scale = 1.
+
+    Raises:
+        UserError: the file is missing, is no audio that libsndfile reads, or holds NaN or infinite samples.
+    """
+    try:
+        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
+    if not np.isfinite(audio).all():
+        raise UserError(f"{path}: holds NaN or infinite samples; export it again")
+    audio = audio.mean(axis=1)
+    return audio if rate == sample_rate else librosa.resample(audio, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+
+
+def write_audio(path, audio, sample_rate=SAMPLE_RATE):
+    """Write audio (n,) or (n, channels); the extension chooses the format, 16-bit PCM where it has one.
+
+    Samples beyond full scale would wrap or be cut: the caller scales, this raises ValueError.
+    """
+    peak = np.abs(audio).max(initial=0)
+    if not peak <= 1:
+        raise ValueError(f"peak {peak} exceeds full scale")
+    with complete(path) as part:
+        soundfile.write(part, audio, sample_rate, subtype="PCM_16" if Path(path).suffix.lower() in (".wav", ".flac") else None)
