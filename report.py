@@ -1,0 +1,110 @@
+"""Pictures of spectrograms and training histories, and the listening page.
+
+Text and axes are mid-grey on a transparent ground, which reads on light and on dark pages alike.
+"""
+
+import csv
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from cli import complete
+from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
+
+GREY = "#808080"
+BLUE, ORANGE = "#3d85c6", "#d9772b"
+NYQUIST_KHZ = SAMPLE_RATE / 4 / 1000  # upper edge of the kept half of the bins
+DIFFERENCE_RANGE = 40  # dB either way that the difference picture shows
+DIFFERENCE_MAP = LinearSegmentedColormap.from_list("difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"])
+CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
+HISTORY_TITLES = {
+    "mae_db": "mean absolute error, dB", "gan_loss": "generator's adversarial loss", "disc_loss": "discriminator's loss",
+}  # fmt: skip
+
+
+def spectrogram_figure(pictures, path, title=None):
+    """Write spectrograms side by side on one colour scale, in seconds, kHz and dB below full scale.
+
+    Args:
+        pictures: dict name -> float (256, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
+        path: file to write; its extension chooses the format.
+        title: line above them, or None.
+    """
+    figure = Figure(figsize=(1.2 + 3.4 * len(pictures), 3.2 if title else 2.9), layout="constrained")
+    axes = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
+    for axis, (name, picture) in zip(axes, pictures.items()):
+        image = _draw(axis, picture)
+        axis.set_title(name, color=GREY, fontsize=10, parse_math=False)
+    axes[0].set_ylabel("kHz")
+    _colour_bar(figure, image, ax=list(axes), pad=0.01)
+    if title:
+        figure.suptitle(title, color=GREY, fontsize=11, parse_math=False)
+    _save(figure, path)
+
+
+def history_figure(csv_path, path, identity_db=None, median_db=None):
+    """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss; columns not there are not drawn.
+
+    Args:
+        csv_path: one row an epoch; columns epoch, mae_db, gan_loss, disc_loss and these three with ``val_`` in front.
+        path: picture to write.
+        identity_db, median_db: errors on validation of the unchanged input and of the per-bin median, in dB.
+    """
+    with open(csv_path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    levels = {"mae_db": {"identity": identity_db, "median": median_db}, "disc_loss": {"chance": CHANCE}}
+    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns]
+    figure = Figure(figsize=(4.2 * max(1, len(panels)), 3.2), layout="constrained")
+    for axis, name in zip(figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels):
+        for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
+            if column in columns:
+                axis.plot(columns["epoch"], columns[column], color=colour, label=label, marker="." if len(rows) < 30 else None)
+        for (label, level), style in zip(levels.get(name, {}).items(), ("--", ":")):
+            if level is not None:
+                axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"{label} {level:.2f}")
+        axis.set_title(HISTORY_TITLES[name], color=GREY, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(frameon=False, labelcolor=GREY, fontsize=8)
+        axis.grid(color=GREY, alpha=0.2)
+        axis.spines[["top", "right"]].set_visible(False)
+        _grey(axis)
+    _save(figure, path)
+
+
+def _draw(axis, picture, difference=False):
+    """Draw a picture (256, t) of 0 ... 1, or a difference of two, on ``axis``; returns the image for the colour bar."""
+    frames = np.shape(picture)[1]
+    values = np.asarray(picture, np.float32) * DB_RANGE
+    image = axis.imshow(
+        values if difference else values - DB_RANGE, origin="lower", aspect="auto",
+        extent=(0, frames * HOP_LENGTH / SAMPLE_RATE, 0, NYQUIST_KHZ),
+        vmin=-DIFFERENCE_RANGE if difference else -DB_RANGE, vmax=DIFFERENCE_RANGE if difference else 0,
+        cmap=DIFFERENCE_MAP if difference else "magma",
+    )  # fmt: skip
+    axis.set_xlabel("seconds")
+    _grey(axis)
+    return image
+
+
+def _colour_bar(figure, image, **where):
+    bar = figure.colorbar(image, **where)
+    bar.set_label("dB")
+    bar.outline.set_visible(False)
+    _grey(bar.ax)
+
+
+def _grey(axis):
+    """Set everything written on ``axis`` in the grey that reads on light and dark."""
+    axis.tick_params(colors=GREY, labelsize=8)
+    axis.xaxis.label.set(color=GREY, fontsize=8)
+    axis.yaxis.label.set(color=GREY, fontsize=8)
+    for spine in axis.spines.values():
+        spine.set_color(GREY)
+
+
+def _save(figure, path):
+    with complete(path) as part:
+        figure.savefig(part, dpi=150, transparent=True)
