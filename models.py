@@ -1,0 +1,188 @@
+"""U-Net generator, PatchGAN discriminator and `Pix2Pix`, the two trained together (Isola et al. 2017).
+
+Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
+"""
+
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+from keras import layers, ops
+
+import losses
+from cli import UserError
+from data import BINS, TILE_FRAMES
+
+DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
+UP = (8, 8, 8, 8, 4, 2, 1)
+DROPOUT_BLOCKS = 3  # the first of UP
+FILTERS = 64
+
+
+def _kernel():
+    return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+def downsample(filters, batch_norm=True):
+    """Block that halves height and width: convolution 4x4 stride 2, batch norm, LeakyReLU 0.3."""
+    block = [layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel())]
+    if batch_norm:
+        block.append(layers.BatchNormalization())
+    return keras.Sequential([*block, layers.LeakyReLU(0.3)])
+
+
+def upsample(filters, dropout=False):
+    """Block that doubles height and width: transposed convolution 4x4 stride 2, batch norm, dropout 0.5, ReLU."""
+    block = [
+        layers.Conv2DTranspose(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()),
+        layers.BatchNormalization(),
+    ]
+    if dropout:
+        block.append(layers.Dropout(0.5))
+    return keras.Sequential([*block, layers.ReLU()])
+
+
+def build_generator(filters=FILTERS, channels=1):
+    """U-Net: tiles (n, 256, 256, channels) in [-1, 1] -> (n, 256, 256, 1) in [-1, 1]. 54,419,713 parameters at width 64.
+
+    Each block is a Sequential of its own, so that HDF5 weights of this well-known layout saved by older Keras code load
+    unchanged. The output layer computes in float32 under any precision policy.
+    """
+    inputs = x = layers.Input((BINS, TILE_FRAMES, channels))
+    skips = []
+    for i, width in enumerate(DOWN):
+        x = downsample(width * filters, batch_norm=i > 0)(x)
+        skips.append(x)
+    concatenate = layers.Concatenate()
+    for i, (width, skip) in enumerate(zip(UP, reversed(skips[:-1]))):
+        x = upsample(width * filters, dropout=i < DROPOUT_BLOCKS)(x)
+        x = concatenate([x, skip])
+    x = layers.Conv2DTranspose(
+        1, 4, strides=2, padding="same", kernel_initializer=_kernel(), activation="tanh", dtype="float32"
+    )(x)
+    return keras.Model(inputs, x, name="generator")
+
+
+def build_discriminator(filters=FILTERS, channels=1):
+    """PatchGAN: [input (n, 256, 256, channels), picture (n, 256, 256, 1)] -> logits (n, 16, 16, 1), one a patch.
+
+    2,766,337 parameters at width 64.
+    """
+    inputs = layers.Input((BINS, TILE_FRAMES, channels))
+    picture = layers.Input((BINS, TILE_FRAMES, 1))
+    x = layers.Concatenate()([inputs, picture])
+    for i, width in enumerate(DOWN[:4]):
+        x = downsample(width * filters, batch_norm=i > 0)(x)
+    x = layers.Conv2D(1, 4, padding="same", kernel_initializer=_kernel(), dtype="float32")(x)
+    return keras.Model([inputs, picture], x, name="discriminator")
+
+
+@keras.saving.register_keras_serializable("timbre")
+class TwoRateAdam(keras.optimizers.Adam):
+    """Adam with one learning rate for the first ``split`` variables and another for the rest.
+
+    Adam treats every variable by itself, so this equals one Adam for each network. ``learning_rate`` times ``factors[0]``
+    or ``factors[1]`` is the rate; schedules and callbacks that change ``learning_rate`` scale both.
+    """
+
+    def __init__(self, learning_rate=2e-4, factors=(1.0, 1.0), split=0, beta_1=0.5, **kwargs):
+        super().__init__(learning_rate, beta_1=beta_1, **kwargs)
+        self.factors, self.split = tuple(factors), split
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Adam's step with the variable's own rate."""
+        factor = self.factors[self._get_variable_index(variable) >= self.split]
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def get_config(self):
+        """Adam's configuration and ours."""
+        return {**super().get_config(), "factors": self.factors, "split": self.split}
+
+
+class Pix2Pix(keras.Model):
+    """Generator and discriminator trained together by plain ``fit()``, both gradients from one forward pass.
+
+    ``call`` is the generator. The loss is the sum loss_G + loss_D of
+
+        loss_G = BCE(1, D(x, G(x))) + l1_weight * L1(y, G(x)),  D's weights held constant
+        loss_D = BCE(1, D(x, y)) + BCE(0, D(x, G(x))),          G's output held constant
+
+    so the gradient of the sum is each network's own gradient, as from two separate tapes.
+    Logs: ``loss`` (the sum), ``gan_loss`` (first term of loss_G), ``disc_loss``, and what ``compile(metrics=...)`` names.
+    """
+
+    def __init__(self, generator, discriminator, l1_weight=losses.L1_WEIGHT):
+        super().__init__(name="pix2pix")
+        self.generator, self.discriminator, self.l1_weight = generator, discriminator, l1_weight
+        self.gan_tracker = keras.metrics.Mean("gan_loss")
+        self.disc_tracker = keras.metrics.Mean("disc_loss")
+
+    def optimizer_for(self, gen_lr, disc_lr):
+        """`TwoRateAdam` (beta_1 0.5) that gives each network its rate."""
+        factors = (1.0, disc_lr / gen_lr) if gen_lr else (0.0, 1.0)
+        return TwoRateAdam(gen_lr or disc_lr, factors, split=len(self.generator.trainable_variables))
+
+    def call(self, x, training=None):
+        """The generator's output."""
+        return self.generator(x, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """loss_G + loss_D, a scalar."""
+        frozen = [(v, ops.stop_gradient(v)) for v in self.discriminator.variables]
+        with keras.StatelessScope(frozen):
+            judged = self.discriminator([x, y_pred], training=training)
+        real = self.discriminator([x, y], training=training)
+        generated = self.discriminator([x, ops.stop_gradient(y_pred)], training=training)
+        gan_loss = losses.adversarial_loss(judged, True)
+        disc_loss = losses.discriminator_loss(real, generated)
+        self.gan_tracker.update_state(gan_loss)
+        self.disc_tracker.update_state(disc_loss)
+        return (gan_loss + self.l1_weight * losses.l1_loss(y, y_pred) + disc_loss) / _replicas()
+
+
+def _replicas():
+    """How many replicas' gradients tf.distribute will add up."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def load_generator(path):
+    """A trained generator as a Keras model, from a run folder, our ``.keras`` file or older Keras code's ``.h5`` weights.
+
+    Only weights are read, into a network built here: a model file's own configuration, and any code in it, is never run.
+    The width is taken from the weights' shapes.
+
+    Raises:
+        UserError: the file is missing, of another kind, or holds weights of another layout.
+    """
+    file = Path(path) / "generator.keras" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)")
+    try:
+        channels, filters = _first_kernel(file)
+        generator = build_generator(filters, channels)
+        generator.load_weights(file)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: holds no generator of this layout ({str(error)[:100]}); train one with train.py") from None
+    return generator
+
+
+def _first_kernel(file):
+    """(input channels, width) of the U-Net saved in ``file``: the kernel with fewest outputs is its first layer's."""
+    shapes = []
+
+    def visit(_, item):
+        if isinstance(item, h5py.Dataset) and item.ndim == 4:
+            shapes.append(item.shape)
+
+    if file.suffix == ".keras":
+        with zipfile.ZipFile(file) as archive, archive.open("model.weights.h5") as weights, h5py.File(weights, "r") as h5:
+            h5.visititems(visit)
+    else:
+        with h5py.File(file, "r") as h5:
+            h5.visititems(visit)
+    return min((shape[2:] for shape in shapes), key=lambda s: s[1])
