@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import functools
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -119,3 +120,97 @@ def find_files(folder, extensions):
         path for path in folder.rglob("*")
         if path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
     )  # fmt: skip
+
+
+def training_flags(parser):
+    """Add the flags that train.py and train_generator.py share."""
+    add = parser.add_argument
+    add("--dataset_path", "--features", "--features_path", required=True, help="features folder of compute_features.py")
+    add("--origin", required=True, help="instrument to convert from, say keyboard_acoustic")
+    add("--target", required=True, help="instrument to convert to, say guitar_acoustic")
+    add("--runs_path", default="runs", help="where run folders go")
+    add("--gpu", help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if there is one")
+    add("--epochs", type=number(int, 1), default=100, help="total number of epochs, those already done included")
+    add("--epoch_offset", type=number(int, 0), default=0, help="number given to the epoch before the first")
+    add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
+    add("--validation_split", type=number(float, 0, 0.9, low_open=True), default=0.1, help="fraction of pieces held out")
+    add("--filters", type=number(int, 1, 512), default=64, help="width of the networks: channels of the first layer")
+    add("--seed", type=number(int, 0, 2**31), default=0, help="seed of split, weights, shuffling and dropout")
+    add("--findlr", nargs="?", const=True, default=False, type=boolean, help="search the learning rates instead of training")
+    add("--findlr_steps", type=number(int, 10), help="steps of that search; default: one epoch's")
+    add("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="of the layers' arithmetic; auto: bfloat16 on a GPU that has it, float32 elsewhere")  # fmt: skip
+    add("--jit", nargs="?", const=True, default="auto", type=boolean, help="compile with XLA; auto: on a GPU only")
+    add("--cache", action="store_true", help="keep all tiles in memory (256 KiB a pair)")
+    add("--workers", type=number(int, 1), default=2, help="threads that read tiles")
+    add("--preview_every", type=number(int, 0), default=1, help="epochs between previews of a held-out piece; 0: none")
+    add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")
+    add("--fresh", action="store_true", help="delete this run's folder and start over")
+
+
+def setup_device(gpu=None):
+    """Choose backend and device; call it before Keras is imported.
+
+    Args:
+        gpu: "0", "0,1", "cpu" or None, which means 0 if there is one. CUDA_VISIBLE_DEVICES wins over None.
+
+    Returns:
+        Number of GPUs in use, 0 for the CPU.
+
+    Raises:
+        UserError: the backend named by KERAS_BACKEND is not installed, or a GPU was asked for and is not there.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if gpu == "cpu":
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
+    elif gpu is not None:
+        if not re.fullmatch(r"\d+(,\d+)*", gpu):
+            raise UserError(f"--gpu {gpu}: give a number (0), several (0,1), or cpu")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    else:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    try:
+        with _quiet_stderr():
+            count = _count_gpus(backend)
+    except ImportError:
+        raise UserError(f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend") from None
+    wanted = 0 if gpu in (None, "cpu") else len(gpu.split(","))
+    if count < wanted:
+        raise UserError(f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu")
+    if not count and gpu != "cpu":
+        print(f"No GPU that {backend} can use: running on the CPU.", file=sys.stderr)
+    return count
+
+
+def _count_gpus(backend):
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        return len(gpus)
+    if backend == "jax":
+        import jax
+
+        return sum(device.platform == "gpu" for device in jax.devices())
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    raise UserError(f"KERAS_BACKEND={backend}: give tensorflow, jax or torch")
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+    """Drop what native libraries print while they load: TensorFlow's start-up notes ignore Python's stderr."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
