@@ -22,7 +22,8 @@ class Parser(argparse.ArgumentParser):
     """ArgumentParser that shows defaults, keeps the docstring's line breaks and answers an error in one line."""
 
     class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
+        def _get_help_string(self, action):  # "(default: None)" and "(default: False)" tell nothing
+            return action.help if action.default in (None, False) else super()._get_help_string(action)
 
     def __init__(self, description, **kwargs):
         super().__init__(description=description, formatter_class=self._Formatter, allow_abbrev=False, **kwargs)

@@ -1,0 +1,112 @@
+"""Step 2: turn aligned audio into dB-scaled STFT tiles.
+
+    python compute_features.py --audios audios --features features
+
+Reads <audios>/<instrument>/<sub/folders>/<piece>.wav (flac, ogg and mp3 too, any sampling rate) and writes
+<features>/<instrument>/<sub/folders>/<piece>.npy, float16 (tiles, 256, 256, 1) in [0, 1], and features.json.
+A file that is there and newer than its audio is kept. Exit code 2 if some file had to be left out.
+"""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+from tqdm import tqdm
+
+import cli
+import data
+from cli import UserError
+
+
+def write_tiles(audio_path, tiles_path):
+    """Write one file's tiles and return how many. Raises UserError if the audio cannot be read."""
+    audio = data.read_audio(audio_path)
+    tiles = data.slice_tiles(np.clip(data.spectrogram(audio), 0, 1).astype(np.float16))
+    with cli.complete(tiles_path) as part, open(part, "wb") as file:
+        np.save(file, tiles, allow_pickle=False)
+    return len(tiles)
+
+
+def _try_write_tiles(audio_path, tiles_path):
+    try:
+        return write_tiles(audio_path, tiles_path)
+    except UserError as error:
+        return error
+
+
+def describe(features, audios, fresh=False):
+    """Write features.json, or check that the one that is there says the same. ``fresh`` deletes the folder first."""
+    path = features / "features.json"
+    if fresh and path.is_file():  # only ever delete a folder that this script made
+        shutil.rmtree(features)
+    elif path.is_file():
+        try:
+            parameters = json.loads(path.read_text())["parameters"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: damaged; give --fresh to start over") from None
+        if parameters != data.FEATURE_PARAMETERS:
+            changed = [k for k, v in data.FEATURE_PARAMETERS.items() if parameters.get(k) != v]
+            raise UserError(f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over")
+    with cli.complete(path) as part:
+        part.write_text(json.dumps({"parameters": data.FEATURE_PARAMETERS, "audios": str(audios.resolve())}, indent=2) + "\n")
+
+
+def find_work(audios, features):
+    """(audio path, tiles path) of every piece below ``audios``. Raises UserError if there is none, or a name twice."""
+    work = {}
+    for path in cli.find_files(audios, cli.AUDIO_EXTENSIONS):
+        relative = path.relative_to(audios)
+        if len(relative.parts) < 2:
+            raise UserError(f"{path}: lies in no instrument's folder; expected {audios}/<instrument>/<piece>")
+        tiles_path = features / relative.with_suffix(".npy")
+        if tiles_path in work:
+            raise UserError(f"{path}: same name as {work[tiles_path].name}; rename one")
+        work[tiles_path] = path
+    if not work:
+        raise UserError(f"{audios}: holds no audio; make it with synthesize_audios.py")
+    return [(audio, tiles) for tiles, audio in work.items()]
+
+
+def is_done(audio_path, tiles_path):
+    """Whether the tiles are there and newer than the audio."""
+    return tiles_path.exists() and tiles_path.stat().st_mtime_ns >= audio_path.stat().st_mtime_ns
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, compute what is missing, report."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--audios", "--audios_path", type=Path, required=True, help="audio folder, one sub-folder an instrument")
+    add("--features", "--features_path", type=Path, required=True, help="where the tiles go")
+    add("--workers", type=cli.number(int, 1), default=joblib.cpu_count(), help="processes")
+    add("--fresh", action="store_true", help="delete the features folder and start over")
+    args = parser.parse_args(argv)
+
+    start = time.time()
+    work = find_work(args.audios, args.features)
+    describe(args.features, args.audios, args.fresh)
+    missing = [pair for pair in work if not is_done(*pair)]
+    jobs = (joblib.delayed(_try_write_tiles)(*pair) for pair in missing)
+    results = joblib.Parallel(args.workers, return_as="generator", batch_size=1)(jobs)
+    results = list(tqdm(results, total=len(missing), unit="file", desc="features", disable=not missing))
+    errors = [result for result in results if isinstance(result, UserError)]
+    tiles = sum(result for result in results if not isinstance(result, UserError))
+    for error in errors:
+        print(f"compute_features.py: left out: {cli.one_line(error)}", file=sys.stderr)
+    seconds = time.time() - start
+    audio_seconds = tiles * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
+    print(
+        f"{len(missing) - len(errors)} files computed, {len(work) - len(missing)} were there, {len(errors)} left out\n"
+        f"{tiles:,} tiles, {tiles * 2**17 / 2**30:.2f} GiB, {audio_seconds / 3600:.2f} h of audio in {seconds:.1f} s"
+        f" ({audio_seconds / seconds:.0f} x real time) -> {args.features}"
+    )
+    return 2 if errors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

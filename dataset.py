@@ -1,0 +1,165 @@
+"""Aligned tile pairs on disk -> shuffled batches; the split into training and held-out pieces.
+
+    <features>/features.json, <features>/<instrument>/<sub/folders>/<piece>.npy float16 (tiles, 256, 256, 1) in [0, 1]
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cli import UserError, find_files
+from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, piece_of
+
+
+def read_features_json(features):
+    """The contents of features.json.
+
+    Raises:
+        UserError: it is missing or damaged, or the tiles were made with other parameters than data.py's.
+    """
+    path = Path(features) / "features.json"
+    try:
+        description = json.loads(path.read_text())
+        parameters = dict(description["parameters"])
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; make it with compute_features.py") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; run compute_features.py --fresh") from None
+    for key, ours in FEATURE_PARAMETERS.items():
+        if parameters.get(key) != ours:
+            raise UserError(f"{path}: {key} is {parameters.get(key)}, this code's is {ours}; run compute_features.py --fresh")
+    return description
+
+
+def pair_pieces(features, origin, target):
+    """Pieces that both instruments have.
+
+    Returns:
+        (pieces, unpaired): sorted names (paths below the instrument's folder, without extension), and the files'
+        paths relative to ``features`` that have no partner.
+
+    Raises:
+        UserError: origin = target, an instrument is not there, or there is no common piece.
+    """
+    features = Path(features)
+    if origin == target:
+        raise UserError(f"--target {target}: is the origin too; name two instruments")
+    names = {}
+    for instrument in (origin, target):
+        folder = features / instrument
+        if not folder.is_dir():
+            there = ", ".join(sorted(p.name for p in features.glob("*/"))) or "none"
+            raise UserError(f"{folder}: no such instrument; there are: {there}")
+        names[instrument] = {p.relative_to(folder).with_suffix("").as_posix() for p in find_files(folder, (".npy",))}
+    common = names[origin] & names[target]
+    if not common:
+        raise UserError(f"{features}: {origin} and {target} have no piece in common; synthesize both from the same MIDI files")
+    unpaired = sorted(f"{i}/{name}" for i in (origin, target) for name in names[i] - common)
+    return sorted(common), unpaired
+
+
+def split_pieces(names, validation_split, seed=0):
+    """Split by piece: all versions (transpositions, speeds) of one piece land on one side.
+
+    A piece's place follows from (seed, its name) alone, so that a set that grows keeps its held-out pieces held out.
+
+    Returns:
+        (training, validation): sorted lists of names; about ``validation_split`` of the pieces, at least one on each side.
+
+    Raises:
+        UserError: there is only one piece.
+    """
+    pieces = sorted({piece_of(name) for name in names}, key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).digest())
+    if len(pieces) < 2:
+        raise UserError(f"{pieces[0]}: is the only piece; training needs a second one to hold out")
+    held_out = set(pieces[: min(len(pieces) - 1, max(1, round(len(pieces) * validation_split)))])
+    return [n for n in names if piece_of(n) not in held_out], [n for n in names if piece_of(n) in held_out]
+
+
+def load_tiles(path, cache=False):
+    """Tiles of one piece, float16 (n, 256, 256, 1): memory-mapped, or read into memory if ``cache``.
+
+    Raises:
+        UserError: the file is damaged, pickled, or of another shape or type.
+    """
+    try:
+        tiles = np.load(path, mmap_mode=None if cache else "r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run compute_features.py again") from None
+    if tiles.dtype != np.float16 or tiles.shape[1:] != (BINS, TILE_FRAMES, 1) or not len(tiles):
+        raise UserError(f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1); compute it again")
+    return tiles
+
+
+class TilePairs(keras.utils.PyDataset):
+    """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, 1) in [-1, 1].
+
+    Args:
+        features: features folder.
+        origin, target: instruments.
+        names: pieces to draw from.
+        batch_size: pairs a batch.
+        seed: shuffle with this seed, and leave out what does not fill a batch; None: in order, all of it.
+        cache: hold all tiles in memory.
+        workers: reading threads.
+
+    Raises:
+        UserError: a piece has different numbers of tiles, or a batch is larger than the data.
+    """
+
+    def __init__(self, features, origin, target, names, batch_size, seed=None, cache=False, workers=1):
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
+        self.batch_size, self.seed = batch_size, seed
+        folders = Path(features) / origin, Path(features) / target
+        self.pieces = [[load_tiles(folder / f"{name}.npy", cache) for folder in folders] for name in names]
+        for name, (x, y) in zip(names, self.pieces):
+            if len(x) != len(y):
+                raise UserError(f"{name}: {len(x)} tiles of {origin}, {len(y)} of {target}; synthesize and compute it again")
+        self.index = np.array([(p, t) for p, (x, _) in enumerate(self.pieces) for t in range(len(x))], np.int32)
+        if seed is not None and batch_size > len(self.index):
+            raise UserError(f"--batch_size {batch_size}: there are only {len(self.index)} training tiles; make it smaller")
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch):
+        """Put the tiles in the order of this epoch, which follows from (seed, epoch) alone."""
+        self.order = self.index
+        if self.seed is not None:
+            self.order = np.random.default_rng((self.seed, epoch)).permutation(self.index)
+
+    def __len__(self):
+        """Batches an epoch."""
+        full, rest = divmod(len(self.index), self.batch_size)
+        return full + (rest > 0 and self.seed is None)
+
+    def __getitem__(self, i):
+        """Batch i of this epoch."""
+        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        batch = np.empty((2, len(chosen), BINS, TILE_FRAMES, 1), np.float32)
+        for k, (piece, tile) in enumerate(chosen):
+            for side in (0, 1):
+                batch[side, k] = self.pieces[piece][side][tile]
+                batch[side, k] *= 2  # while the tile is in the processor's cache
+                batch[side, k] -= 1
+        return batch[0], batch[1]
+
+
+def target_median(pairs, max_tiles=512):
+    """Per-bin median of the targets: the constant picture nearest to them in MAE. Float32 (256,), dB scale [0, 1].
+
+    From at most ``max_tiles`` tiles, evenly spaced over the set.
+    """
+    chosen = pairs.index[np.linspace(0, len(pairs.index) - 1, min(max_tiles, len(pairs.index))).astype(int)]
+    frames = np.concatenate([pairs.pieces[piece][1][tile][..., 0] for piece, tile in chosen], axis=1)
+    return np.median(frames.astype(np.float32), axis=1)
+
+
+def baselines_db(pairs, median):
+    """Spectrogram MAE in dB of the trivial systems over all of ``pairs``: {"identity": ..., "median": ...}."""
+    sums = np.zeros(2)
+    for piece, tile in pairs.index:
+        x, y = (side[tile].astype(np.float32) for side in pairs.pieces[piece])
+        sums += np.abs(x - y).mean(), np.abs(median[:, np.newaxis, np.newaxis] - y).mean()
+    return dict(zip(("identity", "median"), (sums / len(pairs.index) * DB_RANGE).tolist()))
