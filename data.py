@@ -9,6 +9,7 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import scipy.fft
 import soundfile
 
 from cli import UserError, complete
@@ -67,6 +68,49 @@ def phasor(spectrum):
     """exp(i * phase) of a complex array, 1 where it is zero: complex64, same shape. Cheaper than angles, and exact."""
     mag = np.abs(spectrum)
     return np.where(mag > 0, spectrum / np.maximum(mag, np.finfo(np.float32).tiny), np.complex64(1))
+
+
+_HALVES = WINDOW.reshape(2, HOP_LENGTH)
+_ANALYSIS = WINDOW * np.float32(2 / WINDOW.sum())
+_SYNTHESIS = (WINDOW * np.float32(WINDOW.sum() / 2)).reshape(2, HOP_LENGTH) / (_HALVES**2).sum(axis=0)
+
+
+def analyse(audio):
+    """`stft` for streams: kept bins only, frames first, not centred, on `magnitude`'s scale (its abs is the magnitude).
+
+    Float32 (..., (t + 1) * 512) -> complex64 (..., t, 256): frame k begins at sample k * HOP_LENGTH.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(audio, N_FFT, axis=-1)[..., ::HOP_LENGTH, :]
+    return scipy.fft.rfft(frames * _ANALYSIS)[..., :BINS]
+
+
+def synthesise(frames):
+    """Inverse of `analyse` (least squares): complex64 (..., t, 256) -> float32 (..., (t - 1) * 512).
+
+    Returns the samples that two frames cover, which begin with the second half of the first frame.
+    """
+    audio = scipy.fft.irfft(frames, N_FFT)
+    joined = audio[..., :-1, HOP_LENGTH:] * _SYNTHESIS[1] + audio[..., 1:, :HOP_LENGTH] * _SYNTHESIS[0]
+    return joined.reshape(*joined.shape[:-2], -1)
+
+
+def pieces(blocks, size, keep=0):
+    """Cut a stream anew: arrays (channels, any, ...), joined along axis 1 -> arrays (channels, size + keep, ...).
+
+    Each piece begins with the last ``keep`` items of the one before; the last piece is as long as what is left.
+    At least one piece comes, so an empty stream of shape (channels, 0, ...) gives one empty piece.
+    """
+    held, count = [], 0
+    for block in blocks:
+        held.append(block)
+        count += block.shape[1]
+        if count > size + keep:
+            joined, start = np.concatenate(held, axis=1), 0
+            for start in range(0, count - size - keep, size):
+                yield joined[:, start : start + size + keep]
+            held = [joined[:, start + size :].copy()]
+            count -= start + size
+    yield np.concatenate(held, axis=1)
 
 
 def amplitude_to_db(mag):
