@@ -1,0 +1,187 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import data
+import metrics
+
+MIXES = Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mixes"
+pytestmark = pytest.mark.filterwarnings("ignore:n_fft=")  # of librosa, on sounds shorter than one frame
+SETTINGS = settings(max_examples=15, deadline=None)
+
+
+def tone(pitches, seconds=1.0, rate=data.SAMPLE_RATE, harmonics=6):
+    """A chord of decaying harmonic tones."""
+    time = np.arange(int(seconds * rate)) / rate
+    frequencies = 440 * 2 ** ((np.atleast_1d(pitches) - 69) / 12)
+    audio = sum(np.sin(2 * np.pi * f * h * time) / h**2 for f in frequencies for h in range(1, harmonics + 1))
+    return (0.3 * audio / len(frequencies) * np.exp(-time)).astype(np.float32)
+
+
+@st.composite
+def sounds(draw, count=1):
+    """Noise, tones or silence of one common length."""
+    length = draw(st.integers(1, 6000))
+    made = []
+    for _ in range(count):
+        noise = np.random.default_rng(draw(st.integers(0, 99))).normal(0, 0.1, length)
+        made.append((draw(st.sampled_from([0, 0.001, 1])) * np.clip(noise, -1, 1)).astype(np.float32))
+    return made
+
+
+def pairwise(a, b):
+    """Every measure that compares two sounds and is a distance."""
+    mel_a, mel_b = metrics.log_mel(a), metrics.log_mel(b)
+    return {
+        "picture_mae": metrics.picture_mae(data.spectrogram(a), data.spectrogram(b)),
+        "multi_resolution_stft": metrics.multi_resolution_stft(a, b),
+        "lsd_per_frame": metrics.lsd_per_frame(mel_a, mel_b),
+        "lsd_time_first": metrics.lsd_time_first(mel_a, mel_b),
+        "mfcc_distance": metrics.mfcc_distance(mel_a, mel_b),
+        "pitch_jaccard": metrics.pitch_jaccard(metrics.sounding_pitches(a), metrics.sounding_pitches(b)),
+    }
+
+
+@SETTINGS
+@given(sounds(1))
+def test_identity_gives_zero(sound):
+    audio = sound[0]
+    assert all(value == pytest.approx(0, abs=1e-6) for value in pairwise(audio, audio).values())
+    assert metrics.snr(audio, audio) == np.inf
+    assert metrics.reanalysis_mae(audio, data.spectrogram(audio)) == 0
+    assert metrics.spectral_convergence(audio, data.magnitude(data.stft(audio))) == 0
+
+
+@SETTINGS
+@given(sounds(2))
+def test_distances_are_finite_symmetric_and_not_negative(pair):
+    forth, back = pairwise(*pair), pairwise(*pair[::-1])
+    for name, value in forth.items():
+        assert np.isfinite(value) and value >= 0, name
+        assert value == pytest.approx(back[name], rel=1e-4, abs=1e-6), name
+
+
+@SETTINGS
+@given(st.floats(0.05, 20))
+def test_mel_measures_and_pitches_are_blind_to_level(gain):
+    audio = tone([60, 64, 67])
+    found = pairwise(audio, (gain * audio).astype(np.float32))
+    assert all(found[name] < 0.01 for name in ("lsd_per_frame", "lsd_time_first", "mfcc_distance", "pitch_jaccard"))
+
+
+def test_every_measure_tells_silence_from_sound():
+    found = pairwise(np.zeros(44100, np.float32), tone(60))
+    assert all(np.isfinite(value) and value > 0 for value in found.values())
+    assert found["mfcc_distance"] == 1
+
+
+def test_picture_mae_of_known_pictures():
+    black, white = np.zeros((256, 3)), np.ones((256, 3))
+    assert metrics.picture_mae(black, white) == pytest.approx(data.DB_RANGE)
+    assert metrics.picture_mae(white, 1.5 * white) == 0  # both clip at full scale
+    half = white.copy()
+    half[:128] = 0.5
+    assert metrics.picture_mae(half, white) == pytest.approx(data.DB_RANGE / 4)
+
+
+def test_spectral_convergence_of_known_magnitudes():
+    audio = tone(60)
+    mag = data.magnitude(data.stft(audio))
+    assert metrics.spectral_convergence(np.zeros_like(audio), mag) == pytest.approx(1)
+    assert metrics.spectral_convergence(audio, 2 * mag) == pytest.approx(0.5)
+    assert metrics.spectral_convergence(audio, 0 * mag) == np.inf
+    assert metrics.spectral_convergence(0 * audio, 0 * mag) == 0
+
+
+def test_log_spectral_distances_average_in_their_own_order():
+    a, b = np.zeros((2, 2)), np.array([[3.0, 0.0], [4.0, 0.0]])
+    assert metrics.lsd_per_frame(a, b) == pytest.approx((np.sqrt((9 + 16) / 2) + 0) / 2)
+    assert metrics.lsd_time_first(a, b) == pytest.approx((np.sqrt(9 / 2) + np.sqrt(16 / 2)) / 2)
+
+
+def test_multi_resolution_stft_is_the_obvious_sum():
+    a, b = (np.random.default_rng(seed).normal(0, 0.1, 3000).astype(np.float32) for seed in (0, 1))
+    expected = 0
+    for size in (2048, 1024, 512, 256, 128, 64):
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        mags = []
+        for x in (a, b):
+            padded = np.concatenate([x, np.zeros(size)])
+            frames = [padded[start : start + size] * window for start in range(0, len(x), size // 4)]
+            mags.append(np.abs(np.fft.rfft(frames)))
+        logs = [np.log(np.maximum(mag, 1e-5)) for mag in mags]
+        expected += np.abs(mags[0] - mags[1]).mean() + np.abs(logs[0] - logs[1]).mean()
+    assert metrics.multi_resolution_stft(a, b) == pytest.approx(expected, rel=1e-4)
+
+
+def test_snr_of_known_noise():
+    signal = tone(60)
+    assert metrics.snr(signal, signal * np.float32(1.1)) == pytest.approx(20, abs=0.01)
+    assert metrics.snr(signal, np.zeros_like(signal)) == pytest.approx(0)
+    assert metrics.snr(np.zeros(5), np.zeros(5)) == np.inf
+    assert metrics.snr(np.zeros(5), np.ones(5)) == -np.inf
+
+
+def test_pitch_jaccard_counts_pitches():
+    a, b = np.zeros((88, 4), bool), np.zeros((88, 4), bool)
+    a[0, 0] = b[0, 0] = True  # frame 0 agrees, frame 1 differs, frame 2 half, frame 3 empty
+    a[1, 1] = b[2, 1] = True
+    a[3:5, 2] = b[4, 2] = True
+    assert metrics.pitch_jaccard(a, b) == pytest.approx((0 + 1 + 0.5 + 0) / 4)
+    assert metrics.pitch_jaccard(a, a[:, :3]) == 0  # what is missing is silence
+    assert metrics.pitch_jaccard(a[:, :0], b[:, :0]) == 0
+
+
+def test_score_pitches_follow_the_notes():
+    roll = metrics.score_pitches([0, 0.1, 0], [0.2, 0.001, 5], [60, 21, 109], seconds=0.5)
+    assert roll.shape == (88, 11)
+    assert roll[60 - 21].nonzero()[0].tolist() == [0, 1, 2, 3]
+    assert roll[0].nonzero()[0].tolist() == [2]  # a note shorter than a frame still counts
+    assert roll.sum() == 5  # 109 is above the piano
+
+
+@pytest.mark.parametrize("pitches", [[60], [48, 52, 55], [60, 64, 67, 71], [40, 76]])
+def test_estimator_finds_plain_tones(pitches):
+    found = metrics.sounding_pitches(tone(pitches))
+    expected = metrics.score_pitches([0] * len(pitches), [1] * len(pitches), pitches, 1)
+    assert metrics.pitch_jaccard(found[:, 1:-1], expected[:, 1:-1]) < 0.15
+    wrong = metrics.score_pitches([0] * len(pitches), [1] * len(pitches), np.add(pitches, 1), 1)
+    assert metrics.pitch_jaccard(found, wrong) > 0.8
+
+
+def test_pieces_longer_than_a_block_are_measured_whole(monkeypatch):
+    a, b = tone([60, 64], seconds=0.7), tone([55, 64], seconds=0.7)
+    whole = pairwise(a, b)
+    monkeypatch.setattr(metrics, "_BLOCK", 5)
+    assert pairwise(a, b) == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("function", [metrics.picture_mae, metrics.multi_resolution_stft, metrics.lsd_per_frame, metrics.snr])
+def test_different_or_empty_shapes_are_refused(function):
+    with pytest.raises(ValueError, match="must be equal and not empty"):
+        function(np.zeros(3), np.zeros(4))
+    with pytest.raises(ValueError, match="must be equal and not empty"):
+        function(np.zeros(0), np.zeros(0))
+
+
+@pytest.mark.skipif(not MIXES.is_dir(), reason="the aligned mixes are not here")
+@pytest.mark.parametrize(
+    ("target", "identity_db", "silence", "input_db", "input_convergence"),
+    [
+        ("guitar_acoustic", 7.45, 0.456, 2.69, 0.275),
+        ("string_acoustic", 8.86, 0.647, 2.45, 0.275),
+        ("synth_lead_synthetic", 8.01, 0.534, 3.35, 0.282),
+    ],
+)
+def test_known_answers_on_real_mixes(target, identity_db, silence, input_db, input_convergence):
+    origin, reference = (data.read_audio(MIXES / f"{name}.wav") for name in ("keyboard_acoustic", target))
+    picture, mag = data.spectrogram(reference), data.magnitude(data.stft(reference))
+    assert metrics.picture_mae(data.spectrogram(origin), picture) == pytest.approx(identity_db, abs=0.006)
+    assert metrics.picture_mae(0 * picture, picture) / data.DB_RANGE * 2 == pytest.approx(silence, abs=0.0006)
+    written = data.istft(data.combine(mag, data.phasor(data.stft(origin))), len(origin))
+    assert metrics.reanalysis_mae(written, picture) == pytest.approx(input_db, abs=0.006)
+    assert metrics.spectral_convergence(written, mag) == pytest.approx(input_convergence, abs=0.0006)
