@@ -1,0 +1,359 @@
+"""Step 4: convert recordings with a trained generator.
+
+    python predict.py --model runs/keyboard_acoustic_2_guitar_acoustic --input piano.wav --output guitar.wav
+    python predict.py --model runs/keyboard_acoustic_2_guitar_acoustic --input recordings --output converted
+
+Reads wav, flac, ogg and mp3 at any sampling rate, mono or not, and of any length: recordings stream through, so memory
+does not grow with them. The output has the input's length, channels and rate. Its level is the network's; if its peak
+would pass full scale, the whole is turned down to fit. A folder is mirrored below --output; files already there are kept.
+Where the input is digital silence, so is the output.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+import cli
+import data
+import phase as phases
+from cli import UserError
+
+OVERLAP = 0.5
+BATCH_SIZE = 8
+RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
+_BLOCK_FRAMES = 2048  # frames of one block in a stream, 24 s
+
+
+def predict(model, audio, sample_rate, *, phase="input", phase_iterations=32, overlap=OVERLAP, batch_size=BATCH_SIZE, seed=0):
+    """Convert a recording that is in memory, by the same stream as the command.
+
+    Args:
+        model: Keras generator (`models.load_generator`), or any function of its form: float32 (n, 256, 256, 1) in [-1, 1]
+            -> the same. It always gets ``batch_size`` tiles, of zeros where there are no more.
+        audio: float (n,) or (n, channels), full scale = 1, any n; each channel is converted by itself.
+        sample_rate: of ``audio``, whole Hz.
+        phase: estimator's name in `phase.ESTIMATORS`.
+        phase_iterations: of iterative estimators.
+        overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
+        batch_size: tiles that go through the network at once.
+        seed: of random phases.
+
+    Returns:
+        float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input above 11 kHz.
+
+    Raises:
+        ValueError: ``audio`` holds NaN or infinite samples.
+        KeyError: no such phase estimator.
+    """
+    audio = np.asarray(audio, np.float32)
+    if not np.isfinite(audio).all():
+        raise ValueError("audio holds NaN or infinite samples")
+    channels = np.atleast_2d(audio.T)
+    stream = convert_stream(
+        model, [channels], sample_rate, phase=phase, phase_iterations=phase_iterations,
+        overlap=overlap, batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+    return np.concatenate(list(stream), axis=1)[:, : len(audio)].T.reshape(audio.shape)
+
+
+def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE):
+    """The network's picture of a whole piece: dB scale (256, t), 0 ... 1 -> float32 (256, t), 0 ... 1.
+
+    Tiles overlap and are blended as in `predict`, and frames that are silent (all zero) stay so.
+    """
+    stream = convert_frames(model, [picture.T[np.newaxis]], lambda frames: frames, overlap, batch_size)
+    return np.concatenate([converted for _, converted in stream], axis=1)[0].T
+
+
+def convert_stream(
+    model, blocks, rate, new_rate=None, *, phase="input", phase_iterations=32, overlap=OVERLAP, batch_size=BATCH_SIZE, seed=0
+):
+    """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate`` (default: ``rate``).
+
+    What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller cuts it.
+    """
+    blocks = data.resample_blocks(blocks, rate, data.SAMPLE_RATE)
+    frames = convert_frames(model, analyse(blocks), spectrum_to_db, overlap, batch_size)
+    spectra = (data.db_to_amplitude(converted) * data.phasor(original) for original, converted in frames)
+    spectra = estimate_phases(spectra, phases.ESTIMATORS[phase], phase_iterations, seed)
+    return data.resample_blocks(synthesise(spectra), data.SAMPLE_RATE, new_rate or rate)
+
+
+def analyse(blocks):
+    """Stream of audio (channels, any) -> stream of centred spectra complex64 (channels, any, 256).
+
+    The last frames reach beyond the end: every sample is covered by two, so that none is divided by a window near 0.
+    """
+
+    def padded():
+        length = 0
+        for i, block in enumerate(blocks):
+            if i == 0:
+                yield np.zeros((len(block), data.HOP_LENGTH), np.float32)
+            yield block
+            length += block.shape[1]
+        yield np.zeros((len(block), -length % data.HOP_LENGTH + data.HOP_LENGTH), np.float32)
+
+    for piece in data.pieces(padded(), _BLOCK_FRAMES * data.HOP_LENGTH, keep=data.HOP_LENGTH):
+        yield data.analyse(piece)
+
+
+def synthesise(spectra):
+    """Inverse of `analyse`: stream of spectra (channels, any, 256) -> stream of audio float32 (channels, any)."""
+    for piece in data.pieces(spectra, _BLOCK_FRAMES, keep=1):
+        yield data.synthesise(piece)
+
+
+def spectrum_to_db(frames):
+    """Complex spectra on the scale of `data.magnitude` -> dB scale, float32, same shape."""
+    return data.amplitude_to_db(np.abs(frames))
+
+
+def tile_weights():
+    """Weight of each frame of a tile, (256,) float32: a triangle, for a tile's middle sees context on both sides."""
+    middle = (data.TILE_FRAMES - 1) / 2
+    return (1 - np.abs(np.arange(data.TILE_FRAMES, dtype=np.float32) - middle) / (middle + 1)).astype(np.float32)
+
+
+def convert_frames(model, frames, to_db, overlap, batch_size):
+    """Send a stream of frames through the network in tiles that overlap, and blend them on the dB scale.
+
+    Args:
+        frames: stream of arrays (channels, any, 256), time before frequency.
+        to_db: makes dB-scaled pictures, float32 of the same shape, of them.
+        model, overlap, batch_size: see `predict`.
+
+    Yields:
+        (frames, converted): (channels, any, 256) as they came, and float32 of that shape in [0, 1], 0 where the whole
+        frame was 0. Weights sum to 1 everywhere: the first and last edge, which one tile covers, count fully.
+    """
+    stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
+    held = data.TILE_FRAMES - stride  # frames that later tiles cover too
+    weights = tile_weights()[:, np.newaxis]
+    total, weight = np.zeros((1, held, 1), np.float32), np.zeros((held, 1), np.float32)  # of tiles before, not yet complete
+    for piece in data.pieces(frames, batch_size * stride, keep=held):
+        channels, length, bins = piece.shape
+        spans = [slice(start, start + data.TILE_FRAMES) for start in range(0, max(1, length - held), stride)]
+        done, end = len(spans) * stride, len(spans) * stride + held
+        picture = np.pad(to_db(piece), ((0, 0), (0, end - length), (0, 0)))
+        tiles = np.stack([picture[:, span].swapaxes(1, 2) for span in spans], axis=1)  # (channels, n, 256, 256)
+        tiles = run_network(model, tiles.reshape(-1, bins, data.TILE_FRAMES, 1), batch_size)
+        tiles = tiles.reshape(channels, -1, bins, data.TILE_FRAMES).swapaxes(2, 3)
+        total, weight = np.pad(total, ((0, 0), (0, done), (0, 0))) + np.zeros_like(picture), np.pad(weight, ((0, done), (0, 0)))
+        for k, span in enumerate(spans):
+            total[:, span] += tiles[:, k] * weights
+            weight[span] += weights
+        assert weight.min() > 0
+        converted = total[:, :length] / weight[:length] * piece.any(axis=2, keepdims=True)
+        yield piece[:, :done], converted[:, :done]
+        rest = piece[:, done:], converted[:, done:]
+        total, weight = total[:, done:], weight[done:]
+    yield rest
+
+
+def run_network(model, tiles, batch_size):
+    """Tiles of the dB scale -> converted tiles of it, float32 (n, 256, 256, 1), in batches of one size: nothing retraces."""
+    run = getattr(model, "predict_on_batch", model)
+    padding = np.zeros((-len(tiles) % batch_size, *tiles.shape[1:]), np.float32)
+    batches = data.to_network(np.concatenate([tiles, padding])).reshape(-1, batch_size, *tiles.shape[1:])
+    return data.from_network(np.concatenate([np.asarray(run(batch)) for batch in batches])[: len(tiles)])
+
+
+def estimate_phases(spectra, estimate, iterations, seed):
+    """Give a stream of spectra (channels, any, 256) the phases that ``estimate`` makes of it, magnitudes unchanged.
+
+    Blocks carry a margin of ``iterations`` frames on both sides, so they give what the whole would (see phase.py).
+    """
+    start, rest = 0, None  # index of the block's first frame
+    for piece in data.pieces(spectra, _BLOCK_FRAMES, keep=2 * iterations):
+        mag, unit = np.abs(piece), data.phasor(piece)
+        result = np.stack([
+            m * estimate(m.T, p.T, iterations=iterations, seed=seed, start=start).T for m, p in zip(mag, unit)
+        ])  # fmt: skip
+        begin = iterations if start else 0
+        end = max(begin, result.shape[1] - iterations)
+        yield result[:, begin:end]
+        rest = result[:, end:]
+        start += _BLOCK_FRAMES
+    yield rest
+
+
+def read_blocks(sound, size=2**18):
+    """An open soundfile.SoundFile -> stream of float32 (channels, any), at least one block. Raises UserError."""
+    while True:
+        try:
+            block = sound.read(size, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{sound.name}: is damaged ({error}); export it again") from None
+        if not np.isfinite(block).all():
+            raise UserError(f"{sound.name}: holds NaN or infinite samples; export it again")
+        yield block.T
+        if len(block) < size:
+            return
+
+
+def open_sound(path):
+    """Open a recording for reading. Raises UserError if it is missing, no audio, or of an odd sampling rate."""
+    try:
+        sound = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
+    if not RATES[0] <= sound.samplerate <= RATES[1]:
+        sound.close()
+        raise UserError(f"{path}: sampling rate {sound.samplerate} Hz is not within {RATES[0]} ... {RATES[1]}; resample it")
+    return sound
+
+
+def convert_file(model, source, target, new_rate=None, normalize=None, progress=lambda seconds: None, **options):
+    """Convert one recording, whatever its length, at flat memory.
+
+    The peak is known at the end only, so float32 samples wait in a nameless temporary file beside the output, which
+    the system removes even if the process is killed.
+
+    Args:
+        source, target: paths; the target's extension chooses the format.
+        new_rate: of the output, Hz; default: the input's.
+        normalize: peak level wanted, dBFS; None keeps the level unless it would clip.
+        progress: called with the seconds done, after each block.
+        options: of `convert_stream`.
+
+    Returns:
+        (seconds of audio, peak of the network's output, gain applied).
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open_sound(source) as sound, tempfile.TemporaryFile(dir=target.parent) as spool:
+        rate, peak = new_rate or sound.samplerate, 0.0
+        for block in convert_stream(model, read_blocks(sound), sound.samplerate, rate, **options):
+            peak = max(peak, float(np.abs(block).max(initial=0)))
+            spool.write(np.ascontiguousarray(block.T).tobytes())
+            progress(block.shape[1] / rate)
+        length = round(sound.tell() * rate / sound.samplerate)
+        wanted = min(peak, 1.0) if normalize is None else 10 ** (normalize / 20)
+        gain = wanted / peak if peak else 1.0
+        write_spool(spool, target, length, sound.channels, rate, gain)
+    return length / rate, peak, gain
+
+
+def write_spool(spool, target, length, channels, rate, gain):
+    """Write the first ``length`` frames of raw float32 in ``spool``, times ``gain``, as 16-bit PCM, Vorbis or MP3."""
+    spool.seek(0)
+    subtype = "PCM_16" if target.suffix.lower() in (".wav", ".flac") else None
+    with cli.complete(target) as part:
+        try:
+            sound = soundfile.SoundFile(part, "w", rate, channels, subtype)
+        except (soundfile.LibsndfileError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{target}: this format takes no {channels} channels at {rate} Hz ({error}); give another extension or --sr"
+            ) from None
+        with sound:
+            for start in range(0, length, 2**16):  # libvorbis overflows its stack on much longer blocks
+                count = min(2**16, length - start) * channels
+                sound.write(np.fromfile(spool, np.float32, count).reshape(-1, channels) * np.float32(gain))
+
+
+def plan(inputs, output):
+    """Pairs (source, target) that ``--input`` and ``--output`` ask for; folders are mirrored. Raises UserError."""
+    inputs, output = [Path(path) for path in inputs], Path(output)
+    audio = output.suffix.lower() in cli.AUDIO_EXTENSIONS and not output.is_dir()
+    if audio and (len(inputs) > 1 or inputs[0].is_dir()):
+        raise UserError(f"--output {output}: one file cannot take several; give a folder")
+    if not audio and (output.is_file() or (output.suffix and len(inputs) == 1 and inputs[0].is_file() and not output.is_dir())):
+        raise UserError(f"--output {output}: neither a folder nor {', '.join(cli.AUDIO_EXTENSIONS)}; give one of these")
+    pairs = []
+    for path in inputs:
+        if path.is_dir():
+            found = cli.find_files(path, cli.AUDIO_EXTENSIONS)
+            found = [file for file in found if output.resolve() not in file.resolve().parents]  # the output may lie inside
+            if not found:
+                raise UserError(f"{path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another --input")
+            pairs += [(file, output / file.relative_to(path)) for file in found]
+        else:
+            pairs.append((path, output if audio else output / path.name))
+    targets = set()
+    for source, target in pairs:
+        if target.resolve() == source.resolve():
+            raise UserError(f"{source}: the output would overwrite this input; give another --output")
+        if target in targets:
+            raise UserError(f"{source}: another input also becomes {target}; convert them apart")
+        targets.add(target)
+    return pairs
+
+
+def decibels(amplitude):
+    """Amplitude -> text in dBFS."""
+    return f"{20 * np.log10(amplitude):+.1f} dBFS" if amplitude else "silence"
+
+
+def convert_all(model, pairs, **options):
+    """Convert files one by one, with a progress bar in seconds of audio each; print a line of summary for each.
+
+    A file that cannot be converted is named on stderr and passed over; the number of these is returned. If it is the
+    only file, UserError passes.
+    """
+    failed = 0
+    for source, target in pairs:
+        began = time.perf_counter()
+        try:
+            with open_sound(source) as sound:
+                seconds = sound.frames / sound.samplerate
+            with tqdm(total=round(seconds), unit="s", desc=source.name, leave=False, disable=None) as bar:
+                seconds, peak, gain = convert_file(model, source, target, progress=bar.update, **options)
+        except UserError as error:
+            if len(pairs) == 1:
+                raise
+            print(f"passed over: {cli.one_line(error)}", file=sys.stderr)
+            failed += 1
+            continue
+        speed = seconds / (time.perf_counter() - began)
+        scaled = f", scaled by {20 * np.log10(gain):+.1f} dB" if gain != 1 else ""
+        print(f"{cli.one_line(target)}: {seconds:.1f} s, {speed:.1f} x real time, peak {decibels(peak)}{scaled}")
+    return failed
+
+
+@cli.command
+def main(argv=None):
+    """Parse the flags, load the model once and convert what is missing."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--model", required=True, help="run folder, .keras file, or generator weights (.h5) of older Keras code")
+    add("--input", required=True, nargs="+", help="recordings, or folders of them: wav, flac, ogg, mp3")
+    add("--output", required=True, help="file, whose extension chooses the format, or folder; a file there is replaced, "
+        "files in a folder are kept")  # fmt: skip
+    add("--phase", choices=phases.ESTIMATORS, default="input", help="phase estimator")
+    add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
+    add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
+    add("--sr", type=cli.number(int, *RATES), help="sampling rate of the output, Hz; default: the input's")
+    add("--normalize", type=cli.number(float, -100, 0), nargs="?", const=-1.0, metavar="DBFS",
+        help="bring the peak to this level, dBFS (bare: -1); default: keep the level, unless it would clip")  # fmt: skip
+    add("--batch_size", type=cli.number(int, 1, 1024), default=BATCH_SIZE, help="tiles that go through the network at once")
+    add("--seed", type=cli.number(int, 0), default=0, help="seed of random phases")
+    add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
+    args = parser.parse_args(argv)
+
+    pairs = plan(args.input, args.output)
+    several = len(pairs) > 1 or Path(args.input[0]).is_dir()
+    missing = [(source, target) for source, target in pairs if not (several and target.exists())]
+    if len(missing) < len(pairs):
+        print(f"{len(pairs) - len(missing)} of {len(pairs)} files are already in {args.output}")
+    if not missing:
+        return 0
+    if len(missing) == 1:
+        open_sound(missing[0][0]).close()  # a mistake shows before the model loads
+    cli.setup_device(args.gpu)
+    from models import load_generator
+
+    failed = convert_all(
+        load_generator(args.model), missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
+        phase_iterations=args.phase_iterations, overlap=args.overlap, batch_size=args.batch_size, seed=args.seed,
+    )  # fmt: skip
+    print(f"{len(missing) - failed} of {len(missing)} recordings converted with phase '{args.phase}'")
+    return 2 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
