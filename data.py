@@ -197,7 +197,7 @@ def read_audio(path, sample_rate=SAMPLE_RATE):
     if not np.isfinite(audio).all():
         raise UserError(f"{path}: holds NaN or infinite samples; export it again")
     audio = audio.mean(axis=1)
-    return audio if rate == sample_rate else librosa.resample(audio, orig_sr=rate, target_sr=sample_rate, res_type="soxr_hq")
+    return audio if rate == sample_rate else soxr.resample(audio, rate, sample_rate, quality="HQ")
 
 
 def write_audio(path, audio, sample_rate=SAMPLE_RATE):
