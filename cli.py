@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
 
     class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action):  # "(default: None)" and "(default: False)" tell nothing
-            return action.help if action.default in (None, False) else super()._get_help_string(action)
+            quiet = action.default is None or action.default is False
+            return action.help if quiet else super()._get_help_string(action)
 
     def __init__(self, description, **kwargs):
         super().__init__(description=description, formatter_class=self._Formatter, allow_abbrev=False, **kwargs)
@@ -141,7 +142,7 @@ def training_flags(parser):
     add("--findlr_steps", type=number(int, 10), help="steps of that search; default: one epoch's")
     add("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
         help="of the layers' arithmetic; auto: bfloat16 on a GPU that has it, float32 elsewhere")  # fmt: skip
-    add("--jit", nargs="?", const=True, default="auto", type=boolean, help="compile with XLA; auto: on a GPU only")
+    add("--jit", nargs="?", const="on", default="auto", choices=("auto", "on", "off"), help="compile with XLA; auto: on a GPU")
     add("--cache", action="store_true", help="keep all tiles in memory (256 KiB a pair)")
     add("--workers", type=number(int, 1), default=2, help="threads that read tiles")
     add("--preview_every", type=number(int, 0), default=1, help="epochs between previews of a held-out piece; 0: none")

@@ -18,6 +18,7 @@ DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiple
 UP = (8, 8, 8, 8, 4, 2, 1)
 DROPOUT_BLOCKS = 3  # the first of UP
 FILTERS = 64
+JIT = {"auto": "auto", "on": True, "off": False}  # --jit -> compile(jit_compile=...)
 
 
 def _kernel():
@@ -62,6 +63,14 @@ def build_generator(filters=FILTERS, channels=1):
         1, 4, strides=2, padding="same", kernel_initializer=_kernel(), activation="tanh", dtype="float32"
     )(x)
     return keras.Model(inputs, x, name="generator")
+
+
+def compiled_generator(filters, learning_rate, jit="auto"):
+    """A generator compiled to be trained alone: L1, Adam with beta_1 0.5; ``jit`` is a key of JIT."""
+    generator = build_generator(filters)
+    optimizer = keras.optimizers.Adam(learning_rate, beta_1=0.5)
+    generator.compile(optimizer, loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit])
+    return generator
 
 
 def build_discriminator(filters=FILTERS, channels=1):
@@ -117,11 +126,11 @@ class Pix2Pix(keras.Model):
         self.generator, self.discriminator, self.l1_weight = generator, discriminator, l1_weight
         self.gan_tracker = keras.metrics.Mean("gan_loss")
         self.disc_tracker = keras.metrics.Mean("disc_loss")
+        self.built = True  # both networks are
 
-    def optimizer_for(self, gen_lr, disc_lr):
-        """`TwoRateAdam` (beta_1 0.5) that gives each network its rate."""
-        factors = (1.0, disc_lr / gen_lr) if gen_lr else (0.0, 1.0)
-        return TwoRateAdam(gen_lr or disc_lr, factors, split=len(self.generator.trainable_variables))
+    def optimizer_for(self, learning_rate, factors=(1.0, 1.0)):
+        """`TwoRateAdam` whose rate is learning_rate * factors[0] for the generator, * factors[1] for the discriminator."""
+        return TwoRateAdam(learning_rate, factors, split=len(self.generator.trainable_variables))
 
     def call(self, x, training=None):
         """The generator's output."""

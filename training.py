@@ -1,0 +1,344 @@
+"""What train.py and train_generator.py share: data, run folder, exact resume, what one sees while it trains.
+
+    <run>/config.json      every flag's value, library versions, the pieces of each split, baselines
+    <run>/generator.keras  best on validation (discriminator.keras beside it)
+    <run>/last/            state.json and the weights it names: all that resuming needs
+    <run>/history.csv, plots/history.png, previews/epoch_001/{audio.wav,spectrogram.png}
+"""
+
+import contextlib
+import csv
+import importlib.metadata
+import json
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+import data
+import dataset
+import lr_finder
+import predict
+import report
+from cli import UserError, complete
+
+PREVIEW_SECONDS = 12
+FIXED_FLAGS = ("script", "origin", "target", "filters", "seed", "validation_split", "l1_weight")  # a run's identity
+HISTORY_COLUMNS = (
+    "epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss", "val_gan_loss", "disc_loss", "val_disc_loss",
+)  # fmt: skip
+
+
+class Run:
+    """A run folder and its state: the history so far, the best validation error, the last complete epoch's weights."""
+
+    def __init__(self, folder, epoch_offset=0):
+        self.folder, self.epoch_offset = folder, epoch_offset
+        self.state_file = folder / "last" / "state.json"
+        try:
+            self.state = json.loads(self.state_file.read_text())
+        except FileNotFoundError:
+            self.state = {"history": [], "best": None, "weights": None}
+        except ValueError:
+            raise UserError(f"{self.state_file}: damaged; give --fresh to start over") from None
+
+    @property
+    def epochs_done(self):
+        """Number of complete epochs."""
+        return len(self.state["history"])
+
+    def check_config(self, config):
+        """Write config.json, or check that it describes the same run. Raises UserError with both values if not."""
+        path = self.folder / "config.json"
+        try:
+            old = json.loads(path.read_text())
+            pairs = [(f"--{key}", old["flags"].get(key), config["flags"].get(key)) for key in FIXED_FLAGS]
+            pairs += [(f"{side} pieces", old["split"][side], config["split"][side]) for side in config["split"]]
+        except FileNotFoundError:
+            pairs = []
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}: damaged; give --fresh to start over") from None
+        for name, before, now in pairs:
+            if before != now:
+                before, now = (len(v) if isinstance(v, list) else v for v in (before, now))
+                raise UserError(f"{self.folder}: was trained with {name} {before}, now {now}; give --fresh to start over")
+        with complete(path) as part:
+            part.write_text(json.dumps(config, indent=1) + "\n")
+
+    def restore(self, model):
+        """Load the last complete epoch's weights and optimiser state into a compiled model."""
+        if self.state["weights"]:
+            path = self.state_file.parent / self.state["weights"]
+            rate = float(model.optimizer.learning_rate)
+            model.optimizer.build(model.trainable_variables)
+            try:
+                model.load_weights(path)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{path}: cannot be loaded ({str(error)[:80]}); give --fresh to start over") from None
+            model.optimizer.learning_rate = rate  # the flag's, not the stored one
+        self.write_history()
+
+    def commit(self, model, row):
+        """Keep an epoch: the best model, everything that resuming needs, history. Returns whether it is the best so far.
+
+        state.json is replaced last of what matters: a run killed before that line does the epoch again, with equal result.
+        """
+        best = self.state["best"] is None or row["val_mae_db"] < self.state["best"]
+        if best:
+            for name, network in networks_of(model).items():
+                with complete(self.folder / f"{name}.keras") as part:
+                    network.save(part)
+        weights = f"epoch_{row['epoch']:04d}.weights.h5"
+        with complete(self.state_file.parent / weights) as part:
+            model.save_weights(part)
+        history = [*self.state["history"], row]
+        self.state = {"history": history, "best": row["val_mae_db"] if best else self.state["best"], "weights": weights}
+        with complete(self.state_file) as part:
+            part.write_text(json.dumps(self.state) + "\n")
+        for old in self.state_file.parent.glob("*.weights.h5"):
+            if old.name != weights:
+                old.unlink()
+        self.write_history()
+        return best
+
+    def write_history(self):
+        """Write history.csv, one row an epoch."""
+        if self.state["history"]:
+            with complete(self.folder / "history.csv") as part, open(part, "w", newline="") as file:
+                columns = [c for c in HISTORY_COLUMNS if c in self.state["history"][0]]
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(self.state["history"])
+
+
+def networks_of(model):
+    """What is inside the trained model, by name: both networks of a `models.Pix2Pix`, or the generator alone."""
+    if hasattr(model, "discriminator"):
+        return {"generator": model.generator, "discriminator": model.discriminator}
+    return {"generator": model}
+
+
+class EpochSeed(keras.callbacks.Callback):
+    """Make shuffling and dropout of an epoch follow from (seed, epoch) alone: what makes resuming exact."""
+
+    def __init__(self, pairs, seed):
+        super().__init__()
+        self.pairs, self.seed = pairs, seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Reorder the tiles, reseed every dropout layer."""
+        self.pairs.set_epoch(epoch)
+        dropouts = [layer for layer in self.model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+        for i, layer in enumerate(dropouts):
+            seed = np.random.SeedSequence((self.seed, epoch, i)).generate_state(2)
+            layer.seed_generator.state.assign(seed.astype(layer.seed_generator.state.dtype))
+
+
+class Session(keras.callbacks.Callback):
+    """The progress bar, one line an epoch, saving, and the stop at a loss that is not finite."""
+
+    async_safe = True  # on_train_batch_end may run late: the device need not wait for it
+
+    def __init__(self, run, pairs, baselines, preview):
+        super().__init__()
+        self.run, self.pairs, self.baselines, self.preview = run, pairs, baselines, preview
+        self.tiles = len(pairs) * pairs.batch_size
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock and the bar."""
+        self.start = time.time()
+        self.bar = tqdm(total=self.tiles, unit="tile", desc=f"epoch {self._number(epoch)}", leave=False, mininterval=0.5)
+
+    def _number(self, epoch):
+        return epoch + 1 + self.run.epoch_offset
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Advance the bar; stop if training has blown up."""
+        self.bar.update(self.pairs.batch_size)
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"step {batch + 1}: the loss is {logs['loss']}; lower the learning rates, or give --precision float32. "
+                f"{self.run.folder}/last keeps the last complete epoch"
+            )
+
+    def on_test_begin(self, logs=None):
+        """Training of this epoch is over; what follows is validation."""
+        self.trained = time.time()
+        self.bar.close()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save and tell."""
+        row = {"epoch": self._number(epoch), "seconds": round(time.time() - self.start, 1)}
+        row["tiles_per_s"] = round(self.tiles / (self.trained - self.start), 1)
+        row |= {key: logs[key] for key in HISTORY_COLUMNS if key in logs}
+        if not math.isfinite(row["val_mae_db"]):
+            raise UserError(f"epoch {row['epoch']}: the validation error is not finite; lower the learning rates")
+        best = self.run.commit(self.model, row)
+        print(epoch_line(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
+        plot = self.run.folder / "plots" / "history.png"
+        report.history_figure(self.run.folder / "history.csv", plot, **{f"{k}_db": v for k, v in self.baselines.items()})
+        self.preview(row["epoch"])
+
+
+def epoch_line(row, last, best):
+    """One line about an epoch, with a hint when the discriminator is at chance or has won."""
+    line = f"epoch {row['epoch']:>3}/{last}  {row['seconds']:6.1f} s  {row['tiles_per_s']:7.1f} tiles/s"
+    line += f"  train {row['mae_db']:5.2f} dB  val {row['val_mae_db']:5.2f} dB{'*' if best else ' '}"
+    if "disc_loss" in row:
+        line += f"  gan {row['gan_loss']:.3f}  disc {row['disc_loss']:.3f}"
+        if abs(row["disc_loss"] - 2 * math.log(2)) < 0.02:
+            line += "  (at chance, 2 ln 2: raise --disc_lr if it stays)"
+        elif row["disc_loss"] < 0.1:
+            line += "  (has won: lower --disc_lr)"
+    return line
+
+
+def make_preview(run, generator, features, audios, origin, target, name, every):
+    """A function of the epoch's number that converts the start of one held-out piece: a picture, and audio if there is any."""
+    count = -(-PREVIEW_SECONDS * data.SAMPLE_RATE // (data.TILE_FRAMES * data.HOP_LENGTH))
+    x, y = (data.join_tiles(dataset.load_tiles(features / i / f"{name}.npy")[:count]) for i in (origin, target))
+    sound = next((p for p in sorted((audios / origin).glob(f"{glob_escape(name)}.*")) if p.is_file()), None)
+
+    def preview(epoch):
+        if not every or epoch % every:
+            return
+        folder = run.folder / "previews" / f"epoch_{epoch:03d}"
+        output = predict.convert_picture(generator, x.astype(np.float32))
+        pictures = {f"{origin} (input)": x, f"epoch {epoch} (output)": output, f"{target} (true)": y}
+        report.spectrogram_figure(pictures, folder / "spectrogram.png", title=name)
+        if sound:
+            audio = data.read_audio(sound)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
+            converted = predict.predict(generator, audio, data.SAMPLE_RATE)
+            data.write_audio(folder / "audio.wav", converted / max(1, np.abs(converted).max(initial=0)))
+
+    return preview
+
+
+def glob_escape(name):
+    """``name`` with the characters that mean something to ``glob`` taken literally."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def set_precision(precision, gpus):
+    """Set Keras's dtype policy; returns its name. "auto" is bfloat16 on GPUs that have it, float32 elsewhere."""
+    if precision == "auto":
+        precision = "bfloat16" if gpus and _has_bfloat16() else "float32"
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    keras.config.set_dtype_policy(policy)
+    return policy
+
+
+def _has_bfloat16():
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_bf16_supported()
+    if backend == "jax":
+        import jax
+
+        return float(jax.devices()[0].compute_capability) >= 8
+    import tensorflow as tf
+
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+
+
+def device_scope(gpus):
+    """Context to build the model in: data parallel over several GPUs.
+
+    Batch norm uses each device's own share of the batch; gradients are averaged over the whole batch.
+    """
+    if gpus > 1 and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.MirroredStrategy().scope()
+    if gpus > 1 and keras.backend.backend() == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    elif gpus > 1:
+        raise UserError("--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or jax")
+    return contextlib.nullcontext()
+
+
+def settings(parser, args):
+    """The flags' values, one a line, those that are not the default marked with a star."""
+    lines = []
+    for key, value in sorted(vars(args).items()):
+        default = parser.get_default(key)
+        star, note = ("*", "" if default is None else f"   (default {default})") if value != default else (" ", "")
+        lines.append(f"  {star} {key:17} {value}{note}")
+    return "\n".join(lines)
+
+
+def load_pairs(args):
+    """Training and validation `dataset.TilePairs`, the pieces of each, features.json, from the flags; says what it found."""
+    description = dataset.read_features_json(args.dataset_path)
+    names, unpaired = dataset.pair_pieces(args.dataset_path, args.origin, args.target)
+    for name in unpaired:
+        print(f"left out, no partner: {name}", file=sys.stderr)
+    split = dict(zip(("train", "validation"), dataset.split_pieces(names, args.validation_split, args.seed)))
+    common = (args.dataset_path, args.origin, args.target)
+    options = {"batch_size": args.batch_size, "cache": args.cache, "workers": args.workers}
+    train = dataset.TilePairs(*common, split["train"], seed=args.seed, **options)
+    validation = dataset.TilePairs(*common, split["validation"], **options)
+    for word, pairs in (("training", train), ("held out", validation)):
+        hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
+        print(f"{word}: {len(pairs.pieces)} pieces, {len(pairs.index):,} tiles, {hours:.2f} h")
+    return train, validation, split, description
+
+
+def train(args, parser, gpus, build, sweeps, script):
+    """Train, resume or search rates, as the flags say.
+
+    Args:
+        args, parser: parsed flags and their parser (for the defaults).
+        gpus: number of GPUs in use.
+        build: function of nothing that returns a compiled model; it is the generator or has ``.generator``.
+        sweeps: for --findlr, dict name -> `lr_finder.Sweep`.
+        script: the script's name without ".py": decides the run folder's name.
+    """
+    policy = set_precision(args.precision, gpus)
+    pairs, validation, split, description = load_pairs(args)
+    suffix = "" if script == "train" else "_generator"
+    folder = Path(args.runs_path) / f"{args.origin}_2_{args.target}{suffix}"
+    if args.findlr:
+        return lr_finder.search(sweeps, pairs, args.findlr_steps or len(pairs), args.seed, folder / "lr_finder")
+    if args.fresh and (folder / "config.json").is_file():  # only ever delete a folder that this function made
+        shutil.rmtree(folder)
+    run = Run(folder, args.epoch_offset)
+    median = dataset.target_median(pairs)
+    baselines = dataset.baselines_db(validation, median)
+    versions = {p: importlib.metadata.version(p) for p in ("keras", keras.backend.backend(), "numpy", "librosa")}
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {"script": script}
+    run.check_config({"flags": flags, "policy": policy, "versions": versions, "baselines_db": baselines, "split": split})
+    with complete(folder / "median.npy") as part, open(part, "wb") as file:
+        np.save(file, median)
+
+    keras.utils.set_random_seed(args.seed)
+    with device_scope(gpus):
+        model = build()
+        run.restore(model)
+    print(f"settings, * = not the default\n{settings(parser, args)}")
+    sizes = ", ".join(f"{name} {network.count_params():,}" for name, network in networks_of(model).items())
+    print(f"parameters: {sizes}; {policy}; {keras.backend.backend()}, {gpus or 'no'} GPU")
+    print(f"held-out MAE to beat: identity {baselines['identity']:.2f} dB, median {baselines['median']:.2f} dB")
+    if run.epochs_done:
+        print(f"continuing after {run.epochs_done} of {args.epochs} epochs")
+    preview = make_preview(
+        run, networks_of(model)["generator"], Path(args.dataset_path), Path(description.get("audios", "")),
+        args.origin, args.target, split["validation"][0], args.preview_every,
+    )  # fmt: skip
+    callbacks = [EpochSeed(pairs, args.seed), Session(run, pairs, baselines, preview)]
+    if args.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+    model.fit(
+        pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(run.epochs_done, args.epochs),
+        shuffle=False, verbose=0, callbacks=callbacks,
+    )  # fmt: skip
+    trivial = ", ".join(f"{name} {value:.2f}" for name, value in baselines.items())
+    print(f"best held-out MAE {run.state['best']:.2f} dB ({trivial}) -> {folder}/generator.keras")
