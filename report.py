@@ -4,20 +4,26 @@ Text and axes are mid-grey on a transparent ground, which reads on light and on 
 """
 
 import csv
+import string
+from html import escape
+from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+import data
 from cli import complete
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 
 GREY = "#808080"
 BLUE, ORANGE = "#3d85c6", "#d9772b"
 NYQUIST_KHZ = SAMPLE_RATE / 4 / 1000  # upper edge of the kept half of the bins
-DIFFERENCE_RANGE = 40  # dB either way that the difference picture shows
+DIFFERENCE_RANGE = 30  # dB either way that the difference picture shows
 DIFFERENCE_MAP = LinearSegmentedColormap.from_list("difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"])
 CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
+PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # of a card's picture: the page draws its playhead there
+AUDIO_FORMAT = "flac"  # lossless, so that what one hears is not the codec; every browser since 2017 plays it
 HISTORY_TITLES = {
     "mae_db": "mean absolute error, dB", "gan_loss": "generator's adversarial loss", "disc_loss": "discriminator's loss",
 }  # fmt: skip
@@ -74,6 +80,99 @@ def history_figure(csv_path, path, identity_db=None, median_db=None):
     _save(figure, path)
 
 
+def write_section(folder, number, name, sounds, table, reference=None):
+    """Write one piece's sounds and pictures for the listening page.
+
+    Args:
+        folder: of the page.
+        number: of the piece: names its files, for ``name`` may hold anything.
+        name: of the piece.
+        sounds: dict label -> audio (n,) at 44.1 kHz; all get one gain, so that the loudest fits full scale.
+        table: header and rows of text, see `table_html`.
+        reference: label of the target among ``sounds``, if there is one: the second sound minus it is the difference picture.
+
+    Returns:
+        HTML of the section, for `write_page`.
+    """
+    folder = Path(folder)
+    gain = 1 / max(1, *(np.abs(audio).max(initial=0) for audio in sounds.values()))
+    pictures, cards = {}, []
+    for k, (label, audio) in enumerate(sounds.items(), 1):
+        stem = f"piece{number:02d}_{k}"
+        data.write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
+        pictures[label] = data.spectrogram(audio)
+        _card_picture(pictures[label], folder / f"{stem}.png")
+        player = f'<audio controls preload="metadata" src="{stem}.{AUDIO_FORMAT}"></audio>'
+        cards.append(_card(f"{stem}.png", label, f"Spectrogram of {name}: {label}", k, player))
+    if reference:
+        output, picture = list(sounds)[1], f"piece{number:02d}_difference.png"
+        _card_picture(pictures[output] - pictures[reference], folder / picture, difference=True)
+        caption = f"2 minus {list(sounds).index(reference) + 1}: too loud is warm, too soft cold"
+        cards.append(_card(picture, caption, f"Difference of spectrograms of {name}: {output} minus {reference}"))
+    return f"""<section id="piece{number}">
+<h2>{escape(name)}</h2>
+<div class="cards">
+{"".join(cards)}</div>
+<details><summary>Measures of this piece</summary>{table_html(*table)}</details>
+</section>
+"""
+
+
+def _card(picture, caption, alt, key=None, player=""):
+    """HTML of one picture with its player, if it has one."""
+    key = f"<kbd>{key}</kbd> " if key else ""
+    plot = "plot seekable" if player else "plot"
+    mark = "<i></i>" if player else ""
+    return f"""<figure>
+<figcaption>{key}{escape(caption)}</figcaption>
+<div class="{plot}"><img src="{picture}" alt="{escape(alt)}" width="720" height="396" loading="lazy">{mark}</div>
+{player}
+</figure>
+"""
+
+
+def table_html(header, rows):
+    """A table whose first column names the rows; texts are escaped. It scrolls sideways where it is too wide."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>\n"
+        for name, *cells in rows
+    )  # fmt: skip
+    return f"""<div class="wide" tabindex="0" role="region" aria-label="table of measures">
+<table><thead><tr>{head}</tr></thead>
+<tbody>
+{body}</tbody></table></div>
+"""
+
+
+def write_page(folder, title, notes, table, names, sections):
+    """Write the listening page's index.html, last of its files: it needs nothing from the network.
+
+    Args:
+        folder: where `write_section` put sounds and pictures.
+        title: of the page.
+        notes: paragraphs of text at its head.
+        table: header and rows of the summary, see `table_html`.
+        names, sections: of each piece.
+    """
+    links = "".join(f'<li><a href="#piece{k}">{escape(name)}</a></li>' for k, name in enumerate(names, 1))
+    page = string.Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title), notes="".join(f"<p>{escape(note)}</p>" for note in notes), table=table_html(*table),
+        links=links, sections="".join(sections), left=f"{PLOT_LEFT:.1%}", width=f"{PLOT_WIDTH:.1%}",
+    )  # fmt: skip
+    with complete(Path(folder) / "index.html") as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def _card_picture(picture, path, difference=False):
+    """One spectrogram, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of the picture's width."""
+    figure = Figure(figsize=(4, 2.2))
+    image = _draw(figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74)), picture, difference)
+    figure.axes[0].set_ylabel("kHz", labelpad=1)
+    _colour_bar(figure, image, cax=figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74)))
+    _save(figure, path, dpi=180)
+
+
 def _draw(axis, picture, difference=False):
     """Draw a picture (256, t) of 0 ... 1, or a difference of two, on ``axis``; returns the image for the colour bar."""
     frames = np.shape(picture)[1]
@@ -91,7 +190,7 @@ def _draw(axis, picture, difference=False):
 
 def _colour_bar(figure, image, **where):
     bar = figure.colorbar(image, **where)
-    bar.set_label("dB")
+    bar.ax.set_title("dB", color=GREY, fontsize=8, pad=3)
     bar.outline.set_visible(False)
     _grey(bar.ax)
 
@@ -105,6 +204,6 @@ def _grey(axis):
         spine.set_color(GREY)
 
 
-def _save(figure, path):
+def _save(figure, path, dpi=150):
     with complete(path) as part:
-        figure.savefig(part, dpi=150, transparent=True)
+        figure.savefig(part, dpi=dpi, transparent=True)
