@@ -42,10 +42,10 @@ def stft(audio, center=True):
     Returns:
         complex64 (N_FFT // 2 + 1, frames): 1 + n // HOP_LENGTH frames if centred.
     """
-    return librosa.stft(
-        np.asarray(audio, np.float32), n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW,
-        center=center, pad_mode="constant", dtype=np.complex64,
-    )  # fmt: skip
+    audio = np.asarray(audio, np.float32)
+    if center:
+        audio = np.pad(audio, N_FFT // 2)  # not librosa's own, which warns of every sound shorter than a frame
+    return librosa.stft(audio, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, center=False, dtype=np.complex64)
 
 
 def istft(spectrum, length):
@@ -67,8 +67,8 @@ def combine(mag, phase):
 
 def phasor(spectrum):
     """exp(i * phase) of a complex array, 1 where it is zero: complex64, same shape. Cheaper than angles, and exact."""
-    mag = np.abs(spectrum)
-    return np.where(mag > 0, spectrum / np.maximum(mag, np.finfo(np.float32).tiny), np.complex64(1))
+    mag, tiny = np.abs(spectrum), np.finfo(np.float32).tiny  # below it numbers lose digits, and the phase with them
+    return np.where(mag >= tiny, spectrum / np.maximum(mag, tiny), np.complex64(1))
 
 
 _HALVES = WINDOW.reshape(2, HOP_LENGTH)

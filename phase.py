@@ -20,7 +20,7 @@ import data
 
 MOMENTUM = 0.99  # of fast Griffin-Lim: the best value of Perraudin et al. 2013
 _BLOCK_FRAMES = 512  # frames that one thread refines at a time: its arrays stay in the processor's cache
-_TINY = np.finfo(np.float32).tiny
+_TINY = np.float32(1e-20)  # far below any magnitude, and a magnitude divided by it does not overflow
 
 
 def input(mag, input_phase, iterations=32, seed=0, start=0):

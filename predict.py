@@ -26,6 +26,7 @@ from cli import UserError
 OVERLAP = 0.5
 BATCH_SIZE = 8
 RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
+_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
 _BLOCK_FRAMES = 2048  # frames of one block in a stream, 24 s
 
 
@@ -226,34 +227,35 @@ def convert_file(model, source, target, new_rate=None, normalize=None, progress=
         (seconds of audio, peak of the network's output, gain applied).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_sound(source) as sound, tempfile.TemporaryFile(dir=target.parent) as spool:
+    with open_sound(source) as sound, tempfile.TemporaryFile(dir=target.parent) as spool, cli.complete(target) as part:
         rate, peak = new_rate or sound.samplerate, 0.0
-        for block in convert_stream(model, read_blocks(sound), sound.samplerate, rate, **options):
-            peak = max(peak, float(np.abs(block).max(initial=0)))
-            spool.write(np.ascontiguousarray(block.T).tobytes())
-            progress(block.shape[1] / rate)
-        length = round(sound.tell() * rate / sound.samplerate)
-        wanted = min(peak, 1.0) if normalize is None else 10 ** (normalize / 20)
-        gain = wanted / peak if peak else 1.0
-        write_spool(spool, target, length, sound.channels, rate, gain)
+        with create_sound(target, part, sound.channels, rate) as output:
+            for block in convert_stream(model, read_blocks(sound), sound.samplerate, rate, **options):
+                peak = max(peak, float(np.abs(block).max(initial=0)))
+                spool.write(np.ascontiguousarray(block.T).tobytes())
+                progress(block.shape[1] / rate)
+            wanted = min(peak, 1.0) if normalize is None else 10 ** (normalize / 20)
+            gain = wanted / peak if peak else 1.0
+            length = round(sound.tell() * rate / sound.samplerate)
+            write_spool(spool, output, length, gain)
     return length / rate, peak, gain
 
 
-def write_spool(spool, target, length, channels, rate, gain):
-    """Write the first ``length`` frames of raw float32 in ``spool``, times ``gain``, as 16-bit PCM, Vorbis or MP3."""
+def create_sound(target, part, channels, rate):
+    """Open ``part`` for writing what ``target``'s extension says: 16-bit PCM, Vorbis or MP3. Raises UserError."""
+    try:
+        return soundfile.SoundFile(part, "w", rate, channels, "PCM_16" if target.suffix.lower() in (".wav", ".flac") else None)
+    except (soundfile.LibsndfileError, ValueError, TypeError):
+        remedy = "give another extension or --sr"
+        raise UserError(f"{target}: this format does not take {channels} channels at {rate} Hz; {remedy}") from None
+
+
+def write_spool(spool, output, length, gain):
+    """Write the first ``length`` frames of raw float32 in ``spool``, times ``gain``."""
     spool.seek(0)
-    subtype = "PCM_16" if target.suffix.lower() in (".wav", ".flac") else None
-    with cli.complete(target) as part:
-        try:
-            sound = soundfile.SoundFile(part, "w", rate, channels, subtype)
-        except (soundfile.LibsndfileError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{target}: this format takes no {channels} channels at {rate} Hz ({error}); give another extension or --sr"
-            ) from None
-        with sound:
-            for start in range(0, length, 2**16):  # libvorbis overflows its stack on much longer blocks
-                count = min(2**16, length - start) * channels
-                sound.write(np.fromfile(spool, np.float32, count).reshape(-1, channels) * np.float32(gain))
+    for start in range(0, length, 2**16):  # libvorbis overflows its stack on much longer blocks
+        raw = spool.read(min(2**16, length - start) * output.channels * 4)
+        output.write(np.frombuffer(raw, np.float32).reshape(-1, output.channels) * np.float32(gain))
 
 
 def plan(inputs, output):
@@ -301,7 +303,7 @@ def convert_all(model, pairs, **options):
         try:
             with open_sound(source) as sound:
                 seconds = sound.frames / sound.samplerate
-            with tqdm(total=round(seconds), unit="s", desc=source.name, leave=False, disable=None) as bar:
+            with tqdm(total=round(seconds), desc=source.name, leave=False, disable=None, bar_format=_BAR) as bar:
                 seconds, peak, gain = convert_file(model, source, target, progress=bar.update, **options)
         except UserError as error:
             if len(pairs) == 1:

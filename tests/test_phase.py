@@ -1,0 +1,147 @@
+import os
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import data
+import phase
+
+MIXES = Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mixes"
+
+
+def chord(seconds=1.5, harmonics=8, pluck=4.0):
+    """Decaying harmonic tones with two onsets."""
+    time = np.arange(int(seconds * data.SAMPLE_RATE)) / data.SAMPLE_RATE
+    audio = np.zeros_like(time)
+    for onset, pitch in ((0.1, 220.0), (0.1, 277.2), (0.6, 329.6)):
+        since = np.maximum(time - onset, 0)
+        for h in range(1, harmonics + 1):
+            audio += np.sin(2 * np.pi * pitch * h * since) / h * np.exp(-pluck * since) * (time > onset)
+    return (0.1 * audio).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def task():
+    """(magnitude asked for, input's phase): the same notes with other overtones and decay."""
+    spectrum = data.stft(chord())
+    return data.magnitude(data.stft(chord(harmonics=20, pluck=1.0))), data.phasor(spectrum)[: data.BINS]
+
+
+def convergence(mag, unit):
+    """Spectral convergence of the sound that a magnitude and a phase give."""
+    audio = data.istft(data.combine(mag, unit), (mag.shape[1] - 1) * data.HOP_LENGTH)
+    return np.linalg.norm(data.magnitude(data.stft(audio)) - mag) / np.linalg.norm(mag)
+
+
+@pytest.mark.parametrize("name", phase.ESTIMATORS)
+@pytest.mark.parametrize("frames", [1, 2, 130])
+def test_every_estimator_gives_unit_phasors_and_leaves_its_input_alone(name, frames, task):
+    mag, unit = task[0][:, :frames], task[1][:, :frames]
+    mag_before, unit_before = mag.copy(), unit.copy()
+    result = phase.ESTIMATORS[name](mag, unit, iterations=3, seed=1)
+    assert result.shape == (256, frames)
+    assert result.dtype == np.complex64
+    np.testing.assert_allclose(np.abs(result), 1, atol=1e-5)
+    np.testing.assert_array_equal(mag, mag_before)
+    np.testing.assert_array_equal(unit, unit_before)
+
+
+@pytest.mark.parametrize("name", phase.ESTIMATORS)
+def test_silence_gives_finite_phases(name):
+    result = phase.ESTIMATORS[name](np.zeros((256, 20), np.float32), np.ones((256, 20), np.complex64), iterations=4)
+    np.testing.assert_allclose(np.abs(result), 1, atol=1e-5)
+
+
+def test_input_and_flat_are_what_they_say(task):
+    assert phase.input(*task) is task[1]
+    assert (phase.flat(*task) == 1).all()
+
+
+def test_random_phases_are_uniform_and_depend_on_seed_and_frame_only(task):
+    whole = phase.random(*task, seed=5)
+    moments = [abs((whole**k).mean()) for k in (1, 2, 3)]
+    assert max(moments) < 4 / np.sqrt(whole.size)  # of order 1 / sqrt(size) for a uniform angle
+    np.testing.assert_array_equal(whole[:, 37:60], phase.random(task[0][:, 37:60], None, seed=5, start=37))
+    assert np.abs(whole - phase.random(*task, seed=6)).mean() > 1
+
+
+def test_griffinlim_equals_the_slow_textbook_loop(task):
+    mag, unit = task
+    full = np.zeros((513, mag.shape[1]), np.float32)
+    full[:256] = mag
+    angles, previous = np.concatenate([unit, np.ones((257, mag.shape[1]), np.complex64)]), 0
+    transform = {"n_fft": data.N_FFT, "hop_length": data.HOP_LENGTH, "window": data.WINDOW}
+    for _ in range(8):
+        audio = librosa.istft(full * angles, **transform)
+        rebuilt = librosa.stft(audio, pad_mode="constant", **transform)
+        extrapolated = rebuilt + phase.MOMENTUM * (rebuilt - previous)
+        angles, previous = extrapolated / np.maximum(np.abs(extrapolated), 1e-30), rebuilt
+    ours = phase.griffinlim(mag, unit, iterations=8)
+    assert np.linalg.norm(mag * (ours - angles[:256])) < 1e-3 * np.linalg.norm(mag)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 90), st.integers(0, 12), st.integers(1, 40))
+def test_griffinlim_in_blocks_equals_the_whole(frames, iterations, size):
+    random = np.random.default_rng(frames)
+    mag = random.exponential(size=(frames, 256)).astype(np.float32)
+    unit = np.exp(2j * np.pi * random.random((frames, 256))).astype(np.complex64)
+
+    def block(span):
+        return phase._refine(mag[span], unit[span], iterations, np.float32(0.5))
+
+    joined = phase.in_blocks(block, frames, size, iterations)
+    assert joined.shape == mag.shape
+    assert np.linalg.norm(mag * (joined - block(slice(None)))) < 1e-4 * np.linalg.norm(mag)
+
+
+def test_a_margin_of_one_frame_too_few_would_show():
+    mag = np.random.default_rng(0).exponential(size=(60, 256)).astype(np.float32)
+    unit = np.ones((60, 256), np.complex64)
+
+    def block(span):
+        return phase._refine(mag[span], unit[span], 4, np.float32(0.5))
+
+    joined = phase.in_blocks(block, 60, 20, 3)
+    assert np.linalg.norm(mag * (joined - block(slice(None)))) > 1e-3 * np.linalg.norm(mag)
+
+
+def test_griffinlim_mends_what_the_inputs_phase_breaks(task):
+    mag, unit = task
+    before, after = convergence(mag, unit), convergence(mag, phase.griffinlim(mag, unit))
+    plain = convergence(mag, phase.refine(mag, unit, 32, momentum=0))
+    assert after < plain < before
+    assert after < before / 2
+    cold = convergence(mag, phase.griffinlim_random(mag, unit))
+    assert after < cold < convergence(mag, phase.random(mag, unit)) / 2
+    assert convergence(mag, phase.griffinlim(mag, unit, iterations=0)) == pytest.approx(before, rel=1e-5)
+
+
+def test_a_consistent_phase_stays():
+    spectrum = data.stft(chord())
+    mag, unit = data.magnitude(spectrum), data.phasor(spectrum)[: data.BINS]
+    refined = phase.griffinlim(mag, unit)
+    assert np.linalg.norm(mag * (refined - unit)) < 1e-2 * np.linalg.norm(mag)
+
+
+@pytest.mark.skipif(not MIXES.is_dir(), reason="the mixes are not here")
+@pytest.mark.parametrize(
+    ("target", "kept", "refined"),
+    [
+        ("guitar_acoustic", (2.69, 0.275), (0.68, 0.043)),
+        ("string_acoustic", (2.45, 0.275), (0.43, 0.040)),
+        ("synth_lead_synthetic", (3.35, 0.282), (0.94, 0.043)),
+    ],
+)
+def test_known_values_on_the_mixes(target, kept, refined):
+    origin, audio = data.read_audio(MIXES / "keyboard_acoustic.wav"), data.read_audio(MIXES / f"{target}.wav")
+    mag, unit = data.magnitude(data.stft(audio)), data.phasor(data.stft(origin))[: data.BINS]
+    for name, (error, distance) in (("input", kept), ("griffinlim", refined)):
+        estimate = phase.ESTIMATORS[name](mag, unit)
+        rebuilt = data.spectrogram(data.istft(data.combine(mag, estimate), len(audio)))
+        assert np.abs(rebuilt - data.amplitude_to_db(mag)).mean() * data.DB_RANGE == pytest.approx(error, abs=0.01)
+        assert convergence(mag, estimate) == pytest.approx(distance, abs=0.002)
