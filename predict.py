@@ -337,6 +337,8 @@ def main(argv=None):
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
     args = parser.parse_args(argv)
 
+    if not Path(args.model).exists():
+        raise UserError(f"--model {args.model}: no such file or folder; give a run folder of train.py or a model file")
     pairs = plan(args.input, args.output)
     several = len(pairs) > 1 or Path(args.input[0]).is_dir()
     missing = [(source, target) for source, target in pairs if not (several and target.exists())]
