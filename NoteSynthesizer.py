@@ -19,6 +19,7 @@ import soxr
 
 from cli import UserError, complete
 from data import SAMPLE_RATE, read_audio
+from midi import change_score
 
 PITCHES = range(21, 109)  # MIDI numbers of NSynth's notes, the 88 keys of a piano
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's five
@@ -245,11 +246,18 @@ def _bank(folder, instrument, max_shift):
     return NoteBank(folder, instrument, max_shift)
 
 
-def render_task(path, score, folder, instrument, max_shift):
+def render_task(path, score, change, folder, instrument, max_shift):
     """What a worker process does for one piece; it keeps the last bank it used.
 
+    Args:
+        path: wav file to write.
+        score: array of `midi.NOTE`.
+        change: arguments of `midi.change_score`.
+        folder, instrument, max_shift: arguments of `NoteBank`.
+
     Returns:
-        (`Counter` of `PLACINGS`, whether the piece had to be made lower).
+        (`Counter` of `PLACINGS`, whether the piece had to be made lower, its number of samples).
     """
     bank = _bank(folder, instrument, max_shift)
-    return bank.count(score), write_piece(path, score, bank)
+    score = change_score(score, *change)
+    return bank.count(score), write_piece(path, score, bank), length(score)

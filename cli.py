@@ -4,6 +4,7 @@ Imports nothing heavy, so that ``--help`` answers at once.
 """
 
 import argparse
+import concurrent.futures.process
 import contextlib
 import functools
 import os
@@ -122,6 +123,53 @@ def find_files(folder, extensions):
         path for path in folder.rglob("*")
         if path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
     )  # fmt: skip
+
+
+def worker_flags(parser):
+    """Add the flags of the scripts that spread files over processes."""
+    import joblib
+
+    parser.add_argument("--workers", type=number(int, 1), default=joblib.cpu_count(), help="processes")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS",
+        help="use the workers of this Dask scheduler instead, say tcp://host:8786; they must see the same paths",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def engine(workers, dask=None):
+    """Yield a `joblib.Parallel` on ``workers`` processes or a Dask cluster: called with jobs, it yields results in their order.
+
+    Raises:
+        UserError: the cluster cannot be used, or a worker process was killed.
+    """
+    import joblib
+
+    try:
+        with _dask_backend(dask) if dask else contextlib.nullcontext():
+            yield joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1)
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError(f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer") from None
+
+
+@contextlib.contextmanager
+def _dask_backend(address):
+    try:
+        import distributed
+        import joblib
+    except ImportError:
+        raise UserError(f"--dask {address}: Dask is not installed; pip install distributed") from None
+    try:
+        client = distributed.Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--dask {address}: no Dask scheduler answers there ({error}); start one or mend the address") from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise UserError(f"--dask {address}: the scheduler has no workers; start some with 'dask worker {address}'")
+        for module in Path(__file__).parent.glob("*.py"):  # so that workers need not have the project
+            client.upload_file(str(module), load=False)
+        with joblib.parallel_config("dask"):
+            yield
 
 
 def training_flags(parser):
