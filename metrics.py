@@ -18,12 +18,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 import data
 
-MEL_RATE = 16000  # Hz, of the mel spectrogram and of the pitch estimator
+RATE = 16000  # Hz, at which sounds are compared: that of NSynth, DDSP and ss-vq-vae
 FFT_SIZES = (2048, 1024, 512, 256, 128, 64)  # DDSP's
 LOG_FLOOR = 1e-5  # DDSP's safe_log
 MFCC = 13
 LOWEST, HIGHEST = 21, 108  # MIDI pitches of the piano, both included
-PITCH_FFT, PITCH_HOP = 2048, 800  # samples at MEL_RATE: 128 ms windows, 20 frames a second
+PITCH_FFT, PITCH_HOP = 2048, 800  # samples at RATE: 128 ms windows, 20 frames a second
 PITCH_SLOPES = (0.5, 3, 8, 15)  # dB by which each harmonic is below the one before: from bright to a flute's
 PITCH_HARMONICS = 12
 PITCH_ITERATIONS = 50
@@ -66,7 +66,10 @@ def multi_resolution_stft(a, b):
     """Spectral loss of DDSP (Engel et al. 2020): sum over FFT sizes 2048 ... 64 of L1 magnitude + L1 log magnitude.
 
     Periodic Hann windows, overlap 0.75, the end padded with zeros, magnitudes not normalised, logarithms (natural) of
-    at least 1e-5, as in DDSP's code. Absolute in level: a louder copy is not equal. a, b: float (n,).
+    at least 1e-5, as in DDSP's code. Absolute in level: a louder copy is not equal.
+
+    Args:
+        a, b: float (n,), best at 16 kHz as DDSP's: at 44.1 kHz what little noise there is above 8 kHz rules the logarithms.
     """
     _check(a, b)
     return float(sum(_stft_loss(np.asarray(a, np.float32), np.asarray(b, np.float32), size) for size in FFT_SIZES))
@@ -84,21 +87,25 @@ def _stft_loss(a, b, size):
     return total / len(frames[0]) / (size // 2 + 1)
 
 
-def log_mel(audio, sample_rate=data.SAMPLE_RATE):
+def resample(audio, sample_rate=data.SAMPLE_RATE):
+    """Audio (n,) at ``sample_rate`` Hz -> float32 at 16 kHz, as the functions below take it."""
+    return librosa.resample(np.asarray(audio, np.float32), orig_sr=sample_rate, target_sr=RATE, res_type="soxr_hq")
+
+
+def log_mel(audio):
     """Log mel spectrogram as the evaluation of ss-vq-vae takes it (Cifka et al. 2021): what LSD and MFCC compare.
 
-    At 16 kHz, divided by its RMS (so blind to level), librosa's default mel spectrogram (FFT 2048, hop 512, 128 mels),
+    Divided by its RMS (so blind to level), librosa's default mel spectrogram (FFT 2048, hop 512, 128 mels),
     in dB, at most 80 below its own peak.
 
     Args:
-        audio: float (n,) at ``sample_rate`` Hz.
+        audio: float32 (n,) at 16 kHz.
 
     Returns:
         float32 (128, t) in dB; silence gives -100 everywhere.
     """
-    audio = librosa.resample(np.asarray(audio, np.float32), orig_sr=sample_rate, target_sr=MEL_RATE, res_type="soxr_hq")
     audio = audio / (_rms(audio) + np.finfo(np.float32).eps)
-    return librosa.power_to_db(librosa.feature.melspectrogram(y=audio, sr=MEL_RATE), top_db=80)
+    return librosa.power_to_db(librosa.feature.melspectrogram(y=audio, sr=RATE), top_db=80)
 
 
 def lsd_per_frame(mel_a, mel_b):
@@ -155,16 +162,16 @@ def score_pitches(onsets, durations, pitches, seconds):
         pitches: (notes,) MIDI numbers.
         seconds: length of the roll.
     """
-    roll = np.zeros((HIGHEST - LOWEST + 1, 1 + int(seconds * MEL_RATE) // PITCH_HOP), bool)
+    roll = np.zeros((HIGHEST - LOWEST + 1, 1 + int(seconds * RATE) // PITCH_HOP), bool)
     for onset, duration, pitch in zip(onsets, durations, pitches):
         if LOWEST <= pitch <= HIGHEST:
-            first, last = (int(np.ceil(time * MEL_RATE / PITCH_HOP)) for time in (onset, onset + duration))
+            first, last = (int(np.ceil(time * RATE / PITCH_HOP)) for time in (onset, onset + duration))
             roll[int(pitch) - LOWEST, first : max(last, first + 1)] = True
     return roll
 
 
-def sounding_pitches(audio, sample_rate=data.SAMPLE_RATE):
-    """Estimate which pitches sound: bool (88, t), 20 frames a second. Blind to level; none in silence.
+def sounding_pitches(audio):
+    """Estimate which pitches sound in audio (n,) at 16 kHz: bool (88, t), 20 frames a second. Blind to level.
 
     Non-negative matrix factorisation with fixed harmonic templates, several spectral slopes a pitch (in the manner of
     Vincent, Bertin & Badeau 2010), of the square root of the magnitude, by multiplicative updates for the
@@ -172,7 +179,6 @@ def sounding_pitches(audio, sample_rate=data.SAMPLE_RATE):
     strongest and within 24 dB of the piece's. Simple, and often wrong on real music: compare a conversion's distance
     from the score with that of the target recording, which is the estimator's ceiling.
     """
-    audio = librosa.resample(np.asarray(audio, np.float32), orig_sr=sample_rate, target_sr=MEL_RATE, res_type="soxr_hq")
     spectrum = librosa.stft(audio, n_fft=PITCH_FFT, hop_length=PITCH_HOP, window="hann", pad_mode="constant")
     mag = np.sqrt(np.abs(spectrum))
     blocks = [_activations(mag[:, start : start + _BLOCK]) for start in range(0, mag.shape[1], _BLOCK)]
@@ -200,7 +206,7 @@ def _templates():
     slopes = np.tile(PITCH_SLOPES, HIGHEST - LOWEST + 1)[:, np.newaxis]
     templates = np.zeros((len(pitches), len(bins)))
     for harmonic in range(1, PITCH_HARMONICS + 1):
-        centre = harmonic * librosa.midi_to_hz(pitches) * PITCH_FFT / MEL_RATE
+        centre = harmonic * librosa.midi_to_hz(pitches) * PITCH_FFT / RATE
         distance = np.abs(bins - centre)
         lobe = np.abs(np.sinc(distance) / (1 - distance**2 + 1e-9)) * (distance < 2) * (centre < len(bins))
         templates = np.maximum(templates, 10 ** (-slopes * (harmonic - 1) / 20) * lobe)

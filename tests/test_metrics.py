@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:n_fft=")  # of librosa, on sound
 SETTINGS = settings(max_examples=15, deadline=None)
 
 
-def tone(pitches, seconds=1.0, rate=data.SAMPLE_RATE, harmonics=6):
+def tone(pitches, seconds=1.0, rate=metrics.RATE, harmonics=6):
     """A chord of decaying harmonic tones."""
     time = np.arange(int(seconds * rate)) / rate
     frequencies = 440 * 2 ** ((np.atleast_1d(pitches) - 69) / 12)
@@ -74,7 +74,7 @@ def test_mel_measures_and_pitches_are_blind_to_level(gain):
 
 
 def test_every_measure_tells_silence_from_sound():
-    found = pairwise(np.zeros(44100, np.float32), tone(60))
+    found = pairwise(np.zeros(metrics.RATE, np.float32), tone(60))
     assert all(np.isfinite(value) and value > 0 for value in found.values())
     assert found["mfcc_distance"] == 1
 

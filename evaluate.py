@@ -1,0 +1,420 @@
+"""Step 5: measure a trained model on whole pieces, beside trivial systems and ceilings.
+
+    python evaluate.py --model runs/keyboard_acoustic_2_guitar_acoustic --audios_path audios --report page
+
+Takes the pieces that the run held out, sends each through the network once, gives the result every phase estimator's
+phase, and compares all of them with the recording of the target instrument. Prints a table of mean +- standard deviation
+over pieces and writes results.csv (each piece and row) and results.json (the table). The rows:
+
+    identity, silence, median picture   trivial systems: input unchanged, nothing, one constant spectrum (input's phase)
+    model, PHASE                        what predict.py --phase PHASE writes
+    target's magnitude, PHASE           a perfect network: what is wrong here is the phase estimator's fault
+    target's magnitude, its own phase   what the representation itself costs (half the band): the only row with an SNR
+    target                              the recording: the ceiling of the pitch estimator, 0 elsewhere
+"""
+
+import contextlib
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+import cli
+import data
+import metrics
+import midi
+import phase as phases
+import predict
+import report
+from cli import UserError
+
+COLUMNS = {  # measure: heading, digits
+    "mae_db": ("MAE of the picture, dB", 2),
+    "written_mae_db": ("MAE of the audio's picture, dB", 2),
+    "reanalysis_db": ("re-analysis, dB", 2),
+    "convergence": ("spectral convergence", 3),
+    "lsd_db": ("LSD per frame, dB", 2),
+    "lsd_time_first_db": ("LSD time first (ss-vq-vae), dB", 2),
+    "multi_resolution": ("multi-resolution STFT", 2),
+    "mfcc_distance": ("MFCC cosine distance", 4),
+    "pitch_jaccard": ("pitch Jaccard to score", 3),
+    "snr_db": ("SNR, dB", 1),
+}
+OWN_PHASE = "target's magnitude, its own phase"
+MEDIAN_PIECES, MEDIAN_FRAMES = 30, 500  # how much of the training set its median is taken from
+
+
+class Piece(NamedTuple):
+    """One piece to evaluate; the reference may be None."""
+
+    name: str
+    input: Path
+    reference: Path | None
+
+
+class Sound:
+    """What the measures need of a recording, each computed once: picture, audio at 16 kHz, log mel spectrogram, pitches."""
+
+    def __init__(self, audio, with_pitches):
+        self.audio, self.picture = audio, data.spectrogram(audio)
+        self.low = metrics.resample(audio)
+        self.mel = metrics.log_mel(self.low)
+        self.pitches = metrics.sounding_pitches(self.low) if with_pitches else None
+
+
+def analyse(audio):
+    """Audio (n,) -> spectrum complex64 (t, 256), frames as `predict.predict` takes them."""
+    return np.concatenate(list(predict.analyse([audio[np.newaxis]])), axis=1)[0]
+
+
+def resynthesise(mag, unit, length, estimate, iterations):
+    """Magnitude (t, 256) and the input's phasors -> audio (length,), by the path of `predict.predict`."""
+    spectra = predict.estimate_phases([(mag * unit)[np.newaxis]], estimate, iterations, seed=0)
+    return np.concatenate(list(predict.synthesise(spectra)), axis=1)[0, :length]
+
+
+def systems(model, audio, reference, median, names, iterations, overlap, batch_size):
+    """Yield every row of one piece: (name, audio (n,), picture asked for (256, 1 + n // 512), whether audio was made of it).
+
+    The network runs once. Without a ``reference`` (audio of the input's length) ceilings and trivial systems are left
+    out, without ``median`` (256,) that row.
+    """
+    frames = 1 + len(audio) // data.HOP_LENGTH
+    spectrum = analyse(audio)
+    unit, picture = data.phasor(spectrum), predict.spectrum_to_db(spectrum)
+
+    def row(name, asked, phase_name, phase_of=unit):
+        made = resynthesise(data.db_to_amplitude(asked), phase_of, len(audio), phases.ESTIMATORS[phase_name], iterations)
+        return name, made, asked[:frames].T, True
+
+    yield "identity", audio, picture[:frames].T, False
+    if reference is not None:
+        yield "silence", np.zeros_like(audio), np.zeros_like(picture[:frames].T), False
+        if median is not None:
+            yield row("median picture", np.broadcast_to(median, picture.shape), "input")
+    converted = predict.convert_picture(model, picture.T, overlap, batch_size).T
+    for name in names:
+        yield row(f"model, {name}", converted, name)
+    if reference is not None:
+        spectrum = analyse(reference)
+        picture = predict.spectrum_to_db(spectrum)
+        for name in names:
+            yield row(f"target's magnitude, {name}", picture, name)
+        yield row(OWN_PHASE, picture, "input", data.phasor(spectrum))
+        yield "target", reference, picture[:frames].T, False
+
+
+def measure(name, audio, asked, made, reference=None, score=None):
+    """The measures of `COLUMNS` that apply to one row, as a dict.
+
+    Args:
+        name, audio, asked, made: see `systems`.
+        reference: the target recording, a `Sound`.
+        score: pitches of the score, `metrics.score_pitches`.
+    """
+    found, sound = {}, Sound(audio, with_pitches=score is not None)
+    if made:
+        found["reanalysis_db"] = metrics.picture_mae(sound.picture, asked)
+        found["convergence"] = metrics.spectral_convergence(audio, data.db_to_amplitude(asked))
+    if reference:
+        found["mae_db"] = metrics.picture_mae(asked, reference.picture)
+        found["written_mae_db"] = metrics.picture_mae(sound.picture, reference.picture)
+        found["lsd_db"] = metrics.lsd_per_frame(sound.mel, reference.mel)
+        found["lsd_time_first_db"] = metrics.lsd_time_first(sound.mel, reference.mel)
+        found["multi_resolution"] = metrics.multi_resolution_stft(sound.low, reference.low)
+        found["mfcc_distance"] = metrics.mfcc_distance(sound.mel, reference.mel)
+    if score is not None:
+        found["pitch_jaccard"] = metrics.pitch_jaccard(sound.pitches, score)
+    if name == OWN_PHASE:
+        found["snr_db"] = metrics.snr(reference.audio, audio)
+    return found
+
+
+def summarise(results):
+    """Mean, standard deviation (n - 1; None for one piece) and n over pieces; values that are not finite are left out.
+
+    Args:
+        results: list of (piece, row, measures) in the table's order.
+
+    Returns:
+        {row: {measure: {"mean", "spread", "n"}}}.
+    """
+    table = {}
+    for row in dict.fromkeys(row for _, row, _ in results):
+        table[row] = {}
+        for column in COLUMNS:
+            values = [found[column] for _, r, found in results if r == row and np.isfinite(found.get(column, np.nan))]
+            if values:
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                table[row][column] = {"mean": float(np.mean(values)), "spread": spread, "n": len(values)}
+    return table
+
+
+def text_table(summary):
+    """(header, rows) of text: each cell mean ± spread, and its n where that is not the row's. Empty columns are left out."""
+    columns = [column for column in COLUMNS if any(column in cells for cells in summary.values())]
+    rows = []
+    for row, cells in summary.items():
+        pieces = max((cell["n"] for cell in cells.values()), default=0)
+        texts = []
+        for column in columns:
+            cell, digits = cells.get(column), COLUMNS[column][1]
+            text = f"{cell['mean']:.{digits}f}" if cell else "–"
+            if cell and cell["spread"] is not None:
+                text += f" ± {cell['spread']:.{digits}f}"
+            texts.append(text + (f" (n = {cell['n']})" if cell and cell["n"] != pieces else ""))
+        rows.append([row, *texts, str(pieces)])
+    return ["", *(COLUMNS[column][0] for column in columns), "n"], rows
+
+
+def markdown(header, rows):
+    """A Markdown table, columns aligned."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
+
+
+def best_phases(summary):
+    """One line a measure: the phase estimator that serves the model best beside the input's phase."""
+    models = {row.removeprefix("model, "): cells for row, cells in summary.items() if row.startswith("model, ")}
+    lines = []
+    for column, (heading, digits) in COLUMNS.items():
+        means = {name: cells[column]["mean"] for name, cells in models.items() if column in cells}
+        if len(set(means.values())) > 1 and "input" in means:
+            best = min(means, key=means.get)
+            lines.append(f"  {heading}: {best} {means[best]:.{digits}f}, input {means['input']:.{digits}f}")
+    return ["The best phase for the model's magnitude, beside the input's:", *lines] if lines else []
+
+
+def read_config(model):
+    """A run's config.json; an empty dict for a model that is no run folder. Raises UserError if it is damaged."""
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text())
+        return {"origin": config["flags"]["origin"], "target": config["flags"]["target"], **config["split"]}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; train the model again") from None
+
+
+def find_pieces(config, audios, everything=False):
+    """Pieces of a run that are below ``audios``: those held out, or all that both instruments have.
+
+    Where a piece has other versions (transposed, other speeds), only the original counts. Pieces whose audio is missing
+    are named on stderr.
+
+    Raises:
+        UserError: no run folder, no such instrument, or none of its pieces is there.
+    """
+    if not config:
+        raise UserError("--model: is no run folder with a config.json, so its pieces are not known; give --pairs or --inputs")
+    files = {}
+    for instrument in (config["origin"], config["target"]):
+        folder = audios / instrument
+        found = cli.find_files(folder, cli.AUDIO_EXTENSIONS)
+        files[instrument] = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+    inputs, references = files.values()
+    names = sorted(inputs.keys() & references.keys()) if everything else config["validation"]
+    names = [name for name in names if data.piece_of(name) == name] or names
+    missing = [name for name in names if name not in inputs or name not in references]
+    if missing:
+        print(f"evaluate.py: no audio of both instruments, left out: {cli.one_line(', '.join(missing))}", file=sys.stderr)
+    pieces = [Piece(name, inputs[name], references[name]) for name in names if name not in missing]
+    if not pieces:
+        raise UserError(f"{audios}: holds none of the run's pieces; render them with synthesize_audios.py")
+    return pieces
+
+
+def read_pairs(path):
+    """Read lines of "input,reference" from a CSV file, paths relative to it; an empty reference means there is none.
+
+    Raises:
+        UserError: it is missing, no such table, or empty.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, csv.Error):
+        raise UserError(f"{path}: is no CSV file; give one with a line 'input,reference' for each pair") from None
+    pieces = []
+    for number, line in enumerate(lines, 1):
+        if len(line) > 2 or not line[0].strip() or "\0" in "".join(line):
+            raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
+        source, reference = (cell.strip() for cell in (*line, "")[:2])
+        if (source, reference) != ("input", "reference"):
+            pieces.append(Piece(source, path.parent / source, path.parent / reference if reference else None))
+    if not pieces:
+        raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
+    return pieces
+
+
+def read_scores(folder):
+    """MIDI files below ``folder`` by name: path without extension, as the pieces are named. Empty if ``folder`` is None."""
+    if folder is None:
+        return {}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in cli.find_files(folder, (".mid", ".midi"))}
+
+
+def target_median(model, config, audios):
+    """Per-bin median picture (256,) of the training targets: the run's median.npy, or taken from their audio, or None."""
+    if not config:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        median = np.load(Path(model) / "median.npy", allow_pickle=False)
+        if median.shape == (data.BINS,):
+            return median.astype(np.float32)
+    frames = []
+    for name in config["train"][:: 1 + len(config["train"]) // MEDIAN_PIECES]:
+        path = (audios or Path()) / config["target"] / f"{name}.wav"
+        if audios and path.is_file():
+            picture = data.spectrogram(data.read_audio(path))
+            frames.append(picture[:, :: 1 + picture.shape[1] // MEDIAN_FRAMES])
+    return np.median(np.concatenate(frames, axis=1), axis=1) if frames else None
+
+
+def read_piece(piece, score_path):
+    """Audio, reference audio or None (both cut to the shorter), and the score's pitches or None, of one piece."""
+    audio = data.read_audio(piece.input)
+    reference = data.read_audio(piece.reference) if piece.reference else None
+    length = min(len(audio), len(audio if reference is None else reference))
+    if not length:
+        raise UserError(f"{piece.input}: has no sound to compare; leave it out")
+    pitches = None
+    if score_path:
+        score = midi.read_score(score_path)
+        pitches = metrics.score_pitches(score["onset"], score["duration"], score["pitch"], length / data.SAMPLE_RATE)
+    return audio[:length], None if reference is None else reference[:length], pitches
+
+
+def evaluate_piece(model, piece, score_path, median, options, excerpt, step):
+    """Measure all rows of one piece.
+
+    Args:
+        model: see `predict.predict`.
+        piece, score_path, median: what to evaluate.
+        options: of `systems`.
+        excerpt: seconds to return of each sound.
+        step: called with each row's name.
+
+    Returns:
+        (results, sounds): [(piece, row, measures)] and {row: the first ``excerpt`` seconds of its audio}.
+    """
+    audio, reference, score = read_piece(piece, score_path)
+    heard = None if reference is None else Sound(reference, with_pitches=False)
+    results, sounds = [], {}
+    for name, made, asked, is_made in systems(model, audio, reference, median, **options):
+        step(name)
+        results.append((piece.name, name, measure(name, made, asked, is_made, heard, score)))
+        sounds[name] = made[: int(excerpt * data.SAMPLE_RATE)]
+    return results, sounds
+
+
+def page_sounds(sounds, config):
+    """The rows that the listening page plays, in its order and with its labels, and the target's label or None."""
+    origin, target = (f": {config[key]}" if config else "" for key in ("origin", "target"))
+    chosen = {f"input{origin}": sounds["identity"]}
+    chosen |= {name.replace("model, ", "output, phase: "): sound for name, sound in sounds.items() if name.startswith("model")}
+    if "target" in sounds:
+        chosen[f"target{target}"] = sounds["target"]
+    return chosen, f"target{target}" if "target" in sounds else None
+
+
+def write_results(folder, results, summary, about):
+    """Write results.csv, one line a piece and row, and results.json, the summary and what it is of."""
+    with cli.complete(folder / "results.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["piece", "row", *COLUMNS])
+        writer.writerows([piece, row, *(found.get(column, "") for column in COLUMNS)] for piece, row, found in results)
+    with cli.complete(folder / "results.json") as part:
+        part.write_text(json.dumps({**about, "rows": summary}, indent=1) + "\n")
+
+
+def describe(pieces, args, config):
+    """One line that says which pieces these are."""
+    names = ", ".join(piece.name for piece in pieces)
+    if not args.audios_path:
+        return f"{len(pieces)} recordings; whether the model was trained on them is not known here: {names}"
+    if args.pieces == "all":
+        seen = sum(piece.name in config["train"] for piece in pieces)
+        return f"{len(pieces)} pieces, {seen} of which the run was trained on: {names}"
+    return f"{len(pieces)} pieces that the run held out from training: {names}"
+
+
+def build_parser():
+    """All flags."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--model", required=True, help="run folder, .keras file or .h5 weights")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--audios_path", "--audios", type=Path, help="audio folder that the run's pieces lie in")
+    source.add_argument("--pairs", type=Path, help="CSV file of lines input,reference, relative to it; reference may be empty")
+    source.add_argument("--inputs", type=Path, nargs="+", help="recordings without reference")
+    add("--pieces", choices=("held_out", "all"), default="held_out", help="which pieces of the run, with --audios_path")
+    add("--limit", type=cli.number(int, 1), help="take the first pieces only")
+    add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
+    add("--phase", nargs="+", choices=phases.ESTIMATORS, default=list(phases.ESTIMATORS), help="phase estimators to compare")
+    add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="of iterative phase estimators")
+    add("--overlap", type=cli.number(float, 0, 0.99), default=predict.OVERLAP, help="fraction of a tile that the next covers")
+    add("--batch_size", type=cli.number(int, 1), default=predict.BATCH_SIZE, help="tiles that go through the network at once")
+    add("--output", type=Path, help="folder for the results; default: evaluation in the run folder")
+    add("--report", type=Path, help="folder for a listening page; default: none")
+    add("--report_seconds", type=cli.number(float, 0, low_open=True), default=20, help="seconds of each piece on that page")
+    add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
+    return parser
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, evaluate piece by piece, report."""
+    args = build_parser().parse_args(argv)
+    config = read_config(args.model)
+    if args.audios_path:
+        pieces = find_pieces(config, args.audios_path, args.pieces == "all")
+    else:
+        pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in args.inputs]
+    pieces = pieces[: args.limit]
+    scores = read_scores(args.midi_path)
+    output = args.output or (Path(args.model) / "evaluation" if config else Path("evaluation"))
+    median = target_median(args.model, config, args.audios_path)
+    if median is None and not args.inputs:
+        print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
+    cli.setup_device(args.gpu)
+    import models
+
+    model = models.load_generator(args.model)
+    options = {"names": args.phase, "iterations": args.phase_iterations, "overlap": args.overlap, "batch_size": args.batch_size}
+
+    results, sections = [], []
+    with tqdm(total=len(pieces), unit="piece", desc="evaluate") as bar:
+        for number, piece in enumerate(pieces, 1):
+            score = scores.get(piece.name) or scores.get(Path(piece.name).stem)
+            measured, sounds = evaluate_piece(model, piece, score, median, options, args.report_seconds, bar.set_postfix_str)
+            results += measured
+            if args.report:
+                playable, target = page_sounds(sounds, config)
+                sections.append(report.write_section(
+                    args.report, number, piece.name, playable, text_table(summarise(measured)), target
+                ))  # fmt: skip
+            bar.update()
+
+    summary, about = summarise(results), describe(pieces, args, config)
+    write_results(output, results, summary, {"model": str(args.model), "pieces": about, **options})
+    table = text_table(summary)
+    print(f"{about}\n\n{markdown(*table)}\n\nmean ± standard deviation over pieces, n: how many; lower is better, SNR apart")
+    print(*best_phases(summary), f"-> {output / 'results.csv'}, {output / 'results.json'}", sep="\n")
+    if args.report:
+        notes = [about, f"The first {args.report_seconds:g} s of each piece are here; the measures are of whole pieces."]
+        title = f"{config['origin']} → {config['target']}" if config else f"Conversions by {Path(args.model).name}"
+        report.write_page(args.report, title, notes, table, [piece.name for piece in pieces], sections)
+        print(f"-> {args.report / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
