@@ -3,6 +3,7 @@
 Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 """
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -174,8 +175,10 @@ def load_generator(path):
     try:
         channels, filters = _first_kernel(file)
         generator = build_generator(filters, channels)
-        generator.load_weights(file)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Keras only warns of weights that it does not find
+            generator.load_weights(file)
+    except (OSError, ValueError, KeyError, UserWarning, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: holds no generator of this layout ({str(error)[:100]}); train one with train.py") from None
     return generator
 

@@ -9,6 +9,7 @@
 import contextlib
 import csv
 import importlib.metadata
+import importlib.util
 import json
 import math
 import shutil
@@ -265,6 +266,14 @@ def device_scope(gpus):
     return contextlib.nullcontext()
 
 
+def tensorboard(folder):
+    """Keras's TensorBoard callback. Raises UserError if the packages it needs are not installed."""
+    missing = [name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+    return keras.callbacks.TensorBoard(folder)
+
+
 def settings(parser, args):
     """The flags' values, one a line, those that are not the default marked with a star."""
     lines = []
@@ -335,7 +344,7 @@ def train(args, parser, gpus, build, sweeps, script):
     )  # fmt: skip
     callbacks = [EpochSeed(pairs, args.seed), Session(run, pairs, baselines, preview)]
     if args.tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+        callbacks.append(tensorboard(folder / "tensorboard"))
     model.fit(
         pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(run.epochs_done, args.epochs),
         shuffle=False, verbose=0, callbacks=callbacks,

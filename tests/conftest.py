@@ -1,0 +1,62 @@
+"""A small aligned data set that the tests make: four pieces on two made-up instruments."""
+
+import os
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compute_features
+import data
+
+ROOT = Path(__file__).parent.parent
+ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
+
+
+def melody(seed, partials, seconds=7.0):
+    """Random notes of 0.25 s, each a decaying sum of partials: the same tune for the same seed. Float32 (n,)."""
+    rng = np.random.default_rng(seed)
+    step = data.SAMPLE_RATE // 4
+    t = np.arange(step) / data.SAMPLE_RATE
+    notes = []
+    for _ in range(int(seconds * 4)):
+        f0 = 110 * 2 ** (rng.integers(36) / 12)
+        notes.append(np.exp(-6 * t) * sum(a * np.sin(2 * np.pi * f0 * k * t) for k, a in enumerate(partials, 1)))
+    return np.concatenate(notes).astype(np.float32) * np.float32(0.3)
+
+
+@pytest.fixture(scope="session")
+def audios(tmp_path_factory):
+    """<audios>/<instrument>/{bach/one,bach/two,three,four}.wav, 7 s each."""
+    folder = tmp_path_factory.mktemp("audios")
+    for instrument, partials in ((ORIGIN, (1, 0.2)), (TARGET, (0.5, 0.4, 0.3, 0.2))):
+        for seed, name in enumerate(("bach/one", "bach/two", "three", "four")):
+            data.write_audio(folder / instrument / f"{name}.wav", melody(seed, partials))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def features(audios, tmp_path_factory):
+    """The features folder of `audios`: three tiles a piece."""
+    folder = tmp_path_factory.mktemp("features")
+    assert compute_features.main(["--audios", str(audios), "--features", str(folder), "--workers", "1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def run_script():
+    """Run a script as a user would: run_script("train.py", "--flag", ...) -> CompletedProcess with text output."""
+
+    def run(name, *flags, timeout=300, **environment):
+        command = [sys.executable, str(ROOT / name), *map(str, flags)]
+        env = {**os.environ, **environment}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env)
+
+    return run

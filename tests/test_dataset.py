@@ -1,0 +1,105 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ORIGIN, TARGET
+from hypothesis import given
+from hypothesis import strategies as st
+
+import data
+import dataset
+from cli import UserError
+
+NAMES = ["bach/one", "bach/two", "four", "three"]
+
+
+def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
+    assert dataset.pair_pieces(features, ORIGIN, TARGET) == (NAMES, [])
+    copy = shutil.copytree(features, tmp_path / "f")
+    (copy / TARGET / "four.npy").unlink()
+    (copy / ORIGIN / "bach/two.npy").unlink()
+    assert dataset.pair_pieces(copy, ORIGIN, TARGET) == (["bach/one", "three"], [f"{TARGET}/bach/two", f"{ORIGIN}/four"])
+
+
+def test_pairing_mistakes(features):
+    with pytest.raises(UserError, match="origin too"):
+        dataset.pair_pieces(features, ORIGIN, ORIGIN)
+    with pytest.raises(UserError, match="there are: guitar_acoustic, keyboard_acoustic"):
+        dataset.pair_pieces(features, ORIGIN, "organ")
+
+
+@given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5))
+def test_split_is_by_piece_and_keeps_versions_together(count, fraction, seed):
+    names = [data.version_name(f"p{i}", t) for i in range(count) for t in (-1, 0, 1)]
+    train, held_out = dataset.split_pieces(names, fraction, seed)
+    assert sorted(train + held_out) == sorted(names)
+    assert not {data.piece_of(n) for n in train} & {data.piece_of(n) for n in held_out}
+    assert len(held_out) == 3 * min(count - 1, max(1, round(count * fraction)))
+    assert dataset.split_pieces(names[::-1], fraction, seed)[1] == held_out[::-1]
+
+
+def test_split_needs_two_pieces():
+    with pytest.raises(UserError, match="only piece"):
+        dataset.split_pieces(["a", "a~t+1"], 0.1)
+
+
+def test_batches_are_aligned_scaled_and_complete(features):
+    pairs = dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=5)
+    batches = [pairs[i] for i in range(len(pairs))]
+    assert [len(x) for x, _ in batches] == [5, 5, 2]
+    x, y = (np.concatenate(side) for side in zip(*batches))
+    for instrument, tiles in ((ORIGIN, x), (TARGET, y)):
+        stored = np.concatenate([np.load(features / instrument / f"{name}.npy") for name in NAMES])
+        np.testing.assert_array_equal(tiles, data.to_network(stored))
+    assert x.dtype == np.float32
+
+
+def test_shuffling_follows_from_seed_and_epoch(features):
+    def epoch(number, seed=3):
+        pairs = dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=5, seed=seed)
+        pairs.set_epoch(number)
+        assert len(pairs) == 2  # what does not fill a batch is left out
+        return np.concatenate([pairs[i][0] for i in range(2)])
+
+    np.testing.assert_array_equal(epoch(1), epoch(1))
+    assert not np.array_equal(epoch(1), epoch(2))
+    assert not np.array_equal(epoch(1), epoch(1, seed=4))
+
+
+def test_batch_larger_than_the_data(features):
+    with pytest.raises(UserError, match="only 12 training tiles"):
+        dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=13, seed=0)
+
+
+def test_other_parameters_are_refused(features, tmp_path):
+    copy = shutil.copytree(features, tmp_path / "f")
+    description = json.loads((copy / "features.json").read_text())
+    description["parameters"]["hop_length"] = 256
+    (copy / "features.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="hop_length is 256, this code's is 512"):
+        dataset.read_features_json(copy)
+
+
+@pytest.mark.parametrize("damage", ["pickled", "truncated", "shape", "type", "tiles"])
+def test_damaged_tiles_are_refused(features, tmp_path, damage):
+    path = shutil.copytree(features, tmp_path / "f") / ORIGIN / "three.npy"
+    tiles = np.load(path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        new = {"pickled": np.array([{}]), "shape": tiles[:, :9], "type": tiles.astype(float), "tiles": tiles[:1]}[damage]
+        np.save(path, new, allow_pickle=True)
+    with pytest.raises(UserError, match="three"):
+        dataset.TilePairs(tmp_path / "f", ORIGIN, TARGET, ["three"], 1)
+
+
+def test_baselines_equal_the_slow_computation(features):
+    pairs = dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=1)
+    x, y = (np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs)))))
+    median = dataset.target_median(pairs)
+    np.testing.assert_allclose(median, np.median((y[..., 0] + 1) / 2, axis=(0, 2)), atol=1e-6)
+    baselines = dataset.baselines_db(pairs, median)
+    assert baselines["identity"] == pytest.approx(np.abs(x - y).mean() * 96.3297 / 2, rel=1e-4)
+    picture = (median * 2 - 1)[:, None, None]
+    assert baselines["median"] == pytest.approx(np.abs(picture - y).mean() * 96.3297 / 2, rel=1e-4)

@@ -1,0 +1,201 @@
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import losses
+import models
+from cli import UserError
+
+tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses tf.GradientTape")
+
+
+def tiles(n, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (n, 256, 256, 1)).astype(np.float32)
+
+
+def test_sizes_at_width_64():
+    generator, discriminator = models.build_generator(), models.build_discriminator()
+    assert generator.count_params() == 54_419_713
+    assert discriminator.count_params() == 2_766_337
+    assert len(generator.layers) == 18
+    assert discriminator.output_shape == (None, 16, 16, 1)
+
+
+def test_losses_known_answers():
+    logits = np.array([-2.0, 0.0, 3.0], np.float32)
+    sigmoid = 1 / (1 + np.exp(-logits))
+    assert float(losses.adversarial_loss(logits, True)) == pytest.approx(-np.log(sigmoid).mean(), rel=1e-5)
+    assert float(losses.adversarial_loss(logits, False)) == pytest.approx(-np.log(1 - sigmoid).mean(), rel=1e-5)
+    assert float(losses.discriminator_loss(np.zeros(4), np.zeros(4))) == pytest.approx(2 * np.log(2), rel=1e-6)
+    x, y = np.zeros((2, 4, 4, 1), np.float32), np.ones((2, 4, 4, 1), np.float32)
+    assert float(losses.l1_loss(x, y)) == 1
+    np.testing.assert_allclose(ops.convert_to_numpy(losses.mae_db(x, y)), 96.3297 / 2, rtol=1e-5)
+
+
+@tensorflow_only
+def test_joint_gradients_equal_those_of_two_tapes():
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    model = models.Pix2Pix(models.build_generator(4), models.build_discriminator(4))
+    generator, discriminator = model.generator, model.discriminator
+    x, y = (ops.convert_to_tensor(tiles(2, seed)) for seed in (0, 1))
+    dropouts = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    assert len(dropouts) == models.DROPOUT_BLOCKS
+
+    def reseed():
+        for i, layer in enumerate(dropouts):
+            layer.seed_generator.state.assign(np.array([i, 7], np.uint32))
+
+    reseed()
+    with tf.GradientTape() as tape:
+        loss = model.compute_loss(x, y, model(x, training=True), training=True)
+    joint = tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    reseed()
+    with tf.GradientTape() as generator_tape, tf.GradientTape() as discriminator_tape:
+        output = generator(x, training=True)
+        generated = discriminator([x, output], training=True)
+        generator_loss = losses.adversarial_loss(generated, True) + 100 * losses.l1_loss(y, output)
+        discriminator_loss = losses.discriminator_loss(discriminator([x, y], training=True), generated)
+    separate = generator_tape.gradient(generator_loss, [v.value for v in generator.trainable_variables])
+    separate += discriminator_tape.gradient(discriminator_loss, [v.value for v in discriminator.trainable_variables])
+
+    assert len(joint) == len(separate) == 57
+    assert all(float(ops.max(ops.abs(g))) > 0 for g in joint[:5])
+    for ours, theirs in zip(joint, separate):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
+    assert float(loss) == pytest.approx(float(generator_loss + discriminator_loss), rel=1e-6)
+
+
+def test_two_rates_equal_two_adams():
+    values = [np.random.default_rng(i).normal(size=3).astype(np.float32) for i in range(2)]
+    gradients = [ops.convert_to_tensor(np.random.default_rng(9 + i).normal(size=3).astype(np.float32)) for i in range(2)]
+    together = [keras.Variable(v) for v in values]
+    ours = models.TwoRateAdam(0.01, (1.0, 0.1), split=1)
+    for _ in range(3):
+        ours.apply(gradients, together)
+    for value, gradient, rate, variable in zip(values, gradients, (0.01, 0.001), together):
+        alone = keras.Variable(value)
+        adam = keras.optimizers.Adam(rate, beta_1=0.5)
+        for _ in range(3):
+            adam.apply([gradient], [alone])
+        np.testing.assert_allclose(ops.convert_to_numpy(variable), ops.convert_to_numpy(alone), rtol=1e-6)
+
+
+def test_fit_trains_both_networks():
+    keras.utils.set_random_seed(0)
+    model = models.Pix2Pix(models.build_generator(4), models.build_discriminator(4))
+    model.compile(model.optimizer_for(1e-3, (1.0, 0.5)), metrics=[losses.mae_db])
+    before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
+    x = tiles(2)
+    history = model.fit(x, -x, batch_size=2, epochs=4, verbose=0, shuffle=False).history
+    assert set(history) == {"loss", "gan_loss", "disc_loss", "mae_db"}
+    assert history["mae_db"][-1] < history["mae_db"][0]
+    assert all(not np.array_equal(b, ops.convert_to_numpy(v)) for b, v in zip(before, model.trainable_variables))
+    logs = model.evaluate(x, -x, verbose=0, return_dict=True)
+    output = model.generator.predict(x, verbose=0)
+    assert logs["mae_db"] == pytest.approx(np.abs(output + x).mean() * 96.3297 / 2, rel=1e-4)
+
+
+def test_saved_generators_load_with_their_width(tmp_path):
+    generator = models.build_generator(3)
+    run = tmp_path / "run"
+    run.mkdir()
+    generator.save(run / "generator.keras")
+    x = tiles(1)
+    for path in (run, run / "generator.keras"):
+        np.testing.assert_array_equal(models.load_generator(path).predict_on_batch(x), generator.predict_on_batch(x))
+
+
+OLD_KERAS = """
+import sys
+import numpy as np
+import tf_keras as keras
+from tf_keras import layers
+
+W, KERNEL = 8, keras.initializers.RandomNormal(0.0, 0.02)
+
+def down(filters, norm=True):
+    block = keras.Sequential([layers.Conv2D(filters, 4, strides=2, padding="same", kernel_initializer=KERNEL, use_bias=False)])
+    if norm:
+        block.add(layers.BatchNormalization())
+    block.add(layers.LeakyReLU())
+    return block
+
+def up(filters, dropout=False):
+    block = keras.Sequential()
+    block.add(layers.Conv2DTranspose(filters, 4, strides=2, padding="same", kernel_initializer=KERNEL, use_bias=False))
+    block.add(layers.BatchNormalization())
+    if dropout:
+        block.add(layers.Dropout(0.5))
+    block.add(layers.ReLU())
+    return block
+
+x = inputs = keras.Input((None, None, 1))
+skips = []
+for i, k in enumerate((1, 2, 4, 8, 8, 8, 8, 8)):
+    x = down(k * W, i > 0)(x)
+    skips.append(x)
+concatenate = layers.Concatenate()
+for i, (k, skip) in enumerate(zip((8, 8, 8, 8, 4, 2, 1), reversed(skips[:-1]))):
+    x = concatenate([up(k * W, i < 3)(x), skip])
+x = layers.Conv2DTranspose(1, 4, strides=2, padding="same", kernel_initializer=KERNEL, activation="tanh")(x)
+model = keras.Model(inputs, x)
+rng = np.random.default_rng(0)
+for v in model.weights:  # as if trained: batch norm's statistics away from 0 and 1 too
+    if "kernel" not in v.name:
+        v.assign(rng.uniform(0.5, 1.5, v.shape) if "variance" in v.name or "gamma" in v.name else rng.normal(0, 0.1, v.shape))
+assert [l.name for l in model.layers if l.weights][0] == "sequential" and model.layers[-1].name == "conv2d_transpose_7"
+assert len(model.layers) == 18
+model.save_weights(sys.argv[1] + "/weights.h5")
+model.save(sys.argv[1] + "/whole.h5")
+x = rng.uniform(-1, 1, (2, 256, 256, 1)).astype("float32")
+np.savez(sys.argv[1] + "/xy.npz", x=x, y=model.predict(x, verbose=0))
+"""
+
+
+def test_weights_saved_by_older_keras_load_unchanged(tmp_path):
+    pytest.importorskip("tf_keras", reason="older Keras is not installed")
+    subprocess.run([sys.executable, "-c", OLD_KERAS, str(tmp_path)], check=True, capture_output=True)
+    stored = np.load(tmp_path / "xy.npz")
+    for name in ("weights.h5", "whole.h5"):
+        output = models.load_generator(tmp_path / name).predict_on_batch(stored["x"])
+        assert np.abs(output - stored["y"]).max() <= 1e-6
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk", b"\x89HDF\r\n\x1a\njunk"])
+@pytest.mark.parametrize("name", ["x.keras", "x.h5", "x.txt"])
+def test_files_that_are_no_model(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="no generator of this layout"):
+        models.load_generator(tmp_path / name)
+
+
+def test_models_of_another_layout_and_missing_ones(tmp_path):
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
+    with pytest.raises(UserError, match="no generator of this layout"):
+        models.load_generator(tmp_path / "dense.keras")
+    models.build_discriminator(2).save(tmp_path / "discriminator.keras")
+    with pytest.raises(UserError, match="no generator of this layout"):
+        models.load_generator(tmp_path / "discriminator.keras")
+    with pytest.raises(UserError, match="no model there"):
+        models.load_generator(tmp_path / "nowhere")
+
+
+def test_code_in_a_model_file_is_never_run(tmp_path):
+    generator = models.build_generator(2)
+    generator.save(tmp_path / "g.keras")
+    evil = '{"module": "os", "class_name": "system", "config": {"command": "touch ' + str(tmp_path / "owned") + '"}}'
+    with zipfile.ZipFile(tmp_path / "g.keras") as old, zipfile.ZipFile(tmp_path / "evil.keras", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, evil if name == "config.json" else old.read(name))
+    x = tiles(1)
+    loaded = models.load_generator(tmp_path / "evil.keras")  # only weights are read
+    np.testing.assert_array_equal(loaded.predict_on_batch(x), generator.predict_on_batch(x))
+    assert not (tmp_path / "owned").exists()
