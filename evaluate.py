@@ -97,6 +97,8 @@ def systems(model, audio, reference, median, names, iterations, overlap, batch_s
         if median is not None:
             yield row("median picture", np.broadcast_to(median, picture.shape), "input")
     converted = predict.convert_picture(model, picture.T, overlap, batch_size).T
+    if not np.isfinite(converted).all():
+        raise UserError("--model: its network gives NaN or infinite values; train it again with a lower learning rate")
     for name in names:
         yield row(f"model, {name}", converted, name)
     if reference is not None:
@@ -254,11 +256,21 @@ def read_pairs(path):
     return pieces
 
 
-def read_scores(folder):
+def find_scores(folder):
     """MIDI files below ``folder`` by name: path without extension, as the pieces are named. Empty if ``folder`` is None."""
     if folder is None:
         return {}
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in cli.find_files(folder, (".mid", ".midi"))}
+
+
+def read_pitches(path, audios, seconds):
+    """The score's pitches, `metrics.score_pitches`, with the pedal and durations that the audio was rendered with."""
+    settings = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        settings = dict(json.loads((audios / "audios.json").read_text()))
+    score = midi.read_score(path, pedal=settings.get("pedal", True))
+    score = midi.change_score(score, duration_rate=settings.get("duration_rate", 1.0))
+    return metrics.score_pitches(score["onset"], score["duration"], score["pitch"], seconds)
 
 
 def target_median(model, config, audios):
@@ -278,41 +290,61 @@ def target_median(model, config, audios):
     return np.median(np.concatenate(frames, axis=1), axis=1) if frames else None
 
 
-def read_piece(piece, score_path):
-    """Audio, reference audio or None (both cut to the shorter), and the score's pitches or None, of one piece."""
+def read_piece(piece):
+    """One piece's audio and its reference's audio or None, both cut to the shorter."""
     audio = data.read_audio(piece.input)
     reference = data.read_audio(piece.reference) if piece.reference else None
     length = min(len(audio), len(audio if reference is None else reference))
     if not length:
         raise UserError(f"{piece.input}: has no sound to compare; leave it out")
-    pitches = None
-    if score_path:
-        score = midi.read_score(score_path)
-        pitches = metrics.score_pitches(score["onset"], score["duration"], score["pitch"], length / data.SAMPLE_RATE)
-    return audio[:length], None if reference is None else reference[:length], pitches
+    return audio[:length], None if reference is None else reference[:length]
 
 
-def evaluate_piece(model, piece, score_path, median, options, excerpt, step):
+def evaluate_piece(model, audio, reference, score, median, options, excerpt, step):
     """Measure all rows of one piece.
 
     Args:
-        model: see `predict.predict`.
-        piece, score_path, median: what to evaluate.
-        options: of `systems`.
+        model, audio, reference, median: see `systems`; ``options``: its others.
+        score: pitches of the score, `metrics.score_pitches`, or None.
         excerpt: seconds to return of each sound.
         step: called with each row's name.
 
     Returns:
-        (results, sounds): [(piece, row, measures)] and {row: the first ``excerpt`` seconds of its audio}.
+        (measures, sounds): {row: measures} and {row: the first ``excerpt`` seconds of its audio}.
     """
-    audio, reference, score = read_piece(piece, score_path)
     heard = None if reference is None else Sound(reference, with_pitches=False)
-    results, sounds = [], {}
+    measures, sounds = {}, {}
     for name, made, asked, is_made in systems(model, audio, reference, median, **options):
         step(name)
-        results.append((piece.name, name, measure(name, made, asked, is_made, heard, score)))
+        measures[name] = measure(name, made, asked, is_made, heard, score)
         sounds[name] = made[: int(excerpt * data.SAMPLE_RATE)]
-    return results, sounds
+    return measures, sounds
+
+
+def evaluate_all(model, pieces, median, config, args):
+    """Evaluate piece by piece, and write each one's part of the listening page if ``args.report`` asks for it.
+
+    Returns:
+        (results, sections): [(piece, row, measures)] and the page's sections.
+    """
+    options = {"names": args.phase, "iterations": args.phase_iterations, "overlap": args.overlap, "batch_size": args.batch_size}
+    scores = find_scores(args.midi_path)
+    results, sections = [], []
+    with tqdm(total=len(pieces), unit="piece", desc="evaluate") as bar:
+        for number, piece in enumerate(pieces, 1):
+            audio, reference = read_piece(piece)
+            score = scores.get(piece.name) or scores.get(Path(piece.name).stem)
+            pitches = read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
+            common = audio, reference, pitches, median, options
+            measures, sounds = evaluate_piece(model, *common, args.report_seconds, bar.set_postfix_str)
+            measured = [(piece.name, row, found) for row, found in measures.items()]
+            results += measured
+            if args.report:
+                playable, target = page_sounds(sounds, config)
+                table = text_table(summarise(measured))
+                sections.append(report.write_section(args.report, number, piece.name, playable, table, target))
+            bar.update()
+    return results, sections
 
 
 def page_sounds(sounds, config):
@@ -379,7 +411,6 @@ def main(argv=None):
     else:
         pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in args.inputs]
     pieces = pieces[: args.limit]
-    scores = read_scores(args.midi_path)
     output = args.output or (Path(args.model) / "evaluation" if config else Path("evaluation"))
     median = target_median(args.model, config, args.audios_path)
     if median is None and not args.inputs:
@@ -387,24 +418,10 @@ def main(argv=None):
     cli.setup_device(args.gpu)
     import models
 
-    model = models.load_generator(args.model)
-    options = {"names": args.phase, "iterations": args.phase_iterations, "overlap": args.overlap, "batch_size": args.batch_size}
-
-    results, sections = [], []
-    with tqdm(total=len(pieces), unit="piece", desc="evaluate") as bar:
-        for number, piece in enumerate(pieces, 1):
-            score = scores.get(piece.name) or scores.get(Path(piece.name).stem)
-            measured, sounds = evaluate_piece(model, piece, score, median, options, args.report_seconds, bar.set_postfix_str)
-            results += measured
-            if args.report:
-                playable, target = page_sounds(sounds, config)
-                sections.append(report.write_section(
-                    args.report, number, piece.name, playable, text_table(summarise(measured)), target
-                ))  # fmt: skip
-            bar.update()
-
+    results, sections = evaluate_all(models.load_generator(args.model), pieces, median, config, args)
     summary, about = summarise(results), describe(pieces, args, config)
-    write_results(output, results, summary, {"model": str(args.model), "pieces": about, **options})
+    settings = {"phase_iterations": args.phase_iterations, "overlap": args.overlap}
+    write_results(output, results, summary, {"model": str(args.model), "pieces": about, **settings})
     table = text_table(summary)
     print(f"{about}\n\n{markdown(*table)}\n\nmean ± standard deviation over pieces, n: how many; lower is better, SNR apart")
     print(*best_phases(summary), f"-> {output / 'results.csv'}, {output / 'results.json'}", sep="\n")

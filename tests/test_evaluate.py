@@ -89,6 +89,11 @@ def test_network_runs_once_a_piece():
     assert len(calls) == 1
 
 
+def test_network_that_diverged_is_a_users_mistake():
+    with pytest.raises(UserError, match="NaN"):
+        rows_of(lambda tiles: tiles * np.float32("nan"), tone(), None, None)
+
+
 def test_measures_of_a_perfect_and_of_a_silent_conversion():
     audio = tone()
     reference = evaluate.Sound(audio, with_pitches=False)
@@ -182,16 +187,24 @@ def test_bad_pairs_are_said_in_one_line(tmp_path, content):
         evaluate.read_pairs(tmp_path / "missing.csv")
 
 
-def test_sounds_are_cut_to_the_shorter_and_the_score_with_them(tmp_path):
+def test_sounds_are_cut_to_the_shorter(tmp_path):
     for name, seconds in (("a", 1.0), ("b", 0.5), ("empty", 0)):
         data.write_audio(tmp_path / f"{name}.wav", tone(seconds=seconds))
-    write_score(tmp_path / "a.mid", 0.3)
     piece = evaluate.Piece("a", tmp_path / "a.wav", tmp_path / "b.wav")
-    audio, reference, pitches = evaluate.read_piece(piece, tmp_path / "a.mid")
+    audio, reference = evaluate.read_piece(piece)
     assert len(audio) == len(reference) == 22050
-    assert pitches.shape == (88, 11) and pitches[60 - 21].nonzero()[0].tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(UserError, match="no sound"):
-        evaluate.read_piece(evaluate.Piece("a", tmp_path / "a.wav", tmp_path / "empty.wav"), None)
+        evaluate.read_piece(evaluate.Piece("a", tmp_path / "a.wav", tmp_path / "empty.wav"))
+
+
+@pytest.mark.parametrize(("settings", "frames"), [(None, 6), ("{", 6), ('{"duration_rate": 0.5, "pedal": false}', 3)])
+def test_score_is_read_as_it_was_rendered(tmp_path, settings, frames):
+    write_score(tmp_path / "a.mid", 0.3)
+    if settings:
+        (tmp_path / "audios.json").write_text(settings)
+    pitches = evaluate.read_pitches(tmp_path / "a.mid", tmp_path, 0.5)
+    assert pitches.shape == (88, 11) and pitches[60 - 21].nonzero()[0].tolist() == list(range(frames))
+    assert evaluate.read_pitches(tmp_path / "a.mid", None, 0.5).sum() == 6
 
 
 def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_path):
