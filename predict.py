@@ -9,6 +9,7 @@ would pass full scale, the whole is turned down to fit. A folder is mirrored bel
 Where the input is digital silence, so is the output.
 """
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -200,6 +201,8 @@ def read_blocks(sound, size=2**18):
 
 def open_sound(path):
     """Open a recording for reading. Raises UserError if it is missing, no audio, or of an odd sampling rate."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; check --input")
     try:
         sound = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError) as error:
@@ -227,7 +230,10 @@ def convert_file(model, source, target, new_rate=None, normalize=None, progress=
         (seconds of audio, peak of the network's output, gain applied).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_sound(source) as sound, tempfile.TemporaryFile(dir=target.parent) as spool, cli.complete(target) as part:
+    with (
+        open_sound(source) as sound, named_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool,
+        cli.complete(target) as part,
+    ):  # fmt: skip
         rate, peak = new_rate or sound.samplerate, 0.0
         with create_sound(target, part, sound.channels, rate) as output:
             for block in convert_stream(model, read_blocks(sound), sound.samplerate, rate, **options):
@@ -239,6 +245,17 @@ def convert_file(model, source, target, new_rate=None, normalize=None, progress=
             length = round(sound.tell() * rate / sound.samplerate)
             write_spool(spool, output, length, gain)
     return length / rate, peak, gain
+
+
+@contextlib.contextmanager
+def named_errors(target):
+    """Name ``target`` in the errors of writing it, which come without (a disk that is full, for one)."""
+    try:
+        yield
+    except (soundfile.LibsndfileError, AssertionError) as error:
+        raise UserError(f"{target}: cannot be written ({str(error) or 'cut short'}); is the disk full?") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(target)) from None
 
 
 def create_sound(target, part, channels, rate):

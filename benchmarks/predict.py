@@ -4,7 +4,8 @@
     python benchmarks/predict.py --minutes 60 --overlap 0.5 --phase griffinlim --channels 2
 
 Makes a sound and an untrained generator, converts in this process, and prints x real time: seconds of audio per second.
-Stages run one after another, each with as many threads as its library takes. End to end counts the start-up too.
+Stages run one after another, each with as many threads as its library takes. End to end counts the start-up too. On a
+busy machine look at the processor time, which other programs hardly change.
 """
 
 import contextlib
@@ -133,10 +134,10 @@ def main(argv=None):
         )  # fmt: skip
         watch.switch()
 
-    total = time.perf_counter() - START - made
+    total, used = time.perf_counter() - START - made, time.process_time()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
           f"{model.count_params():,} parameters, {seconds:.0f} s of audio, {vars(args)}")  # fmt: skip
-    print(f"end to end    {seconds / total:8.1f} x real time  ({total:.1f} s)")
+    print(f"end to end    {seconds / total:8.1f} x real time  ({total:.1f} s; {used:.1f} s of processor time)")
     print(f"peak memory   {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:8.2f} GiB")
     print(f"{'start, load':20} {seconds / loaded:8.1f} x  {loaded / total:6.1%}")
     for stage in [*STAGES, "rest"]:

@@ -391,3 +391,26 @@ def test_a_real_model_as_a_user_runs_it(tmp_path):
         [*command, "--output", tmp_path / "c.wav"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "nothing" in result.stderr
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), soundfile.LibsndfileError(2), AssertionError()])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, run, monkeypatch, error):
+    write(tmp_path / "a.wav", music(2000))
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(predict, "write_spool", fail)
+    code, _, err = run(identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav")
+    assert code == 2 and len(err.splitlines()) == 1 and "b.wav" in err and ("full" in err or "space" in err)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path, run):
+    def interrupted(tiles):
+        raise KeyboardInterrupt
+
+    write(tmp_path / "in" / "a.wav", music(2000))
+    code, _, err = run(interrupted, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 130 and len(err.splitlines()) == 1
+    assert not list((tmp_path / "out").iterdir())
