@@ -1,0 +1,54 @@
+"""MIDI files and banks of single notes that tests make for themselves."""
+
+import struct
+
+import numpy as np
+import soundfile
+
+
+def varint(number):
+    out = [number & 127]
+    while number := number >> 7:
+        out.append(number & 127 | 128)
+    return bytes(reversed(out))
+
+
+def midi_bytes(*tracks, division=480):
+    """A MIDI file from tracks of (tick, *message bytes); 480 ticks are 0.5 s unless a message sets the tempo."""
+    out = struct.pack(">4sIHHh", b"MThd", 6, 1, len(tracks), division)
+    for track in tracks:
+        body, now = b"", 0
+        for tick, *message in sorted(track, key=lambda event: event[0]):
+            body += varint(tick - now) + bytes(message)
+            now = tick
+        body += b"\0\xff\x2f\0"
+        out += struct.pack(">4sI", b"MTrk", len(body)) + body
+    return out
+
+
+def note(on, off, pitch=60, velocity=100, channel=0):
+    """Two messages of a track."""
+    return [(on, 0x90 | channel, pitch, velocity), (off, 0x80 | channel, pitch, 0)]
+
+
+def tempo(tick, microseconds):
+    return [(tick, 0xFF, 0x51, 3, *microseconds.to_bytes(3, "big"))]
+
+
+def tone(pitch, seconds=1.5, rate=16000, amplitude=0.5, decay=1.0):
+    """float (n,): a sine with NSynth's abrupt beginning."""
+    t = np.arange(int(seconds * rate)) / rate
+    return amplitude * np.exp(-decay * t) * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * t)
+
+
+PITCHES, VELOCITIES = (21, 48, 60, 61, 108), (25, 50, 75, 100, 127)
+
+
+def make_bank(folder, prefix="keyboard_acoustic_000", pitches=PITCHES, velocities=VELOCITIES, **kwargs):
+    """An NSynth-shaped folder: one `tone` a pitch and velocity, the louder the higher the velocity."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    for pitch in pitches:
+        for velocity in velocities:
+            sound = tone(pitch, **kwargs) * velocity / 127
+            soundfile.write(folder / "audio" / f"{prefix}-{pitch:03d}-{velocity:03d}.wav", sound, kwargs.get("rate", 16000))
+    return folder

@@ -1,0 +1,216 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT
+from music import make_bank, midi_bytes, note, tempo
+
+import synthesize_audios
+from data import SAMPLE_RATE
+
+TUNE = midi_bytes(tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """notes/ with two instruments, midi/ with three pieces."""
+    for prefix, decay in (("keyboard_acoustic_000", 3), ("organ_electronic_001", 0)):
+        make_bank(tmp_path / "notes", prefix, pitches=(60, 67), velocities=(50, 100), seconds=0.5, decay=decay)
+    (tmp_path / "midi" / "sub dir" / "März").mkdir(parents=True)
+    for name in ("a.mid", "sub dir/b's.MIDI", "sub dir/März/c\n.MID"):
+        (tmp_path / "midi" / name).write_bytes(TUNE)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, capsys):
+    """run(*flags) -> (exit code, stdout, stderr without progress bars), two instruments on one worker unless flags say else."""
+
+    def run(*flags):
+        capsys.readouterr()
+        code = synthesize_audios.main([
+            "--nsynth_path", str(folder / "notes"), "--midi_path", str(folder / "midi"),
+            "--audios_path", str(folder / "audios"), "--instruments", "keyboard_acoustic", "organ_electronic_001",
+            "--workers", "1", *map(str, flags),
+        ])  # fmt: skip
+        out, err = capsys.readouterr()
+        return code, out, "\n".join(line for line in err.splitlines() if "synthesize_audios.py" in line)
+
+    return run
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_piece_by_every_instrument(folder, run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    pieces = ["a.wav", "sub dir/b's.wav", "sub dir/März/c\n.wav"]
+    names = [f"{instrument}/{piece}" for instrument in ("keyboard_acoustic", "organ_electronic_001") for piece in pieces]
+    assert sorted(contents(folder / "audios")) == sorted([*names, "audios.json"])
+    infos = [soundfile.info(folder / "audios" / name) for name in names]
+    assert {(i.samplerate, i.channels, i.subtype) for i in infos} == {(SAMPLE_RATE, 1, "PCM_16")}
+    assert {i.frames for i in infos} == {round(2.2 * SAMPLE_RATE)}
+    assert out.count("9 notes: 3 exact, 3 other velocity, 3 shifted, 0 lost") == 2
+    assert "6 pieces rendered, 0 were there, 0 MIDI files left out" in out
+
+
+def test_again_does_only_what_is_missing_or_older(folder, run):
+    run()
+    before = contents(folder / "audios")
+    assert "0 pieces rendered, 6 were there" in run()[1]
+    (folder / "audios/keyboard_acoustic/a.wav").unlink()
+    os.utime(folder / "audios/organ_electronic_001/a.wav", (0, 0))  # as if the MIDI file had changed since
+    assert "2 pieces rendered, 4 were there" in run()[1]
+    assert contents(folder / "audios") == before
+
+
+def test_files_do_not_depend_on_the_number_of_workers(folder, run):
+    run()
+    before = contents(folder / "audios")
+    shutil.rmtree(folder / "audios")
+    assert run("--workers", 2)[0] == 0
+    assert contents(folder / "audios") == before
+
+
+def test_bad_files_are_named_and_passed_over(folder, run):
+    (folder / "midi/bad.mid").write_bytes(TUNE[:40])
+    (folder / "midi/drums.mid").write_bytes(midi_bytes(note(0, 480, channel=9)))
+    code, out, err = run()
+    assert code == 2
+    assert len(err.splitlines()) == 2
+    assert "bad.mid: ends in the middle" in err
+    assert "drums.mid: has drums only" in err
+    assert "6 pieces rendered, 0 were there, 2 MIDI files left out" in out
+
+
+def test_each_combination_is_a_piece_of_its_own(folder, run):
+    shutil.rmtree(folder / "midi/sub dir")
+    assert run("--transpose", -12, 0, "--playback_speed", 1, 2, 2)[0] == 0
+    names = {"a", "a~t-12", "a~s2", "a~t-12~s2"}
+    sounds = {name: soundfile.read(folder / f"audios/organ_electronic_001/{name}.wav")[0] for name in names}
+    assert {path.stem for path in (folder / "audios/organ_electronic_001").iterdir()} == names
+    assert len(sounds["a"]) == len(sounds["a~t-12"]) == round(2.2 * SAMPLE_RATE)
+    assert len(sounds["a~s2"]) == len(sounds["a~t-12~s2"]) == round(1.6 * SAMPLE_RATE)
+    strongest = {name: np.argmax(np.abs(np.fft.rfft(sound[:8820], SAMPLE_RATE))) for name, sound in sounds.items()}
+    assert strongest["a"] == pytest.approx(2 * strongest["a~t-12"], abs=4) == pytest.approx(262, abs=4)
+
+
+def test_duration_rate_and_pedal(folder, run):
+    (folder / "midi/a.mid").write_bytes(midi_bytes([*note(0, 480), (0, 0xB0, 64, 127), (960, 0xB0, 64, 0)]))
+    shutil.rmtree(folder / "midi/sub dir")
+
+    def frames():
+        return soundfile.info(folder / "audios/keyboard_acoustic/a.wav").frames
+
+    run()
+    assert frames() == 2 * SAMPLE_RATE
+    run("--no_pedal", "--fresh")
+    assert frames() == 1.5 * SAMPLE_RATE
+    run("--no_pedal", "--duration_rate", 3, "--fresh")
+    assert frames() == 2.5 * SAMPLE_RATE
+
+
+def test_a_folder_keeps_one_set_of_settings(folder, run):
+    run("--instruments", "keyboard_acoustic")
+    before = contents(folder / "audios")
+    code, _, err = run("--duration_rate", 0.5)
+    assert code == 2
+    assert "audios.json: the audio there was made with duration_rate 1.0; choose another folder or give --fresh" in err
+    assert len(err.splitlines()) == 1
+    assert run("--instruments", "organ_electronic_001")[0] == 0  # another instrument, same settings
+    assert run("--transpose", 1)[0] == 0  # named in the file's name
+    make_bank(folder / "notes", pitches=(60,), velocities=(100,), decay=9, seconds=0.5)
+    assert "made with other notes of keyboard_acoustic" in run()[2]
+    (folder / "audios/keyboard_acoustic/notes.txt").write_text("mine")
+    assert run("--fresh")[0] == 0
+    after = contents(folder / "audios")
+    assert after.pop("keyboard_acoustic/notes.txt") == b"mine"
+    assert after.keys() >= before.keys()
+    assert after["keyboard_acoustic/a.wav"] != before["keyboard_acoustic/a.wav"]
+    assert not [name for name in after if "~" in name]
+    (folder / "audios/audios.json").write_text("[]")
+    assert "audios.json: damaged" in run()[2]
+
+
+def test_fresh_deletes_nothing_outside_the_folder(folder, run):
+    run()
+    path = folder / "audios/audios.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"notes": {"../mine": "0"}}))
+    (folder / "mine").mkdir()
+    (folder / "mine/precious.wav").write_bytes(b"x")
+    assert run("--fresh")[0] == 2
+    assert (folder / "mine/precious.wav").exists()
+
+
+def test_two_files_of_one_name_are_refused(folder, run):
+    shutil.copy(folder / "midi/a.mid", folder / "midi/a.MIDI")
+    code, _, err = run()
+    assert code == 2
+    assert "would be a.wav, and so would a.MIDI; rename one" in err
+    (folder / "midi/a.MIDI").rename(folder / "midi/a~t+2.mid")
+    assert "would be a~t+2.wav" in run("--transpose", 0, 2)[2]
+    assert not (folder / "audios").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--midi_path", "/nowhere"), "/nowhere: no such folder"),
+        (("--midi_path", "EMPTY"), "holds no .mid or .midi file"),
+        (("--nsynth_path", "/nowhere"), "/nowhere: no such folder"),
+        (("--instruments", "flute_acoustic"), "no note of 'flute_acoustic'; found keyboard_acoustic_000, organ_electronic_001"),
+        (("--instruments", "../x"), "instrument '../x': no such name"),
+        (("--dask", "tcp://127.0.0.1:1"), "--dask tcp://127.0.0.1:1: "),
+        (("--audios_path", "/dev/null/x"), "/dev/null/x"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(folder, run, flags, reason):
+    (folder / "EMPTY").mkdir()
+    code, out, err = run(*(str(folder / flag) if flag == "EMPTY" else flag for flag in flags))
+    assert (code, len(err.splitlines()), out) == (2, 1, "")
+    assert reason in err
+
+
+@pytest.mark.parametrize("flags", [("--playback_speed", 0), ("--transpose", 0.5), ("--duration_rate", "nan"), ("--workers", 0)])
+def test_flags_out_of_range(run, flags):
+    with pytest.raises(SystemExit) as stop:
+        run(*flags)
+    assert stop.value.code == 2
+
+
+def test_a_damaged_note_stops_the_run_and_leaves_nothing_half_written(folder, run):
+    path = folder / "notes/audio/organ_electronic_001-067-100.wav"
+    path.write_bytes(path.read_bytes()[:20])
+    for workers in (1, 2):
+        code, _, err = run("--workers", workers)
+        assert code == 2
+        assert "organ_electronic_001-067-100.wav: cannot be read as audio" in err
+        names = sorted(path.name for path in (folder / "audios").rglob("*") if path.is_file())
+        assert names == ["a.wav", "audios.json", "b's.wav", "c\n.wav"]  # the first instrument's, and nothing hidden
+
+
+def test_a_dask_cluster_makes_the_same_files(folder, run):
+    distributed = pytest.importorskip("distributed")
+    run()
+    before = contents(folder / "audios")
+    shutil.rmtree(folder / "audios")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert run("--dask", cluster.scheduler_address)[0] == 0
+    assert contents(folder / "audios") == before
+
+
+def test_help_needs_no_keras(run_script):
+    result = run_script("synthesize_audios.py", "--help")
+    assert result.returncode == 0
+    assert "--duration_rate" in result.stdout
+    code = "import sys, synthesize_audios, render_notes; print(sorted({'keras', 'tensorflow', 'numba'} & set(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    assert output == "[]\n"
