@@ -9,7 +9,10 @@ import contextlib
 import functools
 import os
 import re
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
@@ -138,18 +141,42 @@ def worker_flags(parser):
 
 @contextlib.contextmanager
 def engine(workers, dask=None):
-    """Yield a `joblib.Parallel` on ``workers`` processes or a Dask cluster: called with jobs, it yields results in their order.
+    """Yield a function from joblib's delayed calls to their results, in order, run on processes here or on a Dask cluster.
 
     Raises:
         UserError: the cluster cannot be used, or a worker process was killed.
     """
     import joblib
 
+    watch = {} if dask or workers == 1 else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     try:
         with _dask_backend(dask) if dask else contextlib.nullcontext():
-            yield joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1)
+            parallel = joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1, max_nbytes=None, **watch)
+            yield functools.partial(_start_without_sigint, parallel)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer") from None
+
+
+def _start_without_sigint(parallel, jobs):
+    """``parallel(jobs)``, whose processes inherit that Ctrl-C is not for them: else each would print a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        return parallel(jobs)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return parallel(jobs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent(parent):
+    """Have this worker process end soon after its parent was killed: it must not write what the next run writes."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

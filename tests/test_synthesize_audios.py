@@ -1,16 +1,21 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
+import joblib
 import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
 from music import make_bank, midi_bytes, note, tempo
 
+import cli
 import synthesize_audios
+from cli import UserError
 from data import SAMPLE_RATE
 
 TUNE = midi_bytes(tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127))
@@ -205,6 +210,37 @@ def test_a_dask_cluster_makes_the_same_files(folder, run):
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert run("--dask", cluster.scheduler_address)[0] == 0
     assert contents(folder / "audios") == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):
+    for number in range(40):
+        (folder / f"midi/{number:02d}.mid").write_bytes(TUNE)
+    run()
+    before = contents(folder / "audios")
+    shutil.rmtree(folder / "audios")
+    flags = "--nsynth_path", "notes", "--midi_path", "midi", "--audios_path", "audios", "--workers", "2"
+    instruments = "--instruments", "keyboard_acoustic", "organ_electronic_001"
+    command = [sys.executable, ROOT / "synthesize_audios.py", *flags, *instruments]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(folder.glob("audios/keyboard_acoustic/*.wav")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, stop) if stop == signal.SIGINT else process.kill()
+    err = process.communicate(timeout=60)[1]  # comes back once the workers have ended, too
+    assert not (folder / "audios/organ_electronic_001/39.wav").exists()
+    if stop == signal.SIGINT:
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "synthesize_audios.py: interrupted; run the same command again to continue"
+        assert "Traceback" not in err
+    assert run("--workers", 2)[0] == 0
+    assert contents(folder / "audios") == before
+
+
+def test_a_killed_worker_is_reported():
+    with pytest.raises(UserError, match="--workers 2: a worker was killed"), cli.engine(2) as parallel:
+        list(parallel([joblib.delayed(os._exit)(1)]))
 
 
 def test_help_needs_no_keras(run_script):
