@@ -69,13 +69,14 @@ def refine(mag, phase, iterations, momentum=MOMENTUM):
     def block(span):
         return _refine(mag[span], phase[span], iterations, np.float32(momentum / (1 + momentum)))
 
+    count = max(1, round(len(mag) / max(_BLOCK_FRAMES, 4 * iterations)))  # of blocks, evenly long
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return in_blocks(block, len(mag), max(_BLOCK_FRAMES, 4 * iterations), iterations, threads.map).T
+        return in_blocks(block, len(mag), -(-len(mag) // count), iterations, threads.map).T
 
 
 def in_blocks(function, frames, size, margin, map=map):
     """Apply ``function(slice) -> (frames of the slice, ...)`` block by block with a margin on both sides, and join."""
-    starts = range(0, max(frames, 1), size)
+    starts = range(0, frames, size)
     results = map(function, [slice(max(0, start - margin), start + size + margin) for start in starts])
     return np.concatenate([
         result[min(start, margin) :][:size] for start, result in zip(starts, results)

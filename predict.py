@@ -24,11 +24,11 @@ import data
 import phase as phases
 from cli import UserError
 
-OVERLAP = 0.5
+OVERLAP = 0.25
 BATCH_SIZE = 8
 RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
-_BLOCK_FRAMES = 2048  # frames of one block in a stream, 24 s
+_BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
 
 
 def predict(model, audio, sample_rate, *, phase="input", phase_iterations=32, overlap=OVERLAP, batch_size=BATCH_SIZE, seed=0):
