@@ -246,18 +246,16 @@ def _bank(folder, instrument, max_shift):
     return NoteBank(folder, instrument, max_shift)
 
 
-def render_task(path, score, change, folder, instrument, max_shift):
+def render_task(path, piece, bank):
     """What a worker process does for one piece; it keeps the last bank it used.
 
     Args:
         path: wav file to write.
-        score: array of `midi.NOTE`.
-        change: arguments of `midi.change_score`.
-        folder, instrument, max_shift: arguments of `NoteBank`.
+        piece: arguments of `midi.change_score`.
+        bank: arguments of `NoteBank`.
 
     Returns:
         (`Counter` of `PLACINGS`, whether the piece had to be made lower, its number of samples).
     """
-    bank = _bank(folder, instrument, max_shift)
-    score = change_score(score, *change)
+    bank, score = _bank(*bank), change_score(*piece)
     return bank.count(score), write_piece(path, score, bank), length(score)

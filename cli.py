@@ -195,8 +195,11 @@ def _dask_backend(address):
             raise UserError(f"--dask {address}: the scheduler has no workers; start some with 'dask worker {address}'")
         for module in Path(__file__).parent.glob("*.py"):  # so that workers need not have the project
             client.upload_file(str(module), load=False)
-        with joblib.parallel_config("dask"):
-            yield
+        try:
+            with joblib.parallel_config("dask"):
+                yield
+        except (distributed.KilledWorker, concurrent.futures.CancelledError) as error:
+            raise UserError(f"--dask {address}: workers were lost ({error}); run the same command again") from None
 
 
 def training_flags(parser):

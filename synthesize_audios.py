@@ -96,10 +96,11 @@ def render_instrument(instrument, versions, scores, args, parallel):
     for name, (midi, speed, transpose) in versions.items():
         wav = args.audios_path / instrument / f"{name}.wav"
         if midi in scores and not is_done(midi, wav):
-            tasks.append((wav.absolute(), scores[midi], (speed, args.duration_rate, transpose)))
-    tasks.sort(key=lambda task: -len(task[1]))  # the longest first: no worker is left alone with it at the end
+            # the score in a tuple: alone, joblib would hand it to one Dask worker for all, and it would be lost with that one
+            tasks.append((wav.absolute(), (scores[midi], speed, args.duration_rate, transpose)))
+    tasks.sort(key=lambda task: -len(task[1][0]))  # the longest first: no worker is left alone with it at the end
     bank = (str(args.nsynth_path.absolute()), instrument, args.max_shift)
-    jobs = (joblib.delayed(render_task)(*task, *bank) for task in tasks)
+    jobs = (joblib.delayed(render_task)(*task, bank) for task in tasks)
     results = list(tqdm(parallel(jobs), total=len(tasks), unit="piece", desc=instrument, disable=not tasks))
     counts, lowered, samples = zip(*results) if results else ((), (), ())
     note = f"; {sum(lowered)} of {len(tasks)} pieces made lower, they would have clipped" if any(lowered) else ""
