@@ -145,7 +145,7 @@ GOOD = midi_bytes(tempo(0, 400_000) + note(0, 480), [*note(0, 480, 64), (9, 0xC0
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no MIDI file"),
+        (b"", "ends in the middle"),
         (b"RIFF1234WAVE", "no MIDI file"),
         (midi_bytes([]), "has no notes"),
         (midi_bytes(note(0, 480, channel=9)), "drums only"),
@@ -153,9 +153,9 @@ GOOD = midi_bytes(tempo(0, 400_000) + note(0, 480), [*note(0, 480, 64), (9, 0xC0
         (GOOD[:-9], "ends in the middle"),
         (midi_bytes(note(0, 480), division=0), "no ticks in a beat"),
         (midi_bytes(note(0, 480), division=-6360), "video frames"),
-        (midi_bytes([(0, 0x90, 60, 200)]), "exceeds 127"),
-        (midi_bytes([(0, 60, 100)]), "does not begin with a message"),
-        (midi_bytes(note(0, 480)).replace(b"\x83\x60", b"\xff\xff\xff\xff\x60"), "more than four bytes"),
+        (midi_bytes([(0, 0x90, 60, 200)]), "data byte must be in range 0..127"),
+        (midi_bytes([(0, 60, 100)]), "running status without last_status"),
+        (midi_bytes(note(0, 480)).replace(b"\x83\x60", b"\xff\xff\xff\xff\x60"), "ends in the middle"),
         (midi_bytes(note(0, 2 * 36_000 * 480)), "lasts 10.0 h"),
         (midi_bytes(note(0, 1) + note(2**28 - 1, 2**28 - 1), division=1), "longest allowed"),
     ],
