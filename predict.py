@@ -31,6 +31,7 @@ from cli import UserError
 OVERLAP = 0.25
 BATCH_SIZE = 8
 RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
+MAX_CHANNELS = 32  # they stream side by side, so memory grows with them
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
 _BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
 
@@ -204,16 +205,19 @@ def read_blocks(sound, size=2**18):
 
 
 def open_sound(path):
-    """Open a recording for reading. Raises UserError if it is missing, no audio, or of an odd sampling rate."""
+    """Open a recording for reading. Raises UserError if it is missing, no audio, or of an odd rate or layout."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; check --input")
     try:
         sound = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
-    if not RATES[0] <= sound.samplerate <= RATES[1]:
+    if not RATES[0] <= sound.samplerate <= RATES[1] or sound.channels > MAX_CHANNELS:
         sound.close()
-        raise UserError(f"{path}: sampling rate {sound.samplerate} Hz is not within {RATES[0]} ... {RATES[1]}; resample it")
+        raise UserError(
+            f"{path}: {sound.channels} channels at {sound.samplerate} Hz; at most {MAX_CHANNELS}, and {RATES[0]} ... {RATES[1]} Hz, "
+            "are taken: mix it down or resample it"
+        )
     return sound
 
 

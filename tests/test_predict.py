@@ -324,6 +324,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, run):
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "none").mkdir()
     soundfile.write(tmp_path / "fast.wav", music(2000), 1_000_000)
+    write(tmp_path / "crowd.wav", noise(50, 33))
     wide = write(tmp_path / "wide.wav", noise(2000, 24))
     before = sorted(tmp_path.rglob("*"))
     out = tmp_path / "out.wav"
@@ -331,6 +332,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, run):
         "missing.wav": ["--input", tmp_path / "missing.wav", "--output", out],
         "empty.wav": ["--input", tmp_path / "empty.wav", "--output", out],
         "1000000 Hz": ["--input", tmp_path / "fast.wav", "--output", out],
+        "33 channels": ["--input", tmp_path / "crowd.wav", "--output", out],
         "overwrite": ["--input", good, "--output", tmp_path / "none" / ".." / "good.wav"],
         "give a folder": ["--input", good, wide, "--output", out],
         "another input": ["--input", good, tmp_path / "other" / "good.wav", "--output", tmp_path / "none"],
