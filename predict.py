@@ -214,10 +214,8 @@ def open_sound(path):
         raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
     if not RATES[0] <= sound.samplerate <= RATES[1] or sound.channels > MAX_CHANNELS:
         sound.close()
-        raise UserError(
-            f"{path}: {sound.channels} channels at {sound.samplerate} Hz; at most {MAX_CHANNELS}, and {RATES[0]} ... {RATES[1]} Hz, "
-            "are taken: mix it down or resample it"
-        )
+        limits = f"at most {MAX_CHANNELS} and {RATES[0]} ... {RATES[1]} Hz are taken"
+        raise UserError(f"{path}: {sound.channels} channels at {sound.samplerate} Hz; {limits}: mix it down or resample it")
     return sound
 
 
