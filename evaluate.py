@@ -8,9 +8,11 @@ over pieces and writes results.csv (each piece and row) and results.json (the ta
 
     identity, silence, median picture   trivial systems: input unchanged, nothing, one constant spectrum (input's phase)
     model, PHASE                        what predict.py --phase PHASE writes
-    target's magnitude, PHASE           a perfect network: what is wrong here is the phase estimator's fault
-    target's magnitude, its own phase   what the representation itself costs (half the band): the only row with an SNR
+    true magnitude, PHASE               a perfect network: what is wrong here is the phase estimator's fault
+    true magnitude, true phase          what the representation itself costs (half the band): the only row with an SNR
     target                              the recording: the ceiling of the pitch estimator, 0 elsewhere
+
+Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both against the target's.
 """
 
 import contextlib
@@ -33,18 +35,18 @@ import report
 from cli import UserError
 
 COLUMNS = {  # measure: heading, digits
-    "mae_db": ("MAE of the picture, dB", 2),
-    "written_mae_db": ("MAE of the audio's picture, dB", 2),
+    "mae_db": ("picture MAE, dB", 2),
+    "written_mae_db": ("audio MAE, dB", 2),
     "reanalysis_db": ("re-analysis, dB", 2),
     "convergence": ("spectral convergence", 3),
-    "lsd_db": ("LSD per frame, dB", 2),
-    "lsd_time_first_db": ("LSD time first (ss-vq-vae), dB", 2),
+    "lsd_db": ("LSD, dB", 2),
+    "lsd_time_first_db": ("LSD time first, dB", 2),
     "multi_resolution": ("multi-resolution STFT", 2),
     "mfcc_distance": ("MFCC cosine distance", 4),
-    "pitch_jaccard": ("pitch Jaccard to score", 3),
+    "pitch_jaccard": ("pitch Jaccard", 3),
     "snr_db": ("SNR, dB", 1),
 }
-OWN_PHASE = "target's magnitude, its own phase"
+OWN_PHASE = "true magnitude, true phase"
 MEDIAN_PIECES, MEDIAN_FRAMES = 30, 500  # how much of the training set its median is taken from
 
 
@@ -105,7 +107,7 @@ def systems(model, audio, reference, median, names, iterations, overlap, batch_s
         spectrum = analyse(reference)
         picture = predict.spectrum_to_db(spectrum)
         for name in names:
-            yield row(f"target's magnitude, {name}", picture, name)
+            yield row(f"true magnitude, {name}", picture, name)
         yield row(OWN_PHASE, picture, "input", data.phasor(spectrum))
         yield "target", reference, picture[:frames].T, False
 
@@ -370,12 +372,12 @@ def write_results(folder, results, summary, about):
 def describe(pieces, args, config):
     """One line that says which pieces these are."""
     names = ", ".join(piece.name for piece in pieces)
+    count = f"{len(pieces)} piece" + "s" * (len(pieces) != 1)
     if not args.audios_path:
-        return f"{len(pieces)} recordings; whether the model was trained on them is not known here: {names}"
+        return f"{count}; whether the model was trained on them is not known here: {names}"
     if args.pieces == "all":
-        seen = sum(piece.name in config["train"] for piece in pieces)
-        return f"{len(pieces)} pieces, {seen} of which the run was trained on: {names}"
-    return f"{len(pieces)} pieces that the run held out from training: {names}"
+        return f"{count}, {sum(piece.name in config['train'] for piece in pieces)} of them used in training: {names}"
+    return f"{count} held out from training: {names}"
 
 
 def build_parser():

@@ -132,12 +132,13 @@ def _card(picture, caption, alt, key=None, player=""):
 
 
 def table_html(header, rows):
-    """A table whose first column names the rows; texts are escaped. It scrolls sideways where it is too wide."""
+    """A table whose first column names the rows, the model's marked; texts are escaped. It scrolls sideways if too wide."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>\n"
-        for name, *cells in rows
-    )  # fmt: skip
+    body = ""
+    for name, *cells in rows:
+        mark = ' class="model"' if name.startswith("model") else ""
+        texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        body += f'<tr{mark}><th scope="row">{escape(name)}</th>{texts}</tr>\n'
     return f"""<div class="wide" tabindex="0" role="region" aria-label="table of measures">
 <table><thead><tr>{head}</tr></thead>
 <tbody>

@@ -72,7 +72,7 @@ def test_model_rows_are_what_predict_writes(name, length):
 def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
     audio, median = tone(), np.full(256, 0.1, np.float32)
     models = {f"model, {name}" for name in phase.ESTIMATORS}
-    ceilings = {f"target's magnitude, {name}" for name in phase.ESTIMATORS} | {"target", evaluate.OWN_PHASE}
+    ceilings = {f"true magnitude, {name}" for name in phase.ESTIMATORS} | {"target", evaluate.OWN_PHASE}
     assert set(rows_of(identity, audio, None, None)) == {"identity", *models}
     assert set(rows_of(identity, audio, audio, None)) == {"identity", "silence", *models, *ceilings}
     assert set(rows_of(identity, audio, audio, median)) == {"identity", "silence", "median picture", *models, *ceilings}
@@ -124,7 +124,7 @@ def test_summary_is_mean_deviation_and_count_of_what_is_finite():
     assert summary["x"]["mae_db"] == {"mean": 2.0, "spread": pytest.approx(np.sqrt(2)), "n": 2}
     assert summary["x"]["convergence"] == {"mean": 0.5, "spread": None, "n": 1}
     header, rows = evaluate.text_table(summary)
-    assert header == ["", "MAE of the picture, dB", "spectral convergence", "n"]
+    assert header == ["", "picture MAE, dB", "spectral convergence", "n"]
     assert rows == [["x", "2.00 ± 1.41", "0.500 (n = 1)", "2"], ["y", "5.00", "–", "1"]]
 
 
@@ -136,7 +136,7 @@ def test_markdown_has_one_width_and_keeps_its_columns():
 
 def test_best_phase_is_named_beside_the_inputs():
     summary = {f"model, {n}": {"lsd_db": {"mean": m, "spread": None, "n": 1}} for n, m in (("input", 3), ("griffinlim", 2))}
-    assert evaluate.best_phases(summary)[1] == "  LSD per frame, dB: griffinlim 2.00, input 3.00"
+    assert evaluate.best_phases(summary)[1] == "  LSD, dB: griffinlim 2.00, input 3.00"
     del summary["model, griffinlim"]
     assert evaluate.best_phases(summary) == []
 
@@ -223,9 +223,9 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(audios, ru
     flags += ["--phase_iterations", 2, "--output", tmp_path / "out", "--report", tmp_path / "page", "--report_seconds", 1]
     assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert "2 pieces that the run held out from training: three, four" in printed
-    rows = ["identity", "silence", "median picture", "model, input", "model, griffinlim", "target's magnitude, input",
-            "target's magnitude, griffinlim", evaluate.OWN_PHASE, "target"]  # fmt: skip
+    assert "2 pieces held out from training: three, four" in printed
+    rows = ["identity", "silence", "median picture", "model, input", "model, griffinlim", "true magnitude, input",
+            "true magnitude, griffinlim", evaluate.OWN_PHASE, "target"]  # fmt: skip
     table = [line for line in printed.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in table[2:]] == rows
 
