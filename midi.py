@@ -4,6 +4,8 @@ mido, pretty_midi's own reader, takes the file apart; notes are put together her
 length, those that are never switched off, and tempo changes outside the first track.
 """
 
+import io
+import re
 from collections import defaultdict, deque
 from pathlib import Path
 
@@ -14,12 +16,11 @@ from cli import UserError
 
 # One row a note: onset and duration in seconds, MIDI pitch and velocity (1 - 127)
 NOTE = np.dtype([("onset", np.float64), ("duration", np.float64), ("pitch", np.int32), ("velocity", np.int32)])
-MAX_BYTES = 16 << 20  # of a file: a million notes fit
-MAX_NOTES = 1_000_000
+MAX_BYTES = 4 << 20  # of a file: half a million notes, a gigabyte in mido's hands
 MAX_SECONDS = 4 * 3600  # of a piece: a stray tick of a broken file must not become a gap of days
 DRUMS = 9  # General MIDI's drum channel, counted from 0
 _SUSTAIN, _RESET_CONTROLLERS = 64, 121
-_TICK_BITS = 52  # a file of MAX_BYTES cannot count further
+_TICK_BITS = 52
 
 
 def read_score(path, pedal=True):
@@ -34,7 +35,7 @@ def read_score(path, pedal=True):
         array (notes,) of `NOTE`, sorted by onset. A note that is never switched off lasts to the end of its file.
 
     Raises:
-        UserError: no MIDI file, a damaged one, one without notes, or beyond `MAX_BYTES`, `MAX_NOTES` or `MAX_SECONDS`.
+        UserError: no MIDI file, a damaged one, one without notes, or beyond `MAX_BYTES` or `MAX_SECONDS`.
     """
     try:
         if Path(path).stat().st_size > MAX_BYTES:
@@ -79,13 +80,15 @@ def _checked(score):
 
 def _parse(path):
     """The file as mido reads it. Raises ValueError if it is damaged, whatever mido makes of the damage."""
-    with open(path, "rb") as file:
-        try:
-            return mido.MidiFile(file=file)
-        except EOFError:
-            raise ValueError("ends in the middle") from None
-        except Exception as error:  # mido lets through what its parts raise: OSError, KeyError, IndexError, struct.error ...
-            raise ValueError(f"is no MIDI file, or damaged ({error})") from None
+    data = Path(path).read_bytes()
+    if re.search(rb"[\x80-\xff]{4096}", data):  # mido would read it as one number, and take minutes for a megabyte
+        raise ValueError("is no MIDI file, or damaged")
+    try:
+        return mido.MidiFile(file=io.BytesIO(data))
+    except EOFError:
+        raise ValueError("ends in the middle") from None
+    except Exception as error:  # mido lets through what its parts raise: OSError, KeyError, IndexError, struct.error ...
+        raise ValueError(f"is no MIDI file, or damaged ({error})") from None
 
 
 def _events(file):
@@ -112,8 +115,8 @@ def _events(file):
                 down = message.control == _SUSTAIN and message.value >= 64
                 pedals.setdefault(message.channel, []).append((tick, down))
         notes += [(on, None, *key, velocity) for key, left in sounding.items() for on, velocity in left]
-        if len(notes) > MAX_NOTES:
-            raise ValueError(f"has more than {MAX_NOTES:,} notes")
+        if last >> _TICK_BITS:
+            raise ValueError("is damaged: counts more ticks than any music has")
     notes = [(on, last if off is None else off, *rest) for on, off, *rest in notes]
     return notes, pedals, tempos, drums, file.ticks_per_beat
 
