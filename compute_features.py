@@ -19,15 +19,20 @@ from tqdm import tqdm
 
 import cli
 import data
+import parallel
 from cli import UserError
 
 
 def write_tiles(audio_path, tiles_path):
-    """Write one file's tiles and return how many. Raises UserError if the audio cannot be read."""
-    audio = data.read_audio(audio_path)
-    tiles = data.slice_tiles(np.clip(data.spectrogram(audio), 0, 1).astype(np.float16))
+    """Write one file's tiles and return how many. The audio streams through. Raises UserError if it cannot be read."""
+    with data.open_sound(audio_path) as sound:
+        mono = (block.mean(axis=0, keepdims=True) for block in data.read_blocks(sound))
+        spectra = data.analyse_blocks(data.resample_blocks(mono, sound.samplerate, data.SAMPLE_RATE))
+        frames = [np.minimum(data.amplitude_to_db(np.abs(block[0])), 1).astype(np.float16) for block in spectra]
+        samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
+    tiles = data.slice_tiles(np.concatenate(frames)[: 1 + samples // data.HOP_LENGTH].T)
     with cli.complete(tiles_path) as part, open(part, "wb") as file:
-        np.save(file, tiles, allow_pickle=False)
+        np.save(file, np.ascontiguousarray(tiles), allow_pickle=False)
     return len(tiles)
 
 
@@ -83,7 +88,7 @@ def main(argv=None):
     add = parser.add_argument
     add("--audios", "--audios_path", type=Path, required=True, help="audio folder, one sub-folder an instrument")
     add("--features", "--features_path", type=Path, required=True, help="where the tiles go")
-    add("--workers", type=cli.number(int, 1), default=joblib.cpu_count(), help="processes")
+    parallel.worker_flags(parser)
     add("--fresh", action="store_true", help="delete the features folder and start over")
     args = parser.parse_args(argv)
 
@@ -91,9 +96,9 @@ def main(argv=None):
     work = find_work(args.audios, args.features)
     describe(args.features, args.audios, args.fresh)
     missing = [pair for pair in work if not is_done(*pair)]
-    jobs = (joblib.delayed(_try_write_tiles)(*pair) for pair in missing)
-    results = joblib.Parallel(args.workers, return_as="generator", batch_size=1)(jobs)
-    results = list(tqdm(results, total=len(missing), unit="file", desc="features", disable=not missing))
+    jobs = (joblib.delayed(_try_write_tiles)(*map(Path.absolute, pair)) for pair in missing)
+    with parallel.engine(args.workers, args.dask) as run:
+        results = list(tqdm(run(jobs), total=len(missing), unit="file", desc="features", disable=not missing))
     errors = [result for result in results if isinstance(result, UserError)]
     tiles = sum(result for result in results if not isinstance(result, UserError))
     for error in errors:

@@ -13,7 +13,7 @@ import scipy.fft
 import soundfile
 import soxr
 
-from cli import UserError, complete
+from cli import UserError, complete, quiet_stderr
 
 SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
 N_FFT = 1024  # samples, 23 ms
@@ -21,6 +21,9 @@ HOP_LENGTH = 512  # samples, 12 ms
 WINDOW = np.hanning(N_FFT).astype(np.float32)  # the method's window is the symmetric Hann
 BINS = (N_FFT // 2 + 1) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz, so the upper half is empty
 TILE_FRAMES = 256  # frames, 2.97 s: makes the tile a square
+BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
+RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
+MAX_CHANNELS = 32  # they stream side by side, so memory grows with them
 AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audio
 DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
 _DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
@@ -114,6 +117,25 @@ def pieces(blocks, size, keep=0):
     yield np.concatenate(held, axis=1)
 
 
+def analyse_blocks(blocks):
+    """`analyse` of a whole stream: audio (channels, any) -> stream of centred spectra complex64 (channels, any, 256).
+
+    The last frames reach beyond the end: every sample is covered by two, so that none is divided by a window near 0.
+    """
+
+    def padded():
+        length = 0
+        for i, block in enumerate(blocks):
+            if i == 0:
+                yield np.zeros((len(block), HOP_LENGTH), np.float32)
+            yield block
+            length += block.shape[1]
+        yield np.zeros((len(block), -length % HOP_LENGTH + HOP_LENGTH), np.float32)
+
+    for piece in pieces(padded(), BLOCK_FRAMES * HOP_LENGTH, keep=HOP_LENGTH):
+        yield analyse(piece)
+
+
 def resample_blocks(blocks, rate, new_rate):
     """Resample a stream of float32 (channels, any) by soxr at high quality, as `read_audio` does. Equal rates: unchanged.
 
@@ -181,6 +203,37 @@ def piece_of(name):
     return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
 
 
+def read_blocks(sound, size=2**18):
+    """An open soundfile.SoundFile -> stream of float32 (channels, any), at least one block. Raises UserError."""
+    while True:
+        try:
+            with quiet_stderr():  # libmpg123 has its own words for a damaged mp3
+                block = sound.read(size, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{sound.name}: is damaged ({error}); export it again") from None
+        if not np.isfinite(block).all():
+            raise UserError(f"{sound.name}: holds NaN or infinite samples; export it again")
+        yield block.T
+        if len(block) < size:
+            return
+
+
+def open_sound(path):
+    """Open a recording for reading. Raises UserError if it is missing, no audio, or of an odd rate or layout."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    try:
+        with quiet_stderr():
+            sound = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
+    if not RATES[0] <= sound.samplerate <= RATES[1] or sound.channels > MAX_CHANNELS:
+        sound.close()
+        limits = f"at most {MAX_CHANNELS} and {RATES[0]} ... {RATES[1]} Hz are taken"
+        raise UserError(f"{path}: {sound.channels} channels at {sound.samplerate} Hz; {limits}: mix it down or resample it")
+    return sound
+
+
 def read_audio(path, sample_rate=SAMPLE_RATE):
     """Read wav, flac, ogg or mp3 as mono: channels averaged, resampled to ``sample_rate`` (soxr, high quality).
 
@@ -190,13 +243,9 @@ def read_audio(path, sample_rate=SAMPLE_RATE):
     Raises:
         UserError: the file is missing, is no audio that libsndfile reads, or holds NaN or infinite samples.
     """
-    try:
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
-    if not np.isfinite(audio).all():
-        raise UserError(f"{path}: holds NaN or infinite samples; export it again")
-    audio = audio.mean(axis=1)
+    with open_sound(path) as sound:
+        rate = sound.samplerate
+        audio = np.concatenate([block.mean(axis=0) for block in read_blocks(sound)])
     return audio if rate == sample_rate else soxr.resample(audio, rate, sample_rate, quality="HQ")
 
 

@@ -70,7 +70,7 @@ class Sound:
 
 def analyse(audio):
     """Audio (n,) -> spectrum complex64 (t, 256), frames as `predict.predict` takes them."""
-    return np.concatenate(list(predict.analyse([audio[np.newaxis]])), axis=1)[0]
+    return np.concatenate(list(data.analyse_blocks([audio[np.newaxis]])), axis=1)[0]
 
 
 def resynthesise(mag, unit, length, estimate, iterations):

@@ -3,6 +3,7 @@
 Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 """
 
+import tempfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -172,29 +173,32 @@ def load_generator(path):
     file = Path(path) / "generator.keras" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise UserError(f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)")
-    try:
-        channels, filters = _first_kernel(file)
-        generator = build_generator(filters, channels)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Keras only warns of weights that it does not find
-            generator.load_weights(file)
-    except (OSError, ValueError, KeyError, UserWarning, zipfile.BadZipFile) as error:
-        raise UserError(f"{file}: holds no generator of this layout ({str(error)[:100]}); train one with train.py") from None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if file.suffix == ".keras":  # a zip archive, in which HDF5 would seek back and forth for seconds
+                with zipfile.ZipFile(file) as archive:
+                    weights = Path(archive.extract("model.weights.h5", folder))
+            else:
+                weights = file
+            channels, filters = _first_kernel(weights)
+            generator = build_generator(filters, channels)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # Keras only warns of weights that it does not find
+                generator.load_weights(weights)
+        except (OSError, ValueError, KeyError, UserWarning, zipfile.BadZipFile) as error:
+            reason = str(error)[:100]
+            raise UserError(f"{file}: holds no generator of this layout ({reason}); train one with train.py") from None
     return generator
 
 
 def _first_kernel(file):
-    """(input channels, width) of the U-Net saved in ``file``: the kernel with fewest outputs is its first layer's."""
+    """(input channels, width) of the U-Net saved in HDF5 ``file``: the kernel with fewest outputs is its first layer's."""
     shapes = []
 
     def visit(_, item):
         if isinstance(item, h5py.Dataset) and item.ndim == 4:
             shapes.append(item.shape)
 
-    if file.suffix == ".keras":
-        with zipfile.ZipFile(file) as archive, archive.open("model.weights.h5") as weights, h5py.File(weights, "r") as h5:
-            h5.visititems(visit)
-    else:
-        with h5py.File(file, "r") as h5:
-            h5.visititems(visit)
+    with h5py.File(file, "r") as h5:
+        h5.visititems(visit)
     return min((shape[2:] for shape in shapes), key=lambda s: s[1])

@@ -30,10 +30,7 @@ from cli import UserError
 # the error by 0.03 dB; half a tile lowers it by another 0.003 dB at 1.5 times the cost (width 16, six held-out pieces).
 OVERLAP = 0.25
 BATCH_SIZE = 8
-RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
-MAX_CHANNELS = 32  # they stream side by side, so memory grows with them
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
-_BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
 
 
 def predict(model, audio, sample_rate, *, phase="input", phase_iterations=32, overlap=OVERLAP, batch_size=BATCH_SIZE, seed=0):
@@ -85,34 +82,15 @@ def convert_stream(
     What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller cuts it.
     """
     blocks = data.resample_blocks(blocks, rate, data.SAMPLE_RATE)
-    frames = convert_frames(model, analyse(blocks), spectrum_to_db, overlap, batch_size)
+    frames = convert_frames(model, data.analyse_blocks(blocks), spectrum_to_db, overlap, batch_size)
     spectra = (data.db_to_amplitude(converted) * data.phasor(original) for original, converted in frames)
     spectra = estimate_phases(spectra, phases.ESTIMATORS[phase], phase_iterations, seed)
     return data.resample_blocks(synthesise(spectra), data.SAMPLE_RATE, new_rate or rate)
 
 
-def analyse(blocks):
-    """Stream of audio (channels, any) -> stream of centred spectra complex64 (channels, any, 256).
-
-    The last frames reach beyond the end: every sample is covered by two, so that none is divided by a window near 0.
-    """
-
-    def padded():
-        length = 0
-        for i, block in enumerate(blocks):
-            if i == 0:
-                yield np.zeros((len(block), data.HOP_LENGTH), np.float32)
-            yield block
-            length += block.shape[1]
-        yield np.zeros((len(block), -length % data.HOP_LENGTH + data.HOP_LENGTH), np.float32)
-
-    for piece in data.pieces(padded(), _BLOCK_FRAMES * data.HOP_LENGTH, keep=data.HOP_LENGTH):
-        yield data.analyse(piece)
-
-
 def synthesise(spectra):
-    """Inverse of `analyse`: stream of spectra (channels, any, 256) -> stream of audio float32 (channels, any)."""
-    for piece in data.pieces(spectra, _BLOCK_FRAMES, keep=1):
+    """Inverse of `data.analyse_blocks`: stream of spectra (channels, any, 256) -> stream of audio float32 (channels, any)."""
+    for piece in data.pieces(spectra, data.BLOCK_FRAMES, keep=1):
         yield data.synthesise(piece)
 
 
@@ -177,7 +155,7 @@ def estimate_phases(spectra, estimate, iterations, seed):
     Blocks carry a margin of ``iterations`` frames on both sides, so they give what the whole would (see phase.py).
     """
     start, rest = 0, None  # index of the block's first frame
-    for piece in data.pieces(spectra, _BLOCK_FRAMES, keep=2 * iterations):
+    for piece in data.pieces(spectra, data.BLOCK_FRAMES, keep=2 * iterations):
         mag, unit = np.abs(piece), data.phasor(piece)
         result = np.stack([
             m * estimate(m.T, p.T, iterations=iterations, seed=seed, start=start).T for m, p in zip(mag, unit)
@@ -186,37 +164,8 @@ def estimate_phases(spectra, estimate, iterations, seed):
         end = max(begin, result.shape[1] - iterations)
         yield result[:, begin:end]
         rest = result[:, end:]
-        start += _BLOCK_FRAMES
+        start += data.BLOCK_FRAMES
     yield rest
-
-
-def read_blocks(sound, size=2**18):
-    """An open soundfile.SoundFile -> stream of float32 (channels, any), at least one block. Raises UserError."""
-    while True:
-        try:
-            block = sound.read(size, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{sound.name}: is damaged ({error}); export it again") from None
-        if not np.isfinite(block).all():
-            raise UserError(f"{sound.name}: holds NaN or infinite samples; export it again")
-        yield block.T
-        if len(block) < size:
-            return
-
-
-def open_sound(path):
-    """Open a recording for reading. Raises UserError if it is missing, no audio, or of an odd rate or layout."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; check --input")
-    try:
-        sound = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
-    if not RATES[0] <= sound.samplerate <= RATES[1] or sound.channels > MAX_CHANNELS:
-        sound.close()
-        limits = f"at most {MAX_CHANNELS} and {RATES[0]} ... {RATES[1]} Hz are taken"
-        raise UserError(f"{path}: {sound.channels} channels at {sound.samplerate} Hz; {limits}: mix it down or resample it")
-    return sound
 
 
 def convert_file(model, source, target, new_rate=None, normalize=None, progress=lambda seconds: None, **options):
@@ -237,12 +186,12 @@ def convert_file(model, source, target, new_rate=None, normalize=None, progress=
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        open_sound(source) as sound, named_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool,
+        data.open_sound(source) as sound, named_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool,
         cli.complete(target) as part,
     ):  # fmt: skip
         rate, peak = new_rate or sound.samplerate, 0.0
         with create_sound(target, part, sound.channels, rate) as output:
-            for block in convert_stream(model, read_blocks(sound), sound.samplerate, rate, **options):
+            for block in convert_stream(model, data.read_blocks(sound), sound.samplerate, rate, **options):
                 peak = max(peak, float(np.abs(block).max(initial=0)))
                 spool.write(np.ascontiguousarray(block.T).tobytes())
                 progress(block.shape[1] / rate)
@@ -324,7 +273,7 @@ def convert_all(model, pairs, **options):
     for source, target in pairs:
         began = time.perf_counter()
         try:
-            with open_sound(source) as sound:
+            with data.open_sound(source) as sound:
                 seconds = sound.frames / sound.samplerate
             with tqdm(total=round(seconds), desc=source.name, leave=False, disable=None, bar_format=_BAR) as bar:
                 seconds, peak, gain = convert_file(model, source, target, progress=bar.update, **options)
@@ -352,7 +301,7 @@ def main(argv=None):
     add("--phase", choices=phases.ESTIMATORS, default="input", help="phase estimator")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
     add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
-    add("--sr", type=cli.number(int, *RATES), help="sampling rate of the output, Hz; default: the input's")
+    add("--sr", type=cli.number(int, *data.RATES), help="sampling rate of the output, Hz; default: the input's")
     add("--normalize", type=cli.number(float, -100, 0), nargs="?", const=-1.0, metavar="DBFS",
         help="bring the peak to this level, dBFS (bare: -1); default: keep the level, unless it would clip")  # fmt: skip
     add("--batch_size", type=cli.number(int, 1, 1024), default=BATCH_SIZE, help="tiles that go through the network at once")
@@ -370,7 +319,7 @@ def main(argv=None):
     if not missing:
         return 0
     if len(missing) == 1:
-        open_sound(missing[0][0]).close()  # a mistake shows before the model loads
+        data.open_sound(missing[0][0]).close()  # a mistake shows before the model loads
     cli.setup_device(args.gpu)
     from models import load_generator
 

@@ -19,6 +19,7 @@ import joblib
 from tqdm import tqdm
 
 import cli
+import parallel
 from cli import UserError
 from data import SAMPLE_RATE, version_name
 from midi import change_score, read_score
@@ -82,15 +83,15 @@ def try_read(path, pedal, changes):
         return error
 
 
-def read_scores(paths, pedal, changes, parallel):
+def read_scores(paths, pedal, changes, run):
     """Parse MIDI files: ({path: score}, [UserError])."""
     jobs = (joblib.delayed(try_read)(path.absolute(), pedal, changes) for path in paths)
-    results = list(tqdm(parallel(jobs), total=len(paths), unit="file", desc="reading", disable=not paths))
+    results = list(tqdm(run(jobs), total=len(paths), unit="file", desc="reading", disable=not paths))
     scores = {path: result for path, result in zip(paths, results) if not isinstance(result, UserError)}
     return scores, [result for result in results if isinstance(result, UserError)]
 
 
-def render_instrument(instrument, versions, scores, args, parallel):
+def render_instrument(instrument, versions, scores, args, run):
     """Render what one instrument lacks, and say what was done with the notes. Returns (pieces rendered, samples)."""
     tasks = []
     for name, (midi, speed, transpose) in versions.items():
@@ -101,7 +102,7 @@ def render_instrument(instrument, versions, scores, args, parallel):
     tasks.sort(key=lambda task: -len(task[1][0]))  # the longest first: no worker is left alone with it at the end
     bank = (str(args.nsynth_path.absolute()), instrument, args.max_shift)
     jobs = (joblib.delayed(render_task)(*task, bank) for task in tasks)
-    results = list(tqdm(parallel(jobs), total=len(tasks), unit="piece", desc=instrument, disable=not tasks))
+    results = list(tqdm(run(jobs), total=len(tasks), unit="piece", desc=instrument, disable=not tasks))
     counts, lowered, samples = zip(*results) if results else ((), (), ())
     note = f"; {sum(lowered)} of {len(tasks)} pieces made lower, they would have clipped" if any(lowered) else ""
     print(f"{instrument}: {describe(sum(counts, Counter()))}{note}" if tasks else f"{instrument}: nothing to do")
@@ -121,7 +122,7 @@ def parse_flags(argv):
     add("--transpose", type=cli.number(int, -60, 60), nargs="+", default=[0], help="semitones")
     add("--no_pedal", action="store_true", help="ignore the sustain pedal")
     add("--max_shift", type=cli.number(int, 0, 48), default=MAX_SHIFT, help="semitones that a note may be resampled by")
-    cli.worker_flags(parser)
+    parallel.worker_flags(parser)
     add("--fresh", action="store_true", help="delete the audio made before and start over")
     args = parser.parse_args(argv)
     for name in ("instruments", "playback_speed", "transpose"):
@@ -145,11 +146,11 @@ def main(argv=None):
         if not all(is_done(midi, args.audios_path / instrument / f"{name}.wav") for instrument in args.instruments)
     }  # fmt: skip
     changes = [(speed, args.duration_rate, transpose) for speed in args.playback_speed for transpose in args.transpose]
-    with cli.engine(args.workers, args.dask) as parallel:
-        scores, errors = read_scores(sorted(wanted), not args.no_pedal, changes, parallel)
+    with parallel.engine(args.workers, args.dask) as run:
+        scores, errors = read_scores(sorted(wanted), not args.no_pedal, changes, run)
         for error in errors:
             print(f"synthesize_audios.py: left out: {cli.one_line(error)}", file=sys.stderr)
-        done = [render_instrument(instrument, versions, scores, args, parallel) for instrument in args.instruments]
+        done = [render_instrument(instrument, versions, scores, args, run) for instrument in args.instruments]
     pieces, music = sum(count for count, _ in done), sum(samples for _, samples in done) / SAMPLE_RATE
     seconds = time.time() - start
     left_out = len(errors) * len(changes) * len(args.instruments)

@@ -97,7 +97,7 @@ def main(argv=None):
     add("--minutes", type=cli.number(float, 0.1), default=10, help="length of the recording, minutes")
     add("--model", help="generator to use; default: an untrained one")
     add("--filters", type=cli.number(int, 1), default=64, help="width of the untrained generator")
-    add("--rate", type=cli.number(int, *predict.RATES), default=data.SAMPLE_RATE, help="sampling rate, Hz")
+    add("--rate", type=cli.number(int, *data.RATES), default=data.SAMPLE_RATE, help="sampling rate, Hz")
     add("--channels", type=cli.number(int, 1), default=1, help="channels of the recording")
     add("--overlap", type=cli.number(float, 0, 0.9), default=0.0, help="of tiles, fraction")
     add("--phase", choices=predict.phases.ESTIMATORS, default="input", help="phase estimator")

@@ -174,7 +174,7 @@ def test_the_streams_blocks_do_not_show(name, monkeypatch):
     audio = music(2 * TILE + 99)[np.newaxis]
     options = {"phase": name, "phase_iterations": 5, "overlap": 0.4}
     whole = np.concatenate(list(predict.convert_stream(uneven, [audio], 48000, **options)), axis=1)
-    monkeypatch.setattr(predict, "_BLOCK_FRAMES", 50)
+    monkeypatch.setattr(data, "BLOCK_FRAMES", 50)
     blocks = [audio[:, start : start + 7001] for start in range(0, audio.shape[1], 7001)]
     streamed = list(predict.convert_stream(uneven, blocks, 48000, batch_size=1, **options))
     assert len(streamed) > 8
@@ -182,7 +182,7 @@ def test_the_streams_blocks_do_not_show(name, monkeypatch):
 
 
 def test_memory_does_not_grow_with_length(monkeypatch):
-    monkeypatch.setattr(predict, "_BLOCK_FRAMES", 64)
+    monkeypatch.setattr(data, "BLOCK_FRAMES", 64)
 
     def peak(tiles):
         blocks = (noise(2, TILE) for _ in range(tiles))

@@ -13,7 +13,7 @@ import soundfile
 from conftest import ROOT
 from music import make_bank, midi_bytes, note, tempo
 
-import cli
+import parallel
 import synthesize_audios
 from cli import UserError
 from data import SAMPLE_RATE
@@ -239,8 +239,8 @@ def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):
 
 
 def test_a_killed_worker_is_reported():
-    with pytest.raises(UserError, match="--workers 2: a worker was killed"), cli.engine(2) as parallel:
-        list(parallel([joblib.delayed(os._exit)(1)]))
+    with pytest.raises(UserError, match="--workers 2: a worker was killed"), parallel.engine(2) as run:
+        list(run([joblib.delayed(os._exit)(1)]))
 
 
 def test_help_needs_no_keras(run_script):

@@ -1,0 +1,83 @@
+"""Files spread over processes of this machine by joblib, or over a Dask cluster through it."""
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import joblib
+
+from cli import UserError, number
+
+
+def worker_flags(parser):
+    """Add the flags of the scripts that spread files over processes."""
+    parser.add_argument("--workers", type=number(int, 1), default=joblib.cpu_count(), help="processes")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS",
+        help="use the workers of this Dask scheduler instead, say tcp://host:8786; they must see the same paths",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def engine(workers, dask=None):
+    """Yield a function from joblib's delayed calls to their results, in order, run on processes here or on a Dask cluster.
+
+    Raises:
+        UserError: the cluster cannot be used, or a worker process was killed.
+    """
+    watch = {} if dask or workers == 1 else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
+    try:
+        with _dask_backend(dask) if dask else contextlib.nullcontext():
+            parallel = joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1, max_nbytes=None, **watch)
+            yield functools.partial(_start_without_sigint, parallel)
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError(f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer") from None
+
+
+def _start_without_sigint(parallel, jobs):
+    """``parallel(jobs)``, whose processes inherit that Ctrl-C is not for them: else each would print a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        return parallel(jobs)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return parallel(jobs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with_parent(parent):
+    """Have this worker process end soon after its parent was killed: it must not write what the next run writes."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _dask_backend(address):
+    try:
+        import distributed
+    except ImportError:
+        raise UserError(f"--dask {address}: Dask is not installed; pip install distributed") from None
+    try:
+        client = distributed.Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--dask {address}: no Dask scheduler answers there ({error}); start one or mend the address") from None
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise UserError(f"--dask {address}: the scheduler has no workers; start some with 'dask worker {address}'")
+        for module in Path(__file__).parent.glob("*.py"):  # so that workers need not have the project
+            client.upload_file(str(module), load=False)
+        try:
+            with joblib.parallel_config("dask"):
+                yield
+        except (distributed.KilledWorker, concurrent.futures.CancelledError) as error:
+            raise UserError(f"--dask {address}: workers were lost ({error}); run the same command again") from None
