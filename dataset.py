@@ -3,9 +3,10 @@
     <features>/features.json, <features>/<instrument>/<sub/folders>/<piece>.npy float16 (tiles, 256, 256, 1) in [0, 1]
 """
 
+import csv
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import keras
 import numpy as np
@@ -77,6 +78,30 @@ def split_pieces(names, validation_split, seed=0):
         raise UserError(f"{pieces[0]}: is the only piece; training needs a second one to hold out")
     held_out = set(pieces[: min(len(pieces) - 1, max(1, round(len(pieces) * validation_split)))])
     return [n for n in names if piece_of(n) not in held_out], [n for n in names if piece_of(n) in held_out]
+
+
+def maestro_split(path, names):
+    """Split as MAESTRO's table says: a CSV file with the columns ``midi_filename`` and ``split``, such as maestro-v3.0.0.csv.
+
+    All versions of a piece go where the piece goes; a piece that the table lacks goes nowhere.
+
+    Returns:
+        {"train": names, "validation": names, "test": names}, each sorted as ``names`` are.
+
+    Raises:
+        UserError: it is no such table, or there is no piece for training, or none for validation.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [(PurePosixPath(row["midi_filename"]), row["split"]) for row in csv.DictReader(file)]
+        sides = {path.with_suffix("").as_posix(): side for path, side in rows}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(f"--maestro_split {path}: is no table with midi_filename and split; give maestro-v3.0.0.csv") from None
+    split = {side: [n for n in names if sides.get(piece_of(n)) == side] for side in ("train", "validation", "test")}
+    for side in ("train", "validation"):
+        if not split[side]:
+            raise UserError(f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}; give these pieces' table")
+    return split
 
 
 def load_tiles(path, cache=False):

@@ -59,7 +59,7 @@ class Run:
         try:
             old = json.loads(path.read_text())
             pairs = [(f"--{key}", old["flags"].get(key), config["flags"].get(key)) for key in FIXED_FLAGS]
-            pairs += [(f"{side} pieces", old["split"][side], config["split"][side]) for side in config["split"]]
+            pairs += [(f"{side} pieces", old["split"].get(side), config["split"][side]) for side in config["split"]]
         except FileNotFoundError:
             pairs = []
         except (ValueError, KeyError, TypeError):
@@ -290,7 +290,12 @@ def load_pairs(args):
     names, unpaired = dataset.pair_pieces(args.dataset_path, args.origin, args.target)
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
-    split = dict(zip(("train", "validation"), dataset.split_pieces(names, args.validation_split, args.seed)))
+    if args.maestro_split:
+        split = dataset.maestro_split(args.maestro_split, names)
+        unlisted = len(names) - sum(map(len, split.values()))
+        print(f"for the test: {len(split['test'])} pieces; not in the table, left out: {unlisted}")
+    else:
+        split = dict(zip(("train", "validation"), dataset.split_pieces(names, args.validation_split, args.seed)))
     common = (args.dataset_path, args.origin, args.target)
     options = {"batch_size": args.batch_size, "cache": args.cache, "workers": args.workers}
     train = dataset.TilePairs(*common, split["train"], seed=args.seed, **options)

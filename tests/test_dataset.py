@@ -44,6 +44,30 @@ def test_split_needs_two_pieces():
         dataset.split_pieces(["a", "a~t+1"], 0.1)
 
 
+MAESTRO = """canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration
+Bach,"Prelude, Book I",train,2018,2018/a.b.midi,2018/a.b.wav,1.5
+Berg,Sonata,validation,2018,2018/c.midi,2018/c.wav,1.5
+Liszt,Études,test,2009,2009/d.midi,2009/d.wav,1.5
+Liszt,Études,train,2009,2009/not here.midi,2009/not here.wav,1.5
+"""
+
+
+def test_split_by_maestros_table(tmp_path):
+    path = tmp_path / "maestro-v3.0.0.csv"
+    path.write_text(MAESTRO, encoding="utf-8")
+    names = ["2009/d", "2009/d~t+1", "2018/a.b", "2018/a.b~t-1~s1.1", "2018/c", "mine"]
+    split = {"train": names[2:4], "validation": ["2018/c"], "test": names[:2]}
+    assert dataset.maestro_split(path, names) == split
+    no_piece = MAESTRO, "none of the 1 pieces in train"
+    for text, reason in (no_piece, ("a,b\n1,2\n", "no table"), ("midi_filename,split\n,", "no table")):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=reason):
+            dataset.maestro_split(path, ["mine"])
+    path.write_bytes(b"\xff\xfe\0")
+    with pytest.raises(UserError, match="no table"):
+        dataset.maestro_split(path, names)
+
+
 def test_batches_are_aligned_scaled_and_complete(features):
     pairs = dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=5)
     batches = [pairs[i] for i in range(len(pairs))]
