@@ -1,0 +1,123 @@
+"""Write the embedded pieces, demo/scores/*.txt, as MIDI files.
+
+    python demo/encode.py --midi_path demo/midi
+
+A score is a text file: lines "name: value" about the piece, an empty line, and lines "voice: notes ; voice: notes", a
+voice's lines joined. Notes are read like "c#4:2 e4 r c4+e4:4 |": pitches (middle C is c4, + joins a chord, r is a rest), then
+their length in units, which stays until the next one is given. "[...]*3" repeats. A bar line checks that the bar is full.
+"""
+
+import re
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cli
+
+SCORES = Path(__file__).parent / "scores"
+SPREAD, JITTER = 4.0, 0.006  # standard deviations: MIDI velocity; s
+ACCENT, ARCH = 5.0, 8.0  # MIDI velocity: at the beginning of a bar; in the middle of a four-bar phrase
+LEFT = -14.0  # MIDI velocity of the left hand against the right
+ARTICULATION = 0.96  # of a written length sounds
+
+
+def read_voice(text, bar):
+    """Notes of one voice: ([(start, length, pitch)], end), in units.
+
+    Raises:
+        ValueError: a note cannot be read, or a bar line does not stand at a multiple of ``bar``.
+    """
+    while repeats := re.findall(r"(\[([^\[\]]*)\]\*(\d+))", text):
+        for whole, part, times in repeats:
+            text = text.replace(whole, f"{part} " * int(times))
+    notes, now, length = [], 0.0, 1.0
+    for token in text.split():
+        if token == "|":
+            if now % bar:
+                raise ValueError(f"bar {now / bar:.2f} is not full")
+            continue
+        names, _, number = token.partition(":")
+        length = float(number or length)
+        if names != "r":
+            notes += [(now, length, pretty_midi.note_name_to_number(name.capitalize())) for name in names.split("+")]
+        now += length
+    return notes, now
+
+
+def read_score(path):
+    """A score file: (header, {voice: notes}). Raises `cli.UserError` if it is malformed or its voices end apart."""
+    head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
+    header = dict(line.split(": ", 1) for line in head.splitlines())
+    texts = {}
+    for part in re.split(r"[;\n]", body):
+        if part.strip():
+            voice, text = part.split(":", 1)
+            texts[voice.strip()] = texts.get(voice.strip(), "") + text
+    try:
+        voices = {voice: read_voice(text, float(header["bar"])) for voice, text in texts.items()}
+    except (ValueError, KeyError) as error:
+        raise cli.UserError(f"{path}: {error}; mend the score") from None
+    ends = {voice: end for voice, (_, end) in voices.items()}
+    if len(set(ends.values())) != 1:
+        raise cli.UserError(f"{path}: the voices end at {ends}; mend the score")
+    return header, {voice: notes for voice, (notes, _) in voices.items()}
+
+
+def perform(header, voices, seed):
+    """A score as music: `pretty_midi.PrettyMIDI`, one track a voice.
+
+    Velocity: the piece's ``dynamic``, an arch over four bars, an accent at each bar's beginning, the left hand softer, and
+    noise; onsets move by a few milliseconds. All of it is random numbers from ``seed``: the same seed, the same file.
+    """
+    rng = np.random.default_rng(seed)
+    unit = 60 / float(header["tempo"]) / float(header["beat"])
+    bar, dynamic = float(header["bar"]), float(header["dynamic"])
+    music = pretty_midi.PrettyMIDI(resolution=960, initial_tempo=float(header["tempo"]))
+    for voice, notes in voices.items():
+        track = pretty_midi.Instrument(0, name=voice)
+        for start, length, pitch in notes:
+            velocity = dynamic + ARCH * np.sin(np.pi * (start / bar % 4) / 4) + ACCENT * (start % bar == 0)
+            velocity += LEFT * voice.startswith("left") + rng.normal(0, SPREAD)
+            onset = max(0, start * unit + rng.normal(0, JITTER))
+            end = onset + length * unit * ARTICULATION
+            track.notes.append(pretty_midi.Note(int(np.clip(velocity, 20, 120)), pitch, onset, end))
+        if "pedal" in header:
+            track.control_changes = pedal(float(header["pedal"]) * unit, max(note.end for note in track.notes))
+        music.instruments.append(track)
+    return music
+
+
+def pedal(every, end):
+    """The sustain pedal, lifted for a moment every ``every`` seconds until ``end``."""
+    changes = []
+    for time in np.arange(0, end, every):
+        changes += [pretty_midi.ControlChange(64, 0, max(0, time - 0.02)), pretty_midi.ControlChange(64, 127, time + 0.04)]
+    return [*changes, pretty_midi.ControlChange(64, 0, end)]
+
+
+def write(path, music):
+    """Write a `pretty_midi.PrettyMIDI`."""
+    with cli.complete(path) as part:
+        music.write(str(part))
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, write every piece."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--midi_path", type=Path, required=True, help="folder to write the MIDI files to")
+    args = parser.parse_args(argv)
+    for path in sorted(SCORES.glob("*.txt")):
+        header, voices = read_score(path)
+        music = perform(header, voices, zlib.crc32(path.stem.encode()))
+        write(args.midi_path / f"{path.stem}.mid", music)
+        print(f"{path.stem}.mid  {music.get_end_time():5.1f} s  {header['composer']}: {header['title']} ({header['what']})")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

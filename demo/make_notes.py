@@ -1,0 +1,49 @@
+"""Make the embedded bank of single notes, demo/notes: what render_notes.py renders, thinned and compressed.
+
+    python demo/make_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path demo/notes
+
+Every third or fourth pitch at four of NSynth's five velocities, as Ogg Vorbis; step 1 plays the rest from the nearest pitch.
+demo/README.md says what that costs, and why these.
+"""
+
+import sys
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cli
+from NoteSynthesizer import PITCHES, VELOCITIES, note_name
+from render_notes import DEFAULT_PROGRAMS, NOTE_RATE, SoundFont, parse_instrument, render_instrument
+
+KEPT_VELOCITIES = VELOCITIES[:-1]  # few pieces ask for the loudest
+KEPT_PITCHES = {  # first pitch and step: of all offsets the nearest to the full bank, since fonts sample every few pitches too
+    "keyboard_acoustic": PITCHES[0::4], "guitar_acoustic": PITCHES[0::3],
+    "string_acoustic": PITCHES[1::3], "synth_lead_synthetic": PITCHES[1::3],
+}  # fmt: skip
+COMPRESSION = 0.2  # libsndfile's, 0 - 1: about 40 kbit/s
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, render and thin each instrument."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--soundfont", required=True, help="SoundFont, .sf2")
+    parser.add_argument("--nsynth_path", type=Path, required=True, help="folder to write the notes to, in its audio/")
+    args = parser.parse_args(argv)
+    font = SoundFont(args.soundfont)
+    for instrument, bank, program in map(parse_instrument, DEFAULT_PROGRAMS):
+        with tqdm(total=len(PITCHES) * len(VELOCITIES), desc=instrument, unit="note") as progress:
+            notes = render_instrument(font, bank, program, progress)
+        kept = [(p, v) for p, v in notes if p in KEPT_PITCHES[instrument] and v in KEPT_VELOCITIES]
+        for key in kept:
+            path = args.nsynth_path / "audio" / Path(note_name(instrument, *key)).with_suffix(".ogg")
+            with cli.complete(path) as part:
+                soundfile.write(part, notes[key], NOTE_RATE, format="OGG", subtype="VORBIS", compression_level=COMPRESSION)
+        print(f"{instrument}: {len(kept)} of {len(notes)} notes -> {args.nsynth_path}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
