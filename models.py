@@ -70,8 +70,7 @@ def build_generator(filters=FILTERS, channels=1):
 def compiled_generator(filters, learning_rate, jit="auto"):
     """A generator compiled to be trained alone: L1, Adam with beta_1 0.5; ``jit`` is a key of JIT."""
     generator = build_generator(filters)
-    optimizer = keras.optimizers.Adam(learning_rate, beta_1=0.5)
-    generator.compile(optimizer, loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit])
+    generator.compile(TwoRateAdam(learning_rate), loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit])
     return generator
 
 
@@ -91,7 +90,7 @@ def build_discriminator(filters=FILTERS, channels=1):
 
 @keras.saving.register_keras_serializable("timbre")
 class TwoRateAdam(keras.optimizers.Adam):
-    """Adam with one learning rate for the first ``split`` variables and another for the rest.
+    """Adam with one learning rate for the first ``split`` variables and another for the rest (all of them, by default).
 
     Adam treats every variable by itself, so this equals one Adam for each network. ``learning_rate`` times ``factors[0]``
     or ``factors[1]`` is the rate; schedules and callbacks that change ``learning_rate`` scale both.
@@ -103,8 +102,21 @@ class TwoRateAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Adam's step with the variable's own rate."""
-        factor = self.factors[self._get_variable_index(variable) >= self.split]
-        super().update_step(gradient, variable, learning_rate * factor)
+        index = self._get_variable_index(variable)
+        rate = learning_rate * self.factors[index >= self.split]
+        if keras.backend.backend() != "tensorflow":
+            return super().update_step(gradient, variable, rate)
+        import tensorflow as tf
+
+        # TensorFlow's own kernel makes one pass over the weights where Keras's formula makes ten: 35 ms for 130 ms of a
+        # step of 1.9 s (width 64, batch 8, 2 cores)
+        step = ops.cast(self.iterations + 1, "float32")
+        variables = self._momentums[index], self._velocities[index], variable
+        m, v, var = ((x.value if isinstance(x, keras.Variable) else x).handle for x in variables)
+        tf.raw_ops.ResourceApplyAdam(
+            var=var, m=m, v=v, grad=gradient, lr=rate, beta1=self.beta_1, beta2=self.beta_2, epsilon=self.epsilon,
+            beta1_power=self.beta_1**step, beta2_power=self.beta_2**step,
+        )  # fmt: skip
 
     def get_config(self):
         """Adam's configuration and ours."""

@@ -7,11 +7,13 @@ eager           the usual tutorial's step: two gradient tapes, nothing compiled
 compiled        the same in a tf.function
 ours_*          Pix2Pix.fit on tiles in memory, float32 or mixed bfloat16, with the backend of KERAS_BACKEND
 torch_*         the same networks in PyTorch: float32; bfloat16 autocast with channels_last; also through torch.compile
-Variants whose package is missing are left out. The peak is the best of some square matrix products on the same device.
+Variants whose package is missing are left out. Times are medians of steps.
+The peak is the best of some square matrix products on the same device.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -45,14 +47,15 @@ def step_gflop(filters):
 
 
 def timed(step, seconds):
-    """Mean seconds of ``step()`` over about ``seconds``, after three calls that are not counted."""
+    """Median seconds of ``step()`` over about ``seconds``, after three calls that are not counted."""
     for _ in range(3):
         step()
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds or count < 3:
+    times = []
+    while sum(times) < seconds or len(times) < 5:
+        start = time.perf_counter()
         step()
-        count += 1
-    return (time.perf_counter() - start) / count
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def random_tiles(count):
@@ -102,26 +105,23 @@ def our_step(args, precision):
     x, y = random_tiles(args.batch)
 
     class Steps(keras.utils.PyDataset):
-        steps = 3
-
         def __len__(self):
-            return self.steps
+            return 1000
 
         def __getitem__(self, i):
             return x, y
 
-    data = Steps()
+    class Clock(keras.callbacks.Callback):  # reads each step's losses, as a progress bar does: the step is over by then
+        times = []  # noqa: RUF012
 
-    def epoch(steps):
-        data.steps = steps
-        start = time.perf_counter()
-        model.fit(data, epochs=1, verbose=0, shuffle=False)
-        return time.perf_counter() - start
+        def on_train_batch_end(self, batch, logs=None):
+            float(logs["loss"])
+            self.times.append(time.perf_counter())
+            if self.times[-1] - self.times[0] > args.seconds and len(self.times) > 8:
+                self.model.stop_training = True
 
-    epoch(3)  # compiles
-    rough = epoch(3) / 3
-    steps = max(4, round(args.seconds / rough))
-    return (epoch(3 + steps) - epoch(3)) / steps  # without what fit() itself costs
+    model.fit(Steps(), verbose=0, shuffle=False, callbacks=[clock := Clock()])
+    return statistics.median(b - a for a, b in zip(clock.times[2:], clock.times[3:]))
 
 
 def torch_step(args, precision, compiled=False):
@@ -202,8 +202,12 @@ def peak_gflops(backend, precision):
 
         a = keras.ops.cast(keras.random.uniform((n, n)), precision)
         product = lambda: float(keras.ops.matmul(a, a)[0, 0])  # noqa: E731
-    best = min(timed(product, 0.5) for _ in range(4))
-    return 2 * n**3 / best / 1e9
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        product()
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / min(times) / 1e9
 
 
 def measure(args):
