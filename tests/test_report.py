@@ -16,7 +16,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 HOSTILE = '<img src=x onerror="document.title=1"> $a_{ & "quoted" \u266b.wav'
 CHECK = """<script>
 const problems = [];
-window.addEventListener("error", event => problems.push(event.message || event.target.outerHTML + event.target.error?.message), true);
+const tell = event => problems.push(event.message || event.target.outerHTML + event.target.error?.message);
+window.addEventListener("error", tell, true);
 window.addEventListener("load", async () => {
   const played = [];
   for (const audio of document.querySelectorAll("audio")) {
