@@ -82,7 +82,8 @@ def command(main):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
+            path = error.filename2 or error.filename  # of two, the first is a temporary one
+            where = f"{path}: " if path else ""
             remedy = "free some space" if error.errno == 28 else "check the path and its permissions"
             print(f"{name}: error: {one_line(where + (error.strerror or str(error)))}; {remedy} and run again", file=sys.stderr)
         except MemoryError as error:

@@ -78,7 +78,7 @@ def find_work(audios, features):
 
 def is_done(audio_path, tiles_path):
     """Whether the tiles are there and newer than the audio."""
-    return tiles_path.exists() and tiles_path.stat().st_mtime_ns >= audio_path.stat().st_mtime_ns
+    return tiles_path.is_file() and tiles_path.stat().st_mtime_ns >= audio_path.stat().st_mtime_ns
 
 
 @cli.command

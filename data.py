@@ -24,6 +24,7 @@ TILE_FRAMES = 256  # frames, 2.97 s: makes the tile a square
 BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
 RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
 MAX_CHANNELS = 32  # they stream side by side, so memory grows with them
+MAX_SAMPLE = 2.0**32  # of a float file, full scale = 1: its power is still far from float32's end
 AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audio
 DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
 _DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
@@ -211,8 +212,8 @@ def read_blocks(sound, size=2**18):
                 block = sound.read(size, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise UserError(f"{sound.name}: is damaged ({error}); export it again") from None
-        if not np.isfinite(block).all():
-            raise UserError(f"{sound.name}: holds NaN or infinite samples; export it again")
+        if not np.abs(block).max(initial=0) <= MAX_SAMPLE:
+            raise UserError(f"{sound.name}: holds samples that are NaN, infinite or absurdly large; export it again")
         yield block.T
         if len(block) < size:
             return
@@ -241,7 +242,7 @@ def read_audio(path, sample_rate=SAMPLE_RATE):
         float32 (n,), full scale = 1.
 
     Raises:
-        UserError: the file is missing, is no audio that libsndfile reads, or holds NaN or infinite samples.
+        UserError: the file is missing, is no audio that libsndfile reads, or holds NaN, infinite or absurdly large samples.
     """
     with open_sound(path) as sound:
         rate = sound.samplerate

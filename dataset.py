@@ -111,12 +111,12 @@ def load_tiles(path, cache=False):
         UserError: the file is damaged, pickled, or of another shape or type.
     """
     try:
-        tiles = np.load(path, mmap_mode=None if cache else "r", allow_pickle=False)
+        tiles = np.lib.format.open_memmap(path, mode="r")  # unlike np.load, takes nothing else for an array
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it and run compute_features.py again") from None
     if tiles.dtype != np.float16 or tiles.shape[1:] != (BINS, TILE_FRAMES, 1) or not len(tiles):
         raise UserError(f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1); compute it again")
-    return tiles
+    return np.array(tiles) if cache else tiles
 
 
 class TilePairs(keras.utils.PyDataset):

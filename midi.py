@@ -68,7 +68,7 @@ def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
     try:
         return _checked(changed)
     except ValueError as error:
-        raise UserError(f"playback speed {speed:g}, duration rate {duration_rate:g}: the piece {error}") from None
+        raise UserError(f"at speed {speed:g} and duration rate {duration_rate:g} it {error}; change the flags") from None
 
 
 def _checked(score):

@@ -146,7 +146,10 @@ def run_network(model, tiles, batch_size):
     run = getattr(model, "predict_on_batch", model)
     padding = np.zeros((-len(tiles) % batch_size, *tiles.shape[1:]), np.float32)
     batches = data.to_network(np.concatenate([tiles, padding])).reshape(-1, batch_size, *tiles.shape[1:])
-    return data.from_network(np.concatenate([np.asarray(run(batch)) for batch in batches])[: len(tiles)])
+    converted = np.concatenate([np.asarray(run(batch)) for batch in batches])[: len(tiles)]
+    if not np.isfinite(converted).all():
+        raise UserError("--model: its network gives NaN or infinite values; train it again with a lower learning rate")
+    return data.from_network(converted)
 
 
 def estimate_phases(spectra, estimate, iterations, seed):

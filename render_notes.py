@@ -55,7 +55,8 @@ class SoundFont:
         for level in range(4):  # panic ... info: FluidSynth writes to stderr by itself
             self._library.fluid_set_log_function(level, None, None)
         synth = self._fluidsynth.Synth(**_SETTINGS)
-        font_id = synth.sfload(str(path))
+        with cli.quiet_stderr():  # its libraries complain there of a damaged font
+            font_id = synth.sfload(str(path))
         if font_id < 0:
             raise UserError(f"{path}: FluidSynth cannot load this SoundFont; download it again")
         self._font = ctypes.c_void_p(self._library.fluid_synth_get_sfont_by_id(ctypes.c_void_p(synth.synth), font_id))

@@ -69,18 +69,21 @@ def check_settings(audios, settings, fresh=False):
 
 def is_done(midi, wav):
     """Whether the wav is there and newer than the MIDI file."""
-    return wav.exists() and wav.stat().st_mtime_ns >= midi.stat().st_mtime_ns
+    return wav.is_file() and wav.stat().st_mtime_ns >= midi.stat().st_mtime_ns
 
 
 def try_read(path, pedal, changes):
     """A file's score, or the `UserError` that says why it, or a version that is asked for, cannot be had."""
     try:
         score = read_score(path, pedal)
-        for change in changes:
-            change_score(score, *change)
-        return score
     except UserError as error:
         return error
+    try:
+        for change in changes:
+            change_score(score, *change)
+    except UserError as error:
+        return UserError(f"{path}: {error}")
+    return score
 
 
 def read_scores(paths, pedal, changes, run):

@@ -43,9 +43,11 @@ class Run:
         self.state_file = folder / "last" / "state.json"
         try:
             self.state = json.loads(self.state_file.read_text())
+            if not isinstance(self.state["history"], list) or not {"best", "weights"} <= self.state.keys():
+                raise ValueError
         except FileNotFoundError:
             self.state = {"history": [], "best": None, "weights": None}
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{self.state_file}: damaged; give --fresh to start over") from None
 
     @property
@@ -62,7 +64,7 @@ class Run:
             pairs += [(f"{side} pieces", old["split"].get(side), config["split"][side]) for side in config["split"]]
         except FileNotFoundError:
             pairs = []
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path}: damaged; give --fresh to start over") from None
         for name, before, now in pairs:
             if before != now:
@@ -149,6 +151,7 @@ class Session(keras.callbacks.Callback):
         super().__init__()
         self.run, self.pairs, self.baselines, self.preview = run, pairs, baselines, preview
         self.tiles = len(pairs) * pairs.batch_size
+        self.bar = tqdm(disable=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock and the bar."""
@@ -347,12 +350,16 @@ def train(args, parser, gpus, build, sweeps, script):
         run, networks_of(model)["generator"], Path(args.dataset_path), Path(description.get("audios", "")),
         args.origin, args.target, split["validation"][0], args.preview_every,
     )  # fmt: skip
-    callbacks = [EpochSeed(pairs, args.seed), Session(run, pairs, baselines, preview)]
+    session = Session(run, pairs, baselines, preview)
+    callbacks = [EpochSeed(pairs, args.seed), session]
     if args.tensorboard:
         callbacks.append(tensorboard(folder / "tensorboard"))
-    model.fit(
-        pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(run.epochs_done, args.epochs),
-        shuffle=False, verbose=0, callbacks=callbacks,
-    )  # fmt: skip
+    try:
+        model.fit(
+            pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(run.epochs_done, args.epochs),
+            shuffle=False, verbose=0, callbacks=callbacks,
+        )  # fmt: skip
+    finally:
+        session.bar.close()  # so that an error does not share its line
     trivial = ", ".join(f"{name} {value:.2f}" for name, value in baselines.items())
     print(f"best held-out MAE {run.state['best']:.2f} dB ({trivial}) -> {folder}/generator.keras")

@@ -52,3 +52,6 @@ def make_bank(folder, prefix="keyboard_acoustic_000", pitches=PITCHES, velocitie
             sound = tone(pitch, **kwargs) * velocity / 127
             soundfile.write(folder / "audio" / f"{prefix}-{pitch:03d}-{velocity:03d}.wav", sound, kwargs.get("rate", 16000))
     return folder
+
+
+TUNE = midi_bytes(tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127))
