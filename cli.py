@@ -22,9 +22,12 @@ class Parser(argparse.ArgumentParser):
     """ArgumentParser that shows defaults, keeps the docstring's line breaks and answers an error in one line."""
 
     class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        def _get_help_string(self, action):  # "(default: None)" and "(default: False)" tell nothing
-            quiet = action.default is None or action.default is False
-            return action.help if quiet else super()._get_help_string(action)
+        def _get_help_string(self, action):
+            if action.default is None or action.default is False:  # which would tell nothing
+                return action.help
+            if isinstance(action.default, (list, tuple)):
+                return f"{action.help} (default: {' '.join(map(str, action.default))})"
+            return super()._get_help_string(action)
 
     def __init__(self, description, **kwargs):
         super().__init__(description=description, formatter_class=self._Formatter, allow_abbrev=False, **kwargs)
