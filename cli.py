@@ -111,9 +111,11 @@ def complete(path):
     try:
         yield part
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not error.filename:  # a write does not say where, numpy's not even why
+            error.filename, error.strerror = str(path), error.strerror or f"{error} (is the disk full?)"
         raise
 
 

@@ -4,6 +4,7 @@
     audio (n,)  <--istft--  combine(magnitude, phase)  <--db_to_amplitude--  (256, t)             <--join_tiles--   tiles
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -206,6 +207,7 @@ def piece_of(name):
 
 def read_blocks(sound, size=2**18):
     """An open soundfile.SoundFile -> stream of float32 (channels, any), at least one block. Raises UserError."""
+    before = os.stat(sound.name)
     while True:
         try:
             with quiet_stderr():  # libmpg123 has its own words for a damaged mp3
@@ -214,6 +216,9 @@ def read_blocks(sound, size=2**18):
             raise UserError(f"{sound.name}: is damaged ({error}); export it again") from None
         if not np.abs(block).max(initial=0) <= MAX_SAMPLE:
             raise UserError(f"{sound.name}: holds samples that are NaN, infinite or absurdly large; export it again")
+        after = os.stat(sound.name)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise UserError(f"{sound.name}: changed while it was being read; run again once it is complete")
         yield block.T
         if len(block) < size:
             return

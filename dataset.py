@@ -112,7 +112,7 @@ def load_tiles(path, cache=False):
     """
     try:
         tiles = np.lib.format.open_memmap(path, mode="r")  # unlike np.load, takes nothing else for an array
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # of a damaged header numpy lets through what Python's own tokenizer raises
         raise UserError(f"{path}: cannot be read ({error}); delete it and run compute_features.py again") from None
     if tiles.dtype != np.float16 or tiles.shape[1:] != (BINS, TILE_FRAMES, 1) or not len(tiles):
         raise UserError(f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1); compute it again")

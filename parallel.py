@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import joblib
+from joblib.externals.loky.backend import resource_tracker
 
 from cli import UserError, number
 
@@ -31,6 +32,8 @@ def engine(workers, dask=None):
         UserError: the cluster cannot be used, or a worker process was killed.
     """
     watch = {} if dask or workers == 1 else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
+    if watch:
+        resource_tracker.ensure_running()  # as it starts, it would undo what `_start_without_sigint` does
     try:
         with _dask_backend(dask) if dask else contextlib.nullcontext():
             parallel = joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1, max_nbytes=None, **watch)
@@ -41,13 +44,13 @@ def engine(workers, dask=None):
 
 def _start_without_sigint(parallel, jobs):
     """``parallel(jobs)``, whose processes inherit that Ctrl-C is not for them: else each would print a traceback."""
-    if threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "pthread_sigmask"):
         return parallel(jobs)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return parallel(jobs)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent(parent):

@@ -91,6 +91,7 @@ class Run:
 
         state.json is replaced last of what matters: a run killed before that line does the epoch again, with equal result.
         """
+        self._check_space(model)
         best = self.state["best"] is None or row["val_mae_db"] < self.state["best"]
         if best:
             for name, network in networks_of(model).items():
@@ -108,6 +109,15 @@ class Run:
                 old.unlink()
         self.write_history()
         return best
+
+    def _check_space(self, model):
+        """Raise UserError if an epoch's files may not fit on the disk: HDF5 crashes the process where it fills up."""
+        variables = model.variables + model.optimizer.variables + model.trainable_variables
+        needed = 8 * 2**20 + int(1.1 * sum(math.prod(v.shape) * 4 for v in variables))
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            remedy = f"free some space, an epoch takes {needed >> 20} MB while it is saved, and run again"
+            raise UserError(f"{self.folder}: the disk is full but for {free >> 20} MB; {remedy}")
 
     def write_history(self):
         """Write history.csv, one row an epoch."""

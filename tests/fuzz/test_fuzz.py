@@ -1,0 +1,46 @@
+"""A short fuzz of everything that reads files, and what the long ones found. The long ones: run.py."""
+
+import random
+
+import pytest
+import targets
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+EXAMPLES = {"midi": 150, "audio": 150, "tiles": 60, "model": 6}
+FOUND = [
+    ("tiles", b"PK\x05\x06" + bytes(18)),  # an empty archive, which np.load takes for arrays
+    ("tiles", b"\x93NUMPY\1\0\x16\0{'descr': '<f2', 'for\n"),  # numpy lets its tokenizer's error through
+    ("midi", b"MThd\0\0\0\6\0\0\0\1\1\xe0MTrk\0\0\0\x20" + b"\xff" * 32),
+    ("audio", b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\0\0\0\0\0\0\0\2\0\x10\0data\0\0\0\0"),  # 0 Hz
+    ("model", b"\x89HDF\r\n\x1a\n"),
+]
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_good_files_are_taken(target):
+    for content in targets.seeds(target):
+        assert targets.run_one(target, content)
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+def test_damaged_files_are_taken_or_refused_as_documented(target):
+    @settings(max_examples=EXAMPLES[target], deadline=10_000, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, 2**32))
+    def try_one(seed):
+        rng = random.Random(seed)
+        targets.run_one(target, targets.damage(rng.choice(targets.seeds(target)), rng))
+
+    try_one()
+
+
+@pytest.mark.parametrize("target", targets.TARGETS)
+@given(content=st.binary(max_size=300))
+@settings(max_examples=20, deadline=10_000, suppress_health_check=list(HealthCheck))
+def test_random_bytes_are_refused(target, content):
+    assert not targets.run_one(target, content)
+
+
+@pytest.mark.parametrize(("target", "content"), FOUND)
+def test_found_before(target, content):
+    assert not targets.run_one(target, content)

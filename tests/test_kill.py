@@ -1,0 +1,199 @@
+"""Every long step killed with SIGKILL at random moments and run again; interrupted; on a full disk; its input changing.
+
+    KILLS=20 pytest tests/test_kill.py -k killed -s
+"""
+
+import csv
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import soundfile
+from conftest import ORIGIN, ROOT, TARGET
+from music import TUNE, make_bank
+
+import data
+import predict
+from cli import UserError
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+KILLS = int(os.environ.get("KILLS", 2))  # of each step
+TRAINING = f"--origin {ORIGIN} --target {TARGET} --runs_path out --gpu cpu --filters 2 --batch_size 3 --epochs 3 --workers 1"
+STEPS = {
+    "synthesize_audios": f"--nsynth_path notes --midi_path midi --audios_path out --instruments {ORIGIN} {TARGET} --workers 2",
+    "compute_features": "--audios audios --features out --workers 2",
+    "train": f"--dataset_path features {TRAINING}",
+    "predict": "--model model.keras --input recordings --output out --phase griffinlim --gpu cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, audios, features):
+    """A folder in which every step works and takes some seconds."""
+    import keras
+
+    import models
+
+    folder = tmp_path_factory.mktemp("place")
+    for instrument in (ORIGIN, TARGET):
+        make_bank(folder / "notes", f"{instrument}_000", pitches=(60, 67), velocities=(50, 100), seconds=0.5)
+    (folder / "midi").mkdir()
+    for number in range(40):
+        (folder / f"midi/{number}.mid").write_bytes(TUNE)
+    shutil.copytree(features, folder / "features")
+    tone = np.sin(np.arange(20 * 44100) * 0.05) * 0.3
+    for instrument in (ORIGIN, TARGET):
+        for number in range(10):
+            data.write_audio(folder / f"audios/{instrument}/sub/{number}.wav", tone)
+    for number, ending in enumerate(("wav", "ogg", "flac", "mp3", "wav")):
+        data.write_audio(folder / f"recordings/sub/{number}.{ending}", tone)
+    keras.utils.set_random_seed(0)
+    models.build_generator(2).save(folder / "model.keras")
+    return folder
+
+
+def start(step, folder, **options):
+    """Start a step as a process of its own, in ``folder``, with its temporary files in ``tmp`` there."""
+    command = [sys.executable, str(ROOT / f"{step}.py"), *STEPS[step].split()]
+    (folder / "tmp").mkdir(exist_ok=True)
+    env = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, **options)
+
+
+def finish(step, folder):
+    """Run a step to its end: what it made."""
+    process = start(step, folder)
+    err = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, err
+    assert not list((folder / "tmp").iterdir())
+    return made(folder / "out")
+
+
+def made(folder):
+    """{path: what must be equal} of every file: bytes, decoded samples, arrays, rows without their seconds."""
+    return {str(p.relative_to(folder)): _essence(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def _essence(path):
+    if path.suffix in (".ogg", ".mp3"):
+        return soundfile.read(path)[0].tobytes()
+    if path.suffix == ".png":
+        return "a picture"
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            return _arrays(io.BytesIO(archive.read("model.weights.h5")))
+    if path.suffix == ".h5":
+        return _arrays(path)
+    if path.name == "history.csv":
+        with open(path, newline="") as file:
+            return [_lasting(row) for row in csv.DictReader(file)]
+    if path.name == "state.json":
+        state = json.loads(path.read_text())
+        return state | {"history": [_lasting(row) for row in state["history"]]}
+    return path.read_bytes()
+
+
+def _lasting(row):
+    return {key: value for key, value in row.items() if key not in ("seconds", "tiles_per_s")}
+
+
+def _arrays(file):
+    arrays = {}
+    with h5py.File(file) as h5:
+        h5.visititems(lambda name, item: arrays.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None)
+    return arrays
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_anywhere_it_continues_to_the_same_end(place, step):
+    shutil.rmtree(place / "out", ignore_errors=True)
+    began = time.perf_counter()
+    undisturbed = finish(step, place)
+    seconds = time.perf_counter() - began
+    shutil.rmtree(place / "out")
+    rng, kills, stopped, ends = random.Random(KILLS), 0, [], 0
+    while kills < KILLS:
+        process = start(step, place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        moment = rng.uniform(0.2 * seconds, seconds)
+        try:
+            process.wait(timeout=moment)
+            assert made(place / "out") == undisturbed
+            shutil.rmtree(place / "out")
+            ends += 1
+        except subprocess.TimeoutExpired:
+            process.kill()  # itself alone: its workers have to notice
+            process.wait()
+            kills += 1
+            stopped.append(len(made(place / "out")) if (place / "out").exists() else 0)
+    shutil.rmtree(place / "tmp")
+    assert finish(step, place) == undisturbed
+    print(f"{step}: {seconds:.1f} s; files at each kill {stopped} of {len(undisturbed)}; {ends} runs ended before their kill")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupted_it_says_so_in_one_line(place, step):
+    shutil.rmtree(place / "out", ignore_errors=True)
+    process = start(step, place)
+    while not (place / "out").exists() or not any(p.is_file() for p in (place / "out").rglob("*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, err
+    lines = [line for line in err.splitlines() if line.strip() and "/s]" not in line and "%|" not in line and "?" not in line]
+    assert lines == [f"{step}.py: interrupted; run the same command again to continue"]
+    assert not [path for path in (place / "out").rglob(".*") if path.is_file()]
+    assert not list((place / "tmp").iterdir())
+
+
+@pytest.fixture
+def small_disk(place):
+    """place/out on a disk of its own; call it with a size to give it another."""
+    out = place / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", out], capture_output=True).returncode:
+        pytest.skip("mounting takes root")
+    yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", out], check=True)
+    subprocess.run(["umount", "-l", out], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root, on Linux")
+@pytest.mark.parametrize("step", STEPS)
+def test_disk_full(place, small_disk, step):
+    process = start(step, place)
+    err = process.communicate(timeout=120)[1]
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith((f"{step}.py: ", "passed over: "))]
+    assert lines
+    assert step == "predict" or len(lines) == 1
+    assert all("free some space" in line or "is the disk full?" in line for line in lines)
+    assert all("out" in line for line in lines)
+    assert not [path for path in (place / "out").rglob(".*") if path.is_file()]
+    small_disk("200m")
+    assert finish(step, place)
+
+
+def test_a_recording_that_changes_while_it_is_read(tmp_path):
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    data.write_audio(source, np.zeros(30 * 44100))
+
+    def change(seconds):
+        with open(source, "ab") as file:
+            file.write(b"more")
+
+    with pytest.raises(UserError, match=r"in\.wav: changed while it was being read; "):
+        predict.convert_file(lambda tiles: tiles, source, target, progress=change)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
