@@ -115,7 +115,7 @@ def complete(path):
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         if isinstance(error, OSError) and not error.filename:  # a write does not say where, numpy's not even why
-            error.filename, error.strerror = str(path), error.strerror or f"{error} (is the disk full?)"
+            raise OSError(error.errno or 0, error.strerror or f"{error} (is the disk full?)", str(path)) from None
         raise
 
 

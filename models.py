@@ -197,7 +197,7 @@ def load_generator(path):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras only warns of weights that it does not find
                 generator.load_weights(weights)
-        except (OSError, ValueError, KeyError, UserWarning, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
             reason = str(error)[:100]
             raise UserError(f"{file}: holds no generator of this layout ({reason}); train one with train.py") from None
     return generator
@@ -213,4 +213,7 @@ def _first_kernel(file):
 
     with h5py.File(file, "r") as h5:
         h5.visititems(visit)
-    return min((shape[2:] for shape in shapes), key=lambda s: s[1])
+    channels, filters = min((shape[2:] for shape in shapes), key=lambda s: s[1])
+    if not (1 <= channels <= 16 and 1 <= filters <= 512):
+        raise ValueError(f"{channels} channels, width {filters}")
+    return channels, filters
