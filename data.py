@@ -233,6 +233,9 @@ def open_sound(path):
             sound = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
+    if not sound.seekable():
+        sound.close()
+        raise UserError(f"{path}: is damaged (its length is not known); export it again")
     if not RATES[0] <= sound.samplerate <= RATES[1] or sound.channels > MAX_CHANNELS:
         sound.close()
         limits = f"at most {MAX_CHANNELS} and {RATES[0]} ... {RATES[1]} Hz are taken"

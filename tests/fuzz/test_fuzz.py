@@ -1,6 +1,7 @@
 """A short fuzz of everything that reads files, and what the long ones found. The long ones: run.py."""
 
 import random
+from pathlib import Path
 
 import pytest
 import targets
@@ -14,6 +15,7 @@ FOUND = [
     ("midi", b"MThd\0\0\0\6\0\0\0\1\1\xe0MTrk\0\0\0\x20" + b"\xff" * 32),
     ("audio", b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\0\0\0\0\0\0\0\2\0\x10\0data\0\0\0\0"),  # 0 Hz
     ("model", b"\x89HDF\r\n\x1a\n"),
+    ("audio", (Path(__file__).parent / "found/audio-unseekable.mp3").read_bytes()),  # libsndfile opens it, and tells no place
 ]
 
 
