@@ -7,6 +7,7 @@ voice's lines joined. Notes are read like "c#4:2 e4 r c4+e4:4 |": pitches (middl
 their length in units, which stays until the next one is given. "[...]*3" repeats. A bar line checks that the bar is full.
 """
 
+import io
 import re
 import sys
 import zlib
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cli
 
 SCORES = Path(__file__).parent / "scores"
+NUMBERS = ("tempo", "beat", "bar", "dynamic", "pedal")  # quarter notes a minute; units; units; MIDI velocity; units (optional)
 SPREAD, JITTER = 4.0, 0.006  # standard deviations: MIDI velocity; s
 ACCENT, ARCH = 5.0, 8.0  # MIDI velocity: at the beginning of a bar; in the middle of a four-bar phrase
 LEFT = -14.0  # MIDI velocity of the left hand against the right
@@ -32,6 +34,7 @@ def read_voice(text, bar):
     Raises:
         ValueError: a note cannot be read, or a bar line does not stand at a multiple of ``bar``.
     """
+    text = text.replace("|", " | ")
     while repeats := re.findall(r"(\[([^\[\]]*)\]\*(\d+))", text):
         for whole, part, times in repeats:
             text = text.replace(whole, f"{part} " * int(times))
@@ -52,14 +55,14 @@ def read_voice(text, bar):
 def read_score(path):
     """A score file: (header, {voice: notes}). Raises `cli.UserError` if it is malformed or its voices end apart."""
     head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
-    header = dict(line.split(": ", 1) for line in head.splitlines())
     texts = {}
-    for part in re.split(r"[;\n]", body):
-        if part.strip():
+    try:
+        header = dict(line.split(": ", 1) for line in head.splitlines())
+        header |= {key: float(header[key]) for key in NUMBERS if key != "pedal" or key in header}
+        for part in filter(str.strip, re.split(r"[;\n]", body)):
             voice, text = part.split(":", 1)
             texts[voice.strip()] = texts.get(voice.strip(), "") + text
-    try:
-        voices = {voice: read_voice(text, float(header["bar"])) for voice, text in texts.items()}
+        voices = {voice: read_voice(text, header["bar"]) for voice, text in texts.items()}
     except (ValueError, KeyError) as error:
         raise cli.UserError(f"{path}: {error}; mend the score") from None
     ends = {voice: end for voice, (_, end) in voices.items()}
@@ -75,9 +78,9 @@ def perform(header, voices, seed):
     noise; onsets move by a few milliseconds. All of it is random numbers from ``seed``: the same seed, the same file.
     """
     rng = np.random.default_rng(seed)
-    unit = 60 / float(header["tempo"]) / float(header["beat"])
-    bar, dynamic = float(header["bar"]), float(header["dynamic"])
-    music = pretty_midi.PrettyMIDI(resolution=960, initial_tempo=float(header["tempo"]))
+    unit = 60 / header["tempo"] / header["beat"]
+    bar, dynamic = header["bar"], header["dynamic"]
+    music = pretty_midi.PrettyMIDI(resolution=960, initial_tempo=header["tempo"])
     for voice, notes in voices.items():
         track = pretty_midi.Instrument(0, name=voice)
         for start, length, pitch in notes:
@@ -87,7 +90,7 @@ def perform(header, voices, seed):
             end = onset + length * unit * ARTICULATION
             track.notes.append(pretty_midi.Note(int(np.clip(velocity, 20, 120)), pitch, onset, end))
         if "pedal" in header:
-            track.control_changes = pedal(float(header["pedal"]) * unit, max(note.end for note in track.notes))
+            track.control_changes = pedal(header["pedal"] * unit, max(note.end for note in track.notes))
         music.instruments.append(track)
     return music
 
@@ -101,9 +104,12 @@ def pedal(every, end):
 
 
 def write(path, music):
-    """Write a `pretty_midi.PrettyMIDI`."""
-    with cli.complete(path) as part:
-        music.write(str(part))
+    """Write a `pretty_midi.PrettyMIDI`. A file that holds the same already keeps its date: step 1 then keeps its audio."""
+    buffer = io.BytesIO()
+    music.write(buffer)
+    if not path.is_file() or path.read_bytes() != buffer.getvalue():
+        with cli.complete(path) as part:
+            part.write_bytes(buffer.getvalue())
 
 
 @cli.command

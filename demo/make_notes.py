@@ -37,9 +37,12 @@ def main(argv=None):
     for instrument, bank, program in map(parse_instrument, DEFAULT_PROGRAMS):
         with tqdm(total=len(PITCHES) * len(VELOCITIES), desc=instrument, unit="note") as progress:
             notes = render_instrument(font, bank, program, progress)
-        kept = [(p, v) for p, v in notes if p in KEPT_PITCHES[instrument] and v in KEPT_VELOCITIES]
-        for key in kept:
-            path = args.nsynth_path / "audio" / Path(note_name(instrument, *key)).with_suffix(".ogg")
+        pitches = {*KEPT_PITCHES[instrument], max(notes)[0]}  # a font may end early: its highest serves those above
+        kept = [(p, v) for p, v in notes if p in pitches and v in KEPT_VELOCITIES]
+        paths = {key: args.nsynth_path / "audio" / Path(note_name(instrument, *key)).with_suffix(".ogg") for key in kept}
+        for key, path in paths.items():
+            if path.exists():  # an Ogg stream has a random number: the same sound would be other bytes
+                continue
             with cli.complete(path) as part:
                 soundfile.write(part, notes[key], NOTE_RATE, format="OGG", subtype="VORBIS", compression_level=COMPRESSION)
         print(f"{instrument}: {len(kept)} of {len(notes)} notes -> {args.nsynth_path}")

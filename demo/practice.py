@@ -14,6 +14,8 @@ import pretty_midi
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from encode import write
+
 import cli
 from NoteSynthesizer import PITCHES
 
@@ -129,8 +131,7 @@ def main(argv=None):
     add("--seed", type=cli.number(int, 0), default=0, help="of everything that is random")
     args = parser.parse_args(argv)
     for number in range(args.pieces):
-        with cli.complete(args.midi_path / f"practice_{number:03d}.mid") as part:
-            practice_piece(args.seed, number, args.seconds).write(str(part))
+        write(args.midi_path / f"practice_{number:03d}.mid", practice_piece(args.seed, number, args.seconds))
     print(f"{args.pieces} pieces of {args.seconds:g} s -> {args.midi_path}")
 
 
