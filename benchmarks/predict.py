@@ -31,7 +31,7 @@ import data  # noqa: E402
 import predict  # noqa: E402
 
 STAGES = {  # stage -> what to time, where several nest each counts without what it waits for
-    "reading": (predict, "read_blocks"), "resampling": (data, "resample_blocks"), "STFT": (predict, "analyse"),
+    "reading": (data, "read_blocks"), "resampling": (data, "resample_blocks"), "STFT": (data, "analyse_blocks"),
     "dB, tiles, blending": (predict, "convert_frames"), "network": (predict, "_run"),
     "phase": (predict, "estimate_phases"), "inverse STFT": (predict, "synthesise"), "writing": (predict, "write_spool"),
 }  # fmt: skip
