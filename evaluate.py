@@ -207,7 +207,7 @@ def read_config(model):
         raise UserError(f"{path}: damaged; train the model again") from None
 
 
-def find_pieces(config, audios, everything=False):
+def find_pieces(model, config, audios, everything=False):
     """Pieces of a run that are below ``audios``: those held out, or all that both instruments have.
 
     Where a piece has other versions (transposed, other speeds), only the original counts. Pieces whose audio is missing
@@ -217,7 +217,7 @@ def find_pieces(config, audios, everything=False):
         UserError: no run folder, no such instrument, or none of its pieces is there.
     """
     if not config:
-        raise UserError("--model: is no run folder with a config.json, so its pieces are not known; give --pairs or --inputs")
+        raise UserError(f"--model {model}: is no run folder, so its pieces are not known; give --pairs or --inputs")
     files = {}
     for instrument in (config["origin"], config["target"]):
         folder = audios / instrument
@@ -227,9 +227,9 @@ def find_pieces(config, audios, everything=False):
     names = sorted(inputs.keys() & references.keys()) if everything else config["validation"]
     names = [name for name in names if data.piece_of(name) == name] or names
     missing = [name for name in names if name not in inputs or name not in references]
-    if missing:
-        print(f"evaluate.py: no audio of both instruments, left out: {cli.one_line(', '.join(missing))}", file=sys.stderr)
     pieces = [Piece(name, inputs[name], references[name]) for name in names if name not in missing]
+    if pieces and missing:
+        print(f"evaluate.py: no audio of both instruments, left out: {cli.one_line(', '.join(missing))}", file=sys.stderr)
     if not pieces:
         raise UserError(f"{audios}: holds none of the run's pieces; render them with synthesize_audios.py")
     return pieces
@@ -409,18 +409,19 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     config = read_config(args.model)
     if args.audios_path:
-        pieces = find_pieces(config, args.audios_path, args.pieces == "all")
+        pieces = find_pieces(args.model, config, args.audios_path, args.pieces == "all")
     else:
         pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in args.inputs]
     pieces = pieces[: args.limit]
     output = args.output or (Path(args.model) / "evaluation" if config else Path("evaluation"))
     median = target_median(args.model, config, args.audios_path)
-    if median is None and not args.inputs:
-        print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
     cli.setup_device(args.gpu)
     import models
 
-    results, sections = evaluate_all(models.load_generator(args.model), pieces, median, config, args)
+    model = models.load_generator(args.model)
+    if median is None and not args.inputs:
+        print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
+    results, sections = evaluate_all(model, pieces, median, config, args)
     summary, about = summarise(results), describe(pieces, args, config)
     settings = {"phase_iterations": args.phase_iterations, "overlap": args.overlap}
     write_results(output, results, summary, {"model": str(args.model), "pieces": about, **settings})
