@@ -375,7 +375,7 @@ CASES = [
     ("level above full scale", "predict", None, "--normalize 3", "--normalize"),
     ("no such phase", "predict", None, "--phase magic", "magic"),
     ("seed negative", "predict", None, "--seed -1", "--seed"),
-    ("no model", "evaluate", None, "--model nowhere --audios audios", "--model"),
+    ("no model", "evaluate", None, "--model nowhere --audios audios", "nowhere"),
     ("no pieces named", "evaluate", None, "", "--audios"),
     ("no folder", "evaluate", None, "--audios nowhere", "nowhere"),
     ("configuration damaged", "evaluate", put("run/config.json", b"[]"), "--audios audios", "config.json"),
