@@ -181,7 +181,11 @@ def test_disk_full(place, small_disk, step):
     assert step == "predict" or len(lines) == 1
     assert all("free some space" in line or "is the disk full?" in line for line in lines)
     assert all("out" in line for line in lines)
-    assert not [path for path in (place / "out").rglob(".*") if path.is_file()]
+    left = [path.name for path in (place / "out").rglob(".*") if path.is_file()]
+    if "--workers 2" in STEPS[step]:  # a worker stopped with the rest leaves a part, which the next run overwrites
+        assert all(name.startswith(".part-") for name in left)
+    else:
+        assert not left
     small_disk("200m")
     assert finish(step, place)
 
