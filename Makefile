@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: help install test lint clean
+.PHONY: help install test lint demo clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -20,6 +20,35 @@ test: install lint ## lint and run all tests
 
 lint: install
 	$(VENV)/bin/ruff check .
+
+DEMO ?= runs/demo
+DEMO_RUN = $(DEMO)/keyboard_acoustic_2_guitar_acoustic
+DEMO_TRAIN = train.py --dataset_path $(DEMO)/features --runs_path $(DEMO) --origin keyboard_acoustic --target guitar_acoustic \
+	--filters 16 --batch_size 4 --validation_split 0.06 --seed 93 --cache --preview_every 0
+RUN = $(VENV)/bin/python
+
+demo: $(VENV)/.demo ## hear a result in ten minutes: train on the embedded notes and pieces, convert, evaluate
+	mkdir -p $(DEMO)/midi/pieces
+	cp -p demo/midi/*.mid $(DEMO)/midi/pieces
+	$(RUN) demo/practice.py --midi_path $(DEMO)/midi/practice --pieces 60 --seconds 45
+	$(RUN) synthesize_audios.py --nsynth_path demo/notes --midi_path $(DEMO)/midi --audios_path $(DEMO)/audios \
+		--instruments keyboard_acoustic guitar_acoustic
+	$(RUN) compute_features.py --audios $(DEMO)/audios --features $(DEMO)/features
+	$(RUN) $(DEMO_TRAIN) --epochs 8 --gen_lr 1e-3 --disc_lr 1e-4
+	$(RUN) $(DEMO_TRAIN) --epochs 10 --gen_lr 1e-4 --disc_lr 1e-5
+	$(RUN) predict.py --model $(DEMO_RUN) --input $(DEMO)/audios/keyboard_acoustic/pieces/greensleeves.wav \
+		--output $(DEMO)/greensleeves_as_guitar.wav
+	$(RUN) evaluate.py --model $(DEMO_RUN) --audios_path $(DEMO)/audios --midi_path $(DEMO)/midi --report $(DEMO)/page
+	@$(RUN) -c 'import json; rows = json.load(open("$(DEMO_RUN)/evaluation/results.json"))["rows"]; \
+		low, high = (rows[row]["mae_db"]["mean"] for row in ("model, input", "identity")); \
+		print(f"held-out MAE {low:.2f} dB, {1 - low / high:.0%} below identity ({high:.2f} dB)")'
+	@echo "listen: $(DEMO)/page/index.html, $(DEMO)/greensleeves_as_guitar.wav"
+
+$(VENV)/.demo: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
+	touch $@
 
 clean: ## delete the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
