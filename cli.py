@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+PRETRAINED = Path(__file__).parent / "pretrained"
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -133,6 +134,20 @@ def find_files(folder, extensions):
     )  # fmt: skip
 
 
+def find_model(model):
+    """Path of ``model``: a file or folder, or else the name of a model in pretrained/.
+
+    Raises `UserError` if there is neither.
+    """
+    named = PRETRAINED / Path(model).name
+    if Path(model).exists():
+        return Path(model)
+    if Path(model).name == str(model) and named.is_dir():
+        return named
+    there = ", ".join(sorted(folder.name for folder in PRETRAINED.glob("*/"))) or "none"
+    raise UserError(f"{model}: no model there; give a run folder, a model file, or the name of a pretrained model ({there})")
+
+
 def training_flags(parser):
     """Add the flags that train.py and train_generator.py share."""
     add = parser.add_argument
@@ -143,6 +158,9 @@ def training_flags(parser):
     add("--gpu", help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if there is one")
     add("--epochs", type=number(int, 1), default=100, help="total number of epochs, those already done included")
     add("--epoch_offset", type=number(int, 0), default=0, help="number given to the epoch before the first")
+    add("--epoch_tiles", type=number(int, 1), help="tiles an epoch, drawn anew for each; default: all, which may be long")
+    add("--decay_epochs", type=number(int, 0), default=0, help="learning rates fall linearly towards 0 over the last epochs")
+    add("--weights", help="begin with the weights of this model: run folder, file, or name of one in pretrained/")
     add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
     add("--validation_split", type=number(float, 0, 0.9, low_open=True), default=0.1, help="fraction of pieces held out")
     add("--maestro_split", help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test kept aside")

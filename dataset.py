@@ -130,33 +130,34 @@ class TilePairs(keras.utils.PyDataset):
         seed: shuffle with this seed, and leave out what does not fill a batch; None: in order, all of it.
         cache: hold all tiles in memory.
         workers: reading threads.
+        epoch_tiles: tiles an epoch, drawn anew for each; None: all.
 
     Raises:
         UserError: a piece has different numbers of tiles, or a batch is larger than the data.
     """
 
-    def __init__(self, features, origin, target, names, batch_size, seed=None, cache=False, workers=1):
+    def __init__(self, features, origin, target, names, batch_size, seed=None, cache=False, workers=1, epoch_tiles=None):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.epoch_tiles = batch_size, seed, epoch_tiles
         folders = Path(features) / origin, Path(features) / target
         self.pieces = [[load_tiles(folder / f"{name}.npy", cache) for folder in folders] for name in names]
         for name, (x, y) in zip(names, self.pieces):
             if len(x) != len(y):
                 raise UserError(f"{name}: {len(x)} tiles of {origin}, {len(y)} of {target}; synthesize and compute it again")
         self.index = np.array([(p, t) for p, (x, _) in enumerate(self.pieces) for t in range(len(x))], np.int32)
-        if seed is not None and batch_size > len(self.index):
-            raise UserError(f"--batch_size {batch_size}: there are only {len(self.index)} training tiles; make it smaller")
+        if seed is not None and batch_size > (tiles := min(len(self.index), epoch_tiles or len(self.index))):
+            raise UserError(f"--batch_size {batch_size}: there are only {tiles} training tiles an epoch; make it smaller")
         self.set_epoch(0)
 
     def set_epoch(self, epoch):
         """Put the tiles in the order of this epoch, which follows from (seed, epoch) alone."""
         self.order = self.index
         if self.seed is not None:
-            self.order = np.random.default_rng((self.seed, epoch)).permutation(self.index)
+            self.order = np.random.default_rng((self.seed, epoch)).permutation(self.index)[: self.epoch_tiles]
 
     def __len__(self):
         """Batches an epoch."""
-        full, rest = divmod(len(self.index), self.batch_size)
+        full, rest = divmod(len(self.order), self.batch_size)
         return full + (rest > 0 and self.seed is None)
 
     def __getitem__(self, i):

@@ -384,7 +384,7 @@ def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--model", required=True, help="run folder, .keras file or .h5 weights")
+    add("--model", required=True, help="run folder, name in pretrained/, .keras file or .h5 weights")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--audios_path", "--audios", type=Path, help="audio folder that the run's pieces lie in")
     source.add_argument("--pairs", type=Path, help="CSV file of lines input,reference, relative to it; reference may be empty")
@@ -407,13 +407,15 @@ def build_parser():
 def main(argv=None):
     """Parse flags, evaluate piece by piece, report."""
     args = build_parser().parse_args(argv)
+    args.model = cli.find_model(args.model)
     config = read_config(args.model)
     if args.audios_path:
         pieces = find_pieces(args.model, config, args.audios_path, args.pieces == "all")
     else:
         pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in args.inputs]
     pieces = pieces[: args.limit]
-    output = args.output or (Path(args.model) / "evaluation" if config else Path("evaluation"))
+    own_folder = config and args.model.parent != cli.PRETRAINED
+    output = args.output or (args.model / "evaluation" if own_folder else Path("evaluation"))
     median = target_median(args.model, config, args.audios_path)
     cli.setup_device(args.gpu)
     import models

@@ -3,6 +3,7 @@
 Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 """
 
+import hashlib
 import tempfile
 import warnings
 import zipfile
@@ -13,7 +14,7 @@ import keras
 from keras import layers, ops
 
 import losses
-from cli import UserError
+from cli import UserError, find_model
 from data import BINS, TILE_FRAMES
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
@@ -27,11 +28,34 @@ def _kernel():
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
+@keras.saving.register_keras_serializable("timbre")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's batch norm; on TensorFlow it trains with the fused kernel, one pass where Keras's formula makes several.
+
+    A training step of 1.88 s became one of 1.69 s, in bfloat16 1.20 s became 1.08 s (width 64, batch 8, 2 cores).
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise, and update the moving statistics where it trains."""
+        if keras.backend.backend() != "tensorflow" or not training or not self.trainable:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma.value, offset=self.beta.value, mean=[], variance=[], epsilon=self.epsilon
+        )
+        count = ops.cast(ops.size(inputs) // inputs.shape[-1], "float32")
+        variance *= (count - 1) / count  # the kernel gives n / (n - 1) of the variance that Keras keeps
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + new * (1 - self.momentum))
+        return outputs
+
+
 def downsample(filters, batch_norm=True):
     """Block that halves height and width: convolution 4x4 stride 2, batch norm, LeakyReLU 0.3."""
     block = [layers.Conv2D(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel())]
     if batch_norm:
-        block.append(layers.BatchNormalization())
+        block.append(BatchNormalization())
     return keras.Sequential([*block, layers.LeakyReLU(0.3)])
 
 
@@ -39,7 +63,7 @@ def upsample(filters, dropout=False):
     """Block that doubles height and width: transposed convolution 4x4 stride 2, batch norm, dropout 0.5, ReLU."""
     block = [
         layers.Conv2DTranspose(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()),
-        layers.BatchNormalization(),
+        BatchNormalization(),
     ]
     if dropout:
         block.append(layers.Dropout(0.5))
@@ -174,17 +198,26 @@ def _replicas():
 
 
 def load_generator(path):
-    """A trained generator as a Keras model, from a run folder, our ``.keras`` file or older Keras code's ``.h5`` weights.
+    """A trained generator as a Keras model.
 
     Only weights are read, into a network built here: a model file's own configuration, and any code in it, is never run.
     The width is taken from the weights' shapes.
 
+    Args:
+        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the name of a pretrained model,
+            whose file is compared with the SHA-256 beside it.
+
     Raises:
-        UserError: the file is missing, of another kind, or holds weights of another layout.
+        UserError: the file is missing, of another kind or content, or holds weights of another layout.
     """
-    file = Path(path) / "generator.keras" if Path(path).is_dir() else Path(path)
+    file = find_model(path)
+    if file.is_dir():
+        file = next((f for f in (file / "generator.keras", file / "generator.weights.h5") if f.is_file()), file)
     if not file.is_file():
         raise UserError(f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)")
+    sums = file.with_name("SHA256SUMS")
+    if sums.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() not in sums.read_text().split():
+        raise UserError(f"{file}: is not the file that {sums.name} names; restore it: git checkout {file.parent}")
     with tempfile.TemporaryDirectory() as folder:
         try:
             if file.suffix == ".keras":  # a zip archive, in which HDF5 would seek back and forth for seconds

@@ -297,7 +297,7 @@ def main(argv=None):
     """Parse the flags, load the model once and convert what is missing."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--model", required=True, help="run folder, .keras file, or generator weights (.h5) of older Keras code")
+    add("--model", required=True, help="run folder, name in pretrained/, .keras file, or weights (.h5) of older Keras code")
     add("--input", required=True, nargs="+", help="recordings, or folders of them: wav, flac, ogg, mp3")
     add("--output", required=True, help="file, whose extension chooses the format, or folder; a file there is replaced, "
         "files in a folder are kept")  # fmt: skip
@@ -312,8 +312,7 @@ def main(argv=None):
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
     args = parser.parse_args(argv)
 
-    if not Path(args.model).exists():
-        raise UserError(f"--model {args.model}: no such file or folder; give a run folder of train.py or a model file")
+    model = cli.find_model(args.model)
     pairs = plan(args.input, args.output)
     several = len(pairs) > 1 or Path(args.input[0]).is_dir()
     missing = [(source, target) for source, target in pairs if not (several and target.exists())]
@@ -327,7 +326,7 @@ def main(argv=None):
     from models import load_generator
 
     failed = convert_all(
-        load_generator(args.model), missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
+        load_generator(model), missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
         phase_iterations=args.phase_iterations, overlap=args.overlap, batch_size=args.batch_size, seed=args.seed,
     )  # fmt: skip
     print(f"{len(missing) - failed} of {len(missing)} recordings converted with phase '{args.phase}'")

@@ -24,6 +24,7 @@ from tqdm import tqdm
 import data
 import dataset
 import lr_finder
+import models
 import predict
 import report
 from cli import UserError, complete
@@ -279,6 +280,20 @@ def device_scope(gpus):
     return contextlib.nullcontext()
 
 
+def decay(rate, epochs, decaying):
+    """Keras callback: the learning rate ``rate``, falling in equal steps towards 0 over the last ``decaying`` of ``epochs``."""
+    return keras.callbacks.LearningRateScheduler(lambda epoch, _: rate * min(1, (epochs - epoch) / (decaying + 1)))
+
+
+def start_from(generator, path):
+    """Give a generator the weights of the model at ``path``. Raises UserError if its width is another."""
+    trained = models.load_generator(path)
+    if trained.count_params() != generator.count_params():
+        filters = trained.layers[1].layers[0].filters
+        raise UserError(f"--weights {path}: is of width {filters}; give --filters {filters}, or other weights")
+    generator.set_weights(trained.get_weights())
+
+
 def tensorboard(folder):
     """Keras's TensorBoard callback. Raises UserError if the packages it needs are not installed."""
     missing = [name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None]
@@ -311,7 +326,7 @@ def load_pairs(args):
         split = dict(zip(("train", "validation"), dataset.split_pieces(names, args.validation_split, args.seed)))
     common = (args.dataset_path, args.origin, args.target)
     options = {"batch_size": args.batch_size, "cache": args.cache, "workers": args.workers}
-    train = dataset.TilePairs(*common, split["train"], seed=args.seed, **options)
+    train = dataset.TilePairs(*common, split["train"], seed=args.seed, epoch_tiles=args.epoch_tiles, **options)
     validation = dataset.TilePairs(*common, split["validation"], **options)
     for word, pairs in (("training", train), ("held out", validation)):
         hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
@@ -349,6 +364,8 @@ def train(args, parser, gpus, build, sweeps, script):
     keras.utils.set_random_seed(args.seed)
     with device_scope(gpus):
         model = build()
+        if args.weights and not run.epochs_done:
+            start_from(networks_of(model)["generator"], args.weights)
         run.restore(model)
     print(f"settings, * = not the default\n{settings(parser, args)}")
     sizes = ", ".join(f"{name} {network.count_params():,}" for name, network in networks_of(model).items())
@@ -362,6 +379,8 @@ def train(args, parser, gpus, build, sweeps, script):
     )  # fmt: skip
     session = Session(run, pairs, baselines, preview)
     callbacks = [EpochSeed(pairs, args.seed), session]
+    if args.decay_epochs:
+        callbacks.append(decay(float(model.optimizer.learning_rate), args.epochs, args.decay_epochs))
     if args.tensorboard:
         callbacks.append(tensorboard(folder / "tensorboard"))
     try:

@@ -5,7 +5,7 @@
 
 eager           the usual tutorial's step: two gradient tapes, nothing compiled
 compiled        the same in a tf.function
-ours_*          Pix2Pix.fit on tiles in memory, float32 or mixed bfloat16, with the backend of KERAS_BACKEND
+ours_*          Pix2Pix.fit on tiles in memory, float32 or mixed bfloat16 or float16, on KERAS_BACKEND; *_jit: through XLA
 torch_*         the same networks in PyTorch: float32; bfloat16 autocast with channels_last; also through torch.compile
 Variants whose package is missing are left out. Times are medians of steps.
 The peak is the best of some square matrix products on the same device.
@@ -22,7 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
 
-VARIANTS = ("eager", "compiled", "ours_float32", "ours_bfloat16", "torch_float32", "torch_bfloat16", "torch_compiled")
+VARIANTS = (
+    "eager", "compiled", "ours_float32", "ours_float32_jit", "ours_bfloat16", "ours_bfloat16_jit", "ours_float16",
+    "torch_float32", "torch_bfloat16", "torch_compiled",
+)  # fmt: skip
 
 
 def step_gflop(filters):
@@ -92,8 +95,8 @@ def tutorial_step(args, compiled):
     return timed(lambda: float(step(x, y)), args.seconds)
 
 
-def our_step(args, precision):
-    """`Pix2Pix.fit` on tiles in memory: seconds a step."""
+def our_step(args, precision, jit):
+    """`Pix2Pix.fit` on tiles in memory: seconds a step. ``jit`` is a key of `models.JIT`."""
     import keras
 
     import losses
@@ -101,7 +104,7 @@ def our_step(args, precision):
 
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     model = models.Pix2Pix(models.build_generator(args.filters), models.build_discriminator(args.filters))
-    model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db], jit_compile=models.JIT[args.jit])
+    model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db], jit_compile=models.JIT[jit])
     x, y = random_tiles(args.batch)
 
     class Steps(keras.utils.PyDataset):
@@ -212,12 +215,16 @@ def peak_gflops(backend, precision):
 
 def measure(args):
     """Run one variant; print its figures as JSON."""
-    name, precision = args.measure, "bfloat16" if "bf" in args.measure or "torch_compiled" in args.measure else "float32"
+    name = args.measure
+    precision = "bfloat16" if name == "torch_compiled" else next((p for p in ("bfloat16", "float16") if p in name), "float32")
     if name.startswith("torch"):
         seconds = torch_step(args, precision, compiled=name == "torch_compiled")
     else:
         cli.setup_device(args.gpu)
-        seconds = our_step(args, precision) if name.startswith("ours") else tutorial_step(args, name == "compiled")
+        if name.startswith("ours"):
+            seconds = our_step(args, precision, "on" if name.endswith("_jit") else "auto")
+        else:
+            seconds = tutorial_step(args, compiled=name == "compiled")
     peak = peak_gflops("torch" if name.startswith("torch") else "keras", precision)
     print(json.dumps({"seconds": seconds, "peak": peak}))
 
@@ -231,7 +238,6 @@ def main(argv=None):
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="NAME", help="which to run")
     parser.add_argument("--seconds", type=cli.number(float, 0.1), default=20, help="to measure each for")
     parser.add_argument("--gpu", help="as of train.py")
-    parser.add_argument("--jit", choices=("auto", "on", "off"), default="auto", help="as of train.py, for ours_*")
     parser.add_argument("--measure", choices=VARIANTS, help="run this one here and print JSON (used by the script itself)")
     args = parser.parse_args(argv)
     if args.measure:
@@ -243,7 +249,7 @@ def main(argv=None):
         first = None
         for name in args.variants:
             flags = ["--measure", name, "--batch_size", batch, "--filters", args.filters, "--seconds", args.seconds]
-            flags += ["--jit", args.jit] + (["--gpu", args.gpu] if args.gpu else [])
+            flags += ["--gpu", args.gpu] if args.gpu else []
             done = subprocess.run([sys.executable, __file__, *map(str, flags)], capture_output=True, text=True)
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or ["?"])[-1]

@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 import zipfile
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import cli
 import losses
 import models
 from cli import UserError
@@ -186,6 +188,45 @@ def test_models_of_another_layout_and_missing_ones(tmp_path):
         models.load_generator(tmp_path / "discriminator.keras")
     with pytest.raises(UserError, match="no model there"):
         models.load_generator(tmp_path / "nowhere")
+
+
+def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "PRETRAINED", tmp_path)
+    folder = tmp_path / "a_2_b"
+    folder.mkdir()
+    generator = models.build_generator(2)
+    generator.save_weights(tmp_path / "x.weights.h5")
+    content = (tmp_path / "x.weights.h5").read_bytes()
+    (folder / "generator.weights.h5").write_bytes(content)
+    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  generator.weights.h5\n")
+    x = tiles(1)
+    np.testing.assert_array_equal(models.load_generator("a_2_b").predict_on_batch(x), generator.predict_on_batch(x))
+    (folder / "generator.weights.h5").write_bytes(content + b"more")
+    with pytest.raises(UserError, match=r"generator\.weights\.h5: is not the file that SHA256SUMS names"):
+        models.load_generator("a_2_b")
+    with pytest.raises(UserError, match=r"no model there; .* \(a_2_b\)"):
+        models.load_generator("b_2_a")
+
+
+@tensorflow_only
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(3, 8, 8, 4), (1, 1, 1, 4)])
+def test_fused_batch_norm_is_keras_batch_norm(training, shape):
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x, upstream = rng.normal(2, 3, (2, *shape)).astype(np.float32)
+    results = []
+    for kind in (models.BatchNormalization, keras.layers.BatchNormalization):
+        layer = kind()
+        layer.build(shape)
+        layer.set_weights(list(np.float32([[1, 2, 3, 4], [4, 3, 2, 1], [0.5, 1, 2, 3], [1, 2, 3, 4]])))
+        with tf.GradientTape() as tape:
+            tape.watch(given := tf.constant(x))
+            loss = tf.reduce_sum(layer(given, training=training) * upstream)
+        results.append([loss, *tape.gradient(loss, [given, *layer.trainable_variables]), *layer.get_weights()])
+    for ours, theirs in zip(*results):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_code_in_a_model_file_is_never_run(tmp_path):

@@ -125,6 +125,22 @@ def test_fresh_starts_over_and_deletes_only_runs(undisturbed, features, tmp_path
     assert not (run / "previews").exists()
 
 
+def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp_path, run_script):
+    flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--preview_every", 0, "--epoch_tiles", 3]
+    flags += ["--decay_epochs", 1, "--epochs", 2, "--weights", undisturbed[0], "--gen_lr", 1e-9, "--disc_lr", 1e-9]
+    refused = run_script("train.py", *flags, "--filters", 3)
+    assert refused.returncode == 2
+    assert f"--weights {undisturbed[0]}: is of width 2; give --filters 2" in refused.stderr
+    done = run_script("train.py", *flags, "--fresh")
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / RUN / "last/epoch_0002.weights.h5") as file:
+        assert file["optimizer/vars/0"][()] == 2  # steps: one of three tiles, in each epoch
+        assert file["optimizer/vars/1"][()] == pytest.approx(0.5e-9)  # half the rate in the last epoch
+    before, after = (models.load_generator(run).get_weights() for run in (undisturbed[0], tmp_path / RUN))
+    kernels = [(a, b) for a, b in zip(before, after) if a.ndim == 4]
+    assert all(np.abs(a - b).max() < 1e-6 for a, b in kernels)  # at such rates the given weights stay
+
+
 def test_generator_alone(features, tmp_path, run_script):
     flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--cache", "--tensorboard"]
     for epochs in (1, 2):
