@@ -7,12 +7,17 @@ import os
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import joblib
 from joblib.externals.loky.backend import resource_tracker
 
 from cli import UserError, number
+
+# loky restarts a worker whose memory grew by 300 MB, as that of one which loads a second instrument's notes does: no job is
+# lost, and nothing is wrong. Only this one warning of its is silenced, because it breaks into the user's output.
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
 
 
 def worker_flags(parser):

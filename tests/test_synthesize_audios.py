@@ -243,6 +243,27 @@ def test_a_killed_worker_is_reported():
         list(run([joblib.delayed(os._exit)(1)]))
 
 
+GROWING = """
+import os, sys, time, joblib, parallel
+
+def job(number):
+    if number > 1:
+        sys.kept = b"x" * (400 << 20)
+    time.sleep(0.4)  # loky looks once a second
+    return os.getpid()
+
+with parallel.engine(2) as run:
+    print(len(set(run(joblib.delayed(job)(number) for number in range(10)))))
+"""
+
+
+def test_a_worker_that_has_grown_is_replaced_in_silence():
+    pytest.importorskip("psutil")  # without it loky does not look
+    result = subprocess.run([sys.executable, "-c", GROWING], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert int(result.stdout) > 2  # processes in all: some came in another's place
+    assert result.stderr == ""
+
+
 def test_help_needs_no_keras(run_script):
     result = run_script("synthesize_audios.py", "--help")
     assert result.returncode == 0
