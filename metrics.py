@@ -14,6 +14,7 @@ import functools
 import librosa
 import numpy as np
 import scipy.fft
+import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
 
 import data
@@ -29,6 +30,7 @@ PITCH_HARMONICS = 12
 PITCH_ITERATIONS = 50
 PITCH_THRESHOLDS = 10 ** (-6 / 20), 10 ** (-24 / 20)  # of the frame's strongest pitch, of the piece's (95th percentile)
 _BLOCK = 2048  # frames that are transformed at a time: memory stays flat
+_PITCH_BLOCK = 128  # frames whose pitches are estimated at a time: they stay in the processor's cache
 
 
 def picture_mae(a, b):
@@ -181,7 +183,7 @@ def sounding_pitches(audio):
     """
     spectrum = librosa.stft(audio, n_fft=PITCH_FFT, hop_length=PITCH_HOP, window="hann", pad_mode="constant")
     mag = np.sqrt(np.abs(spectrum))
-    blocks = [_activations(mag[:, start : start + _BLOCK]) for start in range(0, mag.shape[1], _BLOCK)]
+    blocks = [_activations(mag[:, start : start + _PITCH_BLOCK]) for start in range(0, mag.shape[1], _PITCH_BLOCK)]
     activations = np.concatenate(blocks, axis=1)
     strongest = activations.max(axis=0)
     in_frame, in_piece = PITCH_THRESHOLDS
@@ -190,17 +192,20 @@ def sounding_pitches(audio):
 
 def _activations(mag):
     """Strength of each pitch: square roots of magnitudes float32 (bins, t) -> (88, t)."""
-    templates = _templates()
+    templates, transposed = _templates()
     strength = templates @ mag
-    weights = templates.sum(axis=1, keepdims=True)
+    weights = templates.sum(axis=1)[:, np.newaxis]
     for _ in range(PITCH_ITERATIONS):
-        strength *= templates @ (mag / (templates.T @ strength + np.float32(1e-7))) / weights
+        strength *= templates @ (mag / (transposed @ strength + np.float32(1e-7))) / weights
     return strength.reshape(HIGHEST - LOWEST + 1, len(PITCH_SLOPES), -1).sum(axis=1)
 
 
 @functools.cache
 def _templates():
-    """Spectrum of each pitch and slope, float32 (88 * slopes, bins) of norm 1: a Hann window's main lobe at each harmonic."""
+    """Spectrum of each pitch and slope, float32 (88 * slopes, bins) of norm 1: a Hann window's main lobe at each harmonic.
+
+    Returned with its transpose, both sparse: 96 % of it is zero, and products are a tenth of the work.
+    """
     bins = np.arange(PITCH_FFT // 2 + 1)
     pitches = np.repeat(np.arange(LOWEST, HIGHEST + 1), len(PITCH_SLOPES))[:, np.newaxis]
     slopes = np.tile(PITCH_SLOPES, HIGHEST - LOWEST + 1)[:, np.newaxis]
@@ -211,7 +216,8 @@ def _templates():
         lobe = np.abs(np.sinc(distance) / (1 - distance**2 + 1e-9)) * (distance < 2) * (centre < len(bins))
         templates = np.maximum(templates, 10 ** (-slopes * (harmonic - 1) / 20) * lobe)
     templates = np.sqrt(templates)
-    return (templates / np.linalg.norm(templates, axis=1, keepdims=True)).astype(np.float32)
+    templates = (templates / np.linalg.norm(templates, axis=1, keepdims=True)).astype(np.float32)
+    return scipy.sparse.csr_array(templates), scipy.sparse.csr_array(templates.T)
 
 
 def _rms(audio):
