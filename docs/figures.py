@@ -1,0 +1,324 @@
+"""Draw the figures of README and docs, all in one style, from the embedded notes and pieces.
+
+    python docs/figures.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic --audios_path runs/demo/audios
+
+What shows a network or a training takes it from that run, which `make demo` makes; nothing is trained here.
+"""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import PIL.Image
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cli
+import data
+import evaluate
+import metrics
+import midi
+import phase as phases
+import predict
+from cli import UserError
+from NoteSynthesizer import _ENVELOPE as RELEASE_ENVELOPE
+from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
+from report import BLUE, CHANCE, DIFFERENCE_MAP, DIFFERENCE_RANGE, ORANGE
+
+DOCS = Path(__file__).resolve().parent
+DEMO = DOCS.parent / "demo"
+PIECE = "pieces/greensleeves"  # held out by `make demo`
+SECONDS = 6.0  # of music in most pictures
+SILENCE = 0.77  # s before the piece's first note, left out
+PAPER, INK, PALE, LIGHT = "#fcfcfa", "#2b2f36", "#8a8f98", "#8fd8ff"
+NAMES = dict(zip(DEFAULT_INSTRUMENTS, ("keyboard", "guitar", "strings", "synth lead")))
+STYLE = {
+    "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "text.color": INK, "axes.edgecolor": PALE,
+    "axes.labelcolor": INK, "xtick.color": PALE, "ytick.color": PALE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "font.size": 9, "axes.titlesize": 10, "axes.titlecolor": INK, "axes.labelsize": 9, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6, "axes.prop_cycle": matplotlib.cycler(
+        color=[BLUE, ORANGE]), "figure.dpi": 100, "savefig.dpi": 144, "svg.hashsalt": "timbre",
+}  # fmt: skip
+
+
+def save(figure, name):
+    """Write docs/``name``: SVG, or PNG of at most 256 colours, which is a quarter of the size and looks the same."""
+    buffer = io.BytesIO()
+    is_svg = name.endswith(".svg")
+    figure.savefig(buffer, format=name[-3:], metadata={"Date": None} if is_svg else None)
+    content = buffer.getvalue()
+    if not is_svg:
+        picture = PIL.Image.open(buffer).convert("RGB")
+        picture = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+        picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
+        content = buffer.getvalue()
+    with cli.complete(DOCS / name) as part:
+        part.write_bytes(content)
+    print(f"docs/{name}: {len(content) / 1000:.0f} kB")
+
+
+def read_score(pedal=True):
+    """The embedded piece's notes, the silence before the first cut to 0.1 s."""
+    score = midi.read_score(DEMO / "midi" / f"{Path(PIECE).name}.mid", pedal)
+    score["onset"] -= score["onset"].min() - 0.1
+    return score
+
+
+def play(instrument, score=None, seconds=SECONDS):
+    """The beginning of the embedded piece, or of another score, on one instrument: float32 (n,)."""
+    bank = NoteBank(DEMO / "notes", instrument)
+    blocks = render(read_score() if score is None else score, bank, bank.gain)
+    return np.concatenate(list(blocks))[: int(seconds * data.SAMPLE_RATE)]
+
+
+def draw(axis, picture, title=None, difference=False, top=data.SAMPLE_RATE / 4000):
+    """Draw a picture (bins, t) of 0 ... 1, or a difference of two, up to ``top`` kHz; returns the image."""
+    decibels = np.asarray(picture, np.float32) * data.DB_RANGE - (0 if difference else data.DB_RANGE)
+    limits = (-DIFFERENCE_RANGE, DIFFERENCE_RANGE) if difference else (-data.DB_RANGE, 0)
+    image = axis.imshow(
+        decibels, origin="lower", aspect="auto", vmin=limits[0], vmax=limits[1],
+        extent=(0, picture.shape[1] * data.HOP_LENGTH / data.SAMPLE_RATE, 0, top),
+        cmap=DIFFERENCE_MAP if difference else "magma",
+    )  # fmt: skip
+    axis.set(xlabel="seconds", title=title)
+    return image
+
+
+def colour_bar(figure, image, axes):
+    """A bar beside ``axes`` that says dB."""
+    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=30)
+    bar.outline.set_visible(False)
+    bar.ax.set_title("dB", fontsize=8)
+
+
+def spectrogram_row(name, pictures, height=2.7):
+    """Write pictures side by side: {title: picture}."""
+    figure = Figure(figsize=(11, height), layout="constrained")
+    axes = figure.subplots(1, len(pictures), sharey=True)
+    images = [draw(axis, picture, title) for axis, (title, picture) in zip(axes, pictures.items())]
+    axes[0].set_ylabel("kHz")
+    colour_bar(figure, images[0], list(axes))
+    save(figure, name)
+
+
+def four_instruments():
+    """The same tune four times."""
+    score = read_score(pedal=False)
+    tune = score[score["pitch"] >= 67]
+    spectrogram_row("four_instruments.png", {NAMES[i]: data.spectrogram(play(i, tune)) for i in DEFAULT_INSTRUMENTS})
+
+
+def waveform_and_spectrogram():
+    """What becomes of a waveform: the whole STFT picture, and what of it the networks see."""
+    audio = play("keyboard_acoustic")
+    spectrum = data.stft(audio)
+    whole = data.amplitude_to_db(np.abs(spectrum) * np.float32(2 / data.WINDOW.sum()))
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
+    above.plot(np.arange(len(audio)) / data.SAMPLE_RATE, audio, color=BLUE, linewidth=0.4)
+    above.set(ylabel="amplitude", title="Greensleeves, keyboard: 44,100 numbers a second")
+    image = draw(below, whole, "its spectrogram: 513 bins, 86 frames a second", top=data.SAMPLE_RATE / 2000)
+    below.set(ylabel="kHz", xlim=(0, SECONDS))
+    tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
+    for k in range(2):
+        below.add_patch(Rectangle((k * tile + 0.012, 0.1), tile - 0.024, 10.9, fill=False, edgecolor=LIGHT, linewidth=1.6))
+        below.text((k + 0.5) * tile, 9.9, f"tile {k + 1}: 256 bins × 256 frames", color=LIGHT, ha="center", va="center")
+    below.text(tile, 16.5, "left out: no note of NSynth reaches beyond 8 kHz", color="white", ha="center", va="center")
+    colour_bar(figure, image, below)
+    save(figure, "spectrogram.png")
+
+
+def draw_score(axis, score, seconds):
+    """A piano roll, coloured by velocity."""
+    for note in score[score["onset"] < seconds]:
+        colour = matplotlib.colormaps["viridis"](note["velocity"] / 127)
+        axis.plot((note["onset"], min(seconds, note["onset"] + note["duration"])), [note["pitch"]] * 2, color=colour,
+                  linewidth=3, solid_capstyle="butt")  # fmt: skip
+    axis.set(xlim=(0, seconds))
+
+
+def synthesiser():
+    """How notes of a score become audio: the score, one note's envelope, the sum on two instruments."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.25))
+    score = read_score()
+    axis = figure.add_subplot(grid[0, 0])
+    draw_score(axis, score, 3)
+    axis.set(title="1  the score: onset, length (pedal included), pitch, velocity", ylabel="MIDI pitch", xlabel="seconds")
+
+    bank, rate = NoteBank(DEMO / "notes", "keyboard_acoustic"), data.SAMPLE_RATE
+    pitch, hold = 69, int(0.8 * rate)
+    note = bank.note(pitch, 75)
+    played = note[: hold + len(RELEASE_ENVELOPE)].copy()
+    played[hold:] *= RELEASE_ENVELOPE[: len(played) - hold]
+    axis = figure.add_subplot(grid[1, 0])
+    axis.plot(np.arange(len(note)) / rate, note, color=PALE, linewidth=0.3, alpha=0.5)
+    axis.plot(np.arange(len(played)) / rate, played, color=BLUE, linewidth=0.3)
+    axis.axvline(hold / rate, color=ORANGE, linestyle="--", linewidth=1.2)
+    axis.text(hold / rate + 0.04, note.max() * 0.8, "key up: fades within 1 s", color=ORANGE)
+    axis.set(title="2  the nearest note of the bank, cut to its length", xlim=(0, 2.4), xlabel="seconds", ylabel="amplitude")
+
+    shared = None
+    for k, (instrument, colour) in enumerate((("keyboard_acoustic", BLUE), ("guitar_acoustic", ORANGE))):
+        shared = figure.add_subplot(grid[k, 1], sharex=shared)
+        audio = play(instrument, seconds=3)
+        shared.plot(np.arange(len(audio)) / rate, audio, color=colour, linewidth=0.4)
+        for onset in score["onset"][score["onset"] < 3]:
+            shared.axvline(onset, color=PALE, linewidth=0.6, zorder=0)
+        shared.set(title=f"{3 + k}  all notes added up: {NAMES[instrument]}", xlim=(0, 3), ylabel="amplitude")
+    shared.set_xlabel("seconds: the same onsets, the same number of samples")
+    save(figure, "synthesiser.png")
+
+
+def pipeline():
+    """The steps, and what lies between them."""
+    figure = Figure(figsize=(11, 2.6))
+    canvas = figure.add_axes((0, 0, 1, 1))
+    canvas.set(xlim=(0, 110), ylim=(0, 26))
+    canvas.axis("off")
+    stages = ("MIDI + single notes", "aligned audio", "pairs of tiles", "trained network", "converted recording")
+    scripts = ("1 synthesize_audios.py", "2 compute_features.py", "3 train.py", "4 predict.py")
+    code = {"va": "center", "family": "monospace", "fontsize": 8.5}
+    for k, stage in enumerate(stages):
+        left, box = 2.1 + 22.3 * k, {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": PALE, "linewidth": 0.8}
+        canvas.add_patch(FancyBboxPatch((left, 7.4), 16.6, 17.2, **box))
+        canvas.text(left + 8.3, 23, stage, ha="center", va="center", weight="bold", fontsize=9.5)
+    for k, script in enumerate(scripts):
+        middle = 21.55 + 22.3 * k
+        arrow = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "linewidth": 1.4}
+        canvas.add_patch(FancyArrowPatch((middle - 2.2, 15.5), (middle + 2.2, 15.5), **arrow))
+        canvas.text(middle, 4.6, script, ha="center", **code)
+    canvas.text(1.7, 1.6, "0 render_notes.py: notes from a SoundFont", **code)
+    canvas.text(108.3, 1.6, "5 evaluate.py: measures, listening page", ha="right", **code)
+
+    def inset(stage, row, rows=2):
+        height = 13.6 / rows
+        bottom = 7.8 + (rows - 1 - row) * height
+        axis = figure.add_axes(((2.9 + 22.3 * stage) / 110, bottom / 26, 15 / 110, (height - 0.8) / 26), facecolor="none")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        return axis
+
+    sounds = [play(i) for i in ("keyboard_acoustic", "guitar_acoustic")]
+    draw_score(inset(0, 0), read_score(), SECONDS)
+    inset(0, 1).plot(NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)[::40], color=ORANGE, linewidth=0.4)
+    for row, (sound, colour) in enumerate(zip(sounds, (BLUE, ORANGE))):
+        inset(1, row).plot(sound[::80], color=colour, linewidth=0.5)
+        draw(inset(2, row), data.spectrogram(sound)[:, : data.TILE_FRAMES]).axes.set(xlabel="")
+    draw_network(inset(3, 0, rows=1))
+    draw(inset(4, 0), data.spectrogram(sounds[1])).axes.set(xlabel="")
+    inset(4, 1).plot(sounds[1][::80], color=ORANGE, linewidth=0.5)
+    save(figure, "pipeline.png")
+
+
+def draw_network(axis):
+    """The U-Net as bars: 8 blocks down, 7 up, and the connections between blocks of one size."""
+    heights = np.linspace(1.15, 0.16, 8)
+    for block, height in enumerate([*heights, *heights[-2::-1]]):
+        axis.plot((block, block), (-height, height), color=BLUE if block < 8 else ORANGE, linewidth=4.5, solid_capstyle="butt")
+    for block, height in enumerate(heights[:-1]):
+        axis.plot((block, 14 - block), [height - 0.03] * 2, color=PALE, linewidth=0.7, zorder=0)
+    axis.set(xlim=(-1, 15), ylim=(-1.3, 1.3))
+
+
+def learning_rates(run):
+    """The learning-rate search's three curves."""
+    files = {name: run / "lr_finder" / f"{name}.csv" for name in ("generator", "discriminator", "both")}
+    if missing := [str(path) for path in files.values() if not path.is_file()]:
+        raise UserError(f"{missing[0]}: not found; run 'make figures', which searches the rates first")
+    import lr_finder
+
+    figure = Figure(figsize=(11, 2.9), layout="constrained")
+    for axis, (name, path) in zip(figure.subplots(1, 3), files.items()):
+        rates, losses, smoothed = np.loadtxt(path, delimiter=",", skiprows=1).T
+        best = lr_finder.suggest(rates, smoothed)
+        axis.semilogx(rates, losses, color=PALE, linewidth=0.6, alpha=0.7, label="each step")
+        axis.semilogx(rates, smoothed, color=BLUE, label="smoothed")
+        axis.axvline(best, color=ORANGE, linestyle="--", linewidth=1.2, label=f"{best:.1e}")
+        axis.set(title=name, xlabel="learning rate", ylim=(None, np.quantile(losses, 0.98) * 1.05))
+        axis.legend(fontsize=8)
+    figure.axes[0].set_ylabel("loss")
+    save(figure, "lr_finder.svg")
+
+
+def history(run, baselines):
+    """Errors and losses, epoch by epoch."""
+    with open(run / "history.csv", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    panels = {
+        "mae_db": ("mean absolute error, dB", {f"{k} {v:.2f}": v for k, v in baselines.items()}),
+        "gan_loss": ("generator's adversarial loss", {}),
+        "disc_loss": ("discriminator's loss", {f"chance {CHANCE:.2f}": CHANCE}),
+    }
+    figure = Figure(figsize=(11, 2.9), layout="constrained")
+    for axis, (column, (title, levels)) in zip(figure.subplots(1, 3), panels.items()):
+        for name, label in ((column, "training"), (f"val_{column}", "held out")):
+            axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker=".", label=label)
+        for (label, level), style in zip(levels.items(), ("--", ":")):
+            axis.axhline(level, color=PALE, linestyle=style, linewidth=1, label=label)
+        axis.set(title=title, xlabel="epoch")
+        axis.legend(fontsize=8)
+    save(figure, "history.svg")
+
+
+def conversion(run, x, y):
+    """Input, output and target of a held-out piece."""
+    import models
+
+    x, y = data.spectrogram(x), data.spectrogram(y)
+    output = predict.convert_picture(models.load_generator(run), x)
+    errors = [metrics.picture_mae(y, picture) for picture in (x, output)]
+    frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
+    spectrogram_row("result.png", {
+        f"input, keyboard ({errors[0]:.1f} dB off)": x[:, :frames],
+        f"output ({errors[1]:.1f} dB off)": output[:, :frames],
+        "target, guitar": y[:, :frames],
+    }, height=3)  # fmt: skip
+
+
+def phase_comparison(x, y):
+    """What each phase estimator makes of a perfect magnitude: the picture of the sound it gives minus the one asked for."""
+    spectrum, unit = evaluate.analyse(y), data.phasor(evaluate.analyse(x))
+    asked = data.spectrogram(y)
+    frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
+    figure = Figure(figsize=(11, 2.7), layout="constrained")
+    axes = figure.subplots(1, len(phases.ESTIMATORS), sharey=True)
+    for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
+        sound = evaluate.resynthesise(np.abs(spectrum), unit, len(y), estimate, iterations=32)
+        error = metrics.reanalysis_mae(sound, asked)
+        image = draw(axis, (data.spectrogram(sound) - asked)[:, :frames], f"{name}: {error:.2f} dB", difference=True)
+    axes[0].set_ylabel("kHz")
+    colour_bar(figure, image, list(axes))
+    save(figure, "phases.png")
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, draw everything."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run folder that make demo made")
+    parser.add_argument("--audios_path", type=Path, required=True, help="audio that it was trained and tested on")
+    args = parser.parse_args(argv)
+    if not (args.run / "generator.keras").is_file():
+        raise UserError(f"{args.run}: no trained model there; run 'make demo' first")
+    baselines = json.loads((args.run / "config.json").read_text())["baselines_db"]
+    cli.setup_device("cpu")
+    span = slice(int(SILENCE * data.SAMPLE_RATE), 30 * data.SAMPLE_RATE)
+    x, y = (data.read_audio(args.audios_path / i / f"{PIECE}.wav")[span] for i in DEFAULT_INSTRUMENTS[:2])
+    with matplotlib.rc_context(STYLE):
+        for figure in (four_instruments, waveform_and_spectrogram, synthesiser, pipeline):
+            figure()
+        phase_comparison(x, y)
+        conversion(args.run, x, y)
+        history(args.run, baselines)
+        learning_rates(args.run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
