@@ -8,15 +8,46 @@ import contextlib
 import functools
 import os
 import re
+import signal
 import sys
+import threading
 from pathlib import Path
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
+INTERRUPTED = "interrupted; run the same command again to continue"
 
 
 class UserError(Exception):
     """A mistake that the user can mend. Its text names the file or flag, the value and the remedy."""
+
+
+_stderr = 2  # descriptor of what the user sees, also within `quiet_stderr`
+
+
+def _end_at_once(*_):
+    os.write(_stderr, f"{Path(sys.argv[0]).name}: {INTERRUPTED}\n".encode())
+    os._exit(130)
+
+
+def _on_interrupt(before, after):
+    """Change what Ctrl-C does, unless something else was chosen for it: to ignore it, in a shell's background, for one."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is before:
+        signal.signal(signal.SIGINT, after)
+
+
+@contextlib.contextmanager
+def loading():
+    """Within, Ctrl-C ends the process at once, in one line: C++ extensions crash if they are interrupted while they load."""
+    _on_interrupt(signal.default_int_handler, _end_at_once)
+    try:
+        yield
+    finally:
+        _on_interrupt(_end_at_once, signal.default_int_handler)
+
+
+if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # one of our scripts, which import this first
+    _on_interrupt(signal.default_int_handler, _end_at_once)  # until its `command` begins
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,6 +109,7 @@ def command(main):
     @functools.wraps(main)
     def wrapped(argv=None):
         name = Path(sys.modules[main.__module__].__file__).name
+        _on_interrupt(_end_at_once, signal.default_int_handler)
         try:
             return main(argv) or 0
         except UserError as error:
@@ -93,7 +125,7 @@ def command(main):
         except MemoryError as error:
             print(f"{name}: error: out of memory ({one_line(error)}); use shorter pieces or fewer workers", file=sys.stderr)
         except KeyboardInterrupt:
-            print(f"{name}: interrupted; run the same command again to continue", file=sys.stderr)
+            print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             return 130
         return 2
 
@@ -201,8 +233,9 @@ def setup_device(gpu=None):
     else:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     try:
-        with quiet_stderr():
+        with quiet_stderr(), loading():
             count = _count_gpus(backend)
+            import keras  # noqa: F401  # all that is slow to load loads here
     except ImportError:
         raise UserError(f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend") from None
     wanted = 0 if gpu in (None, "cpu") else len(gpu.split(","))
@@ -235,12 +268,15 @@ def _count_gpus(backend):
 @contextlib.contextmanager
 def quiet_stderr():
     """Drop what native libraries print to the process's stderr, past Python's: TensorFlow while it loads, for one."""
+    global _stderr
     sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    _stderr = saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
         yield
     finally:
         os.dup2(saved, 2)
+        _stderr = 2
         os.close(saved)
         os.close(null)

@@ -7,6 +7,7 @@ Reads <audios>/<instrument>/<sub/folders>/<piece>.wav (flac, ogg and mp3 too, an
 A file that is there and newer than its audio is kept. Exit code 2 if some file had to be left out.
 """
 
+import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import json
 import shutil
 import sys
@@ -17,7 +18,6 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-import cli
 import data
 import parallel
 from cli import UserError

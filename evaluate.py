@@ -15,6 +15,7 @@ over pieces and writes results.csv (each piece and row) and results.json (the ta
 Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both against the target's.
 """
 
+import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
 import csv
 import json
@@ -25,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-import cli
 import data
 import metrics
 import midi

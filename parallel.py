@@ -8,16 +8,18 @@ import signal
 import threading
 import time
 import warnings
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import joblib
-from joblib.externals.loky.backend import resource_tracker
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from cli import UserError, number
 
-# loky restarts a worker whose memory grew by 300 MB, as that of one which loads a second instrument's notes does: no job is
-# lost, and nothing is wrong. Only this one warning of its is silenced, because it breaks into the user's output.
+# Two warnings would break into the user's output and tell of nothing wrong: loky restarts a worker whose memory grew by
+# 300 MB, as it does with a second instrument's notes, and no job is lost; joblib counts what Ctrl-C has cut short.
 warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
+warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed by the workers", UserWarning)
 
 
 def worker_flags(parser):
@@ -38,7 +40,8 @@ def engine(workers, dask=None):
     """
     watch = {} if dask or workers == 1 else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
     if watch:
-        resource_tracker.ensure_running()  # as it starts, it would undo what `_start_without_sigint` does
+        for tracker in (loky_tracker, resource_tracker):  # as they start, they would undo what `_start_without_sigint` does
+            tracker.ensure_running()
     try:
         with _dask_backend(dask) if dask else contextlib.nullcontext():
             parallel = joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1, max_nbytes=None, **watch)

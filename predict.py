@@ -11,6 +11,7 @@ worse in magnitude and 0.6 dB in the level difference of the channels (two voice
 the wider the image.
 """
 
+import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
 import sys
 import tempfile
@@ -21,7 +22,6 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-import cli
 import data
 import phase as phases
 from cli import UserError

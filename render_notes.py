@@ -7,6 +7,7 @@
 Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 108, velocities 25, 50, 75, 100, 127.
 """
 
+import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
 import ctypes
 from pathlib import Path
@@ -15,7 +16,6 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
-import cli
 from cli import UserError
 from data import write_audio
 from NoteSynthesizer import PITCHES, VELOCITIES, note_name

@@ -8,6 +8,7 @@ of several transpositions or speeds each combination becomes a piece of its own,
 A wav that is there and newer than its MIDI file is kept. Exit code 2 if some MIDI file had to be left out.
 """
 
+import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import itertools
 import json
 import sys
@@ -18,7 +19,6 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
-import cli
 import parallel
 from cli import UserError
 from data import SAMPLE_RATE, version_name

@@ -1,7 +1,11 @@
 import argparse
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 import cli
 
@@ -57,6 +61,28 @@ def test_commands_answer_a_mistake_in_one_line(capsys):
     assert len(lines) == 3
     assert r"a\nb: bad; mend it" in lines[0]
     assert "/x/y: No space left on device; free some space" in lines[1]
+
+
+SCRIPTS = ["compute_features", "evaluate", "predict", "render_notes", "synthesize_audios", "train", "train_generator"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path, script):
+    """The signal comes in the middle of an import."""
+    waiting = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
+    for name in ("cli.py", f"{script}.py"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    late = script.startswith("train")  # these load all else in their command, once the device is known
+    (tmp_path / ("tensorflow.py" if late else "data.py")).write_text(waiting)
+    flags = ["--dataset_path", "x", "--origin", "a", "--target", "b", "--gpu", "cpu"] if late else []
+    env = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(tmp_path / f"{script}.py"), *flags]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=10)[1]
+    assert (process.returncode, err) == (130, f"{script}.py: interrupted; run the same command again to continue\n")
 
 
 def test_find_files(tmp_path):
