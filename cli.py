@@ -69,6 +69,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
 
+class OneOrSeveral(argparse.Action):
+    """With ``nargs="+"``: stores a single value as itself, several as a list."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Store."""
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
 def number(kind, low=None, high=None, low_open=False):
     """An argparse ``type=``: a finite ``kind`` (int or float) in [low, high], or in (low, high] if ``low_open``."""
 
@@ -138,9 +146,8 @@ def complete(path):
 
     The hidden name is always the same for one ``path``: what a killed run leaves behind, the next run overwrites.
     """
-    path = Path(path)
+    path, part = Path(path), part_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part-{path.name}")
     try:
         yield part
         os.replace(part, path)
@@ -150,6 +157,11 @@ def complete(path):
         if isinstance(error, OSError) and not error.filename:  # a write does not say where, numpy's not even why
             raise OSError(error.errno or 0, error.strerror or f"{error} (is the disk full?)", str(path)) from None
         raise
+
+
+def part_of(path):
+    """The hidden path that `complete` writes to."""
+    return Path(path).with_name(f".part-{Path(path).name}")
 
 
 def find_files(folder, extensions):
@@ -185,7 +197,10 @@ def training_flags(parser):
     add = parser.add_argument
     add("--dataset_path", "--features", "--features_path", required=True, help="features folder of compute_features.py")
     add("--origin", required=True, help="instrument to convert from, say keyboard_acoustic")
-    add("--target", required=True, help="instrument to convert to, say guitar_acoustic")
+    add("--target", required=True, nargs="+", action=OneOrSeveral, help="instrument to convert to, say guitar_acoustic; of "
+        "several one model learns all, and is shown a tile of the target, from another piece, as the style")  # fmt: skip
+    add("--conditioning", choices=("film", "tile"), default="film",
+        help="with several targets: the style modulates the decoder's channels, or is a picture beside the input")  # fmt: skip
     add("--runs_path", default="runs", help="where run folders go")
     add("--gpu", help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if there is one")
     add("--epochs", type=number(int, 1), default=100, help="total number of epochs, those already done included")

@@ -35,30 +35,30 @@ def read_features_json(features):
     return description
 
 
-def pair_pieces(features, origin, target):
-    """Pieces that both instruments have.
+def pair_pieces(features, origin, *targets):
+    """Pieces that all the instruments have.
 
     Returns:
         (pieces, unpaired): sorted names (paths below the instrument's folder, without extension), and the files'
         paths relative to ``features`` that have no partner.
 
     Raises:
-        UserError: origin = target, an instrument is not there, or there is no common piece.
+        UserError: an instrument is named twice or is not there, or there is no common piece.
     """
-    features = Path(features)
-    if origin == target:
-        raise UserError(f"--target {target}: is the origin too; name two instruments")
-    names = {}
-    for instrument in (origin, target):
+    features, names = Path(features), {}
+    for instrument in (origin, *targets):
+        if instrument in names:
+            raise UserError(f"--target {instrument}: is {'the origin' if instrument == origin else 'named'} too; name another")
         folder = features / instrument
         if not folder.is_dir():
             there = ", ".join(sorted(p.name for p in features.glob("*/"))) or "none"
             raise UserError(f"{folder}: no such instrument; there are: {there}")
         names[instrument] = {p.relative_to(folder).with_suffix("").as_posix() for p in find_files(folder, (".npy",))}
-    common = names[origin] & names[target]
+    common = set.intersection(*names.values())
     if not common:
-        raise UserError(f"{features}: {origin} and {target} have no piece in common; synthesize both from the same MIDI files")
-    unpaired = sorted(f"{i}/{name}" for i in (origin, target) for name in names[i] - common)
+        who = " and ".join(names)
+        raise UserError(f"{features}: {who} have no piece in common; synthesize them from the same MIDI files")
+    unpaired = sorted(f"{instrument}/{name}" for instrument in names for name in names[instrument] - common)
     return sorted(common), unpaired
 
 
@@ -122,9 +122,13 @@ def load_tiles(path, cache=False):
 class TilePairs(keras.utils.PyDataset):
     """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, 1) in [-1, 1].
 
+    With several targets each tile of the origin makes a pair with each of them, and x gets a second channel: the style, a
+    tile of that target from another piece.
+
     Args:
         features: features folder.
-        origin, target: instruments.
+        origin: instrument.
+        target: instrument, or list of several.
         names: pieces to draw from.
         batch_size: pairs a batch.
         seed: shuffle with this seed, and leave out what does not fill a batch; None: in order, all of it.
@@ -132,28 +136,44 @@ class TilePairs(keras.utils.PyDataset):
         workers: reading threads.
         epoch_tiles: tiles an epoch, drawn anew for each; None: all.
 
+    Attributes:
+        index: int32 (pairs, 3): piece, tile, and which instrument is the target, counted from 1.
+
     Raises:
-        UserError: a piece has different numbers of tiles, or a batch is larger than the data.
+        UserError: a piece has different numbers of tiles, a batch is larger than the data, or there is no other piece.
     """
 
     def __init__(self, features, origin, target, names, batch_size, seed=None, cache=False, workers=1, epoch_tiles=None):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
         self.batch_size, self.seed, self.epoch_tiles = batch_size, seed, epoch_tiles
-        folders = Path(features) / origin, Path(features) / target
-        self.pieces = [[load_tiles(folder / f"{name}.npy", cache) for folder in folders] for name in names]
-        for name, (x, y) in zip(names, self.pieces):
-            if len(x) != len(y):
-                raise UserError(f"{name}: {len(x)} tiles of {origin}, {len(y)} of {target}; synthesize and compute it again")
-        self.index = np.array([(p, t) for p, (x, _) in enumerate(self.pieces) for t in range(len(x))], np.int32)
+        self.styled = not isinstance(target, str)
+        instruments = (origin, *target) if self.styled else (origin, target)
+        self.pieces = [[load_tiles(Path(features) / i / f"{name}.npy", cache) for i in instruments] for name in names]
+        for name, tiles in zip(names, self.pieces):
+            counts = dict(zip(instruments, map(len, tiles)))
+            if len(set(counts.values())) > 1:
+                text = ", ".join(f"{count} tiles of {instrument}" for instrument, count in counts.items())
+                raise UserError(f"{name}: {text}; synthesize and compute it again")
+        self.index = np.array([
+            (p, t, side) for p, tiles in enumerate(self.pieces) for t in range(len(tiles[0])) for side in range(1, len(tiles))
+        ], np.int32)  # fmt: skip
+        self.works = np.unique([piece_of(name) for name in names], return_inverse=True)[1]  # versions of a piece are one work
+        if self.styled and self.works.max() == 0:
+            raise UserError(f"{names[0]}: is the only piece here, and a style is taken from another; raise --validation_split")
         if seed is not None and batch_size > (tiles := min(len(self.index), epoch_tiles or len(self.index))):
             raise UserError(f"--batch_size {batch_size}: there are only {tiles} training tiles an epoch; make it smaller")
         self.set_epoch(0)
 
     def set_epoch(self, epoch):
-        """Put the tiles in the order of this epoch, which follows from (seed, epoch) alone."""
+        """Put the pairs in the order of this epoch, with its styles: both follow from (seed, epoch) alone."""
+        rng = np.random.default_rng((self.seed or 0, epoch))
         self.order = self.index
         if self.seed is not None:
-            self.order = np.random.default_rng((self.seed, epoch)).permutation(self.index)[: self.epoch_tiles]
+            self.order = rng.permutation(self.index)[: self.epoch_tiles]
+        if self.styled:
+            self.styles = rng.choice(self.index, len(self.order))
+            while (same := self.works[self.styles[:, 0]] == self.works[self.order[:, 0]]).any():
+                self.styles[same] = rng.choice(self.index, same.sum())
 
     def __len__(self):
         """Batches an epoch."""
@@ -162,14 +182,24 @@ class TilePairs(keras.utils.PyDataset):
 
     def __getitem__(self, i):
         """Batch i of this epoch."""
-        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
-        batch = np.empty((2, len(chosen), BINS, TILE_FRAMES, 1), np.float32)
-        for k, (piece, tile) in enumerate(chosen):
-            for side in (0, 1):
-                batch[side, k] = self.pieces[piece][side][tile]
-                batch[side, k] *= 2  # while the tile is in the processor's cache
-                batch[side, k] -= 1
-        return batch[0], batch[1]
+        rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        chosen = self.order[rows]
+        x = np.empty((len(chosen), BINS, TILE_FRAMES, 1 + self.styled), np.float32)
+        y = np.empty((len(chosen), BINS, TILE_FRAMES, 1), np.float32)
+        for k, (piece, tile, side) in enumerate(chosen):
+            read_tile(self.pieces[piece][0][tile], x[k, ..., :1])
+            read_tile(self.pieces[piece][side][tile], y[k])
+            if self.styled:
+                piece, tile, _ = self.styles[rows][k]
+                read_tile(self.pieces[piece][side][tile], x[k, ..., 1:])
+        return x, y
+
+
+def read_tile(tile, out):
+    """Tile in [0, 1], float16 -> network range [-1, 1], float32, written to ``out``."""
+    out[:] = tile
+    out *= 2  # while the tile is in the processor's cache
+    out -= 1
 
 
 def target_median(pairs, max_tiles=512):
@@ -178,14 +208,14 @@ def target_median(pairs, max_tiles=512):
     From at most ``max_tiles`` tiles, evenly spaced over the set.
     """
     chosen = pairs.index[np.linspace(0, len(pairs.index) - 1, min(max_tiles, len(pairs.index))).astype(int)]
-    frames = np.concatenate([pairs.pieces[piece][1][tile][..., 0] for piece, tile in chosen], axis=1)
+    frames = np.concatenate([pairs.pieces[piece][side][tile][..., 0] for piece, tile, side in chosen], axis=1)
     return np.median(frames.astype(np.float32), axis=1)
 
 
 def baselines_db(pairs, median):
     """Spectrogram MAE in dB of the trivial systems over all of ``pairs``: {"identity": ..., "median": ...}."""
     sums = np.zeros(2)
-    for piece, tile in pairs.index:
-        x, y = (side[tile].astype(np.float32) for side in pairs.pieces[piece])
+    for piece, tile, side in pairs.index:
+        x, y = (pairs.pieces[piece][i][tile].astype(np.float32) for i in (0, side))
         sums += np.abs(x - y).mean(), np.abs(median[:, np.newaxis, np.newaxis] - y).mean()
     return dict(zip(("identity", "median"), (sums / len(pairs.index) * DB_RANGE).tolist()))

@@ -202,7 +202,8 @@ def read_config(model):
         return {}
     try:
         config = json.loads(path.read_text())
-        return {"origin": config["flags"]["origin"], "target": config["flags"]["target"], **config["split"]}
+        flags = config["flags"]
+        return {"origin": flags["origin"], "targets": list(np.atleast_1d(flags["target"])), **config["split"]}
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; train the model again") from None
 
@@ -280,6 +281,8 @@ def target_median(model, config, audios):
     if not config:
         return None
     with contextlib.suppress(OSError, ValueError):
+        if len(config["targets"]) > 1:  # the file is the median of all of them
+            raise ValueError
         median = np.load(Path(model) / "median.npy", allow_pickle=False)
         if median.shape == (data.BINS,):
             return median.astype(np.float32)
@@ -323,8 +326,8 @@ def evaluate_piece(model, audio, reference, score, median, options, excerpt, ste
     return measures, sounds
 
 
-def evaluate_all(model, pieces, median, config, args):
-    """Evaluate piece by piece, and write each one's part of the listening page if ``args.report`` asks for it.
+def evaluate_all(model, pieces, median, config, args, page):
+    """Evaluate piece by piece, and write each one's part of the listening ``page``, if there is to be one.
 
     Returns:
         (results, sections): [(piece, row, measures)] and the page's sections.
@@ -341,10 +344,10 @@ def evaluate_all(model, pieces, median, config, args):
             measures, sounds = evaluate_piece(model, *common, args.report_seconds, bar.set_postfix_str)
             measured = [(piece.name, row, found) for row, found in measures.items()]
             results += measured
-            if args.report:
+            if page:
                 playable, target = page_sounds(sounds, config)
                 table = text_table(summarise(measured))
-                sections.append(report.write_section(args.report, number, piece.name, playable, table, target))
+                sections.append(report.write_section(page, number, piece.name, playable, table, target))
             bar.update()
     return results, sections
 
@@ -380,6 +383,16 @@ def describe(pieces, args, config):
     return f"{count} held out from training: {names}"
 
 
+def styled(model, config, audios):
+    """A model of several targets, with the style of config["target"]: the start of its first training piece."""
+    if model.input_shape[-1] == 1:
+        return model
+    if not config or audios is None:
+        raise UserError("--model: knows several targets, of which evaluate.py picks one with --audios_path only; give that")
+    path = audios / config["target"] / f"{config['train'][0]}.wav"
+    return predict.with_style(model, data.spectrogram(data.read_audio(path)))
+
+
 def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
@@ -390,6 +403,8 @@ def build_parser():
     source.add_argument("--pairs", type=Path, help="CSV file of lines input,reference, relative to it; reference may be empty")
     source.add_argument("--inputs", type=Path, nargs="+", help="recordings without reference")
     add("--pieces", choices=("held_out", "all"), default="held_out", help="which pieces of the run, with --audios_path")
+    add("--target", nargs="+", help="instruments to evaluate a model of several targets on, those it never saw included; "
+        "default: all it was trained on")  # fmt: skip
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
     add("--phase", nargs="+", choices=phases.ESTIMATORS, default=list(phases.ESTIMATORS), help="phase estimators to compare")
@@ -403,38 +418,48 @@ def build_parser():
     return parser
 
 
-@cli.command
-def main(argv=None):
-    """Parse flags, evaluate piece by piece, report."""
-    args = build_parser().parse_args(argv)
-    args.model = cli.find_model(args.model)
-    config = read_config(args.model)
+def evaluate_target(model, config, args, output, page):
+    """Evaluate against one target, write the results to ``output`` and, if asked for, the listening ``page``; print both."""
     if args.audios_path:
         pieces = find_pieces(args.model, config, args.audios_path, args.pieces == "all")
     else:
         pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in args.inputs]
     pieces = pieces[: args.limit]
-    own_folder = config and args.model.parent != cli.PRETRAINED
-    output = args.output or (args.model / "evaluation" if own_folder else Path("evaluation"))
     median = target_median(args.model, config, args.audios_path)
-    cli.setup_device(args.gpu)
-    import models
-
-    model = models.load_generator(args.model)
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
-    results, sections = evaluate_all(model, pieces, median, config, args)
+    results, sections = evaluate_all(styled(model, config, args.audios_path), pieces, median, config, args, page)
     summary, about = summarise(results), describe(pieces, args, config)
     settings = {"phase_iterations": args.phase_iterations, "overlap": args.overlap}
     write_results(output, results, summary, {"model": str(args.model), "pieces": about, **settings})
     table = text_table(summary)
     print(f"{about}\n\n{markdown(*table)}\n\nmean ± standard deviation over pieces, n: how many; lower is better, SNR apart")
     print(*best_phases(summary), f"-> {output / 'results.csv'}, {output / 'results.json'}", sep="\n")
-    if args.report:
+    if page:
         notes = [about, f"The first {args.report_seconds:g} s of each piece are here; the measures are of whole pieces."]
         title = f"{config['origin']} → {config['target']}" if config else f"Conversions by {Path(args.model).name}"
-        report.write_page(args.report, title, notes, table, [piece.name for piece in pieces], sections)
-        print(f"-> {args.report / 'index.html'}")
+        report.write_page(page, title, notes, table, [piece.name for piece in pieces], sections)
+        print(f"-> {page / 'index.html'}")
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, evaluate against each target."""
+    args = build_parser().parse_args(argv)
+    args.model = cli.find_model(args.model)
+    config = read_config(args.model)
+    targets = (args.target or config["targets"]) if config else [""]
+    run = args.model / "evaluation" if config and args.model.parent != cli.PRETRAINED else Path("evaluation")
+    cli.setup_device(args.gpu)
+    import models
+
+    model = models.load_generator(args.model)
+    for target in targets:
+        folder = target if len(targets) > 1 or args.target else ""
+        if folder:
+            print(f"\n{target}")
+        config |= {"target": target} if config else {}
+        evaluate_target(model, config, args, (args.output or run) / folder, args.report and args.report / folder)
     return 0
 
 

@@ -19,6 +19,7 @@ from data import BINS, TILE_FRAMES
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
 UP = (8, 8, 8, 8, 4, 2, 1)
+STYLE = (2, 4, 8, 8)  # of the style encoder's
 DROPOUT_BLOCKS = 3  # the first of UP
 FILTERS = 64
 JIT = {"auto": "auto", "on": True, "off": False}  # --jit -> compile(jit_compile=...)
@@ -70,13 +71,29 @@ def upsample(filters, dropout=False):
     return keras.Sequential([*block, layers.ReLU()])
 
 
-def build_generator(filters=FILTERS, channels=1):
+def modulate(x, style):
+    """Scale and shift each channel of x (n, h, w, c) as ``style`` (n, k) says: FiLM (Perez et al. 2018)."""
+    channels = x.shape[-1]
+    change = layers.Reshape((1, 1, 2 * channels))(layers.Dense(2 * channels, kernel_initializer="zeros")(style))
+    return layers.Add()([x, layers.Multiply()([x, change[..., :channels]]), change[..., channels:]])
+
+
+def build_generator(filters=FILTERS, channels=1, film=False):
     """U-Net: tiles (n, 256, 256, channels) in [-1, 1] -> (n, 256, 256, 1) in [-1, 1]. 54,419,713 parameters at width 64.
+
+    The channels behind the first are styles. The plain network takes them as pictures; with ``film`` (one style) an encoder
+    of four convolutions and a mean over the tile describes the style in 8 ``filters`` numbers, which modulate each block of
+    the decoder: timbre has no place in a tile, and the skip connections bypass what is known at the bottom.
 
     Each block is a Sequential of its own, so that HDF5 weights of this well-known layout saved by older Keras code load
     unchanged. The output layer computes in float32 under any precision policy.
     """
     inputs = x = layers.Input((BINS, TILE_FRAMES, channels))
+    if film:
+        x, style = inputs[..., :1], inputs[..., 1:]
+        for width in STYLE:
+            style = downsample(width * filters)(style)
+        style = layers.GlobalAveragePooling2D()(style)
     skips = []
     for i, width in enumerate(DOWN):
         x = downsample(width * filters, batch_norm=i > 0)(x)
@@ -84,6 +101,7 @@ def build_generator(filters=FILTERS, channels=1):
     concatenate = layers.Concatenate()
     for i, (width, skip) in enumerate(zip(UP, reversed(skips[:-1]))):
         x = upsample(width * filters, dropout=i < DROPOUT_BLOCKS)(x)
+        x = modulate(x, style) if film else x
         x = concatenate([x, skip])
     x = layers.Conv2DTranspose(
         1, 4, strides=2, padding="same", kernel_initializer=_kernel(), activation="tanh", dtype="float32"
@@ -91,9 +109,9 @@ def build_generator(filters=FILTERS, channels=1):
     return keras.Model(inputs, x, name="generator")
 
 
-def compiled_generator(filters, learning_rate, jit="auto"):
-    """A generator compiled to be trained alone: L1, Adam with beta_1 0.5; ``jit`` is a key of JIT."""
-    generator = build_generator(filters)
+def compiled_generator(filters, learning_rate, jit="auto", **kind):
+    """A generator, built with ``kind``, compiled to be trained alone: L1, Adam with beta_1 0.5; ``jit`` is a key of JIT."""
+    generator = build_generator(filters, **kind)
     generator.compile(TwoRateAdam(learning_rate), loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit])
     return generator
 
@@ -175,7 +193,8 @@ class Pix2Pix(keras.Model):
         return self.generator(x, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """loss_G + loss_D, a scalar."""
+        """loss_G + loss_D, a scalar. The discriminator judges without the style."""
+        x = x[..., :1]
         frozen = [(v, ops.stop_gradient(v)) for v in self.discriminator.variables]
         with keras.StatelessScope(frozen):
             judged = self.discriminator([x, y_pred], training=training)
@@ -225,8 +244,7 @@ def load_generator(path):
                     weights = Path(archive.extract("model.weights.h5", folder))
             else:
                 weights = file
-            channels, filters = _first_kernel(weights)
-            generator = build_generator(filters, channels)
+            generator = build_generator(**_layout(weights))
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras only warns of weights that it does not find
                 generator.load_weights(weights)
@@ -236,17 +254,13 @@ def load_generator(path):
     return generator
 
 
-def _first_kernel(file):
-    """(input channels, width) of the U-Net saved in HDF5 ``file``: the kernel with fewest outputs is its first layer's."""
+def _layout(file):
+    """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``: of its kernels the first has the fewest outputs."""
     shapes = []
-
-    def visit(_, item):
-        if isinstance(item, h5py.Dataset) and item.ndim == 4:
-            shapes.append(item.shape)
-
     with h5py.File(file, "r") as h5:
-        h5.visititems(visit)
-    channels, filters = min((shape[2:] for shape in shapes), key=lambda s: s[1])
+        h5.visititems(lambda _, item: shapes.append(item.shape) if isinstance(item, h5py.Dataset) else None)
+    channels, filters = min((shape[2:] for shape in shapes if len(shape) == 4), key=lambda s: s[1])
     if not (1 <= channels <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{channels} channels, width {filters}")
-    return channels, filters
+    film = any(len(shape) == 2 for shape in shapes)
+    return {"filters": filters, "channels": 2 if film else channels, "film": film}

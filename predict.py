@@ -141,6 +141,18 @@ def convert_frames(model, frames, to_db, overlap, batch_size):
     yield rest
 
 
+def with_style(model, picture):
+    """A model of several targets, and the timbre it is to take -> a function of the form that `predict` takes.
+
+    Args:
+        model: Keras generator with two input channels.
+        picture: dB scale (256, t), of the instrument wanted. The loudest stretch of 256 frames of it is the style.
+    """
+    tiles = data.slice_tiles(picture)
+    style = data.to_network(tiles[tiles.mean(axis=(1, 2, 3)).argmax()].astype(np.float32))
+    return lambda x: model.predict_on_batch(np.concatenate([x, np.broadcast_to(style, x.shape)], axis=-1))
+
+
 def run_network(model, tiles, batch_size):
     """Tiles of the dB scale -> converted tiles of it, float32 (n, 256, 256, 1), in batches of one size: nothing retraces."""
     run = getattr(model, "predict_on_batch", model)
@@ -292,6 +304,15 @@ def convert_all(model, pairs, **options):
     return failed
 
 
+def styled(model, style):
+    """``model`` as it is, or `with_style` of the recording ``style``. Raises UserError if it needs a style, or takes none."""
+    if model.input_shape[-1] == 1 and style:
+        raise UserError(f"--style {style}: this model knows one target only; leave it out")
+    if model.input_shape[-1] == 2 and not style:
+        raise UserError("--style: is missing, and this model knows several targets; give a recording of the one wanted")
+    return with_style(model, data.spectrogram(data.read_audio(style))) if style else model
+
+
 @cli.command
 def main(argv=None):
     """Parse the flags, load the model once and convert what is missing."""
@@ -301,6 +322,7 @@ def main(argv=None):
     add("--input", required=True, nargs="+", help="recordings, or folders of them: wav, flac, ogg, mp3")
     add("--output", required=True, help="file, whose extension chooses the format, or folder; a file there is replaced, "
         "files in a folder are kept")  # fmt: skip
+    add("--style", help="recording of the instrument wanted, for a model of several targets")
     add("--phase", choices=phases.ESTIMATORS, default="input", help="phase estimator")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
     add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
@@ -326,7 +348,7 @@ def main(argv=None):
     from models import load_generator
 
     failed = convert_all(
-        load_generator(model), missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
+        styled(load_generator(model), args.style), missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
         phase_iterations=args.phase_iterations, overlap=args.overlap, batch_size=args.batch_size, seed=args.seed,
     )  # fmt: skip
     print(f"{len(missing) - failed} of {len(missing)} recordings converted with phase '{args.phase}'")

@@ -1,9 +1,11 @@
 """Step 3: train generator and discriminator together (pix2pix).
 
     python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic
+    python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic string_acoustic
 
-Writes runs/<origin>_2_<target>/: the best generator, what resuming needs, history, plots, previews. Run the same command
-again to continue after a stop; the result is that of a run without the stop. --findlr searches the learning rates first.
+Writes runs/<origin>_2_<target>/, of several targets runs/<origin>_2_any/: the best generator, what resuming needs, history,
+plots, previews. Run the same command again to continue after a stop; the result is that of a run without the stop. --findlr
+searches the learning rates first.
 """
 
 import cli
@@ -26,14 +28,16 @@ def main(argv=None):
     import training
     from lr_finder import Sweep
 
+    kind = training.generator_kind(args)
+
     def build(rate=args.gen_lr, factors=(1.0, args.disc_lr / args.gen_lr)):
-        networks = models.build_generator(args.filters), models.build_discriminator(args.filters)
+        networks = models.build_generator(args.filters, **kind), models.build_discriminator(args.filters)
         model = models.Pix2Pix(*networks, l1_weight=args.l1_weight)
         model.compile(model.optimizer_for(rate, factors), metrics=[losses.mae_db], jit_compile=models.JIT[args.jit])
         return model
 
     sweeps = {
-        "generator": Sweep("gen_lr", "loss", lambda rate: models.compiled_generator(args.filters, rate, args.jit)),
+        "generator": Sweep("gen_lr", "loss", lambda rate: models.compiled_generator(args.filters, rate, args.jit, **kind)),
         "discriminator": Sweep("disc_lr", "disc_loss", lambda rate: build(rate, (0.0, 1.0))),
         "both": Sweep(None, "loss", lambda rate: build(rate, (1.0, 1.0))),
     }

@@ -30,7 +30,8 @@ import report
 from cli import UserError, complete
 
 PREVIEW_SECONDS = 12
-FIXED_FLAGS = ("script", "origin", "target", "filters", "seed", "validation_split", "l1_weight")  # a run's identity
+# a run's identity
+FIXED_FLAGS = ("script", "origin", "target", "conditioning", "filters", "seed", "validation_split", "l1_weight")
 HISTORY_COLUMNS = (
     "epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss", "val_gan_loss", "disc_loss", "val_disc_loss",
 )  # fmt: skip
@@ -61,7 +62,7 @@ class Run:
         path = self.folder / "config.json"
         try:
             old = json.loads(path.read_text())
-            pairs = [(f"--{key}", old["flags"].get(key), config["flags"].get(key)) for key in FIXED_FLAGS]
+            pairs = [(f"--{key}", old["flags"][key], config["flags"].get(key)) for key in FIXED_FLAGS if key in old["flags"]]
             pairs += [(f"{side} pieces", old["split"].get(side), config["split"][side]) for side in config["split"]]
         except FileNotFoundError:
             pairs = []
@@ -213,9 +214,17 @@ def epoch_line(row, last, best):
     return line
 
 
-def make_preview(run, generator, features, audios, origin, target, name, every):
-    """A function of the epoch's number that converts the start of one held-out piece: a picture, and audio if there is any."""
+def make_preview(run, generator, features, audios, origin, target, split, every):
+    """A function of the epoch's number that converts the start of one held-out piece: a picture, and audio if there is any.
+
+    Of several targets it shows the first.
+    """
     count = -(-PREVIEW_SECONDS * data.SAMPLE_RATE // (data.TILE_FRAMES * data.HOP_LENGTH))
+    name = split["validation"][0]
+    if not isinstance(target, str):
+        target = target[0]
+        style = dataset.load_tiles(features / target / f"{split['train'][0]}.npy")
+        generator = predict.with_style(generator, data.join_tiles(style))
     x, y = (data.join_tiles(dataset.load_tiles(features / i / f"{name}.npy")[:count]) for i in (origin, target))
     sound = next((p for p in sorted((audios / origin).glob(f"{glob_escape(name)}.*")) if p.is_file()), None)
 
@@ -312,10 +321,16 @@ def settings(parser, args):
     return "\n".join(lines)
 
 
+def generator_kind(args):
+    """`models.build_generator`'s arguments that the flags ask for, besides the width; one target needs no style."""
+    return {} if isinstance(args.target, str) else {"channels": 2, "film": args.conditioning == "film"}
+
+
 def load_pairs(args):
     """Training and validation `dataset.TilePairs`, the pieces of each, features.json, from the flags; says what it found."""
     description = dataset.read_features_json(args.dataset_path)
-    names, unpaired = dataset.pair_pieces(args.dataset_path, args.origin, args.target)
+    targets = [args.target] if isinstance(args.target, str) else args.target
+    names, unpaired = dataset.pair_pieces(args.dataset_path, args.origin, *targets)
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
     if args.maestro_split:
@@ -347,7 +362,7 @@ def train(args, parser, gpus, build, sweeps, script):
     policy = set_precision(args.precision, gpus)
     pairs, validation, split, description = load_pairs(args)
     suffix = "" if script == "train" else "_generator"
-    folder = Path(args.runs_path) / f"{args.origin}_2_{args.target}{suffix}"
+    folder = Path(args.runs_path) / f"{args.origin}_2_{args.target if isinstance(args.target, str) else 'any'}{suffix}"
     if args.findlr:
         return lr_finder.search(sweeps, pairs, args.findlr_steps or len(pairs), args.seed, folder / "lr_finder")
     if args.fresh and (folder / "config.json").is_file():  # only ever delete a folder that this function made
@@ -375,7 +390,7 @@ def train(args, parser, gpus, build, sweeps, script):
         print(f"continuing after {run.epochs_done} of {args.epochs} epochs")
     preview = make_preview(
         run, networks_of(model)["generator"], Path(args.dataset_path), Path(description.get("audios", "")),
-        args.origin, args.target, split["validation"][0], args.preview_every,
+        args.origin, args.target, split, args.preview_every,
     )  # fmt: skip
     session = Session(run, pairs, baselines, preview)
     callbacks = [EpochSeed(pairs, args.seed), session]

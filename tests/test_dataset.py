@@ -91,6 +91,33 @@ def test_shuffling_follows_from_seed_and_epoch(features):
     assert not np.array_equal(epoch(1), epoch(1, seed=4))
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_styles_are_tiles_of_the_same_target_from_another_piece(features, tmp_path, seed):
+    copy = shutil.copytree(features, tmp_path / "f")
+    names = [*NAMES, "four~t+2"]  # a version of a piece is no other piece
+    for instrument in (ORIGIN, TARGET):
+        shutil.copy(copy / instrument / "four.npy", copy / instrument / "four~t+2.npy")
+    third = shutil.copytree(copy / TARGET, copy / "string_acoustic")
+    for path in third.rglob("*.npy"):
+        np.save(path, 1 - np.load(path))
+    owner = {}
+    for instrument in (ORIGIN, TARGET, third.name):
+        for name in names:
+            tiles = np.load(copy / instrument / f"{name}.npy")
+            owner |= {tile.tobytes(): (instrument, dataset.piece_of(name)) for tile in tiles}
+    pairs = dataset.TilePairs(copy, ORIGIN, [TARGET, third.name], names, batch_size=5, seed=seed)
+    assert len(pairs.index) == 2 * 3 * len(names)
+    x, y = (np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs)))))
+    assert x.shape[1:] == (256, 256, 2)
+    to_owner = lambda tile: owner[((tile + 1) / 2).astype(np.float16).tobytes()]  # noqa: E731
+    for content, style, truth in zip(x[..., :1], x[..., 1:], y):
+        assert to_owner(content)[0] == ORIGIN
+        assert to_owner(content)[1] == to_owner(truth)[1] != to_owner(style)[1]
+        assert to_owner(style)[0] == to_owner(truth)[0] != ORIGIN
+    with pytest.raises(UserError, match="is the only piece here"):
+        dataset.TilePairs(copy, ORIGIN, [TARGET, third.name], ["four", "four~t+2"], batch_size=5)
+
+
 def test_batch_larger_than_the_data(features):
     with pytest.raises(UserError, match="only 12 training tiles"):
         dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=13, seed=0)

@@ -141,6 +141,34 @@ def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp
     assert all(np.abs(a - b).max() < 1e-6 for a, b in kernels)  # at such rates the given weights stay
 
 
+@pytest.mark.parametrize("conditioning", ["film", "tile"])
+def test_one_model_for_several_targets(features, audios, tmp_path, run_script, conditioning):
+    for folder, made in ((features, "features"), (audios, "audios")):
+        shutil.copytree(folder, tmp_path / made)
+        shutil.copytree(folder / TARGET, tmp_path / made / "string_acoustic")
+    model = tmp_path / f"{ORIGIN}_2_any"
+    flags = ["--dataset_path", tmp_path / "features", *SMALL, "--runs_path", tmp_path, "--target", TARGET, "string_acoustic"]
+    flags += ["--conditioning", conditioning, "--epochs", 1, "--validation_split", 0.5]
+    done = run_script("train.py", *flags)
+    assert done.returncode == 0, done.stderr
+    source, output = audios / ORIGIN / "three.wav", tmp_path / "out.wav"
+    convert = ["predict.py", "--model", model, "--input", source, "--output", output, "--gpu", "cpu"]
+    refused = run_script(*convert)
+    assert refused.returncode == 2
+    assert "--style: is missing" in refused.stderr
+    sounds = []
+    for style in (audios / TARGET / "four.wav", audios / ORIGIN / "bach/one.wav"):
+        done = run_script(*convert, "--style", style)
+        assert done.returncode == 0, done.stderr
+        sounds.append(soundfile.read(output)[0])
+    assert not np.array_equal(*sounds)
+    done = run_script("evaluate.py", "--model", model, "--audios_path", tmp_path / "audios", "--phase", "input", "--gpu", "cpu")
+    assert done.returncode == 0, done.stderr
+    for target in (TARGET, "string_acoustic"):
+        rows = json.loads((model / "evaluation" / target / "results.json").read_text())["rows"]
+        assert rows["model, input"]["mae_db"]["mean"] > 0
+
+
 def test_generator_alone(features, tmp_path, run_script):
     flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--cache", "--tensorboard"]
     for epochs in (1, 2):
