@@ -98,7 +98,8 @@ def main(argv=None):
     missing = [pair for pair in work if not is_done(*pair)]
     jobs = (joblib.delayed(_try_write_tiles)(*map(Path.absolute, pair)) for pair in missing)
     with parallel.engine(args.workers, args.dask) as run:
-        results = list(tqdm(run(jobs), total=len(missing), unit="file", desc="features", disable=not missing))
+        results = run(jobs, [tiles for _, tiles in missing])
+        results = list(tqdm(results, total=len(missing), unit="file", desc="features", disable=not missing))
     errors = [result for result in results if isinstance(result, UserError)]
     tiles = sum(result for result in results if not isinstance(result, UserError))
     for error in errors:

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import functools
 import os
 import signal
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 import joblib
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
-from cli import UserError, number
+from cli import UserError, number, part_of
 
 # Two warnings would break into the user's output and tell of nothing wrong: loky restarts a worker whose memory grew by
 # 300 MB, as it does with a second instrument's notes, and no job is lost; joblib counts what Ctrl-C has cut short.
@@ -33,7 +32,9 @@ def worker_flags(parser):
 
 @contextlib.contextmanager
 def engine(workers, dask=None):
-    """Yield a function from joblib's delayed calls to their results, in order, run on processes here or on a Dask cluster.
+    """Yield ``run(jobs, writes=())``: joblib's delayed calls -> their results, in order, by processes here or a Dask cluster.
+
+    ``writes`` are the paths that the jobs write by `cli.complete`: if the block fails, nothing half-written stays of them.
 
     Raises:
         UserError: the cluster cannot be used, or a worker process was killed.
@@ -42,11 +43,26 @@ def engine(workers, dask=None):
     if watch:
         for tracker in (loky_tracker, resource_tracker):  # as they start, they would undo what `_start_without_sigint` does
             tracker.ensure_running()
+    started, written = [], []
+
+    def run(jobs, writes=()):
+        written.extend(writes)
+        started.append(_start_without_sigint(parallel, jobs))
+        return started[-1]
+
     try:
         with _dask_backend(dask) if dask else contextlib.nullcontext():
             parallel = joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1, max_nbytes=None, **watch)
-            yield functools.partial(_start_without_sigint, parallel)
-    except concurrent.futures.process.BrokenProcessPool:
+            yield run
+    except BaseException as error:
+        if not dask:  # its workers go on with what they have
+            for results in started:
+                results.close()  # ends the processes, which have no time to remove anything
+            for path in written:
+                with contextlib.suppress(OSError):
+                    part_of(path).unlink()
+        if not isinstance(error, concurrent.futures.process.BrokenProcessPool):
+            raise
         raise UserError(f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer") from None
 
 

@@ -105,7 +105,8 @@ def render_instrument(instrument, versions, scores, args, run):
     tasks.sort(key=lambda task: -len(task[1][0]))  # the longest first: no worker is left alone with it at the end
     bank = (str(args.nsynth_path.absolute()), instrument, args.max_shift)
     jobs = (joblib.delayed(render_task)(*task, bank) for task in tasks)
-    results = list(tqdm(run(jobs), total=len(tasks), unit="piece", desc=instrument, disable=not tasks))
+    results = run(jobs, [wav for wav, _ in tasks])
+    results = list(tqdm(results, total=len(tasks), unit="piece", desc=instrument, disable=not tasks))
     counts, lowered, samples = zip(*results) if results else ((), (), ())
     note = f"; {sum(lowered)} of {len(tasks)} pieces made lower, they would have clipped" if any(lowered) else ""
     print(f"{instrument}: {describe(sum(counts, Counter()))}{note}" if tasks else f"{instrument}: nothing to do")
