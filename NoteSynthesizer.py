@@ -80,7 +80,7 @@ class NoteBank:
         files = sorted(filter(name.fullmatch, os.listdir(folder)))
         self.paths = {tuple(map(int, name.fullmatch(file).groups()[:2])): folder / file for file in files}
         if not self.paths:
-            raise UserError(f"{folder}: has no note of '{instrument}'; found {_instruments(folder)}")
+            raise UserError(f"{folder}: has no note of '{note_prefix(instrument)}'; found {_instruments(folder, instrument)}")
         self.max_shift = max_shift
         self._sources, self._notes = {}, {}
 
@@ -145,10 +145,11 @@ class NoteBank:
         return digest.hexdigest()
 
 
-def _instruments(folder):
-    """A few of the instruments whose notes a folder holds, for an error message."""
-    matches = (re.fullmatch(r"(\w+)-\d{3}-\d{3}\.\w+", path.name) for path in folder.iterdir())
-    names = sorted({match[1] for match in matches if match})
+def _instruments(folder, wanted):
+    """A few of the instruments whose notes a folder holds, those named like ``wanted`` first, for an error message."""
+    matches = (re.fullmatch(r"(\w+)-\d{3}-\d{3}\.\w+", name) for name in os.listdir(folder))
+    family = re.sub(r"_\d{3}$", "", wanted)
+    names = sorted({match[1] for match in matches if match}, key=lambda name: (not name.startswith(family), name))
     return ", ".join(names[:6] + ["..."] * (len(names) > 6)) or "no notes named as NSynth names them"
 
 

@@ -183,10 +183,13 @@ def test_fingerprint_tells_banks_apart(folder, tmp_path):
 def test_what_is_wrong_with_a_bank_is_said(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         NoteBank(tmp_path / "nowhere", "keyboard_acoustic")
-    with pytest.raises(UserError, match="no note of 'organ_electronic'; found no notes named"):
+    with pytest.raises(UserError, match="no note of 'organ_electronic_000'; found no notes named"):
         NoteBank(tmp_path, "organ_electronic")
     make_bank(tmp_path, pitches=(60,))
     with pytest.raises(UserError, match="no note of 'organ_electronic_003'; found keyboard_acoustic_000"):
+        NoteBank(tmp_path, "organ_electronic_003")
+    make_bank(tmp_path, "organ_electronic_007", pitches=(60,))
+    with pytest.raises(UserError, match="found organ_electronic_007, keyboard_acoustic_000"):  # what is most like it first
         NoteBank(tmp_path, "organ_electronic_003")
     for name in ("Keyboard", "keyboard", "../x_y", "a_b\n", "a__b"):
         with pytest.raises(UserError, match="no such name"):
