@@ -43,7 +43,7 @@ NOT_RUN = {  # how a command begins: why it is not run. Flags of our own scripts
     r"git clone": "downloads",
     r"make ": "installs and trains for minutes",
     r"(sudo )?(apt|brew) ": "installs system packages",
-    r"dask ": "starts servers; test_synthesize_audios.py starts them",
+    r"dask ": "starts servers; test_dask.py starts them",
     r"ruff |pytest |python -m (ruff|pytest)": "runs this test itself",
     r".* --dask ": "needs these servers; see above",
     r"(KERAS_BACKEND=\w+ )?python benchmarks/(train_step|predict)\.py": "minutes of measurement even when small",

@@ -202,16 +202,6 @@ def test_a_damaged_note_stops_the_run_and_leaves_nothing_half_written(folder, ru
         assert names == ["a.wav", "audios.json", "b's.wav", "c\n.wav"]  # the first instrument's, and nothing hidden
 
 
-def test_a_dask_cluster_makes_the_same_files(folder, run):
-    distributed = pytest.importorskip("distributed")
-    run()
-    before = contents(folder / "audios")
-    shutil.rmtree(folder / "audios")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        assert run("--dask", cluster.scheduler_address)[0] == 0
-    assert contents(folder / "audios") == before
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):

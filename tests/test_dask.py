@@ -1,0 +1,82 @@
+"""Steps 1 and 2 on a real cluster: `dask scheduler` and two `dask worker` processes, of which one is killed midway."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from music import TUNE, make_bank
+
+import data
+
+pytest.importorskip("distributed")
+STEPS = {
+    "synthesize_audios": "--nsynth_path notes --midi_path midi --audios_path {} --instruments keyboard_acoustic",
+    "compute_features": "--audios audios --features {}",
+}
+PIECES = 60
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with notes, MIDI files and audio, where each step has `PIECES` files to make."""
+    folder = tmp_path_factory.mktemp("dask")
+    make_bank(folder / "notes", pitches=(60, 67), velocities=(50, 100), seconds=0.5)
+    (folder / "midi").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(PIECES):
+        (folder / f"midi/{number:02d}.mid").write_bytes(TUNE)
+        data.write_audio(folder / f"audios/keyboard_acoustic/{number:02d}.wav", rng.uniform(-0.5, 0.5, 20 * 44100))
+    return folder
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """(address, two worker processes), which run in a folder of their own, without the project."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    processes = []
+
+    def dask(*flags):
+        command = [sys.executable, "-m", "dask", *flags]
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        processes.append(process)
+        return process
+
+    scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
+    address = next(line.split()[-1] for line in scheduler.stderr if "tcp://" in line)
+    workers = [dask("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in range(2)]
+    for worker in workers:
+        assert any("Registered to" in line for line in worker.stderr)
+    yield address, workers
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_cluster_makes_the_same_files_though_a_worker_is_killed(place, cluster, step):
+    address, workers = cluster
+
+    def begin(folder, *flags):
+        command = [sys.executable, str(ROOT / f"{step}.py"), *STEPS[step].format(folder).split(), *flags]
+        return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+
+    process = begin(f"{step}-here", "--workers", "1")
+    assert process.wait(timeout=120) == 0
+    process = begin(f"{step}-there", "--dask", address)
+    made = place / f"{step}-there/keyboard_acoustic"
+    while not made.is_dir() or len(list(made.iterdir())) < 5:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    workers[0].kill()
+    assert len(list(made.iterdir())) < PIECES
+    err = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, err
+    assert contents(place / f"{step}-there") == contents(place / f"{step}-here")
