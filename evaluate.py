@@ -191,7 +191,8 @@ def best_phases(summary):
         means = {name: cells[column]["mean"] for name, cells in models.items() if column in cells}
         if len(set(means.values())) > 1 and "input" in means:
             best = min(means, key=means.get)
-            lines.append(f"  {heading}: {best} {means[best]:.{digits}f}, input {means['input']:.{digits}f}")
+            beside = f", input {means['input']:.{digits}f}" if best != "input" else ""
+            lines.append(f"  {heading}: {best} {means[best]:.{digits}f}{beside}")
     return ["The best phase for the model's magnitude, beside the input's:", *lines] if lines else []
 
 

@@ -27,7 +27,6 @@ import midi
 import phase as phases
 import predict
 from cli import UserError
-from NoteSynthesizer import _ENVELOPE as RELEASE_ENVELOPE
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
 from report import BLUE, CHANCE, DIFFERENCE_MAP, DIFFERENCE_RANGE, ORANGE
 
@@ -153,15 +152,13 @@ def synthesiser():
     axis.set(title="1  the score: onset, length (pedal included), pitch, velocity", ylabel="MIDI pitch", xlabel="seconds")
 
     bank, rate = NoteBank(DEMO / "notes", "keyboard_acoustic"), data.SAMPLE_RATE
-    pitch, hold = 69, int(0.8 * rate)
-    note = bank.note(pitch, 75)
-    played = note[: hold + len(RELEASE_ENVELOPE)].copy()
-    played[hold:] *= RELEASE_ENVELOPE[: len(played) - hold]
+    hold, note = 0.8, bank.note(69, 75)
+    played = np.concatenate(list(render(np.array([(0, hold, 69, 75)], midi.NOTE), bank, gain=1)))
     axis = figure.add_subplot(grid[1, 0])
     axis.plot(np.arange(len(note)) / rate, note, color=PALE, linewidth=0.3, alpha=0.5)
     axis.plot(np.arange(len(played)) / rate, played, color=BLUE, linewidth=0.3)
-    axis.axvline(hold / rate, color=ORANGE, linestyle="--", linewidth=1.2)
-    axis.text(hold / rate + 0.04, note.max() * 0.8, "key up: fades within 1 s", color=ORANGE)
+    axis.axvline(hold, color=ORANGE, linestyle="--", linewidth=1.2)
+    axis.text(hold + 0.04, note.max() * 0.8, "key up: fades within 1 s", color=ORANGE)
     axis.set(title="2  the nearest note of the bank, cut to its length", xlim=(0, 2.4), xlabel="seconds", ylabel="amplitude")
 
     shared = None

@@ -137,6 +137,8 @@ def test_markdown_has_one_width_and_keeps_its_columns():
 def test_best_phase_is_named_beside_the_inputs():
     summary = {f"model, {n}": {"lsd_db": {"mean": m, "spread": None, "n": 1}} for n, m in (("input", 3), ("griffinlim", 2))}
     assert evaluate.best_phases(summary)[1] == "  LSD, dB: griffinlim 2.00, input 3.00"
+    summary["model, griffinlim"]["lsd_db"]["mean"] = 4
+    assert evaluate.best_phases(summary)[1] == "  LSD, dB: input 3.00"
     del summary["model, griffinlim"]
     assert evaluate.best_phases(summary) == []
 
