@@ -235,7 +235,7 @@ def load_generator(path):
     if not file.is_file():
         raise UserError(f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)")
     sums = file.with_name("SHA256SUMS")
-    if sums.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() not in sums.read_text().split():
+    if sums.is_file() and hashlib.sha256(file.read_bytes()).hexdigest().encode() not in sums.read_bytes().split():
         raise UserError(f"{file}: is not the file that {sums.name} names; restore it: git checkout {file.parent}")
     with tempfile.TemporaryDirectory() as folder:
         try:
