@@ -360,7 +360,7 @@ def train(args, parser, gpus, build, sweeps, script):
         script: the script's name without ".py": decides the run folder's name.
     """
     if args.decay_epochs > args.epochs:
-        raise UserError(f"--decay_epochs {args.decay_epochs}: there are only {args.epochs} epochs; give fewer, or more --epochs")
+        raise UserError(f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number")
     policy = set_precision(args.precision, gpus)
     pairs, validation, split, description = load_pairs(args)
     suffix = "" if script == "train" else "_generator"
