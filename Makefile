@@ -50,6 +50,7 @@ figures: $(VENV)/.demo ## draw the figures of README and docs, from the embedded
 	$(RUN) docs/figures.py --run $(DEMO_RUN) --audios_path $(DEMO)/audios
 
 $(VENV)/.demo: requirements.txt
+	@echo "Installing packages in $(VENV): a download of about 800 MB, some minutes without a word."
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt

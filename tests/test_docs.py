@@ -150,6 +150,29 @@ def test_readme_commands_ran(workplace):
     assert np.abs(data.read_audio(workplace / "guitar.wav")).max() > 0
 
 
+def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import figures
+
+    monkeypatch.setattr(figures, "DOCS", tmp_path)
+    for seed, instrument in enumerate((ORIGIN, TARGET)):
+        data.write_audio(workplace / "audios_of_demo" / instrument / f"{figures.PIECE}.wav", melody(seed, (1, 0.5), 4))
+    run = f"runs/{ORIGIN}_2_{TARGET}"
+    assert figures.main(["--run", run, "--audios_path", "audios_of_demo"]) == 0
+    drawn = {path.name for path in tmp_path.iterdir()}
+    in_docs = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")}
+    assert drawn == in_docs - {"listening_page.png"}  # that one is a picture of a browser
+    assert all((ROOT / "docs" / name).stat().st_size < 300_000 for name in in_docs)
+
+
+def test_figures_without_a_model_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import figures
+
+    assert figures.main(["--run", str(tmp_path), "--audios_path", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("no trained model there; run 'make demo' first\n")
+
+
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_run(page, workplace):
     run_all(page)
