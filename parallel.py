@@ -40,7 +40,7 @@ def engine(workers, dask=None):
         UserError: the cluster cannot be used, or a worker process was killed.
     """
     watch = {} if dask or workers == 1 else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
-    if watch:
+    if watch and hasattr(signal, "pthread_sigmask"):
         for tracker in (loky_tracker, resource_tracker):  # as they start, they would undo what `_start_without_sigint` does
             tracker.ensure_running()
     started, written = [], []
