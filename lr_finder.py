@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cli import UserError, complete
 
 LOW, HIGH = 1e-9, 1.0
+FEW_STEPS = 200  # of a sweep: below it a decade of rates gets so few that the suggestion is a matter of luck
 DIVERGENCE = 4  # stop where the loss exceeds its best so far by this factor
 SMOOTHING = 0.15  # decades: standard deviation of the Gaussian; symmetric, so that it moves no mark
 
@@ -129,6 +130,8 @@ def search(sweeps, pairs, steps, seed, folder):
         print(f"{name}: steepest descent at {rates[name]:.1e}")
     flags = " ".join(f"--{sweep.flag} {rates[name]:.1e}" for name, sweep in sweeps.items() if sweep.flag)
     print(f"use: {flags}   ({folder}/lr_finder.png)")
+    if steps < FEW_STEPS:
+        print(f"{steps} steps a sweep are few: --findlr_steps {2 * FEW_STEPS} gives rates to rely on")
     return rates
 
 

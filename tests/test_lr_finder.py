@@ -63,3 +63,16 @@ def test_suggestion_is_the_steepest_descent_before_the_minimum():
 def test_a_loss_that_never_falls_is_refused():
     with pytest.raises(UserError, match="never fell"):
         lr_finder.suggest(lr_finder.rates_of(50, 50), np.linspace(1, 2, 50))
+
+
+@pytest.mark.parametrize("steps", [199, 200])
+def test_a_short_search_says_so(steps, tmp_path, capsys):
+    def build(rate):
+        model = Quadratic(0.5)
+        model.compile(keras.optimizers.SGD(rate))
+        return model
+
+    rates = lr_finder.search({"both": lr_finder.Sweep("lr", "loss", build)}, Ones(), steps, 0, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"use: --lr {rates['both']:.1e}" in "".join(lines)
+    assert ("--findlr_steps 400" in lines[-1]) == (steps < 200)
