@@ -24,7 +24,7 @@ from cli import UserError
 PHASES = ("input", "griffinlim")
 ROWS = ("identity", "median picture", *(f"{row}, {name}" for row in ("model", "true magnitude") for name in PHASES))
 MEASURES = {"mae_db": "picture MAE, dB", "written_mae_db": "audio MAE, dB", "lsd_db": "log-spectral distance, dB"}
-DEFAULTS = {"gpu", "cache", "workers", "preview_every", "tensorboard", "fresh", "findlr", "findlr_steps", "runs_path", "script"}
+SILENT = {"script", "gpu", "cache", "workers", "runs_path", "preview_every", "tensorboard", "fresh"}  # change no weight
 WEAKNESSES = """- It knows one sampled keyboard and one sampled {target}: those of its notes. Other pianos, and recordings in
   rooms, lie outside; it still answers with its own {target}.
 - What training pieces hardly have, it has hardly learned: the lowest and highest octave, very dense or very soft textures.
@@ -48,9 +48,10 @@ def halve(source, target):
 
 
 def command_line(flags):
-    """The training command that config.json's ``flags`` stand for, without what does not change the result."""
-    chosen = {key: value for key, value in flags.items() if key not in DEFAULTS and value not in (None, False, 0)}
-    return f"python {flags['script']}.py " + " ".join(f"--{key} {value}" for key, value in chosen.items())
+    """The training command that config.json's ``flags`` stand for, without defaults and what does not change the result."""
+    cli.training_flags(parser := cli.Parser(""))
+    chosen = [f"--{key} {value}" for key, value in flags.items() if key not in SILENT and value != parser.get_default(key)]
+    return f"python {flags['script']}.py {' '.join(chosen)}"
 
 
 def card(run, config, history, args):
