@@ -86,7 +86,7 @@ class Run:
             except (OSError, ValueError) as error:
                 raise UserError(f"{path}: cannot be loaded ({str(error)[:80]}); give --fresh to start over") from None
             model.optimizer.learning_rate = rate  # the flag's, not the stored one
-        self.write_history()
+        self.settle()
 
     def commit(self, model, row):
         """Keep an epoch: the best model, everything that resuming needs, history. Returns whether it is the best so far.
@@ -106,10 +106,7 @@ class Run:
         self.state = {"history": history, "best": row["val_mae_db"] if best else self.state["best"], "weights": weights}
         with complete(self.state_file) as part:
             part.write_text(json.dumps(self.state) + "\n")
-        for old in self.state_file.parent.glob("*.weights.h5"):
-            if old.name != weights:
-                old.unlink()
-        self.write_history()
+        self.settle()
         return best
 
     def _check_space(self, model):
@@ -121,9 +118,12 @@ class Run:
             remedy = f"free some space, an epoch takes {needed >> 20} MB while it is saved, and run again"
             raise UserError(f"{self.folder}: the disk is full but for {free >> 20} MB; {remedy}")
 
-    def write_history(self):
-        """Write history.csv, one row an epoch."""
+    def settle(self):
+        """Bring the folder in line with state.json: history.csv, one row an epoch, and no older weights."""
         if self.state["history"]:
+            for old in self.state_file.parent.glob("*.weights.h5"):
+                if old.name != self.state["weights"]:
+                    old.unlink()
             with complete(self.folder / "history.csv") as part, open(part, "w", newline="") as file:
                 columns = [c for c in HISTORY_COLUMNS if c in self.state["history"][0]]
                 writer = csv.DictWriter(file, columns)
@@ -165,6 +165,17 @@ class Session(keras.callbacks.Callback):
         self.tiles = len(pairs) * pairs.batch_size
         self.bar = tqdm(disable=True)
 
+    def on_train_begin(self, logs=None):
+        """Show the last complete epoch again: a kill may have come between saving and showing it."""
+        if self.run.epochs_done:
+            self.show()
+
+    def show(self):
+        """Plot the history, write the preview."""
+        plot = self.run.folder / "plots" / "history.png"
+        report.history_figure(self.run.folder / "history.csv", plot, **{f"{k}_db": v for k, v in self.baselines.items()})
+        self.preview(self.run.state["history"][-1]["epoch"])
+
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock and the bar."""
         self.start = time.time()
@@ -196,9 +207,7 @@ class Session(keras.callbacks.Callback):
             raise UserError(f"epoch {row['epoch']}: the validation error is not finite; lower the learning rates")
         best = self.run.commit(self.model, row)
         print(epoch_line(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
-        plot = self.run.folder / "plots" / "history.png"
-        report.history_figure(self.run.folder / "history.csv", plot, **{f"{k}_db": v for k, v in self.baselines.items()})
-        self.preview(row["epoch"])
+        self.show()
 
 
 def epoch_line(row, last, best):

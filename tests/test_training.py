@@ -104,6 +104,22 @@ def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path, run_scr
     assert not list(tmp_path.rglob(".part-*"))
 
 
+def test_what_a_kill_after_the_last_epoch_left_undone_is_done(undisturbed, features, tmp_path, run_script):
+    """As if the process had been killed as soon as state.json was replaced."""
+    run, again = undisturbed[0], tmp_path / RUN
+    shutil.copytree(run, again)
+    undone = ("history.csv", "plots/history.png", "previews/epoch_004/audio.wav", "previews/epoch_004/spectrogram.png")
+    for name in undone:
+        (again / name).unlink()
+    (again / "last/epoch_0003.weights.h5").touch()
+    result = run_script("train.py", "--dataset_path", features, *SMALL, "--epochs", "4", "--runs_path", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert history(again) == history(run)
+    assert (again / undone[2]).read_bytes() == (run / undone[2]).read_bytes()
+    files = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (run, again)]
+    assert files[0] == files[1]
+
+
 def test_flags_that_would_break_a_run_are_refused_with_both_values(undisturbed, features, run_script):
     run, _ = undisturbed
     flags = ["--dataset_path", features, *SMALL, "--epochs", "5", "--runs_path", run.parent]
