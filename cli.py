@@ -201,6 +201,8 @@ def training_flags(parser):
         "several one model learns all, and is shown a tile of the target, from another piece, as the style")  # fmt: skip
     add("--conditioning", choices=("film", "tile"), default="film",
         help="with several targets: the style modulates the decoder's channels, or is a picture beside the input")  # fmt: skip
+    add("--learn", choices=("magnitude", "phase", "both"), default="magnitude",
+        help="what the network gives: the target's magnitude; its phase, from both magnitudes; or both at once")  # fmt: skip
     add("--runs_path", default="runs", help="where run folders go")
     add("--gpu", help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if there is one")
     add("--epochs", type=number(int, 1), default=100, help="total number of epochs, those already done included")

@@ -3,7 +3,8 @@
     python compute_features.py --audios audios --features features
 
 Reads <audios>/<instrument>/<sub/folders>/<piece>.wav (flac, ogg and mp3 too, any sampling rate) and writes
-<features>/<instrument>/<sub/folders>/<piece>.npy, float16 (tiles, 256, 256, 1) in [0, 1], and features.json.
+<features>/<instrument>/<sub/folders>/<piece>.npy, float16 (tiles, 256, 256, 1) in [0, 1], and features.json. With --phase
+the tiles have a second channel, the phase in half turns, [-1, 1]: what train.py --learn phase or both needs.
 A file that is there and newer than its audio is kept. Exit code 2 if some file had to be left out.
 """
 
@@ -23,28 +24,38 @@ import parallel
 from cli import UserError
 
 
-def write_tiles(audio_path, tiles_path):
+def write_tiles(audio_path, tiles_path, phase=False):
     """Write one file's tiles and return how many. The audio streams through. Raises UserError if it cannot be read."""
     with data.open_sound(audio_path) as sound:
         mono = (block.mean(axis=0, keepdims=True) for block in data.read_blocks(sound))
         spectra = data.analyse_blocks(data.resample_blocks(mono, sound.samplerate, data.SAMPLE_RATE))
-        frames = [np.minimum(data.amplitude_to_db(np.abs(block[0])), 1).astype(np.float16) for block in spectra]
+        frames = [channels_of(block[0], phase) for block in spectra]
         samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
-    tiles = data.slice_tiles(np.concatenate(frames)[: 1 + samples // data.HOP_LENGTH].T)
+    frames = np.concatenate(frames, axis=1)[:, : 1 + samples // data.HOP_LENGTH]
+    tiles = np.concatenate([data.slice_tiles(channel.T) for channel in frames], axis=-1)
     with cli.complete(tiles_path) as part, open(part, "wb") as file:
         np.save(file, np.ascontiguousarray(tiles), allow_pickle=False)
     return len(tiles)
 
 
-def _try_write_tiles(audio_path, tiles_path):
+def channels_of(spectrum, phase):
+    """Spectrum complex64 (t, 256) -> float16 (1, t, 256): dB scale; with ``phase`` (2, t, 256): that, and half turns."""
+    channels = [np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)]
+    if phase:
+        channels.append(np.angle(spectrum) / np.pi)
+    return np.array(channels, np.float16)
+
+
+def _try_write_tiles(audio_path, tiles_path, phase):
     try:
-        return write_tiles(audio_path, tiles_path)
+        return write_tiles(audio_path, tiles_path, phase)
     except UserError as error:
         return error
 
 
-def describe(features, audios, fresh=False):
+def describe(features, audios, fresh=False, phase=False):
     """Write features.json, or check that the one that is there says the same. ``fresh`` deletes the folder first."""
+    wanted = data.FEATURE_PARAMETERS | ({"phase": True} if phase else {})
     path = features / "features.json"
     if fresh and path.is_file():  # only ever delete a folder that this script made
         shutil.rmtree(features)
@@ -53,11 +64,11 @@ def describe(features, audios, fresh=False):
             parameters = json.loads(path.read_text())["parameters"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: damaged; give --fresh to start over") from None
-        if parameters != data.FEATURE_PARAMETERS:
-            changed = [k for k, v in data.FEATURE_PARAMETERS.items() if parameters.get(k) != v]
+        if parameters != wanted:
+            changed = [k for k in wanted | parameters if parameters.get(k) != wanted.get(k)]
             raise UserError(f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over")
     with cli.complete(path) as part:
-        part.write_text(json.dumps({"parameters": data.FEATURE_PARAMETERS, "audios": str(audios.resolve())}, indent=2) + "\n")
+        part.write_text(json.dumps({"parameters": wanted, "audios": str(audios.resolve())}, indent=2) + "\n")
 
 
 def find_work(audios, features):
@@ -88,15 +99,16 @@ def main(argv=None):
     add = parser.add_argument
     add("--audios", "--audios_path", type=Path, required=True, help="audio folder, one sub-folder an instrument")
     add("--features", "--features_path", type=Path, required=True, help="where the tiles go")
+    add("--phase", action="store_true", help="keep the phase as well: twice the disk")
     parallel.worker_flags(parser)
     add("--fresh", action="store_true", help="delete the features folder and start over")
     args = parser.parse_args(argv)
 
     start = time.time()
     work = find_work(args.audios, args.features)
-    describe(args.features, args.audios, args.fresh)
+    describe(args.features, args.audios, args.fresh, args.phase)
     missing = [pair for pair in work if not is_done(*pair)]
-    jobs = (joblib.delayed(_try_write_tiles)(*map(Path.absolute, pair)) for pair in missing)
+    jobs = (joblib.delayed(_try_write_tiles)(*map(Path.absolute, pair), args.phase) for pair in missing)
     with parallel.engine(args.workers, args.dask) as run:
         results = run(jobs, [tiles for _, tiles in missing])
         results = list(tqdm(results, total=len(missing), unit="file", desc="features", disable=not missing))
@@ -108,7 +120,7 @@ def main(argv=None):
     audio_seconds = tiles * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
     print(
         f"{len(missing) - len(errors)} files computed, {len(work) - len(missing)} were there, {len(errors)} left out\n"
-        f"{tiles:,} tiles, {tiles * 2**17 / 2**30:.2f} GiB, {audio_seconds / 3600:.2f} h of audio in {seconds:.1f} s"
+        f"{tiles:,} tiles, {tiles * (1 + args.phase) / 2**13:.2f} GiB, {audio_seconds / 3600:.2f} h of audio in {seconds:.1f} s"
         f" ({audio_seconds / seconds:.0f} x real time) -> {args.features}"
     )
     return 2 if errors else 0

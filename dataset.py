@@ -14,6 +14,9 @@ import numpy as np
 from cli import UserError, find_files
 from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, piece_of
 
+SHAPES = (BINS, TILE_FRAMES, 1), (BINS, TILE_FRAMES, 2)  # of a tile without and with phase
+LEARN = ("magnitude", "phase", "both")  # what a network gives
+
 
 def read_features_json(features):
     """The contents of features.json.
@@ -105,7 +108,7 @@ def maestro_split(path, names):
 
 
 def load_tiles(path, cache=False):
-    """Tiles of one piece, float16 (n, 256, 256, 1): memory-mapped, or read into memory if ``cache``.
+    """Tiles of one piece, float16 (n, 256, 256, 1), or 2 with phase: memory-mapped, or read into memory if ``cache``.
 
     Raises:
         UserError: the file is damaged, pickled, or of another shape or type.
@@ -114,13 +117,18 @@ def load_tiles(path, cache=False):
         tiles = np.lib.format.open_memmap(path, mode="r")  # unlike np.load, takes nothing else for an array
     except Exception as error:  # of a damaged header numpy lets through what Python's own tokenizer raises
         raise UserError(f"{path}: cannot be read ({error}); delete it and run compute_features.py again") from None
-    if tiles.dtype != np.float16 or tiles.shape[1:] != (BINS, TILE_FRAMES, 1) or not len(tiles):
-        raise UserError(f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1); compute it again")
+    if tiles.dtype != np.float16 or tiles.shape[1:] not in SHAPES or not len(tiles):
+        raise UserError(f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1 or 2); compute it again")
     return np.array(tiles) if cache else tiles
 
 
 class TilePairs(keras.utils.PyDataset):
-    """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, 1) in [-1, 1].
+    """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, channels) in [-1, 1].
+
+    ``learn``    x: dB scale of            y
+    magnitude    origin                    dB scale of the target
+    phase        origin, and target        `rotation` from the origin's phase to the target's
+    both         origin                    dB scale of the target, `rotation`
 
     With several targets each tile of the origin makes a pair with each of them, and x gets a second channel: the style, a
     tile of that target from another piece.
@@ -135,17 +143,23 @@ class TilePairs(keras.utils.PyDataset):
         cache: hold all tiles in memory.
         workers: reading threads.
         epoch_tiles: tiles an epoch, drawn anew for each; None: all.
+        learn: one of LEARN.
 
     Attributes:
         index: int32 (pairs, 3): piece, tile, and which instrument is the target, counted from 1.
 
     Raises:
-        UserError: a piece has different numbers of tiles, a batch is larger than the data, or there is no other piece.
+        UserError: a piece has different numbers of tiles, a batch is larger than the data, or there is no other piece or no
+            phase where one is needed.
     """
 
-    def __init__(self, features, origin, target, names, batch_size, seed=None, cache=False, workers=1, epoch_tiles=None):
+    def __init__(
+        self, features, origin, target, names, batch_size,
+        seed=None, cache=False, workers=1, epoch_tiles=None, learn=LEARN[0],
+    ):  # fmt: skip
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
         self.batch_size, self.seed, self.epoch_tiles = batch_size, seed, epoch_tiles
+        self.learn = learn
         self.styled = not isinstance(target, str)
         instruments = (origin, *target) if self.styled else (origin, target)
         self.pieces = [[load_tiles(Path(features) / i / f"{name}.npy", cache) for i in instruments] for name in names]
@@ -154,6 +168,8 @@ class TilePairs(keras.utils.PyDataset):
             if len(set(counts.values())) > 1:
                 text = ", ".join(f"{count} tiles of {instrument}" for instrument, count in counts.items())
                 raise UserError(f"{name}: {text}; synthesize and compute it again")
+            if learn != "magnitude" and any(t.shape[-1] == 1 for t in tiles):
+                raise UserError(f"--learn {learn}: {features} holds no phase; run compute_features.py --phase --fresh")
         self.index = np.array([
             (p, t, side) for p, tiles in enumerate(self.pieces) for t in range(len(tiles[0])) for side in range(1, len(tiles))
         ], np.int32)  # fmt: skip
@@ -184,22 +200,36 @@ class TilePairs(keras.utils.PyDataset):
         """Batch i of this epoch."""
         rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
         chosen = self.order[rows]
-        x = np.empty((len(chosen), BINS, TILE_FRAMES, 1 + self.styled), np.float32)
-        y = np.empty((len(chosen), BINS, TILE_FRAMES, 1), np.float32)
+        inputs, outputs = 1 + (self.styled or self.learn == "phase"), 1 + LEARN.index(self.learn)
+        x = np.empty((len(chosen), BINS, TILE_FRAMES, inputs), np.float32)
+        y = np.empty((len(chosen), BINS, TILE_FRAMES, outputs), np.float32)
         for k, (piece, tile, side) in enumerate(chosen):
-            read_tile(self.pieces[piece][0][tile], x[k, ..., :1])
-            read_tile(self.pieces[piece][side][tile], y[k])
+            origin, target = (self.pieces[piece][i][tile] for i in (0, side))
+            read_tile(origin, x[k, ..., 0])
+            read_tile(target, x[k, ..., 1] if self.learn == "phase" else y[k, ..., 0])
+            if self.learn != "magnitude":
+                y[k, ..., -2:] = rotation(origin, target)
             if self.styled:
                 piece, tile, _ = self.styles[rows][k]
-                read_tile(self.pieces[piece][side][tile], x[k, ..., 1:])
+                read_tile(self.pieces[piece][side][tile], x[k, ..., 1])
         return x, y
 
 
 def read_tile(tile, out):
-    """Tile in [0, 1], float16 -> network range [-1, 1], float32, written to ``out``."""
-    out[:] = tile
+    """Tile float16 (256, 256, 1 or 2) -> its dB scale in network range [-1, 1], float32, written to ``out`` (256, 256)."""
+    out[:] = tile[..., 0]
     out *= 2  # while the tile is in the processor's cache
     out -= 1
+
+
+def rotation(origin, target):
+    """What turns the origin's phase into the target's: float32 (256, 256, 2), cos and sin, times the target's dB scale.
+
+    Both play the same notes, so along a partial the two phases advance alike and their difference stands still, where each
+    of them goes round many times in a tile. The weight says where it matters, and is 0 where nothing sounds.
+    """
+    angle = (target[..., 1].astype(np.float32) - origin[..., 1]) * np.float32(np.pi)
+    return target[..., :1] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
 def target_median(pairs, max_tiles=512):
@@ -213,9 +243,17 @@ def target_median(pairs, max_tiles=512):
 
 
 def baselines_db(pairs, median):
-    """Spectrogram MAE in dB of the trivial systems over all of ``pairs``: {"identity": ..., "median": ...}."""
+    """Spectrogram MAE in dB of the trivial systems over all of ``pairs``: {"identity": ..., "median": ...}.
+
+    For a phase network, on the same scale: no rotation, the input's phase, and 0 everywhere.
+    """
     sums = np.zeros(2)
     for piece, tile, side in pairs.index:
         x, y = (pairs.pieces[piece][i][tile].astype(np.float32) for i in (0, side))
-        sums += np.abs(x - y).mean(), np.abs(median[:, np.newaxis, np.newaxis] - y).mean()
+        if pairs.learn == "phase":
+            turned, still = rotation(x, y), y[..., :1] * np.float32([1, 0])
+            sums += np.abs(turned - still).mean() / 2, np.abs(turned).mean() / 2
+            continue
+        x, y = x[..., 0], y[..., 0]
+        sums += np.abs(x - y).mean(), np.abs(median[:, np.newaxis] - y).mean()
     return dict(zip(("identity", "median"), (sums / len(pairs.index) * DB_RANGE).tolist()))

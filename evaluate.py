@@ -79,17 +79,23 @@ def resynthesise(mag, unit, length, estimate, iterations):
     return np.concatenate(list(predict.synthesise(spectra)), axis=1)[0, :length]
 
 
-def systems(model, audio, reference, median, names, iterations, overlap, batch_size):
+def systems(model, audio, reference, median, names, iterations, overlap, batch_size, phase_model=None):
     """Yield every row of one piece: (name, audio (n,), picture asked for (256, 1 + n // 512), whether audio was made of it).
 
-    The network runs once. Without a ``reference`` (audio of the input's length) ceilings and trivial systems are left
-    out, without ``median`` (256,) that row.
+    The network runs once. A learned phase is ``model``'s own or, from the magnitude in question, ``phase_model``'s. Without
+    a ``reference`` (audio of the input's length) ceilings and trivial systems are left out, without ``median`` (256,) that
+    row.
     """
     frames = 1 + len(audio) // data.HOP_LENGTH
     spectrum = analyse(audio)
     unit, picture = data.phasor(spectrum), predict.spectrum_to_db(spectrum)
 
-    def row(name, asked, phase_name, phase_of=unit):
+    def row(name, asked, phase_name, phase_of=unit, rotation=None):
+        if phase_name in phases.LEARNED:
+            if phase_model:
+                rotation = predict.convert_picture(phase_model, np.stack([picture.T, asked.T], -1), overlap, batch_size)
+                rotation = rotation.swapaxes(0, 1)
+            phase_of = predict.turned(unit, rotation)
         made = resynthesise(data.db_to_amplitude(asked), phase_of, len(audio), phases.ESTIMATORS[phase_name], iterations)
         return name, made, asked[:frames].T, True
 
@@ -98,18 +104,17 @@ def systems(model, audio, reference, median, names, iterations, overlap, batch_s
         yield "silence", np.zeros_like(audio), np.zeros_like(picture[:frames].T), False
         if median is not None:
             yield row("median picture", np.broadcast_to(median, picture.shape), "input")
-    converted = predict.convert_picture(model, picture.T, overlap, batch_size).T
-    if not np.isfinite(converted).all():
-        raise UserError("--model: its network gives NaN or infinite values; train it again with a lower learning rate")
+    converted = predict.convert_picture(model, picture.T, overlap, batch_size).swapaxes(0, 1)
+    rotation = converted[..., 1:]
     for name in names:
-        yield row(f"model, {name}", converted, name)
+        yield row(f"model, {name}", converted[..., 0], name, rotation=rotation)
     if reference is not None:
         spectrum = analyse(reference)
-        picture = predict.spectrum_to_db(spectrum)
+        true = predict.spectrum_to_db(spectrum)
         for name in names:
-            yield row(f"true magnitude, {name}", picture, name)
-        yield row(OWN_PHASE, picture, "input", data.phasor(spectrum))
-        yield "target", reference, picture[:frames].T, False
+            yield row(f"true magnitude, {name}", true, name, rotation=rotation)
+        yield row(OWN_PHASE, true, "input", data.phasor(spectrum))
+        yield "target", reference, true[:frames].T, False
 
 
 def measure(name, audio, asked, made, reference=None, score=None):
@@ -334,6 +339,7 @@ def evaluate_all(model, pieces, median, config, args, page):
         (results, sections): [(piece, row, measures)] and the page's sections.
     """
     options = {"names": args.phase, "iterations": args.phase_iterations, "overlap": args.overlap, "batch_size": args.batch_size}
+    options["phase_model"] = args.phase_model
     scores = find_scores(args.midi_path)
     results, sections = [], []
     with tqdm(total=len(pieces), unit="piece", desc="evaluate") as bar:
@@ -408,7 +414,8 @@ def build_parser():
         "default: all it was trained on")  # fmt: skip
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
-    add("--phase", nargs="+", choices=phases.ESTIMATORS, default=list(phases.ESTIMATORS), help="phase estimators to compare")
+    add("--phase", nargs="+", choices=phases.ESTIMATORS, help="phase estimators to compare; default: all that the model allows")
+    add("--phase_model", help="model of train.py --learn phase, for the learned phase")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="of iterative phase estimators")
     add("--overlap", type=cli.number(float, 0, 0.99), default=predict.OVERLAP, help="fraction of a tile that the next covers")
     add("--batch_size", type=cli.number(int, 1), default=predict.BATCH_SIZE, help="tiles that go through the network at once")
@@ -455,6 +462,11 @@ def main(argv=None):
     import models
 
     model = models.load_generator(args.model)
+    args.phase_model = models.load_generator(args.phase_model) if args.phase_model else None
+    can_learn = args.phase_model or model.output_shape[-1] == 3
+    args.phase = args.phase or [name for name in phases.ESTIMATORS if can_learn or name not in phases.LEARNED]
+    if not can_learn and not set(phases.LEARNED).isdisjoint(args.phase):
+        raise UserError("--phase learned: this model gives no phase; give --phase_model, or a --model of --learn both")
     for target in targets:
         folder = target if len(targets) > 1 or args.target else ""
         if folder:

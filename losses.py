@@ -17,8 +17,12 @@ def l1_loss(target, output):
 
 
 def mae_db(target, output):
-    """Spectrogram MAE in dB per sample: tiles (n, 256, 256, 1) in [-1, 1] -> (n,). [-1, 1] spans DB_RANGE = 96.33 dB."""
-    return ops.mean(ops.abs(target - output), axis=(1, 2, 3)) * (DB_RANGE / 2)
+    """Spectrogram MAE in dB per sample: tiles (n, 256, 256, channels) in [-1, 1] -> (n,). [-1, 1] spans DB_RANGE = 96.33 dB.
+
+    Of three channels only the first is a picture. Of two, a phase network's, both count: the unit is no dB then.
+    """
+    channels = 1 if target.shape[-1] == 3 else None
+    return ops.mean(ops.abs(target - output)[..., :channels], axis=(1, 2, 3)) * (DB_RANGE / 2)
 
 
 def adversarial_loss(logits, is_real):

@@ -78,8 +78,8 @@ def modulate(x, style):
     return layers.Add()([x, layers.Multiply()([x, change[..., :channels]]), change[..., channels:]])
 
 
-def build_generator(filters=FILTERS, channels=1, film=False):
-    """U-Net: tiles (n, 256, 256, channels) in [-1, 1] -> (n, 256, 256, 1) in [-1, 1]. 54,419,713 parameters at width 64.
+def build_generator(filters=FILTERS, channels=1, film=False, outputs=1):
+    """U-Net: tiles (n, 256, 256, channels) in [-1, 1] -> (n, 256, 256, outputs) in [-1, 1]. 54,419,713 parameters at width 64.
 
     The channels behind the first are styles. The plain network takes them as pictures; with ``film`` (one style) an encoder
     of four convolutions and a mean over the tile describes the style in 8 ``filters`` numbers, which modulate each block of
@@ -104,7 +104,7 @@ def build_generator(filters=FILTERS, channels=1, film=False):
         x = modulate(x, style) if film else x
         x = concatenate([x, skip])
     x = layers.Conv2DTranspose(
-        1, 4, strides=2, padding="same", kernel_initializer=_kernel(), activation="tanh", dtype="float32"
+        outputs, 4, strides=2, padding="same", kernel_initializer=_kernel(), activation="tanh", dtype="float32"
     )(x)
     return keras.Model(inputs, x, name="generator")
 
@@ -116,13 +116,13 @@ def compiled_generator(filters, learning_rate, jit="auto", **kind):
     return generator
 
 
-def build_discriminator(filters=FILTERS, channels=1):
-    """PatchGAN: [input (n, 256, 256, channels), picture (n, 256, 256, 1)] -> logits (n, 16, 16, 1), one a patch.
+def build_discriminator(filters=FILTERS, channels=1, outputs=1):
+    """PatchGAN: [input (n, 256, 256, channels), picture (n, 256, 256, outputs)] -> logits (n, 16, 16, 1), one a patch.
 
     2,766,337 parameters at width 64.
     """
     inputs = layers.Input((BINS, TILE_FRAMES, channels))
-    picture = layers.Input((BINS, TILE_FRAMES, 1))
+    picture = layers.Input((BINS, TILE_FRAMES, outputs))
     x = layers.Concatenate()([inputs, picture])
     for i, width in enumerate(DOWN[:4]):
         x = downsample(width * filters, batch_norm=i > 0)(x)
@@ -194,7 +194,7 @@ class Pix2Pix(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """loss_G + loss_D, a scalar. The discriminator judges without the style."""
-        x = x[..., :1]
+        x = x[..., : self.discriminator.input_shape[0][-1]]
         frozen = [(v, ops.stop_gradient(v)) for v in self.discriminator.variables]
         with keras.StatelessScope(frozen):
             judged = self.discriminator([x, y_pred], training=training)
@@ -255,7 +255,10 @@ def load_generator(path):
 
 
 def _layout(file):
-    """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``: of its kernels the first has the fewest outputs."""
+    """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
+
+    Of its kernels the first has the fewest outputs; of its vectors the last layer's bias is the shortest.
+    """
     shapes = []
     with h5py.File(file, "r") as h5:
         h5.visititems(lambda _, item: shapes.append(item.shape) if isinstance(item, h5py.Dataset) else None)
@@ -263,4 +266,5 @@ def _layout(file):
     if not (1 <= channels <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{channels} channels, width {filters}")
     film = any(len(shape) == 2 for shape in shapes)
-    return {"filters": filters, "channels": 2 if film else channels, "film": film}
+    outputs = min(shape[0] for shape in shapes if len(shape) == 1)
+    return {"filters": filters, "channels": 2 if film else channels, "film": film, "outputs": outputs}

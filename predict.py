@@ -66,12 +66,12 @@ def predict(model, audio, sample_rate, *, phase="input", phase_iterations=32, ov
 
 
 def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE):
-    """The network's picture of a whole piece: dB scale (256, t), 0 ... 1 -> float32 (256, t), 0 ... 1.
+    """The network's picture of a whole piece: dB scale (256, t) or (256, t, k), 0 ... 1 -> float32 (256, t, channels).
 
     Tiles overlap and are blended as in `predict`, and frames that are silent (all zero) stay so.
     """
-    stream = convert_frames(model, [picture.T[np.newaxis]], lambda frames: frames, overlap, batch_size)
-    return np.concatenate([converted for _, converted in stream], axis=1)[0].T
+    stream = convert_frames(model, [picture.swapaxes(0, 1)[np.newaxis]], lambda frames: frames, overlap, batch_size)
+    return np.concatenate([converted for _, converted in stream], axis=1)[0].swapaxes(0, 1)
 
 
 def convert_stream(
@@ -83,9 +83,15 @@ def convert_stream(
     """
     blocks = data.resample_blocks(blocks, rate, data.SAMPLE_RATE)
     frames = convert_frames(model, data.analyse_blocks(blocks), spectrum_to_db, overlap, batch_size)
-    spectra = (data.db_to_amplitude(converted) * data.phasor(original) for original, converted in frames)
+    turn = turned if phase in phases.LEARNED else lambda unit, _: unit
+    spectra = (data.db_to_amplitude(c[..., 0]) * turn(data.phasor(original), c[..., 1:]) for original, c in frames)
     spectra = estimate_phases(spectra, phases.ESTIMATORS[phase], phase_iterations, seed)
     return data.resample_blocks(synthesise(spectra), data.SAMPLE_RATE, new_rate or rate)
+
+
+def turned(unit, rotation):
+    """Unit phasors (..., 256) turned by a network's ``rotation`` (..., 256, 2), cos and sin of any length."""
+    return unit * data.phasor(rotation[..., 0] + 1j * rotation[..., 1])
 
 
 def synthesise(spectra):
@@ -109,32 +115,36 @@ def convert_frames(model, frames, to_db, overlap, batch_size):
     """Send a stream of frames through the network in tiles that overlap, and blend them on the dB scale.
 
     Args:
-        frames: stream of arrays (channels, any, 256), time before frequency.
-        to_db: makes dB-scaled pictures, float32 of the same shape, of them.
+        frames: stream of arrays (channels, any, 256, ...), time before frequency.
+        to_db: makes dB-scaled pictures, float32 (channels, any, 256) or (channels, any, 256, k), of them.
         model, overlap, batch_size: see `predict`.
 
     Yields:
-        (frames, converted): (channels, any, 256) as they came, and float32 of that shape in [0, 1], 0 where the whole
-        frame was 0. Weights sum to 1 everywhere: the first and last edge, which one tile covers, count fully.
+        (frames, converted): as they came, and what the network gave, float32 (channels, any, 256, outputs), the first
+        output in [0, 1]; 0 where the whole frame was 0. Weights sum to 1 everywhere: the first and last edge, which one
+        tile covers, count fully.
     """
     stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
     held = data.TILE_FRAMES - stride  # frames that later tiles cover too
-    weights = tile_weights()[:, np.newaxis]
-    total, weight = np.zeros((1, held, 1), np.float32), np.zeros((held, 1), np.float32)  # of tiles before, not yet complete
+    weights = tile_weights()[:, np.newaxis, np.newaxis]
+    total, weight = np.zeros((1, held, 1, 1), np.float32), np.zeros((held, 1, 1), np.float32)  # of tiles before: incomplete
     for piece in data.pieces(frames, batch_size * stride, keep=held):
-        channels, length, bins = piece.shape
+        channels, length, bins = piece.shape[:3]
         spans = [slice(start, start + data.TILE_FRAMES) for start in range(0, max(1, length - held), stride)]
         done, end = len(spans) * stride, len(spans) * stride + held
-        picture = np.pad(to_db(piece), ((0, 0), (0, end - length), (0, 0)))
-        tiles = np.stack([picture[:, span].swapaxes(1, 2) for span in spans], axis=1)  # (channels, n, 256, 256)
-        tiles = run_network(model, tiles.reshape(-1, bins, data.TILE_FRAMES, 1), batch_size)
-        tiles = tiles.reshape(channels, -1, bins, data.TILE_FRAMES).swapaxes(2, 3)
-        total, weight = np.pad(total, ((0, 0), (0, done), (0, 0))) + np.zeros_like(picture), np.pad(weight, ((0, done), (0, 0)))
+        picture = np.pad(to_db(piece).reshape(channels, length, bins, -1), ((0, 0), (0, end - length), (0, 0), (0, 0)))
+        tiles = np.stack([picture[:, span].swapaxes(1, 2) for span in spans], axis=1)  # (channels, n, 256, 256, k)
+        tiles = run_network(model, tiles.reshape(-1, bins, data.TILE_FRAMES, picture.shape[-1]), batch_size)
+        tiles = tiles.reshape(channels, -1, bins, data.TILE_FRAMES, tiles.shape[-1]).swapaxes(2, 3)
+        shape = channels, end, bins, tiles.shape[-1]
+        total = np.pad(total, ((0, 0), (0, done), (0, 0), (0, 0))) + np.zeros(shape, np.float32)
+        weight = np.pad(weight, ((0, done), (0, 0), (0, 0)))
         for k, span in enumerate(spans):
             total[:, span] += tiles[:, k] * weights
             weight[span] += weights
         assert weight.min() > 0
-        converted = total[:, :length] / weight[:length] * piece.any(axis=2, keepdims=True)
+        sounds = piece.reshape(channels, length, -1).any(axis=2)[..., np.newaxis, np.newaxis]
+        converted = total[:, :length] / weight[:length] * sounds
         yield piece[:, :done], converted[:, :done]
         rest = piece[:, done:], converted[:, done:]
         total, weight = total[:, done:], weight[done:]
@@ -153,15 +163,31 @@ def with_style(model, picture):
     return lambda x: model.predict_on_batch(np.concatenate([x, np.broadcast_to(style, x.shape)], axis=-1))
 
 
+def with_phase(model, phase_model):
+    """Magnitude network and phase network -> a function that gives what a network of both gives, for `predict`."""
+
+    def run(x):
+        magnitude = np.asarray(getattr(model, "predict_on_batch", model)(x))
+        rotation = phase_model.predict_on_batch(np.concatenate([x, magnitude], axis=-1))
+        return np.concatenate([magnitude, rotation], axis=-1)
+
+    return run
+
+
 def run_network(model, tiles, batch_size):
-    """Tiles of the dB scale -> converted tiles of it, float32 (n, 256, 256, 1), in batches of one size: nothing retraces."""
+    """Tiles of the dB scale -> converted tiles, float32 (n, 256, 256, outputs), in batches of one size: nothing retraces.
+
+    The first output is on the dB scale, others stay as the network gives them. A phase network's outputs are others.
+    """
     run = getattr(model, "predict_on_batch", model)
     padding = np.zeros((-len(tiles) % batch_size, *tiles.shape[1:]), np.float32)
     batches = data.to_network(np.concatenate([tiles, padding])).reshape(-1, batch_size, *tiles.shape[1:])
     converted = np.concatenate([np.asarray(run(batch)) for batch in batches])[: len(tiles)]
     if not np.isfinite(converted).all():
         raise UserError("--model: its network gives NaN or infinite values; train it again with a lower learning rate")
-    return data.from_network(converted)
+    if converted.shape[-1] != 2:
+        converted[..., 0] = data.from_network(converted[..., 0])
+    return converted
 
 
 def estimate_phases(spectra, estimate, iterations, seed):
@@ -304,13 +330,24 @@ def convert_all(model, pairs, **options):
     return failed
 
 
-def styled(model, style):
-    """``model`` as it is, or `with_style` of the recording ``style``. Raises UserError if it needs a style, or takes none."""
+def prepare(model, phase, style=None, phase_model=None):
+    """The function that `predict` takes, made of a model and the flags --phase, --style and --phase_model.
+
+    Raises:
+        UserError: a model needs a flag that is missing, or cannot use one that is given.
+    """
+    if model.output_shape[-1] == 2:
+        raise UserError("--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes")
     if model.input_shape[-1] == 1 and style:
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
     if model.input_shape[-1] == 2 and not style:
         raise UserError("--style: is missing, and this model knows several targets; give a recording of the one wanted")
-    return with_style(model, data.spectrogram(data.read_audio(style))) if style else model
+    if phase_model and phase_model.output_shape[-1] != 2:
+        raise UserError("--phase_model: gives a magnitude; give a model of train.py --learn phase")
+    if phase in phases.LEARNED and not phase_model and model.output_shape[-1] == 1:
+        raise UserError(f"--phase {phase}: this model gives no phase; give --phase_model, or a --model of --learn both")
+    converter = with_style(model, data.spectrogram(data.read_audio(style))) if style else model
+    return with_phase(converter, phase_model) if phase_model else converter
 
 
 @cli.command
@@ -323,6 +360,7 @@ def main(argv=None):
     add("--output", required=True, help="file, whose extension chooses the format, or folder; a file there is replaced, "
         "files in a folder are kept")  # fmt: skip
     add("--style", help="recording of the instrument wanted, for a model of several targets")
+    add("--phase_model", help="model of train.py --learn phase, for --phase learned")
     add("--phase", choices=phases.ESTIMATORS, default="input", help="phase estimator")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
     add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
@@ -347,8 +385,10 @@ def main(argv=None):
     cli.setup_device(args.gpu)
     from models import load_generator
 
+    phase_model = load_generator(args.phase_model) if args.phase_model else None
+    converter = prepare(load_generator(model), args.phase, args.style, phase_model)
     failed = convert_all(
-        styled(load_generator(model), args.style), missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
+        converter, missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
         phase_iterations=args.phase_iterations, overlap=args.overlap, batch_size=args.batch_size, seed=args.seed,
     )  # fmt: skip
     print(f"{len(missing) - failed} of {len(missing)} recordings converted with phase '{args.phase}'")

@@ -31,7 +31,9 @@ def main(argv=None):
     kind = training.generator_kind(args)
 
     def build(rate=args.gen_lr, factors=(1.0, args.disc_lr / args.gen_lr)):
-        networks = models.build_generator(args.filters, **kind), models.build_discriminator(args.filters)
+        channels = kind["channels"] if args.learn == "phase" else 1  # of several targets it does not see the style
+        discriminator = models.build_discriminator(args.filters, channels, kind["outputs"])
+        networks = models.build_generator(args.filters, **kind), discriminator
         model = models.Pix2Pix(*networks, l1_weight=args.l1_weight)
         model.compile(model.optimizer_for(rate, factors), metrics=[losses.mae_db], jit_compile=models.JIT[args.jit])
         return model

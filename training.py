@@ -31,7 +31,7 @@ from cli import UserError, complete
 
 PREVIEW_SECONDS = 12
 # a run's identity
-FIXED_FLAGS = ("script", "origin", "target", "conditioning", "filters", "seed", "validation_split", "l1_weight")
+FIXED_FLAGS = ("script", "origin", "target", "conditioning", "learn", "filters", "seed", "validation_split", "l1_weight")
 HISTORY_COLUMNS = (
     "epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss", "val_gan_loss", "disc_loss", "val_disc_loss",
 )  # fmt: skip
@@ -234,14 +234,15 @@ def make_preview(run, generator, features, audios, origin, target, split, every)
         target = target[0]
         style = dataset.load_tiles(features / target / f"{split['train'][0]}.npy")
         generator = predict.with_style(generator, data.join_tiles(style))
-    x, y = (data.join_tiles(dataset.load_tiles(features / i / f"{name}.npy")[:count]) for i in (origin, target))
+    tiles = (dataset.load_tiles(features / i / f"{name}.npy")[:count, ..., :1] for i in (origin, target))
+    x, y = map(data.join_tiles, tiles)
     sound = next((p for p in sorted((audios / origin).glob(f"{glob_escape(name)}.*")) if p.is_file()), None)
 
     def preview(epoch):
         if not every or epoch % every:
             return
         folder = run.folder / "previews" / f"epoch_{epoch:03d}"
-        output = predict.convert_picture(generator, x.astype(np.float32))
+        output = predict.convert_picture(generator, x.astype(np.float32))[..., 0]
         pictures = {f"{origin} (input)": x, f"epoch {epoch} (output)": output, f"{target} (true)": y}
         report.spectrogram_figure(pictures, folder / "spectrogram.png", title=name)
         if sound:
@@ -332,7 +333,12 @@ def settings(parser, args):
 
 def generator_kind(args):
     """`models.build_generator`'s arguments that the flags ask for, besides the width; one target needs no style."""
-    return {} if isinstance(args.target, str) else {"channels": 2, "film": args.conditioning == "film"}
+    several = not isinstance(args.target, str)
+    if several and args.learn != "magnitude":
+        raise UserError(f"--learn {args.learn}: goes with one --target; give one")
+    channels = 2 if several or args.learn == "phase" else 1
+    film = several and args.conditioning == "film"
+    return {"channels": channels, "film": film, "outputs": 1 + dataset.LEARN.index(args.learn)}
 
 
 def load_pairs(args):
@@ -349,7 +355,7 @@ def load_pairs(args):
     else:
         split = dict(zip(("train", "validation"), dataset.split_pieces(names, args.validation_split, args.seed)))
     common = (args.dataset_path, args.origin, args.target)
-    options = {"batch_size": args.batch_size, "cache": args.cache, "workers": args.workers}
+    options = {"batch_size": args.batch_size, "cache": args.cache, "workers": args.workers, "learn": args.learn}
     train = dataset.TilePairs(*common, split["train"], seed=args.seed, epoch_tiles=args.epoch_tiles, **options)
     validation = dataset.TilePairs(*common, split["validation"], **options)
     for word, pairs in (("training", train), ("held out", validation)):
@@ -372,7 +378,7 @@ def train(args, parser, gpus, build, sweeps, script):
         raise UserError(f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number")
     policy = set_precision(args.precision, gpus)
     pairs, validation, split, description = load_pairs(args)
-    suffix = "" if script == "train" else "_generator"
+    suffix = ("" if script == "train" else "_generator") + ("" if args.learn == "magnitude" else f"_{args.learn}")
     folder = Path(args.runs_path) / f"{args.origin}_2_{args.target if isinstance(args.target, str) else 'any'}{suffix}"
     if args.findlr:
         return lr_finder.search(sweeps, pairs, args.findlr_steps or len(pairs), args.seed, folder / "lr_finder")
@@ -401,7 +407,7 @@ def train(args, parser, gpus, build, sweeps, script):
         print(f"continuing after {run.epochs_done} of {args.epochs} epochs")
     preview = make_preview(
         run, networks_of(model)["generator"], Path(args.dataset_path), Path(description.get("audios", "")),
-        args.origin, args.target, split, args.preview_every,
+        args.origin, args.target, split, args.preview_every if args.learn != "phase" else 0,
     )  # fmt: skip
     session = Session(run, pairs, baselines, preview)
     callbacks = [EpochSeed(pairs, args.seed), session]

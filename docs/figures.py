@@ -269,7 +269,7 @@ def conversion(run, x, y):
     import models
 
     x, y = data.spectrogram(x), data.spectrogram(y)
-    output = predict.convert_picture(models.load_generator(run), x)
+    output = predict.convert_picture(models.load_generator(run), x)[..., 0]
     errors = [metrics.picture_mae(y, picture) for picture in (x, output)]
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
     spectrogram_row("result.png", {

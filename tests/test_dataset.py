@@ -7,8 +7,10 @@ from conftest import ORIGIN, TARGET
 from hypothesis import given
 from hypothesis import strategies as st
 
+import compute_features
 import data
 import dataset
+import predict
 from cli import UserError
 
 NAMES = ["bach/one", "bach/two", "four", "three"]
@@ -116,6 +118,29 @@ def test_styles_are_tiles_of_the_same_target_from_another_piece(features, tmp_pa
         assert to_owner(style)[0] == to_owner(truth)[0] != ORIGIN
     with pytest.raises(UserError, match="is the only piece here"):
         dataset.TilePairs(copy, ORIGIN, [TARGET, third.name], ["four", "four~t+2"], batch_size=5)
+
+
+def test_rotation_takes_the_origins_phase_to_the_targets(audios, tmp_path):
+    flags = ["--audios", str(audios), "--features", str(tmp_path), "--phase", "--workers", "1"]
+    assert compute_features.main(flags) == 0
+    magnitudes, _ = dataset.TilePairs(tmp_path, ORIGIN, TARGET, ["three"], 3)[0]
+    x, y = dataset.TilePairs(tmp_path, ORIGIN, TARGET, ["three"], 3, learn="phase")[0]
+    both_x, both_y = dataset.TilePairs(tmp_path, ORIGIN, TARGET, ["three"], 3, learn="both")[0]
+    np.testing.assert_array_equal(both_x, magnitudes)
+    np.testing.assert_array_equal(both_y[..., 1:], y)
+    np.testing.assert_array_equal(np.concatenate([both_x, both_y[..., :1]], axis=-1), x)
+    stft = lambda i: data.stft(data.read_audio(audios / i / "three.wav"))[:256, :256]  # noqa: E731
+    origin, target = stft(ORIGIN), stft(TARGET)
+    turned = predict.turned(data.phasor(origin), y[0])
+    loud = data.magnitude(target) > 1e-4
+    assert loud.sum() > 5000
+    assert np.abs(turned - data.phasor(target))[loud].max() < 0.02  # radians; float16 keeps half turns to 5e-4
+    weight = np.hypot(y[0, ..., 0], y[0, ..., 1])
+    np.testing.assert_allclose(weight, data.amplitude_to_db(data.magnitude(target)), atol=2e-3)
+    plain = compute_features.main(["--audios", str(audios), "--features", str(tmp_path / "plain"), "--workers", "1"])
+    assert plain == 0
+    with pytest.raises(UserError, match=r"--learn both: .* holds no phase"):
+        dataset.TilePairs(tmp_path / "plain", ORIGIN, TARGET, ["three"], 3, learn="both")
 
 
 def test_batch_larger_than_the_data(features):

@@ -107,7 +107,7 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
         output = data.from_network(network(data.to_network(tile)[np.newaxis, ..., np.newaxis]))[0, ..., 0]
         total[:, start : start + 256] += output * predict.tile_weights()
         weight[start : start + 256] += predict.tile_weights()
-    converted = predict.convert_picture(network, picture, overlap, batch_size)
+    converted = predict.convert_picture(network, picture, overlap, batch_size)[..., 0]
     assert converted.shape == picture.shape
     np.testing.assert_allclose(converted, (total / np.maximum(weight, 1e-9))[:, :frames], atol=1e-5)
 
@@ -115,7 +115,7 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
 @pytest.mark.parametrize("overlap", [0, 0.3, 0.5, 0.9])
 def test_edges_count_fully(overlap):
     picture = np.full((256, 700), 0.25, np.float32)
-    converted = predict.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)
+    converted = predict.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)[..., 0]
     np.testing.assert_allclose(converted, 0.75, atol=1e-6)
 
 
@@ -200,7 +200,7 @@ def test_memory_does_not_grow_with_length(monkeypatch):
 def test_phase_estimators_see_the_networks_magnitude():
     audio = music(TILE)
     converted = predict.predict(uneven, audio, data.SAMPLE_RATE, phase="griffinlim")
-    wanted = predict.convert_picture(uneven, data.spectrogram(audio))
+    wanted = predict.convert_picture(uneven, data.spectrogram(audio))[..., 0]
     error = {
         name: np.abs(data.spectrogram(sound) - wanted)[:, 1:-1].mean()
         for name, sound in (("converted", converted), ("untouched", audio))

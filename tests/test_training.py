@@ -185,6 +185,38 @@ def test_one_model_for_several_targets(features, audios, tmp_path, run_script, c
         assert rows["model, input"]["mae_db"]["mean"] > 0
 
 
+def test_learned_phase(features, audios, tmp_path, run_script):
+    """Both ways from audio to audio: a second network for the phase, and one network for magnitude and phase."""
+    features = tmp_path / "features"
+    done = run_script("compute_features.py", "--audios", audios, "--features", features, "--phase", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--epochs", 1, "--filters", 4]
+    for learn in ("magnitude", "phase", "both"):
+        done = run_script("train.py", *flags, "--learn", learn)
+        assert done.returncode == 0, done.stderr
+    magnitude, phase, both = (tmp_path / f"{RUN}{suffix}" for suffix in ("", "_phase", "_both"))
+    output = tmp_path / "out.wav"
+    convert = ["predict.py", "--input", audios / ORIGIN / "three.wav", "--output", output, "--gpu", "cpu"]
+    for flags in (["--model", magnitude], ["--model", phase], ["--model", both, "--phase_model", both]):
+        refused = run_script(*convert, *flags, "--phase", "learned")
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+        assert "model" in refused.stderr
+    for flags in (["--model", both], ["--model", magnitude, "--phase_model", phase]):
+        sounds = []
+        for name in ("input", "learned", "learned_griffinlim"):
+            done = run_script(*convert, *flags, "--phase", name)
+            assert done.returncode == 0, done.stderr
+            sounds.append(soundfile.read(output)[0])
+        assert not np.array_equal(sounds[0], sounds[1])
+        assert not np.array_equal(sounds[1], sounds[2])
+        done = run_script("evaluate.py", *flags, "--audios_path", audios, "--limit", 1, "--gpu", "cpu")
+        assert done.returncode == 0, done.stderr
+        assert "| true magnitude, learned_griffinlim " in done.stdout
+    refused = run_script("train.py", "--dataset_path", features, *SMALL, "--target", TARGET, "x", "--learn", "both")
+    assert "--learn both: goes with one --target" in refused.stderr
+
+
 def test_generator_alone(features, tmp_path, run_script):
     flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--cache", "--tensorboard"]
     for epochs in (1, 2):
