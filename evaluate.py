@@ -96,7 +96,8 @@ def systems(model, audio, reference, median, names, iterations, overlap, batch_s
                 rotation = predict.convert_picture(phase_model, np.stack([picture.T, asked.T], -1), overlap, batch_size)
                 rotation = rotation.swapaxes(0, 1)
             phase_of = predict.turned(unit, rotation)
-        made = resynthesise(data.db_to_amplitude(asked), phase_of, len(audio), phases.ESTIMATORS[phase_name], iterations)
+        estimate = (phases.ESTIMATORS | phases.LEARNED)[phase_name]
+        made = resynthesise(data.db_to_amplitude(asked), phase_of, len(audio), estimate, iterations)
         return name, made, asked[:frames].T, True
 
     yield "identity", audio, picture[:frames].T, False
@@ -209,7 +210,8 @@ def read_config(model):
     try:
         config = json.loads(path.read_text())
         flags = config["flags"]
-        return {"origin": flags["origin"], "targets": list(np.atleast_1d(flags["target"])), **config["split"]}
+        targets = [flags["target"]] if isinstance(flags["target"], str) else flags["target"]
+        return {"origin": flags["origin"], "target": targets[0], "targets": targets, **config["split"]}
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; train the model again") from None
 
@@ -414,7 +416,8 @@ def build_parser():
         "default: all it was trained on")  # fmt: skip
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
-    add("--phase", nargs="+", choices=phases.ESTIMATORS, help="phase estimators to compare; default: all that the model allows")
+    add("--phase", nargs="+", choices=(*phases.ESTIMATORS, *phases.LEARNED), help="phase estimators to compare; "
+        "default: all that the model allows")  # fmt: skip
     add("--phase_model", help="model of train.py --learn phase, for the learned phase")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="of iterative phase estimators")
     add("--overlap", type=cli.number(float, 0, 0.99), default=predict.OVERLAP, help="fraction of a tile that the next covers")
@@ -464,8 +467,8 @@ def main(argv=None):
     model = models.load_generator(args.model)
     args.phase_model = models.load_generator(args.phase_model) if args.phase_model else None
     can_learn = args.phase_model or model.output_shape[-1] == 3
-    args.phase = args.phase or [name for name in phases.ESTIMATORS if can_learn or name not in phases.LEARNED]
-    if not can_learn and not set(phases.LEARNED).isdisjoint(args.phase):
+    args.phase = args.phase or [*phases.ESTIMATORS, *(phases.LEARNED if can_learn else ())]
+    if not can_learn and not phases.LEARNED.keys().isdisjoint(args.phase):
         raise UserError("--phase learned: this model gives no phase; give --phase_model, or a --model of --learn both")
     for target in targets:
         folder = target if len(targets) > 1 or args.target else ""

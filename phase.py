@@ -51,18 +51,8 @@ def griffinlim_random(mag, input_phase, iterations=32, seed=0, start=0):
     return refine(mag, random(mag, input_phase, seed=seed, start=start), iterations)
 
 
-def learned(mag, input_phase, iterations=32, seed=0, start=0):
-    """The input's phase after the network's rotation, unchanged (see LEARNED)."""
-    return input_phase
-
-
-def learned_griffinlim(mag, input_phase, iterations=32, seed=0, start=0):
-    """Fast Griffin-Lim, started from the learned phase: see `refine`."""
-    return refine(mag, input_phase, iterations)
-
-
-LEARNED = ("learned", "learned_griffinlim")  # these want as input_phase the input's, turned as a phase network says
-ESTIMATORS = {f.__name__: f for f in (input, griffinlim, griffinlim_random, random, flat, learned, learned_griffinlim)}
+ESTIMATORS = {function.__name__: function for function in (input, griffinlim, griffinlim_random, random, flat)}
+LEARNED = {"learned": input, "learned_griffinlim": griffinlim}  # given the input's phase as a network has turned it
 
 
 def refine(mag, phase, iterations, momentum=MOMENTUM):

@@ -41,7 +41,7 @@ def predict(model, audio, sample_rate, *, phase="input", phase_iterations=32, ov
             -> the same. It always gets ``batch_size`` tiles, of zeros where there are no more.
         audio: float (n,) or (n, channels), full scale = 1, any n; each channel is converted by itself.
         sample_rate: of ``audio``, whole Hz.
-        phase: estimator's name in `phase.ESTIMATORS`.
+        phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs, `phase.LEARNED`.
         phase_iterations: of iterative estimators.
         overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
         batch_size: tiles that go through the network at once.
@@ -85,7 +85,7 @@ def convert_stream(
     frames = convert_frames(model, data.analyse_blocks(blocks), spectrum_to_db, overlap, batch_size)
     turn = turned if phase in phases.LEARNED else lambda unit, _: unit
     spectra = (data.db_to_amplitude(c[..., 0]) * turn(data.phasor(original), c[..., 1:]) for original, c in frames)
-    spectra = estimate_phases(spectra, phases.ESTIMATORS[phase], phase_iterations, seed)
+    spectra = estimate_phases(spectra, (phases.ESTIMATORS | phases.LEARNED)[phase], phase_iterations, seed)
     return data.resample_blocks(synthesise(spectra), data.SAMPLE_RATE, new_rate or rate)
 
 
@@ -361,7 +361,7 @@ def main(argv=None):
         "files in a folder are kept")  # fmt: skip
     add("--style", help="recording of the instrument wanted, for a model of several targets")
     add("--phase_model", help="model of train.py --learn phase, for --phase learned")
-    add("--phase", choices=phases.ESTIMATORS, default="input", help="phase estimator")
+    add("--phase", choices=(*phases.ESTIMATORS, *phases.LEARNED), default="input", help="phase estimator")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
     add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
     add("--sr", type=cli.number(int, *data.RATES), help="sampling rate of the output, Hz; default: the input's")

@@ -222,6 +222,7 @@ def run(monkeypatch, capsys):
     def call(network, *flags):
         monkeypatch.setattr(cli, "setup_device", lambda gpu: 0)
         loads = []
+        network.input_shape = network.output_shape = None, 256, 256, 1
         fake = types.SimpleNamespace(load_generator=lambda path: loads.append(path) or network)
         monkeypatch.setitem(sys.modules, "models", fake)
         code = predict.main(["--model", __file__, *map(str, flags)])
