@@ -33,7 +33,7 @@ def _kernel():
 class BatchNormalization(layers.BatchNormalization):
     """Keras's batch norm; on TensorFlow it trains with the fused kernel, one pass where Keras's formula makes several.
 
-    A training step of 1.88 s became one of 1.69 s, in bfloat16 1.20 s became 1.08 s (width 64, batch 8, 2 cores).
+    A training step in bfloat16 takes 10 to 16 % less time (widths 16 and 64, 2 cores), in float32 up to 10 %.
     """
 
     def call(self, inputs, training=None, mask=None):

@@ -360,7 +360,8 @@ def load_pairs(args):
     validation = dataset.TilePairs(*common, split["validation"], **options)
     for word, pairs in (("training", train), ("held out", validation)):
         hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
-        print(f"{word}: {len(pairs.pieces)} pieces, {len(pairs.index):,} tiles, {hours:.2f} h")
+        pieces = f"{len(pairs.pieces)} piece" + "s" * (len(pairs.pieces) != 1)
+        print(f"{word}: {pieces}, {len(pairs.index):,} tiles, {hours:.2f} h")
     return train, validation, split, description
 
 
