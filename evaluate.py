@@ -96,8 +96,7 @@ def systems(model, audio, reference, median, names, iterations, overlap, batch_s
                 rotation = predict.convert_picture(phase_model, np.stack([picture.T, asked.T], -1), overlap, batch_size)
                 rotation = rotation.swapaxes(0, 1)
             phase_of = predict.turned(unit, rotation)
-        estimate = (phases.ESTIMATORS | phases.LEARNED)[phase_name]
-        made = resynthesise(data.db_to_amplitude(asked), phase_of, len(audio), estimate, iterations)
+        made = resynthesise(data.db_to_amplitude(asked), phase_of, len(audio), phases.ALL[phase_name], iterations)
         return name, made, asked[:frames].T, True
 
     yield "identity", audio, picture[:frames].T, False
@@ -289,10 +288,8 @@ def target_median(model, config, audios):
     if not config:
         return None
     with contextlib.suppress(OSError, ValueError):
-        if len(config["targets"]) > 1:  # the file is the median of all of them
-            raise ValueError
         median = np.load(Path(model) / "median.npy", allow_pickle=False)
-        if median.shape == (data.BINS,):
+        if median.shape == (data.BINS,) and len(config["targets"]) == 1:  # of several, the file is the median of all
             return median.astype(np.float32)
     frames = []
     for name in config["train"][:: 1 + len(config["train"]) // MEDIAN_PIECES]:
@@ -416,7 +413,7 @@ def build_parser():
         "default: all it was trained on")  # fmt: skip
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
-    add("--phase", nargs="+", choices=(*phases.ESTIMATORS, *phases.LEARNED), help="phase estimators to compare; "
+    add("--phase", nargs="+", choices=phases.ALL, help="phase estimators to compare; "
         "default: all that the model allows")  # fmt: skip
     add("--phase_model", help="model of train.py --learn phase, for the learned phase")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="of iterative phase estimators")
@@ -466,10 +463,8 @@ def main(argv=None):
 
     model = models.load_generator(args.model)
     args.phase_model = models.load_generator(args.phase_model) if args.phase_model else None
-    can_learn = args.phase_model or model.output_shape[-1] == 3
-    args.phase = args.phase or [*phases.ESTIMATORS, *(phases.LEARNED if can_learn else ())]
-    if not can_learn and not phases.LEARNED.keys().isdisjoint(args.phase):
-        raise UserError("--phase learned: this model gives no phase; give --phase_model, or a --model of --learn both")
+    args.phase = args.phase or list(phases.ALL if args.phase_model or model.output_shape[-1] == 3 else phases.ESTIMATORS)
+    predict.check_phases(args.phase, model, args.phase_model)
     for target in targets:
         folder = target if len(targets) > 1 or args.target else ""
         if folder:

@@ -53,6 +53,7 @@ def griffinlim_random(mag, input_phase, iterations=32, seed=0, start=0):
 
 ESTIMATORS = {function.__name__: function for function in (input, griffinlim, griffinlim_random, random, flat)}
 LEARNED = {"learned": input, "learned_griffinlim": griffinlim}  # given the input's phase as a network has turned it
+ALL = ESTIMATORS | LEARNED
 
 
 def refine(mag, phase, iterations, momentum=MOMENTUM):

@@ -85,7 +85,7 @@ def convert_stream(
     frames = convert_frames(model, data.analyse_blocks(blocks), spectrum_to_db, overlap, batch_size)
     turn = turned if phase in phases.LEARNED else lambda unit, _: unit
     spectra = (data.db_to_amplitude(c[..., 0]) * turn(data.phasor(original), c[..., 1:]) for original, c in frames)
-    spectra = estimate_phases(spectra, (phases.ESTIMATORS | phases.LEARNED)[phase], phase_iterations, seed)
+    spectra = estimate_phases(spectra, phases.ALL[phase], phase_iterations, seed)
     return data.resample_blocks(synthesise(spectra), data.SAMPLE_RATE, new_rate or rate)
 
 
@@ -330,22 +330,28 @@ def convert_all(model, pairs, **options):
     return failed
 
 
+def check_phases(names, model, phase_model=None):
+    """Raise UserError if a model or a phase model is of the wrong kind, or if they cannot give the phases ``names``."""
+    if model.output_shape[-1] == 2:
+        raise UserError("--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes")
+    if phase_model and phase_model.output_shape[-1] != 2:
+        raise UserError("--phase_model: gives a magnitude; give a model of train.py --learn phase")
+    for name in names:
+        if name in phases.LEARNED and not phase_model and model.output_shape[-1] == 1:
+            raise UserError(f"--phase {name}: this model gives no phase; give --phase_model, or a --model of --learn both")
+
+
 def prepare(model, phase, style=None, phase_model=None):
     """The function that `predict` takes, made of a model and the flags --phase, --style and --phase_model.
 
     Raises:
         UserError: a model needs a flag that is missing, or cannot use one that is given.
     """
-    if model.output_shape[-1] == 2:
-        raise UserError("--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes")
+    check_phases([phase], model, phase_model)
     if model.input_shape[-1] == 1 and style:
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
     if model.input_shape[-1] == 2 and not style:
         raise UserError("--style: is missing, and this model knows several targets; give a recording of the one wanted")
-    if phase_model and phase_model.output_shape[-1] != 2:
-        raise UserError("--phase_model: gives a magnitude; give a model of train.py --learn phase")
-    if phase in phases.LEARNED and not phase_model and model.output_shape[-1] == 1:
-        raise UserError(f"--phase {phase}: this model gives no phase; give --phase_model, or a --model of --learn both")
     converter = with_style(model, data.spectrogram(data.read_audio(style))) if style else model
     return with_phase(converter, phase_model) if phase_model else converter
 
@@ -361,7 +367,7 @@ def main(argv=None):
         "files in a folder are kept")  # fmt: skip
     add("--style", help="recording of the instrument wanted, for a model of several targets")
     add("--phase_model", help="model of train.py --learn phase, for --phase learned")
-    add("--phase", choices=(*phases.ESTIMATORS, *phases.LEARNED), default="input", help="phase estimator")
+    add("--phase", choices=phases.ALL, default="input", help="phase estimator")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
     add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
     add("--sr", type=cli.number(int, *data.RATES), help="sampling rate of the output, Hz; default: the input's")
