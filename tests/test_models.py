@@ -229,6 +229,29 @@ def test_fused_batch_norm_is_keras_batch_norm(training, shape):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@tensorflow_only
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("side", [2, 8, 32])
+@pytest.mark.parametrize("kind", ["Conv2D", "Conv2DTranspose"])
+def test_convolutions_and_their_gradients_are_keras_convolutions(kind, side, precision):
+    import tensorflow as tf
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(3, side, side, 6)).astype(np.float32))
+    results = []
+    for module in (models, keras.layers):
+        keras.utils.set_random_seed(3)
+        layer = getattr(module, kind)(5, 4, strides=2, padding="same", use_bias=False, dtype=precision)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = tf.cast(layer(x), tf.float32)
+            loss = tf.reduce_sum(tf.sin(output))  # whose gradient differs from place to place
+        results.append([output, *tape.gradient(loss, [x, layer.kernel.value])])
+    for ours, theirs in zip(*results):
+        assert ours.shape == theirs.shape
+        tolerance = 1e-5 if precision == "float32" else 0.02
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+
+
 def test_code_in_a_model_file_is_never_run(tmp_path):
     generator = models.build_generator(2)
     generator.save(tmp_path / "g.keras")
