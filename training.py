@@ -365,6 +365,41 @@ def load_pairs(args):
     return train, validation, split, description
 
 
+def run_folder(args, script):
+    """<runs_path>/<origin>_2_<target or "any">, with what is not the default at its end."""
+    target = args.target if isinstance(args.target, str) else "any"
+    suffix = ("" if script == "train" else "_generator") + ("" if args.learn == "magnitude" else f"_{args.learn}")
+    return Path(args.runs_path) / f"{args.origin}_2_{target}{suffix}"
+
+
+def open_run(folder, args, config, pairs, validation):
+    """A new or existing `Run` in ``folder`` with config.json and median.npy, and the baselines of the held-out pieces.
+
+    Raises:
+        UserError: the folder holds a run of other settings.
+    """
+    if args.fresh and (folder / "config.json").is_file():  # only ever delete a folder that this function made
+        shutil.rmtree(folder)
+    run = Run(folder, args.epoch_offset)
+    median = dataset.target_median(pairs)
+    baselines = dataset.baselines_db(validation, median)
+    run.check_config(config | {"baselines_db": baselines})
+    with complete(folder / "median.npy") as part, open(part, "wb") as file:
+        np.save(file, median)
+    return run, baselines
+
+
+def restored_model(build, run, args, gpus):
+    """The compiled model on its devices, with the last epoch's state, or with --weights at the start of a run."""
+    keras.utils.set_random_seed(args.seed)
+    with device_scope(gpus):
+        model = build()
+        if args.weights and not run.epochs_done:
+            start_from(networks_of(model)["generator"], args.weights)
+        run.restore(model)
+    return model
+
+
 def train(args, parser, gpus, build, sweeps, script):
     """Train, resume or search rates, as the flags say.
 
@@ -379,43 +414,36 @@ def train(args, parser, gpus, build, sweeps, script):
         raise UserError(f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number")
     policy = set_precision(args.precision, gpus)
     pairs, validation, split, description = load_pairs(args)
-    suffix = ("" if script == "train" else "_generator") + ("" if args.learn == "magnitude" else f"_{args.learn}")
-    folder = Path(args.runs_path) / f"{args.origin}_2_{args.target if isinstance(args.target, str) else 'any'}{suffix}"
+    folder = run_folder(args, script)
     if args.findlr:
         return lr_finder.search(sweeps, pairs, args.findlr_steps or len(pairs), args.seed, folder / "lr_finder")
-    if args.fresh and (folder / "config.json").is_file():  # only ever delete a folder that this function made
-        shutil.rmtree(folder)
-    run = Run(folder, args.epoch_offset)
-    median = dataset.target_median(pairs)
-    baselines = dataset.baselines_db(validation, median)
     versions = {p: importlib.metadata.version(p) for p in ("keras", keras.backend.backend(), "numpy", "librosa")}
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {"script": script}
-    run.check_config({"flags": flags, "policy": policy, "versions": versions, "baselines_db": baselines, "split": split})
-    with complete(folder / "median.npy") as part, open(part, "wb") as file:
-        np.save(file, median)
+    config = {"flags": flags, "policy": policy, "versions": versions, "split": split}
+    run, baselines = open_run(folder, args, config, pairs, validation)
+    model = restored_model(build, run, args, gpus)
+    networks = networks_of(model)
 
-    keras.utils.set_random_seed(args.seed)
-    with device_scope(gpus):
-        model = build()
-        if args.weights and not run.epochs_done:
-            start_from(networks_of(model)["generator"], args.weights)
-        run.restore(model)
     print(f"settings, * = not the default\n{settings(parser, args)}")
-    sizes = ", ".join(f"{name} {network.count_params():,}" for name, network in networks_of(model).items())
+    sizes = ", ".join(f"{name} {network.count_params():,}" for name, network in networks.items())
     print(f"parameters: {sizes}; {policy}; {keras.backend.backend()}, {gpus or 'no'} GPU")
-    print(f"held-out MAE to beat: identity {baselines['identity']:.2f} dB, median {baselines['median']:.2f} dB")
+    trivial = ", ".join(f"{name} {value:.2f}" for name, value in baselines.items())
+    print(f"held-out MAE to beat, dB: {trivial}")
     if run.epochs_done:
         print(f"continuing after {run.epochs_done} of {args.epochs} epochs")
-    preview = make_preview(
-        run, networks_of(model)["generator"], Path(args.dataset_path), Path(description.get("audios", "")),
-        args.origin, args.target, split, args.preview_every if args.learn != "phase" else 0,
-    )  # fmt: skip
-    session = Session(run, pairs, baselines, preview)
+    audios, every = Path(description.get("audios", "")), args.preview_every if args.learn != "phase" else 0
+    preview = make_preview(run, networks["generator"], Path(args.dataset_path), audios, args.origin, args.target, split, every)
+    fit(model, args, run, pairs, validation, Session(run, pairs, baselines, preview))
+    print(f"best held-out MAE {run.state['best']:.2f} dB ({trivial}) -> {folder}/generator.keras")
+
+
+def fit(model, args, run, pairs, validation, session):
+    """Keras's loop over the epochs that are still to do, with the callbacks that the flags ask for."""
     callbacks = [EpochSeed(pairs, args.seed), session]
     if args.decay_epochs:
         callbacks.append(decay(float(model.optimizer.learning_rate), args.epochs, args.decay_epochs))
     if args.tensorboard:
-        callbacks.append(tensorboard(folder / "tensorboard"))
+        callbacks.append(tensorboard(run.folder / "tensorboard"))
     try:
         model.fit(
             pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(run.epochs_done, args.epochs),
@@ -423,5 +451,3 @@ def train(args, parser, gpus, build, sweeps, script):
         )  # fmt: skip
     finally:
         session.bar.close()  # so that an error does not share its line
-    trivial = ", ".join(f"{name} {value:.2f}" for name, value in baselines.items())
-    print(f"best held-out MAE {run.state['best']:.2f} dB ({trivial}) -> {folder}/generator.keras")
