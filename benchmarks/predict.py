@@ -90,8 +90,8 @@ def make_sound(path, seconds, rate, channels):
             sound.write(bar)
 
 
-def main(argv=None):
-    """Measure and print."""
+def build_parser():
+    """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--minutes", type=cli.number(float, 0.1), default=10, help="length of the recording, minutes")
@@ -104,16 +104,33 @@ def main(argv=None):
     add("--phase_iterations", type=cli.number(int, 0), default=32, help="iterations of Griffin-Lim")
     add("--batch_size", type=cli.number(int, 1), default=predict.BATCH_SIZE, help="tiles at once")
     add("--gpu", default="cpu", help="GPU number, or cpu")
-    args = parser.parse_args(argv)
+    return parser
 
+
+def save_untrained(path, filters):
+    """Write a generator's file, in a process of its own, whose memory does not count."""
+    program = "import cli; cli.setup_device('cpu'); import models; models.build_generator({}).save({!r})"
+    subprocess.run([sys.executable, "-c", program.format(filters, str(path))], cwd=ROOT, check=True)
+
+
+def watch_stages(watch, model):
+    """Have ``watch`` time each of STAGES."""
+    for stage, (module, name) in STAGES.items():
+        if name == "_run":
+            model.predict_on_batch = watch.wrap(stage, model.predict_on_batch)
+        else:
+            setattr(module, name, watch.wrap(stage, getattr(module, name)))
+
+
+def main(argv=None):
+    """Measure and print."""
+    args = build_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         made = time.perf_counter()
         source, model_path = Path(folder, "input.wav"), args.model or Path(folder, "generator.keras")
         make_sound(source, round(args.minutes * 60), args.rate, args.channels)
-        if not args.model:  # in a process of its own, whose memory does not count
-            program = "import cli; cli.setup_device('cpu'); import models; models.build_generator({}).save({!r})"
-            program = program.format(args.filters, str(model_path))
-            subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+        if not args.model:
+            save_untrained(model_path, args.filters)
         made = time.perf_counter() - made  # not part of converting
 
         cli.setup_device(args.gpu)
@@ -122,12 +139,7 @@ def main(argv=None):
         model = models.load_generator(model_path)
         loaded = time.perf_counter() - START - made
 
-        watch = Stopwatch()
-        for stage, (module, name) in STAGES.items():
-            if name == "_run":
-                model.predict_on_batch = watch.wrap(stage, model.predict_on_batch)
-            else:
-                setattr(module, name, watch.wrap(stage, getattr(module, name)))
+        watch_stages(watch := Stopwatch(), model)
         seconds, _, _ = predict.convert_file(
             model, source, Path(folder, "output.wav"), phase=args.phase, phase_iterations=args.phase_iterations,
             overlap=args.overlap, batch_size=args.batch_size,

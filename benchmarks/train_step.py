@@ -11,6 +11,7 @@ Variants whose package is missing are left out. Times are medians of steps.
 The peak is the best of some square matrix products on the same device.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -69,12 +70,15 @@ def random_tiles(count):
 
 
 def tutorial_step(args, compiled):
-    """The step of the usual pix2pix tutorial."""
+    """The step of the usual pix2pix tutorial, with Keras's own layers."""
     import tensorflow as tf
+    from keras import layers
 
     import losses
     import models
 
+    for kind in ("BatchNormalization", "Conv2D", "Conv2DTranspose"):
+        setattr(models, kind, getattr(layers, kind))
     generator, discriminator = models.build_generator(args.filters), models.build_discriminator(args.filters)
     gen_adam, disc_adam = (tf.keras.optimizers.Adam(1e-5, beta_1=0.5) for _ in "gd")
 
@@ -127,14 +131,10 @@ def our_step(args, precision, jit):
     return statistics.median(b - a for a, b in zip(clock.times[2:], clock.times[3:]))
 
 
-def torch_step(args, precision, compiled=False):
-    """The same networks and losses in PyTorch."""
+def torch_networks(f):
+    """The same networks in PyTorch, of width ``f``."""
     import torch
     from torch import nn
-    from torch.nn import functional as F
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
 
     def down(before, after, norm=True):
         parts = [nn.Conv2d(before, after, 4, 2, 1, bias=False)]
@@ -145,10 +145,10 @@ def torch_step(args, precision, compiled=False):
         return nn.Sequential(*parts, *([nn.Dropout(0.5)] if dropout else []), nn.ReLU())
 
     class Generator(nn.Module):
-        def __init__(self, f):
+        def __init__(self):
             super().__init__()
-            widths, before = [k * f for k in (1, 2, 4, 8, 8, 8, 8, 8)], [1]
-            self.downs = nn.ModuleList(down(before.pop() if i == 0 else widths[i - 1], w, i > 0) for i, w in enumerate(widths))
+            widths = [k * f for k in (1, 2, 4, 8, 8, 8, 8, 8)]
+            self.downs = nn.ModuleList(down(b, w, i > 0) for i, (b, w) in enumerate(zip([1, *widths], widths)))
             ups, channels = [], widths[-1]
             for i, (k, skip) in enumerate(zip((8, 8, 8, 8, 4, 2, 1), widths[-2::-1])):
                 ups.append(up(channels, k * f, i < 3))
@@ -165,11 +165,20 @@ def torch_step(args, precision, compiled=False):
                 x = torch.cat([block(x), skip], 1)
             return torch.tanh(self.last(x))
 
-    f = args.filters
-    generator = Generator(f).to(device, memory_format=layout)
-    parts = [down(2 if i == 0 else (1, 2, 4)[i - 1] * f, k * f, i > 0) for i, k in enumerate((1, 2, 4, 8))]
-    discriminator = nn.Sequential(*parts, nn.Conv2d(8 * f, 1, 4, padding="same")).to(device, memory_format=layout)
-    adams = [torch.optim.Adam(m.parameters(), 1e-5, betas=(0.5, 0.999)) for m in (generator, discriminator)]
+    widths = [2, f, 2 * f, 4 * f, 8 * f]
+    parts = [down(before, after, i > 0) for i, (before, after) in enumerate(itertools.pairwise(widths))]
+    return Generator(), nn.Sequential(*parts, nn.Conv2d(8 * f, 1, 4, padding="same"))
+
+
+def torch_step(args, precision, compiled=False):
+    """The same step in PyTorch: seconds."""
+    import torch
+    from torch.nn import functional as F
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
+    generator, discriminator = networks = [m.to(device, memory_format=layout) for m in torch_networks(args.filters)]
+    adams = [torch.optim.Adam(m.parameters(), 1e-5, betas=(0.5, 0.999)) for m in networks]
     x, y = (torch.rand(args.batch, 1, 256, 256, device=device).mul(2).sub(1).to(memory_format=layout) for _ in "xy")
     run_g, run_d = (torch.compile(m) if compiled else m for m in (generator, discriminator))
 
