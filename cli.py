@@ -196,9 +196,10 @@ def training_flags(parser):
     """Add the flags that train.py and train_generator.py share."""
     add = parser.add_argument
     add("--dataset_path", "--features", "--features_path", required=True, help="features folder of compute_features.py")
-    add("--origin", required=True, help="instrument to convert from, say keyboard_acoustic")
+    add("--origin", required=True, nargs="+", action=OneOrSeveral, help="instrument to convert from, say keyboard_acoustic")
     add("--target", required=True, nargs="+", action=OneOrSeveral, help="instrument to convert to, say guitar_acoustic; of "
-        "several one model learns all, and is shown a tile of the target, from another piece, as the style")  # fmt: skip
+        "several (or several origins) one model learns all, and is shown a tile of the target, from another piece, as the "
+        "style")  # fmt: skip
     add("--conditioning", choices=("film", "tile"), default="film",
         help="with several targets: the style modulates the decoder's channels, or is a picture beside the input")  # fmt: skip
     add("--learn", choices=("magnitude", "phase", "both"), default="magnitude",

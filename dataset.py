@@ -38,20 +38,34 @@ def read_features_json(features):
     return description
 
 
-def pair_pieces(features, origin, *targets):
-    """Pieces that all the instruments have.
+def listed(instruments):
+    """One instrument or a list of several -> a list."""
+    return [instruments] if isinstance(instruments, str) else list(instruments)
+
+
+def several(origin, target):
+    """Whether there are several instruments on a side, so that one model is to learn all of them and needs a style."""
+    return not (isinstance(origin, str) and isinstance(target, str))
+
+
+def pair_pieces(features, origin, target):
+    """Pieces that all the instruments have; ``origin`` and ``target`` name one each, or several in a list.
 
     Returns:
         (pieces, unpaired): sorted names (paths below the instrument's folder, without extension), and the files'
         paths relative to ``features`` that have no partner.
 
     Raises:
-        UserError: an instrument is named twice or is not there, or there is no common piece.
+        UserError: an instrument is named twice, would be its own only partner, or is not there, or there is no common piece.
     """
     features, names = Path(features), {}
-    for instrument in (origin, *targets):
-        if instrument in names:
-            raise UserError(f"--target {instrument}: is {'the origin' if instrument == origin else 'named'} too; name another")
+    origins, targets = listed(origin), listed(target)
+    alone = set(origins) & set(targets) if 1 in (len(origins), len(targets)) else ()
+    for flag, instruments in (("--origin", origins), ("--target", targets)):
+        for instrument in instruments:
+            if instruments.count(instrument) > 1 or (instrument in alone and flag == "--target"):
+                raise UserError(f"{flag} {instrument}: is {'the origin' if instrument in alone else 'named'} too; name another")
+    for instrument in dict.fromkeys(origins + targets):
         folder = features / instrument
         if not folder.is_dir():
             there = ", ".join(sorted(p.name for p in features.glob("*/"))) or "none"
@@ -130,13 +144,12 @@ class TilePairs(keras.utils.PyDataset):
     phase        origin, and target        `rotation` from the origin's phase to the target's
     both         origin                    dB scale of the target, `rotation`
 
-    With several targets each tile of the origin makes a pair with each of them, and x gets a second channel: the style, a
-    tile of that target from another piece.
+    With several origins or targets each tile of an origin makes a pair with each target that is another instrument, and x gets
+    a second channel: the style, a tile of that target from another piece.
 
     Args:
         features: features folder.
-        origin: instrument.
-        target: instrument, or list of several.
+        origin, target: an instrument each, or a list of several.
         names: pieces to draw from.
         batch_size: pairs a batch.
         seed: shuffle with this seed, and leave out what does not fill a batch; None: in order, all of it.
@@ -146,7 +159,8 @@ class TilePairs(keras.utils.PyDataset):
         learn: one of LEARN.
 
     Attributes:
-        index: int32 (pairs, 3): piece, tile, and which instrument is the target, counted from 1.
+        pieces: tiles of each piece, of each instrument, the origins first.
+        index: int32 (pairs, 4): piece, tile, and which instruments are origin and target.
 
     Raises:
         UserError: a piece has different numbers of tiles, a batch is larger than the data, or there is no other piece or no
@@ -160,8 +174,10 @@ class TilePairs(keras.utils.PyDataset):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
         self.batch_size, self.seed, self.epoch_tiles = batch_size, seed, epoch_tiles
         self.learn = learn
-        self.styled = not isinstance(target, str)
-        instruments = (origin, *target) if self.styled else (origin, target)
+        self.styled = several(origin, target)
+        origins, targets = listed(origin), listed(target)
+        instruments = list(dict.fromkeys(origins + targets))
+        sides = [(instruments.index(a), instruments.index(b)) for a in origins for b in targets if a != b]
         self.pieces = [[load_tiles(Path(features) / i / f"{name}.npy", cache) for i in instruments] for name in names]
         for name, tiles in zip(names, self.pieces):
             counts = dict(zip(instruments, map(len, tiles)))
@@ -171,7 +187,7 @@ class TilePairs(keras.utils.PyDataset):
             if learn != "magnitude" and any(t.shape[-1] == 1 for t in tiles):
                 raise UserError(f"--learn {learn}: {features} holds no phase; run compute_features.py --phase --fresh")
         self.index = np.array([
-            (p, t, side) for p, tiles in enumerate(self.pieces) for t in range(len(tiles[0])) for side in range(1, len(tiles))
+            (p, t, *pair) for p, tiles in enumerate(self.pieces) for t in range(len(tiles[0])) for pair in sides
         ], np.int32)  # fmt: skip
         self.works = np.unique([piece_of(name) for name in names], return_inverse=True)[1]  # versions of a piece are one work
         if self.styled and self.works.max() == 0:
@@ -203,15 +219,15 @@ class TilePairs(keras.utils.PyDataset):
         inputs, outputs = 1 + (self.styled or self.learn == "phase"), 1 + LEARN.index(self.learn)
         x = np.empty((len(chosen), BINS, TILE_FRAMES, inputs), np.float32)
         y = np.empty((len(chosen), BINS, TILE_FRAMES, outputs), np.float32)
-        for k, (piece, tile, side) in enumerate(chosen):
-            origin, target = (self.pieces[piece][i][tile] for i in (0, side))
+        for k, (piece, tile, *sides) in enumerate(chosen):
+            origin, target = (self.pieces[piece][side][tile] for side in sides)
             read_tile(origin, x[k, ..., 0])
             read_tile(target, x[k, ..., 1] if self.learn == "phase" else y[k, ..., 0])
             if self.learn != "magnitude":
                 y[k, ..., -2:] = rotation(origin, target)
             if self.styled:
-                piece, tile, _ = self.styles[rows][k]
-                read_tile(self.pieces[piece][side][tile], x[k, ..., 1])
+                piece, tile, *_ = self.styles[rows][k]
+                read_tile(self.pieces[piece][sides[1]][tile], x[k, ..., 1])
         return x, y
 
 
@@ -238,7 +254,7 @@ def target_median(pairs, max_tiles=512):
     From at most ``max_tiles`` tiles, evenly spaced over the set.
     """
     chosen = pairs.index[np.linspace(0, len(pairs.index) - 1, min(max_tiles, len(pairs.index))).astype(int)]
-    frames = np.concatenate([pairs.pieces[piece][side][tile][..., 0] for piece, tile, side in chosen], axis=1)
+    frames = np.concatenate([pairs.pieces[piece][side][tile][..., 0] for piece, tile, _, side in chosen], axis=1)
     return np.median(frames.astype(np.float32), axis=1)
 
 
@@ -248,8 +264,8 @@ def baselines_db(pairs, median):
     For a phase network, on the same scale: no rotation, the input's phase, and 0 everywhere.
     """
     sums = np.zeros(2)
-    for piece, tile, side in pairs.index:
-        x, y = (pairs.pieces[piece][i][tile].astype(np.float32) for i in (0, side))
+    for piece, tile, *sides in pairs.index:
+        x, y = (pairs.pieces[piece][side][tile].astype(np.float32) for side in sides)
         if pairs.learn == "phase":
             turned, still = rotation(x, y), y[..., :1] * np.float32([1, 0])
             sums += np.abs(turned - still).mean() / 2, np.abs(turned).mean() / 2

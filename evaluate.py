@@ -209,8 +209,8 @@ def read_config(model):
     try:
         config = json.loads(path.read_text())
         flags = config["flags"]
-        targets = [flags["target"]] if isinstance(flags["target"], str) else flags["target"]
-        return {"origin": flags["origin"], "target": targets[0], "targets": targets, **config["split"]}
+        origins, targets = ([name] if isinstance(name, str) else name for name in (flags["origin"], flags["target"]))
+        return {"origin": origins[0], "origins": origins, "target": targets[0], "targets": targets, **config["split"]}
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; train the model again") from None
 
@@ -289,7 +289,8 @@ def target_median(model, config, audios):
         return None
     with contextlib.suppress(OSError, ValueError):
         median = np.load(Path(model) / "median.npy", allow_pickle=False)
-        if median.shape == (data.BINS,) and len(config["targets"]) == 1:  # of several, the file is the median of all
+        one = len(config["origins"]) == len(config["targets"]) == 1  # of several, the file is the median of all
+        if median.shape == (data.BINS,) and one:
             return median.astype(np.float32)
     frames = []
     for name in config["train"][:: 1 + len(config["train"]) // MEDIAN_PIECES]:
@@ -409,6 +410,7 @@ def build_parser():
     source.add_argument("--pairs", type=Path, help="CSV file of lines input,reference, relative to it; reference may be empty")
     source.add_argument("--inputs", type=Path, nargs="+", help="recordings without reference")
     add("--pieces", choices=("held_out", "all"), default="held_out", help="which pieces of the run, with --audios_path")
+    add("--origin", help="instrument that a model of several origins is to convert from; default: the first")
     add("--target", nargs="+", help="instruments to evaluate a model of several targets on, those it never saw included; "
         "default: all it was trained on")  # fmt: skip
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
@@ -456,7 +458,8 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     args.model = cli.find_model(args.model)
     config = read_config(args.model)
-    targets = (args.target or config["targets"]) if config else [""]
+    config |= {"origin": args.origin} if config and args.origin else {}
+    targets = args.target or [name for name in config["targets"] if name != config["origin"]] if config else [""]
     run = args.model / "evaluation" if config and args.model.parent != cli.PRETRAINED else Path("evaluation")
     cli.setup_device(args.gpu)
     import models
@@ -466,7 +469,7 @@ def main(argv=None):
     args.phase = args.phase or list(phases.ALL if args.phase_model or model.output_shape[-1] == 3 else phases.ESTIMATORS)
     predict.check_phases(args.phase, model, args.phase_model)
     for target in targets:
-        folder = target if len(targets) > 1 or args.target else ""
+        folder = target if len(config.get("targets", ())) > 1 or args.target else ""
         if folder:
             print(f"\n{target}")
         config |= {"target": target} if config else {}

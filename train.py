@@ -3,7 +3,7 @@
     python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic
     python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic string_acoustic
 
-Writes runs/<origin>_2_<target>/, of several targets runs/<origin>_2_any/: the best generator, what resuming needs, history,
+Writes runs/<origin>_2_<target>/, of several instruments "any" in their place: the best generator, what resuming needs, history,
 plots, previews. Run the same command again to continue after a stop; the result is that of a run without the stop. --findlr
 searches the learning rates first.
 """

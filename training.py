@@ -226,12 +226,12 @@ def epoch_line(row, last, best):
 def make_preview(run, generator, features, audios, origin, target, split, every):
     """A function of the epoch's number that converts the start of one held-out piece: a picture, and audio if there is any.
 
-    Of several targets it shows the first.
+    Of several instruments it shows the first pair.
     """
     count = -(-PREVIEW_SECONDS * data.SAMPLE_RATE // (data.TILE_FRAMES * data.HOP_LENGTH))
     name = split["validation"][0]
-    if not isinstance(target, str):
-        target = target[0]
+    if dataset.several(origin, target):
+        origin, target = next((a, b) for a in dataset.listed(origin) for b in dataset.listed(target) if a != b)
         style = dataset.load_tiles(features / target / f"{split['train'][0]}.npy")
         generator = predict.with_style(generator, data.join_tiles(style))
     tiles = (dataset.load_tiles(features / i / f"{name}.npy")[:count, ..., :1] for i in (origin, target))
@@ -333,9 +333,9 @@ def settings(parser, args):
 
 def generator_kind(args):
     """`models.build_generator`'s arguments that the flags ask for, besides the width; one target needs no style."""
-    several = not isinstance(args.target, str)
+    several = dataset.several(args.origin, args.target)
     if several and args.learn != "magnitude":
-        raise UserError(f"--learn {args.learn}: goes with one --target; give one")
+        raise UserError(f"--learn {args.learn}: goes with one --origin and one --target; give one of each")
     channels = 2 if several or args.learn == "phase" else 1
     film = several and args.conditioning == "film"
     return {"channels": channels, "film": film, "outputs": 1 + dataset.LEARN.index(args.learn)}
@@ -344,8 +344,7 @@ def generator_kind(args):
 def load_pairs(args):
     """Training and validation `dataset.TilePairs`, the pieces of each, features.json, from the flags; says what it found."""
     description = dataset.read_features_json(args.dataset_path)
-    targets = [args.target] if isinstance(args.target, str) else args.target
-    names, unpaired = dataset.pair_pieces(args.dataset_path, args.origin, *targets)
+    names, unpaired = dataset.pair_pieces(args.dataset_path, args.origin, args.target)
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
     if args.maestro_split:
@@ -366,10 +365,10 @@ def load_pairs(args):
 
 
 def run_folder(args, script):
-    """<runs_path>/<origin>_2_<target or "any">, with what is not the default at its end."""
-    target = args.target if isinstance(args.target, str) else "any"
+    """<runs_path>/<origin>_2_<target>, of several "any", with what is not the default at its end."""
+    origin, target = (name if isinstance(name, str) else "any" for name in (args.origin, args.target))
     suffix = ("" if script == "train" else "_generator") + ("" if args.learn == "magnitude" else f"_{args.learn}")
-    return Path(args.runs_path) / f"{args.origin}_2_{target}{suffix}"
+    return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
 
 
 def open_run(folder, args, config, pairs, validation):
@@ -427,8 +426,8 @@ def train(args, parser, gpus, build, sweeps, script):
     print(f"settings, * = not the default\n{settings(parser, args)}")
     sizes = ", ".join(f"{name} {network.count_params():,}" for name, network in networks.items())
     print(f"parameters: {sizes}; {policy}; {keras.backend.backend()}, {gpus or 'no'} GPU")
-    trivial = ", ".join(f"{name} {value:.2f}" for name, value in baselines.items())
-    print(f"held-out MAE to beat, dB: {trivial}")
+    trivial = ", ".join(f"{name} {value:.2f} dB" for name, value in baselines.items())
+    print(f"held-out MAE to beat: {trivial}")
     if run.epochs_done:
         print(f"continuing after {run.epochs_done} of {args.epochs} epochs")
     audios, every = Path(description.get("audios", "")), args.preview_every if args.learn != "phase" else 0

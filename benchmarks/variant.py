@@ -11,6 +11,7 @@ evaluate.py's measures stay those of the method: pictures are compared on the dB
 compute_features.py --workers 1, for its worker processes would know nothing of the change.
 """
 
+import argparse
 import importlib
 import sys
 from pathlib import Path
@@ -45,12 +46,14 @@ VARIANTS = {"linear": linear, "full": full}
 @cli.command
 def main(argv=None):
     """Change data.py, then run the script, which reads it afterwards."""
-    name, script, *flags = [*(sys.argv[1:] if argv is None else argv), "", ""]
-    if name not in VARIANTS or script not in SCRIPTS:
-        raise cli.UserError(f"{name} {script}: give one of {', '.join(VARIANTS)}, and one of {', '.join(SCRIPTS)}")
-    VARIANTS[name]()
-    data.FEATURE_PARAMETERS["variant"] = name
-    return importlib.import_module(Path(script).stem).main(flags[:-2])
+    parser = cli.Parser(__doc__)
+    parser.add_argument("variant", choices=VARIANTS, help="picture of sound")
+    parser.add_argument("script", choices=SCRIPTS, help="script to run")
+    parser.add_argument("flags", nargs=argparse.REMAINDER, help="its flags")
+    args = parser.parse_args(argv)
+    VARIANTS[args.variant]()
+    data.FEATURE_PARAMETERS["variant"] = args.variant
+    return importlib.import_module(Path(args.script).stem).main(args.flags)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
 def test_pairing_mistakes(features):
     with pytest.raises(UserError, match="origin too"):
         dataset.pair_pieces(features, ORIGIN, ORIGIN)
+    with pytest.raises(UserError, match="named too"):
+        dataset.pair_pieces(features, [ORIGIN, ORIGIN], [TARGET, ORIGIN])
     with pytest.raises(UserError, match="there are: guitar_acoustic, keyboard_acoustic"):
         dataset.pair_pieces(features, ORIGIN, "organ")
 
@@ -112,6 +114,15 @@ def test_styles_are_tiles_of_the_same_target_from_another_piece(features, tmp_pa
     x, y = (np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs)))))
     assert x.shape[1:] == (256, 256, 2)
     to_owner = lambda tile: owner[((tile + 1) / 2).astype(np.float16).tobytes()]  # noqa: E731
+    both = [ORIGIN, TARGET]  # any to any: each of them to each of the others
+    anything = dataset.TilePairs(copy, both, [*both, third.name], names, batch_size=5, seed=seed)
+    assert len(anything.index) == 4 * 3 * len(names)
+    pairs_seen = set()
+    for content, truth in ((x[..., :1], y) for x, y in (anything[i] for i in range(len(anything)))):
+        for a, b in zip(map(to_owner, content), map(to_owner, truth)):
+            assert a[1] == b[1]
+            pairs_seen.add((a[0], b[0]))
+    assert pairs_seen == {(a, b) for a in both for b in (*both, third.name) if a != b}
     for content, style, truth in zip(x[..., :1], x[..., 1:], y):
         assert to_owner(content)[0] == ORIGIN
         assert to_owner(content)[1] == to_owner(truth)[1] != to_owner(style)[1]

@@ -26,6 +26,7 @@ SCRIPTS = sorted(
     for folder in (".", "demo", "docs", "benchmarks", "pretrained") for path in (ROOT / folder).glob("*.py")
     if "cli.Parser(" in path.read_text(encoding="utf-8")
 )  # fmt: skip
+VARIANT = "benchmarks/variant.py"  # runs another script
 TRAINING = "--filters 2 --epochs 1 --decay_epochs 0 --batch_size 2 --epoch_tiles 4 --findlr_steps 12 --preview_every 0 --fresh"
 SMALL = {  # flags that make a command small; of a flag given twice the last counts
     "synthesize_audios.py": "--workers 1 --fresh",
@@ -35,6 +36,7 @@ SMALL = {  # flags that make a command small; of a flag given twice the last cou
     "evaluate.py": "--phase input --limit 1",
     "demo/practice.py": "--pieces 2 --seconds 4",
     "benchmarks/data_preparation.py": "--pieces 1 --hours 0",
+    "benchmarks/phase.py": "--limit 1 --seconds 1 --iterations 0 2",
     "benchmarks/feeding.py": "--filters 2 --batch_size 2 --tiles 2 --rounds 0 --seconds 0.1",
 }  # fmt: skip
 NOT_RUN = {  # how a command begins: why it is not run. Flags of our own scripts are still checked
@@ -89,7 +91,10 @@ def run_script(script, *flags):
 def run(command):
     """Run one command of a page in the current folder. Fails with its output."""
     words = shlex.split(command)
-    if words[0] == "python":
+    if words[1:2] == [VARIANT]:  # in a process of its own: it changes data.py
+        result = subprocess.run([sys.executable, *words[1:], *SMALL[words[3]].split()], capture_output=True, text=True)
+        code, output = result.returncode, result.stderr
+    elif words[0] == "python":
         code, output = run_script(*words[1:], *SMALL.get(words[1], "").split())
     else:
         result = subprocess.run(command, shell=True, capture_output=True, text=True)
@@ -181,7 +186,7 @@ def test_commands_run(page, workplace):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_flags_exist(page, known_flags):
     for command in commands(page):
-        if script := re.match(r"(?:\w+=\w+ )?python ([\w/]+\.py)", command):
+        if script := re.match(rf"(?:\w+=\w+ )?python (?:{VARIANT} \w+ )?([\w/]+\.py)", command):
             assert set(re.findall(r"--\w+", command)) <= known_flags[script[1]], command
     foreign = {"--upgrade"}  # pip's
     named = set(re.findall(r"(?<![\w-])--[a-z]\w+", page.read_text(encoding="utf-8")))
