@@ -105,7 +105,9 @@ def our_step(args, precision, jit):
 
     import losses
     import models
+    import training
 
+    training.keep_memory()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     model = models.Pix2Pix(models.build_generator(args.filters), models.build_discriminator(args.filters))
     model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db], jit_compile=models.JIT[jit])
