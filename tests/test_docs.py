@@ -48,7 +48,7 @@ NOT_RUN = {  # how a command begins: why it is not run. Flags of our own scripts
     r"dask ": "starts servers; test_dask.py starts them",
     r"ruff |pytest |python -m (ruff|pytest)": "runs this test itself",
     r".* --dask ": "needs these servers; see above",
-    r"(KERAS_BACKEND=\w+ )?python benchmarks/(train_step|predict)\.py": "minutes of measurement even when small",
+    r"(KERAS_BACKEND=\w+ )?python benchmarks/(train_step|predict|kernels)\.py": "minutes of measurement even when small",
     r"python demo/make_notes\.py": "would play FluidR3_GM.sf2, 148 MB, for minutes; test_render_notes.py plays a small font",
     r"python (pretrained/export|docs/figures)\.py": "needs a finished training; see test_pretrained.py, `make figures`",
 }  # fmt: skip
