@@ -188,7 +188,7 @@ def find_model(model):
         return Path(model)
     if Path(model).name == str(model) and named.is_dir():
         return named
-    there = ", ".join(sorted(folder.name for folder in PRETRAINED.glob("*/"))) or "none"
+    there = ", ".join(sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())) or "none"
     raise UserError(f"{model}: no model there; give a run folder, a model file, or the name of a pretrained model ({there})")
 
 

@@ -68,7 +68,7 @@ def pair_pieces(features, origin, target):
     for instrument in dict.fromkeys(origins + targets):
         folder = features / instrument
         if not folder.is_dir():
-            there = ", ".join(sorted(p.name for p in features.glob("*/"))) or "none"
+            there = ", ".join(sorted(p.name for p in features.glob("*") if p.is_dir())) or "none"
             raise UserError(f"{folder}: no such instrument; there are: {there}")
         names[instrument] = {p.relative_to(folder).with_suffix("").as_posix() for p in find_files(folder, (".npy",))}
     common = set.intersection(*names.values())
