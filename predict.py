@@ -356,9 +356,8 @@ def prepare(model, phase, style=None, phase_model=None):
     return with_phase(converter, phase_model) if phase_model else converter
 
 
-@cli.command
-def main(argv=None):
-    """Parse the flags, load the model once and convert what is missing."""
+def build_parser():
+    """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, help="run folder, name in pretrained/, .keras file, or weights (.h5) of older Keras code")
@@ -367,7 +366,8 @@ def main(argv=None):
         "files in a folder are kept")  # fmt: skip
     add("--style", help="recording of the instrument wanted, for a model of several targets")
     add("--phase_model", help="model of train.py --learn phase, for --phase learned")
-    add("--phase", choices=phases.ALL, default="input", help="phase estimator")
+    add("--phase", choices=phases.ALL, default="input",
+        help="estimator: input keeps pitches best, griffinlim writes the network's picture most faithfully")  # fmt: skip
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
     add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
     add("--sr", type=cli.number(int, *data.RATES), help="sampling rate of the output, Hz; default: the input's")
@@ -376,8 +376,13 @@ def main(argv=None):
     add("--batch_size", type=cli.number(int, 1, 1024), default=BATCH_SIZE, help="tiles that go through the network at once")
     add("--seed", type=cli.number(int, 0), default=0, help="seed of random phases")
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
-    args = parser.parse_args(argv)
+    return parser
 
+
+@cli.command
+def main(argv=None):
+    """Parse the flags, load the model once and convert what is missing."""
+    args = build_parser().parse_args(argv)
     model = cli.find_model(args.model)
     pairs = plan(args.input, args.output)
     several = len(pairs) > 1 or Path(args.input[0]).is_dir()
