@@ -3,6 +3,7 @@
 Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 """
 
+import collections
 import hashlib
 import tempfile
 import warnings
@@ -282,14 +283,15 @@ def load_generator(path):
 def _layout(file):
     """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
 
-    Of its kernels the first has the fewest outputs; of its vectors the last layer's bias is the shortest.
+    Of its kernels the first has the fewest outputs; the last layer is the only convolution with a bias.
     """
-    shapes = []
+    groups = collections.defaultdict(list)  # shapes by layer
     with h5py.File(file, "r") as h5:
-        h5.visititems(lambda _, item: shapes.append(item.shape) if isinstance(item, h5py.Dataset) else None)
+        h5.visititems(lambda _, item: groups[item.parent.name].append(item.shape) if isinstance(item, h5py.Dataset) else None)
+    shapes = [shape for layer in groups.values() for shape in layer]
     channels, filters = min((shape[2:] for shape in shapes if len(shape) == 4), key=lambda s: s[1])
     if not (1 <= channels <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{channels} channels, width {filters}")
     film = any(len(shape) == 2 for shape in shapes)
-    outputs = min(shape[0] for shape in shapes if len(shape) == 1)
-    return {"filters": filters, "channels": 2 if film else channels, "film": film, "outputs": outputs}
+    last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
+    return {"filters": filters, "channels": 2 if film else channels, "film": film, "outputs": min(last, key=len)[0]}

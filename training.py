@@ -348,7 +348,7 @@ def generator_kind(args):
     """`models.build_generator`'s arguments that the flags ask for, besides the width; one target needs no style."""
     several = dataset.several(args.origin, args.target)
     if several and args.learn != "magnitude":
-        raise UserError(f"--learn {args.learn}: goes with one --origin and one --target; give one of each")
+        raise UserError(f"--learn {args.learn}: goes with one --target and one --origin; give one of each")
     channels = 2 if several or args.learn == "phase" else 1
     film = several and args.conditioning == "film"
     return {"channels": channels, "film": film, "outputs": 1 + dataset.LEARN.index(args.learn)}

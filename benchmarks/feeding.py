@@ -43,7 +43,7 @@ def copies_per_second(pairs, seconds):
 
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        for piece, tile, _ in pairs.order[:256]:
+        for piece, tile, *_ in pairs.order[:256]:
             for side in pairs.pieces[piece]:
                 np.asarray(side[tile], np.float32)
             count += 1

@@ -35,6 +35,7 @@ SMALL = {  # flags that make a command small; of a flag given twice the last cou
     "train_generator.py": TRAINING,
     "evaluate.py": "--phase input --limit 1",
     "demo/practice.py": "--pieces 2 --seconds 4",
+    "benchmarks/floor.py": "--pieces 1 --seconds 2 --renderings 2",
     "benchmarks/data_preparation.py": "--pieces 1 --hours 0",
     "benchmarks/phase.py": "--limit 1 --seconds 1 --iterations 0 2",
     "benchmarks/feeding.py": "--filters 2 --batch_size 2 --tiles 2 --rounds 0 --seconds 0.1",
@@ -92,7 +93,8 @@ def run(command):
     """Run one command of a page in the current folder. Fails with its output."""
     words = shlex.split(command)
     if words[1:2] == [VARIANT]:  # in a process of its own: it changes data.py
-        result = subprocess.run([sys.executable, *words[1:], *SMALL[words[3]].split()], capture_output=True, text=True)
+        command = [sys.executable, ROOT / VARIANT, *words[2:], *SMALL[words[3]].split()]
+        result = subprocess.run(command, capture_output=True, text=True)
         code, output = result.returncode, result.stderr
     elif words[0] == "python":
         code, output = run_script(*words[1:], *SMALL.get(words[1], "").split())

@@ -105,12 +105,13 @@ def test_fit_trains_both_networks():
     assert logs["mae_db"] == pytest.approx(np.abs(output + x).mean() * 96.3297 / 2, rel=1e-4)
 
 
-def test_saved_generators_load_with_their_width(tmp_path):
-    generator = models.build_generator(3)
+@pytest.mark.parametrize("layout", [{"filters": 3}, {"filters": 2, "outputs": 3}, {"filters": 1, "channels": 2, "outputs": 2}])
+def test_saved_generators_load_with_their_layout(tmp_path, layout):
+    generator = models.build_generator(**layout)
     run = tmp_path / "run"
     run.mkdir()
     generator.save(run / "generator.keras")
-    x = tiles(1)
+    x = np.repeat(tiles(1), generator.input_shape[-1], axis=-1)
     for path in (run, run / "generator.keras"):
         np.testing.assert_array_equal(models.load_generator(path).predict_on_batch(x), generator.predict_on_batch(x))
 
