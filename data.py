@@ -4,6 +4,7 @@
     audio (n,)  <--istft--  combine(magnitude, phase)  <--db_to_amplitude--  (256, t)             <--join_tiles--   tiles
 """
 
+import glob
 import os
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ import scipy.fft
 import soundfile
 import soxr
 
-from cli import UserError, complete, quiet_stderr
+from cli import AUDIO_EXTENSIONS, UserError, complete, quiet_stderr
 
 SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
 N_FFT = 1024  # samples, 23 ms
@@ -203,6 +204,13 @@ def version_name(piece, transpose=0, speed=1.0):
 def piece_of(name):
     """The piece that a version is of, inverse of `version_name`: all versions of it belong on one side of a split."""
     return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
+
+
+def find_audio(folder, name):
+    """The recording ``name`` (a path below ``folder``, without extension) as whichever format is there, or None."""
+    path = Path(folder) / name
+    found = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
+    return next((p for p in found if p.stem == path.name and p.suffix.lower() in AUDIO_EXTENSIONS and p.is_file()), None)
 
 
 def read_blocks(sound, size=2**18):

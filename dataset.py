@@ -112,6 +112,8 @@ def maestro_split(path, names):
         with open(path, newline="", encoding="utf-8") as file:
             rows = [(PurePosixPath(row["midi_filename"]), row["split"]) for row in csv.DictReader(file)]
         sides = {path.with_suffix("").as_posix(): side for path, side in rows}
+    except FileNotFoundError:
+        raise UserError(f"--maestro_split {path}: no such file; give the path of maestro-v3.0.0.csv") from None
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         raise UserError(f"--maestro_split {path}: is no table with midi_filename and split; give maestro-v3.0.0.csv") from None
     split = {side: [n for n in names if sides.get(piece_of(n)) == side] for side in ("train", "validation", "test")}
@@ -191,7 +193,9 @@ class TilePairs(keras.utils.PyDataset):
         ], np.int32)  # fmt: skip
         self.works = np.unique([piece_of(name) for name in names], return_inverse=True)[1]  # versions of a piece are one work
         if self.styled and self.works.max() == 0:
-            raise UserError(f"{names[0]}: is the only piece here, and a style is taken from another; raise --validation_split")
+            side, remedy = ("held out", "raise") if seed is None else ("to train on", "lower")
+            reason = f"is the only piece {side}, and a style is taken from another"
+            raise UserError(f"{names[0]}: {reason}; {remedy} --validation_split")
         if seed is not None and batch_size > (tiles := min(len(self.index), epoch_tiles or len(self.index))):
             raise UserError(f"--batch_size {batch_size}: there are only {tiles} training tiles an epoch; make it smaller")
         self.set_epoch(0)

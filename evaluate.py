@@ -266,6 +266,17 @@ def read_pairs(path):
     return pieces
 
 
+def listed(paths):
+    """Recordings: files as they are, folders as the recordings in them. Raises UserError if a folder has none."""
+    files = []
+    for path in paths:
+        found = cli.find_files(path, cli.AUDIO_EXTENSIONS) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"--inputs {path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another folder")
+        files += found
+    return files
+
+
 def find_scores(folder):
     """MIDI files below ``folder`` by name: path without extension, as the pieces are named. Empty if ``folder`` is None."""
     if folder is None:
@@ -294,8 +305,7 @@ def target_median(model, config, audios):
             return median.astype(np.float32)
     frames = []
     for name in config["train"][:: 1 + len(config["train"]) // MEDIAN_PIECES]:
-        path = (audios or Path()) / config["target"] / f"{name}.wav"
-        if audios and path.is_file():
+        if audios and (path := data.find_audio(audios / config["target"], name)):
             picture = data.spectrogram(data.read_audio(path))
             frames.append(picture[:, :: 1 + picture.shape[1] // MEDIAN_FRAMES])
     return np.median(np.concatenate(frames, axis=1), axis=1) if frames else None
@@ -346,6 +356,8 @@ def evaluate_all(model, pieces, median, config, args, page):
         for number, piece in enumerate(pieces, 1):
             audio, reference = read_piece(piece)
             score = scores.get(piece.name) or scores.get(Path(piece.name).stem)
+            if scores and not score:
+                print(f"evaluate.py: {args.midi_path}: no score of {piece.name}, pitches left out", file=sys.stderr)
             pitches = read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
             common = audio, reference, pitches, median, options
             measures, sounds = evaluate_piece(model, *common, args.report_seconds, bar.set_postfix_str)
@@ -391,12 +403,15 @@ def describe(pieces, args, config):
 
 
 def styled(model, config, audios):
-    """A model of several targets, with the style of config["target"]: the start of its first training piece."""
+    """A model of several targets, with the style of config["target"]: its first training piece, see `predict.with_style`."""
     if model.input_shape[-1] == 1:
         return model
     if not config or audios is None:
         raise UserError("--model: knows several targets, of which evaluate.py picks one with --audios_path only; give that")
-    path = audios / config["target"] / f"{config['train'][0]}.wav"
+    folder, name = audios / config["target"], config["train"][0]
+    path = data.find_audio(folder, name)
+    if not path:
+        raise UserError(f"{folder}: has no {name}, which the style is taken from; render it with synthesize_audios.py")
     return predict.with_style(model, data.spectrogram(data.read_audio(path)))
 
 
@@ -408,7 +423,7 @@ def build_parser():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--audios_path", "--audios", type=Path, help="audio folder that the run's pieces lie in")
     source.add_argument("--pairs", type=Path, help="CSV file of lines input,reference, relative to it; reference may be empty")
-    source.add_argument("--inputs", type=Path, nargs="+", help="recordings without reference")
+    source.add_argument("--inputs", type=Path, nargs="+", help="recordings without reference, or folders of them")
     add("--pieces", choices=("held_out", "all"), default="held_out", help="which pieces of the run, with --audios_path")
     add("--origin", help="instrument that a model of several origins is to convert from; default: the first")
     add("--target", nargs="+", help="instruments to evaluate a model of several targets on, those it never saw included; "
@@ -421,7 +436,7 @@ def build_parser():
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="of iterative phase estimators")
     add("--overlap", type=cli.number(float, 0, 0.99), default=predict.OVERLAP, help="fraction of a tile that the next covers")
     add("--batch_size", type=cli.number(int, 1), default=predict.BATCH_SIZE, help="tiles that go through the network at once")
-    add("--output", type=Path, help="folder for the results; default: evaluation in the run folder")
+    add("--output", type=Path, help="folder for the results; default: evaluation in the run folder, or here for other models")
     add("--report", type=Path, help="folder for a listening page; default: none")
     add("--report_seconds", type=cli.number(float, 0, low_open=True), default=20, help="seconds of each piece on that page")
     add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
@@ -433,8 +448,10 @@ def evaluate_target(model, config, args, output, page):
     if args.audios_path:
         pieces = find_pieces(args.model, config, args.audios_path, args.pieces == "all")
     else:
-        pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in args.inputs]
+        pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in listed(args.inputs)]
     pieces = pieces[: args.limit]
+    for path in (path for piece in pieces for path in (piece.input, piece.reference) if path):
+        data.open_sound(path).close()  # a mistake shows before the work
     median = target_median(args.model, config, args.audios_path)
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
@@ -458,7 +475,10 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     args.model = cli.find_model(args.model)
     config = read_config(args.model)
-    config |= {"origin": args.origin} if config and args.origin else {}
+    if (args.origin or args.target) and not (args.audios_path and config and (config["origins"] + config["targets"])[2:]):
+        flag = "--origin" if args.origin else "--target"
+        raise UserError(f"{flag}: goes with a model of several instruments and --audios_path; leave it out")
+    config |= {"origin": args.origin} if args.origin else {}
     targets = args.target or [name for name in config["targets"] if name != config["origin"]] if config else [""]
     run = args.model / "evaluation" if config and args.model.parent != cli.PRETRAINED else Path("evaluation")
     cli.setup_device(args.gpu)

@@ -280,6 +280,11 @@ def load_generator(path):
     return generator
 
 
+def width_of(generator):
+    """The width, ``filters``, that a generator was built with: its last upsampling block's channels."""
+    return [layer for layer in generator.layers if isinstance(layer, keras.Sequential)][-1].layers[0].filters
+
+
 def _layout(file):
     """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
 

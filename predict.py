@@ -365,7 +365,7 @@ def build_parser():
     add("--output", required=True, help="file, whose extension chooses the format, or folder; a file there is replaced, "
         "files in a folder are kept")  # fmt: skip
     add("--style", help="recording of the instrument wanted, for a model of several targets")
-    add("--phase_model", help="model of train.py --learn phase, for --phase learned")
+    add("--phase_model", help="model of train_generator.py --learn phase, used by --phase learned and learned_griffinlim")
     add("--phase", choices=phases.ALL, default="input",
         help="estimator: input keeps pitches best, griffinlim writes the network's picture most faithfully")  # fmt: skip
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")

@@ -63,16 +63,19 @@ class Run:
         path = self.folder / "config.json"
         try:
             old = json.loads(path.read_text())
-            pairs = [(f"--{key}", old["flags"][key], config["flags"].get(key)) for key in FIXED_FLAGS if key in old["flags"]]
-            pairs += [(f"{side} pieces", old["split"].get(side), config["split"][side]) for side in config["split"]]
+            changes = [(f"--{key}", old["flags"][key], config["flags"].get(key)) for key in FIXED_FLAGS if key in old["flags"]]
+            moved = {name for side, names in config["split"].items() for name in set(names) ^ set(old["split"].get(side, ()))}
         except FileNotFoundError:
-            pairs = []
+            changes, moved = [], []
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path}: damaged; give --fresh to start over") from None
-        for name, before, now in pairs:
-            if before != now:
-                before, now = (len(v) if isinstance(v, list) else v for v in (before, now))
-                raise UserError(f"{self.folder}: was trained with {name} {before}, now {now}; give --fresh to start over")
+        if self.epochs_done:  # before the first there is nothing to lose
+            for name, before, now in changes:
+                if before != now:
+                    raise UserError(f"{self.folder}: was trained with {name} {before}, now {now}; give --fresh to start over")
+            if moved:
+                reason = f"was trained with other pieces ({len(moved)} differ, {min(moved)} for one)"
+                raise UserError(f"{self.folder}: {reason}; give --fresh to start over")
         with complete(path) as part:
             part.write_text(json.dumps(config, indent=1) + "\n")
 
@@ -237,7 +240,7 @@ def make_preview(run, generator, features, audios, origin, target, split, every)
         generator = predict.with_style(generator, data.join_tiles(style))
     tiles = (dataset.load_tiles(features / i / f"{name}.npy")[:count, ..., :1] for i in (origin, target))
     x, y = map(data.join_tiles, tiles)
-    sound = next((p for p in sorted((audios / origin).glob(f"{glob_escape(name)}.*")) if p.is_file()), None)
+    sound = data.find_audio(audios / origin, name)
 
     def preview(epoch):
         if not every or epoch % every:
@@ -252,11 +255,6 @@ def make_preview(run, generator, features, audios, origin, target, split, every)
             data.write_audio(folder / "audio.wav", converted / max(1, np.abs(converted).max(initial=0)))
 
     return preview
-
-
-def glob_escape(name):
-    """``name`` with the characters that mean something to ``glob`` taken literally."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def set_precision(precision, gpus):
@@ -318,11 +316,14 @@ def decay(rate, epochs, decaying):
 
 
 def start_from(generator, path):
-    """Give a generator the weights of the model at ``path``. Raises UserError if its width is another."""
+    """Give a generator the weights of the model at ``path``. Raises UserError if it is of another width or kind."""
     trained = models.load_generator(path)
-    if trained.count_params() != generator.count_params():
-        filters = trained.layers[1].layers[0].filters
+    filters, wanted = (models.width_of(network) for network in (trained, generator))
+    if filters != wanted:
         raise UserError(f"--weights {path}: is of width {filters}; give --filters {filters}, or other weights")
+    if [w.shape for w in trained.weights] != [w.shape for w in generator.weights]:
+        remedy = "give one of the same --learn and --conditioning, of one target or several"
+        raise UserError(f"--weights {path}: is a model of another kind; {remedy}")
     generator.set_weights(trained.get_weights())
 
 

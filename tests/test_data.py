@@ -113,6 +113,15 @@ def test_read_audio_of_any_kind(tmp_path, rate, extension):
     assert np.argmax(spectrum) * 44100 / 20000 == pytest.approx(440, abs=3)
 
 
+def test_audio_is_found_in_any_format_by_its_whole_name(tmp_path):
+    for name in ("a/[b] c.flac", "a/[b] c.d.wav", "a/[b] c.txt", "a/x c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert data.find_audio(tmp_path, "a/[b] c") == tmp_path / "a/[b] c.flac"
+    assert data.find_audio(tmp_path, "a/[b] c.d") == tmp_path / "a/[b] c.d.wav"
+    assert data.find_audio(tmp_path, "a/[b]") is None
+
+
 def test_read_audio_refuses_what_is_no_sound(tmp_path):
     (tmp_path / "x.wav").write_bytes(b"RIFF, but no more")
     with pytest.raises(UserError, match=r"x\.wav"):

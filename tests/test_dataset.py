@@ -127,7 +127,7 @@ def test_styles_are_tiles_of_the_same_target_from_another_piece(features, tmp_pa
         assert to_owner(content)[0] == ORIGIN
         assert to_owner(content)[1] == to_owner(truth)[1] != to_owner(style)[1]
         assert to_owner(style)[0] == to_owner(truth)[0] != ORIGIN
-    with pytest.raises(UserError, match="is the only piece here"):
+    with pytest.raises(UserError, match="is the only piece held out"):
         dataset.TilePairs(copy, ORIGIN, [TARGET, third.name], ["four", "four~t+2"], batch_size=5)
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pretty_midi
@@ -246,8 +247,10 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(audios, ru
 
 
 def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path, capsys):
-    recording = audios / ORIGIN / "three.wav"
-    flags = ["--model", run_folder / "generator.keras", "--inputs", recording, "--phase", "input", "--output", tmp_path]
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    shutil.copy(audios / ORIGIN / "three.wav", folder)
+    flags = ["--model", run_folder / "generator.keras", "--inputs", folder, "--phase", "input", "--output", tmp_path]
     assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in table[2:]] == ["identity", "model, input"]
@@ -261,6 +264,8 @@ def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path
     ["--inputs", "missing.wav"],
     ["--inputs", "missing.wav", "--phase", "magic"],
     ["--inputs", "missing.wav", "--overlap", "1"],
+    ["--inputs", "missing.wav", "--target", "string_acoustic"],
+    ["--inputs", "."],
     ["--pairs", "missing.csv"],
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, flags):

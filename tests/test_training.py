@@ -157,6 +157,28 @@ def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp
     assert all(np.abs(a - b).max() < 1e-6 for a, b in kernels)  # at such rates the given weights stay
 
 
+def test_weights_of_another_width_or_kind_are_refused(tmp_path):
+    wide, film, plain = (models.build_generator(**kind) for kind in (
+        {"filters": 3}, {"filters": 2, "channels": 2, "film": True}, {"filters": 2}))  # fmt: skip
+    for network, reason in ((wide, "is of width 3; give --filters 3"), (film, "is a model of another kind")):
+        network.save(tmp_path / "w.keras")
+        with pytest.raises(UserError, match=reason):
+            training.start_from(plain, tmp_path / "w.keras")
+
+
+def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
+    config = lambda filters, piece: {"flags": {"filters": filters}, "split": {"train": ["a", piece]}}  # noqa: E731
+    run = training.Run(tmp_path)
+    run.check_config(config(2, "b"))
+    run.check_config(config(3, "b"))
+    run.state["history"] = [{"epoch": 1}]
+    run.check_config(config(3, "b"))
+    with pytest.raises(UserError, match="trained with --filters 3, now 4"):
+        run.check_config(config(4, "b"))
+    with pytest.raises(UserError, match=r"other pieces \(2 differ, b for one\)"):
+        run.check_config(config(3, "c"))
+
+
 @pytest.mark.parametrize(("conditioning", "origins"), [("film", [ORIGIN]), ("tile", [ORIGIN, TARGET])])
 def test_one_model_for_several_instruments(features, audios, tmp_path, run_script, conditioning, origins):
     for folder, made in ((features, "features"), (audios, "audios")):
