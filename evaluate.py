@@ -143,11 +143,12 @@ def measure(name, audio, asked, made, reference=None, score=None):
     return found
 
 
-def summarise(results):
+def summarise(results, columns=COLUMNS):
     """Mean, standard deviation (n - 1; None for one piece) and n over pieces; values that are not finite are left out.
 
     Args:
         results: list of (piece, row, measures) in the table's order.
+        columns: names of the measures to keep.
 
     Returns:
         {row: {measure: {"mean", "spread", "n"}}}.
@@ -155,7 +156,7 @@ def summarise(results):
     table = {}
     for row in dict.fromkeys(row for _, row, _ in results):
         table[row] = {}
-        for column in COLUMNS:
+        for column in columns:
             values = [found[column] for _, r, found in results if r == row and np.isfinite(found.get(column, np.nan))]
             if values:
                 spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -163,21 +164,21 @@ def summarise(results):
     return table
 
 
-def text_table(summary):
+def text_table(summary, headings=COLUMNS):
     """(header, rows) of text: each cell mean ± spread, and its n where that is not the row's. Empty columns are left out."""
-    columns = [column for column in COLUMNS if any(column in cells for cells in summary.values())]
+    columns = [column for column in headings if any(column in cells for cells in summary.values())]
     rows = []
     for row, cells in summary.items():
         pieces = max((cell["n"] for cell in cells.values()), default=0)
         texts = []
         for column in columns:
-            cell, digits = cells.get(column), COLUMNS[column][1]
+            cell, digits = cells.get(column), headings[column][1]
             text = f"{cell['mean']:.{digits}f}" if cell else "–"
             if cell and cell["spread"] is not None:
                 text += f" ± {cell['spread']:.{digits}f}"
             texts.append(text + (f" (n = {cell['n']})" if cell and cell["n"] != pieces else ""))
         rows.append([row, *texts, str(pieces)])
-    return ["", *(COLUMNS[column][0] for column in columns), "n"], rows
+    return ["", *(headings[column][0] for column in columns), "n"], rows
 
 
 def markdown(header, rows):

@@ -21,7 +21,8 @@ import evaluate
 import phase as phases
 import predict
 
-COLUMNS = ("reanalysis_db", "convergence", "written_mae_db", "lsd_db", "multi_resolution", "pitch_jaccard")
+SHOWN = ("reanalysis_db", "convergence", "written_mae_db", "lsd_db", "multi_resolution", "pitch_jaccard")
+COLUMNS = {name: evaluate.COLUMNS[name] for name in SHOWN} | {"speed": ("x real time", 0)}
 
 
 def starts(audio, asked, phase_model, both):
@@ -98,8 +99,7 @@ def main(argv=None):
         (piece.name, row, found)
         for piece in tqdm(pieces, unit="piece") for row, found in measure_piece(piece, args, models)
     ]  # fmt: skip
-    evaluate.COLUMNS = {name: evaluate.COLUMNS[name] for name in COLUMNS} | {"speed": ("x real time", 0)}
-    print(evaluate.markdown(*evaluate.text_table(evaluate.summarise(results))))
+    print(evaluate.markdown(*evaluate.text_table(evaluate.summarise(results, COLUMNS), COLUMNS)))
 
 
 if __name__ == "__main__":
