@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 from keras import layers, ops
 
 import losses
@@ -283,6 +284,33 @@ def load_generator(path):
 def width_of(generator):
     """The width, ``filters``, that a generator was built with: its last upsampling block's channels."""
     return [layer for layer in generator.layers if isinstance(layer, keras.Sequential)][-1].layers[0].filters
+
+
+def widen(narrow, wide, seed=0):
+    """Give ``wide`` the weights of ``narrow``, a network of the same kind and 1/k of its width, so that it computes the same.
+
+    Each channel stands k times (Net2WiderNet, Chen, Goodfellow and Shlens 2016). The k copies of a weight that reads them
+    add up to the original, and each is off by noise as large as the weights are, so that training sets the copies apart.
+    """
+    rng = np.random.default_rng(seed)
+    for old, new in zip(narrow._flatten_layers(), wide._flatten_layers()):
+        if not isinstance(old, keras.Model):
+            reads = -1 if isinstance(old, layers.Conv2DTranspose) else -2  # a kernel's axis of channels that it reads
+            for weight, widened in zip(old.weights, new.weights):
+                widened.assign(_repeat_channels(ops.convert_to_numpy(weight), widened.shape, reads, rng))
+
+
+def _repeat_channels(values, shape, reads, rng):
+    """An array whose axes are repeated to ``shape``; the copies along axis ``reads`` of a kernel add up to the original."""
+    spread, copies = values.std(), [n // m for m, n in zip(values.shape, shape)]
+    for axis, k in enumerate(copies):
+        values = np.repeat(values, k, axis)
+    if values.ndim == 1:
+        return values
+    others = np.delete(shape, reads)
+    noise = rng.normal(0, spread, (shape[reads] // copies[reads], copies[reads], *others))
+    noise = (noise - noise.mean(1, keepdims=True)).reshape(-1, *others)
+    return (values + np.moveaxis(noise, 0, reads)) / copies[reads]
 
 
 def _layout(file):

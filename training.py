@@ -316,15 +316,19 @@ def decay(rate, epochs, decaying):
 
 
 def start_from(generator, path):
-    """Give a generator the weights of the model at ``path``. Raises UserError if it is of another width or kind."""
+    """Give a generator the weights of the model at ``path``, widened if it is narrower.
+
+    Raises UserError if the width is not a multiple of that model's, or its kind is another.
+    """
     trained = models.load_generator(path)
     filters, wanted = (models.width_of(network) for network in (trained, generator))
-    if filters != wanted:
-        raise UserError(f"--weights {path}: is of width {filters}; give --filters {filters}, or other weights")
-    if [w.shape for w in trained.weights] != [w.shape for w in generator.weights]:
+    if wanted % filters:
+        raise UserError(f"--weights {path}: is of width {filters}; give --filters {filters} or a multiple, or other weights")
+    kinds = [(network.input_shape, network.output_shape, len(network.weights)) for network in (trained, generator)]
+    if kinds[0] != kinds[1]:
         remedy = "give one of the same --learn and --conditioning, of one target or several"
         raise UserError(f"--weights {path}: is a model of another kind; {remedy}")
-    generator.set_weights(trained.get_weights())
+    models.widen(trained, generator)
 
 
 def tensorboard(folder):

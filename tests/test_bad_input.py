@@ -326,7 +326,6 @@ CASES = [
     ("weights unnamed", "train_generator", None, f"--weights {A}_2_flute_acoustic", f"{A}_2_flute_acoustic: no model there"),
     ("weights are text", "train", None, "--weights text.txt", "text.txt"),
     ("weights truncated", "train_generator", cut("run/generator.keras", 20000), "--weights run", "generator.keras"),
-    ("weights of another width", "train", None, "--weights run --filters 2", "--filters 1"),
     ("weights of another layout", "train", model(lambda L: [L.Conv2D(2, 4, padding="same")]), "--weights model.keras",
         "model.keras"),
     ("weights not those of the sum", "train", put("run/SHA256SUMS", b"0" * 64), "--weights run", "SHA256SUMS"),

@@ -253,6 +253,26 @@ def test_convolutions_and_their_gradients_are_keras_convolutions(kind, side, pre
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("kind", [{}, {"channels": 2, "film": True}, {"channels": 2, "outputs": 3}])
+def test_a_widened_network_computes_the_same_and_then_learns_apart(kind):
+    keras.utils.set_random_seed(0)
+    narrow, wide = models.build_generator(2, **kind), models.build_generator(6, **kind)
+    for weight in narrow.weights:  # away from the zeros and ones that they begin with
+        weight.assign(weight + 0.1 * keras.random.uniform(weight.shape, -1))
+    models.widen(narrow, wide)
+    x = np.concatenate([tiles(2, seed) for seed in range(kind.get("channels", 1))], axis=-1)
+    expected = ops.convert_to_numpy(narrow(x))
+    np.testing.assert_allclose(ops.convert_to_numpy(wide(x)), expected, atol=1e-5)
+    assert expected.std() > 1e-3
+    kernels = [w for w in wide.trainable_weights if w.path.endswith("kernel") and len(w.shape) == 4][:-1]
+    wide.compile(models.TwoRateAdam(1e-2), loss="mae")
+    wide.train_on_batch(x, np.repeat(tiles(2, 9), kind.get("outputs", 1), -1))
+    for kernel in kernels:
+        axis = 2 if "transpose" in kernel.path else 3  # of the channels made, of which three were alike
+        copies = np.moveaxis(ops.convert_to_numpy(kernel), axis, 0)[:3]
+        assert np.abs(copies[0] - copies[1]).max() > 1e-3 and np.abs(copies[1] - copies[2]).max() > 1e-3
+
+
 def test_code_in_a_model_file_is_never_run(tmp_path):
     generator = models.build_generator(2)
     generator.save(tmp_path / "g.keras")

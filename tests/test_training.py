@@ -146,7 +146,7 @@ def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp
     flags += ["--decay_epochs", 1, "--epochs", 2, "--weights", undisturbed[0], "--gen_lr", 1e-9, "--disc_lr", 1e-9]
     refused = run_script("train.py", *flags, "--filters", 3)
     assert refused.returncode == 2
-    assert f"--weights {undisturbed[0]}: is of width 2; give --filters 2" in refused.stderr
+    assert f"--weights {undisturbed[0]}: is of width 2; give --filters 2 or a multiple" in refused.stderr
     done = run_script("train.py", *flags, "--fresh")
     assert done.returncode == 0, done.stderr
     with h5py.File(tmp_path / RUN / "last/epoch_0002.weights.h5") as file:
