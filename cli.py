@@ -216,6 +216,7 @@ def training_flags(parser):
     add("--validation_split", type=number(float, 0, 0.9, low_open=True), default=0.1, help="fraction of pieces held out")
     add("--maestro_split", help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test kept aside")
     add("--filters", type=number(int, 1, 512), default=64, help="width of the networks: channels of the first layer")
+    add("--dropout", type=number(float, 0, 0.9), default=0.5, help="dropout rate in the decoder's first three blocks")
     add("--seed", type=number(int, 0, 2**31), default=0, help="seed of split, weights, shuffling and dropout")
     add("--findlr", nargs="?", const=True, default=False, type=boolean, help="search the learning rates instead of training")
     add("--findlr_steps", type=number(int, 10), help="steps of that search; default: one epoch's")

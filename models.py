@@ -84,14 +84,15 @@ def downsample(filters, batch_norm=True):
     return keras.Sequential([*block, layers.LeakyReLU(0.3)])
 
 
-def upsample(filters, dropout=False):
-    """Block that doubles height and width: transposed convolution 4x4 stride 2, batch norm, dropout 0.5, ReLU."""
+def upsample(filters, dropout=None):
+    """Block that doubles height and width: transposed convolution 4x4 stride 2, batch norm, dropout (a rate or None), ReLU."""
     block = [
         Conv2DTranspose(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()),
         BatchNormalization(),
     ]
-    if dropout:
+    if dropout is not None:
         block.append(layers.Dropout(0.5))
+        block[-1].rate = dropout  # given to Dropout itself, 0 would drop its seed from the saved files: another layout
     return keras.Sequential([*block, layers.ReLU()])
 
 
@@ -102,7 +103,7 @@ def modulate(x, style):
     return layers.Add()([x, layers.Multiply()([x, change[..., :channels]]), change[..., channels:]])
 
 
-def build_generator(filters=FILTERS, channels=1, film=False, outputs=1):
+def build_generator(filters=FILTERS, channels=1, film=False, outputs=1, dropout=0.5):
     """U-Net: tiles (n, 256, 256, channels) in [-1, 1] -> (n, 256, 256, outputs) in [-1, 1]. 54,419,713 parameters at width 64.
 
     The channels behind the first are styles. The plain network takes them as pictures; with ``film`` (one style) an encoder
@@ -124,7 +125,7 @@ def build_generator(filters=FILTERS, channels=1, film=False, outputs=1):
         skips.append(x)
     concatenate = layers.Concatenate()
     for i, (width, skip) in enumerate(zip(UP, reversed(skips[:-1]))):
-        x = upsample(width * filters, dropout=i < DROPOUT_BLOCKS)(x)
+        x = upsample(width * filters, dropout if i < DROPOUT_BLOCKS else None)(x)
         x = modulate(x, style) if film else x
         x = concatenate([x, skip])
     x = layers.Conv2DTranspose(

@@ -32,7 +32,9 @@ from cli import UserError, complete
 
 PREVIEW_SECONDS = 12
 # a run's identity
-FIXED_FLAGS = ("script", "origin", "target", "conditioning", "learn", "filters", "seed", "validation_split", "l1_weight")
+FIXED_FLAGS = (
+    "script", "origin", "target", "conditioning", "learn", "filters", "dropout", "seed", "validation_split", "l1_weight",
+)  # fmt: skip
 HISTORY_COLUMNS = (
     "epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss", "val_gan_loss", "disc_loss", "val_disc_loss",
 )  # fmt: skip
@@ -356,7 +358,7 @@ def generator_kind(args):
         raise UserError(f"--learn {args.learn}: goes with one --target and one --origin; give one of each")
     channels = 2 if several or args.learn == "phase" else 1
     film = several and args.conditioning == "film"
-    return {"channels": channels, "film": film, "outputs": 1 + dataset.LEARN.index(args.learn)}
+    return {"channels": channels, "film": film, "outputs": 1 + dataset.LEARN.index(args.learn), "dropout": args.dropout}
 
 
 def load_pairs(args):

@@ -105,7 +105,9 @@ def test_fit_trains_both_networks():
     assert logs["mae_db"] == pytest.approx(np.abs(output + x).mean() * 96.3297 / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("layout", [{"filters": 3}, {"filters": 2, "outputs": 3}, {"filters": 1, "channels": 2, "outputs": 2}])
+@pytest.mark.parametrize(
+    "layout", [{"filters": 3, "dropout": 0}, {"filters": 2, "outputs": 3}, {"filters": 1, "channels": 2, "outputs": 2}],
+)
 def test_saved_generators_load_with_their_layout(tmp_path, layout):
     generator = models.build_generator(**layout)
     run = tmp_path / "run"
@@ -114,6 +116,13 @@ def test_saved_generators_load_with_their_layout(tmp_path, layout):
     x = np.repeat(tiles(1), generator.input_shape[-1], axis=-1)
     for path in (run, run / "generator.keras"):
         np.testing.assert_array_equal(models.load_generator(path).predict_on_batch(x), generator.predict_on_batch(x))
+
+
+@pytest.mark.parametrize("rate", [0, 0.5])
+def test_dropout_is_drawn_anew_unless_its_rate_is_0(rate):
+    generator = models.build_generator(2, dropout=rate)
+    first, second = (ops.convert_to_numpy(generator(tiles(1), training=True)) for _ in range(2))
+    assert np.array_equal(first, second) == (rate == 0)
 
 
 OLD_KERAS = """
