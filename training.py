@@ -32,9 +32,7 @@ from cli import UserError, complete
 
 PREVIEW_SECONDS = 12
 # a run's identity
-FIXED_FLAGS = (
-    "script", "origin", "target", "conditioning", "learn", "filters", "dropout", "seed", "validation_split", "l1_weight",
-)  # fmt: skip
+FIXED_FLAGS = ("script", "origin", "target", "conditioning", "learn", "filters", "seed", "validation_split", "l1_weight")
 HISTORY_COLUMNS = (
     "epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss", "val_gan_loss", "disc_loss", "val_disc_loss",
 )  # fmt: skip
