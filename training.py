@@ -28,7 +28,7 @@ import lr_finder
 import models
 import predict
 import report
-from cli import UserError, complete
+from cli import UserError, complete, quiet_stderr
 
 PREVIEW_SECONDS = 12
 # a run's identity
@@ -408,7 +408,6 @@ def open_run(folder, args, config, pairs, validation):
 
 def restored_model(build, run, args, gpus):
     """The compiled model on its devices, with the last epoch's state, or with --weights at the start of a run."""
-    keras.utils.set_random_seed(args.seed)
     with device_scope(gpus):
         model = build()
         if args.weights and not run.epochs_done:
@@ -430,6 +429,8 @@ def train(args, parser, gpus, build, sweeps, script):
     if args.decay_epochs > args.epochs:
         raise UserError(f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number")
     keep_memory()
+    with quiet_stderr():  # with another backend, this is where Keras loads TensorFlow, if it is installed
+        keras.utils.set_random_seed(args.seed)
     policy = set_precision(args.precision, gpus)
     pairs, validation, split, description = load_pairs(args)
     folder = run_folder(args, script)
