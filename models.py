@@ -306,7 +306,7 @@ def _repeat_channels(values, shape, reads, rng):
     spread, copies = values.std(), [n // m for m, n in zip(values.shape, shape)]
     for axis, k in enumerate(copies):
         values = np.repeat(values, k, axis)
-    if values.ndim == 1:
+    if values.ndim == 1 or copies[reads] == 1:
         return values
     others = np.delete(shape, reads)
     noise = rng.normal(0, spread, (shape[reads] // copies[reads], copies[reads], *others))
