@@ -1,13 +1,17 @@
 """How low can the error go? What of a target's picture cannot be known from the input's, for it hangs on phases.
 
     python benchmarks/floor.py --nsynth_path notes --midi_path midi
+    python benchmarks/floor.py --nsynth_path notes --random 1 2 4 8
 
 Where partials of two notes meet, the magnitude depends on their phases, which a shift of a note by a fraction of a millisecond
 turns, and which no magnitude of another instrument tells. So each piece is rendered several times with every onset moved by
 up to --jitter, which nobody hears, and each rendering is compared with the best guess that the others give: their median, bin
-by bin (the guess that has the least mean absolute error). Prints spectrogram MAE in dB, mean over pieces, by instrument.
+by bin (the guess that has the least mean absolute error). With --random the pieces are chance notes, so many at a time: with
+one there is nothing to meet, and what is left of the error of a model is what it has not learned of the notes themselves.
+Prints spectrogram MAE in dB, mean +- standard deviation over pieces, by instrument: floors, and beside them each of --models.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -17,16 +21,33 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
 import data
+import evaluate
 import metrics
-from midi import read_score
+import predict
+from midi import NOTE, read_score
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
+
+RANDOM_NOTES, EVERY = 40, 1.5  # beginnings in a piece of --random, s between them
+
+
+def random_score(together, rng):
+    """Notes of 1.2 s from four octaves, ``together`` at a time, all but the first of each up to 0.2 s late."""
+    begins = 0.3 + EVERY * np.repeat(np.arange(RANDOM_NOTES), together)
+    late = rng.uniform(0, 0.2, len(begins)) * (np.arange(len(begins)) % together > 0)
+    notes = zip(begins + late, rng.integers(36, 84, len(begins)), rng.choice([50, 75, 100], len(begins)))
+    return np.sort(np.array([(onset, 1.2, pitch, velocity) for onset, pitch, velocity in notes], NOTE), order="onset")
+
+
+def picture_of(score, bank):
+    """Picture (256, t) of a score."""
+    return data.spectrogram(np.concatenate(list(render(score, bank, bank.gain))))
 
 
 def jittered(score, bank, jitter, rng):
     """Picture (256, t) of a score whose onsets are moved by up to ``jitter`` seconds either way."""
     score = score.copy()
     score["onset"] = np.maximum(0, score["onset"] + rng.uniform(-jitter, jitter, len(score)))
-    return data.spectrogram(np.concatenate(list(render(np.sort(score, order="onset"), bank, bank.gain))))
+    return picture_of(np.sort(score, order="onset"), bank)
 
 
 def floor(score, bank, jitter, count, rng):
@@ -38,30 +59,59 @@ def floor(score, bank, jitter, count, rng):
     return np.mean([metrics.picture_mae(picture, guess) for picture, guess in zip(pictures, others)])
 
 
-@cli.command
-def main(argv=None):
-    """Parse flags, measure, print a table."""
+def model_error(model, score, origin, bank):
+    """MAE in dB between what a model makes of a score played by the bank ``origin``, and the score played by ``bank``."""
+    return metrics.picture_mae(predict.convert_picture(model, picture_of(score, origin))[..., 0], picture_of(score, bank))
+
+
+def read_scores(args):
+    """The scores that the flags ask for: {what stands behind the instrument's name: list of scores}."""
+    if args.random:
+        return {f", {n} at a time": [random_score(n, np.random.default_rng(n))] for n in args.random}
+    files = cli.find_files(args.midi_path, (".mid", ".midi"))
+    files = [files[k] for k in np.unique(np.linspace(0, len(files) - 1, args.pieces).astype(int))]
+    return {"": [score[score["onset"] < args.seconds] for score in map(read_score, files)]}
+
+
+def parse_flags(argv):
+    """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--nsynth_path", type=Path, required=True, help="folder of single notes")
-    add("--midi_path", type=Path, required=True, help="folder of MIDI files")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--midi_path", type=Path, help="folder of MIDI files")
+    source.add_argument("--random", type=cli.number(int, 1), nargs="+", metavar="NOTES", help="chance notes, so many at a time")
     add("--instruments", nargs="+", default=DEFAULT_INSTRUMENTS, help="as NSynth names them")
+    add("--models", nargs="+", default=[], help="run folders, or names in pretrained/")
     add("--pieces", type=cli.number(int, 1), default=9, help="number of pieces, evenly spaced over the sorted files")
     add("--seconds", type=cli.number(float, 1), default=30, help="of each piece")
-    add("--jitter", type=cli.number(float, 0), nargs="+", default=[0.2, 1], help="largest shift of an onset, ms")
+    add("--jitter", type=cli.number(float, 0), nargs="+", default=[0.2, 1, 6], help="largest shift of an onset, ms")
     add("--renderings", type=cli.number(int, 2), default=9, help="of each piece")
-    args = parser.parse_args(argv)
-    files = cli.find_files(args.midi_path, (".mid", ".midi"))
-    files = [files[k] for k in np.unique(np.linspace(0, len(files) - 1, args.pieces).astype(int))]
-    scores = [score[score["onset"] < args.seconds] for score in map(read_score, files)]
-    print("| instrument |" + "".join(f" {ms:g} ms |" for ms in args.jitter) + "\n|---|" + "---:|" * len(args.jitter))
-    for instrument in args.instruments:
+    return parser.parse_args(argv)
+
+
+@cli.command
+def main(argv=None):
+    """Measure, print a table."""
+    args = parse_flags(argv)
+    sides = {config["target"]: (path, config["origin"]) for path in map(cli.find_model, args.models)
+             if (config := evaluate.read_config(path))}  # fmt: skip
+    if sides:
+        cli.setup_device("cpu")
+        import models
+    heads = [f"{ms:g} ms" for ms in args.jitter] + ["model"] * bool(sides)
+    print("| instrument | " + " | ".join(heads) + " |\n|---|" + "---:|" * len(heads))
+    for instrument, (kind, scores) in itertools.product(args.instruments, read_scores(args).items()):
         bank, cells = NoteBank(args.nsynth_path, instrument), []
         for jitter in args.jitter:
             rng = np.random.default_rng(0)
-            floors = [floor(s, bank, jitter / 1000, args.renderings, rng) for s in tqdm(scores, instrument, leave=False)]
-            cells.append(f"{np.mean(floors):.2f} ± {np.std(floors):.2f}")
-        print(f"| {instrument} | " + " | ".join(cells) + " |", flush=True)
+            cells.append([floor(s, bank, jitter / 1000, args.renderings, rng) for s in tqdm(scores, instrument, leave=False)])
+        if instrument in sides:
+            model, origin = models.load_generator(sides[instrument][0]), NoteBank(args.nsynth_path, sides[instrument][1])
+            cells.append([model_error(model, score, origin, bank) for score in tqdm(scores, instrument, leave=False)])
+        texts = [f"{np.mean(cell):.2f}" + f" ± {np.std(cell):.2f}" * (len(cell) > 1) for cell in cells]
+        texts += ["–"] * (len(heads) - len(texts))
+        print(f"| {instrument}{kind} | " + " | ".join(texts) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -279,6 +279,21 @@ def conversion(run, x, y):
     }, height=3)  # fmt: skip
 
 
+def texture():
+    """Three notes on strings and synth lead, and what the pretrained models make of the keyboard's: no texture."""
+    import models
+
+    score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], midi.NOTE)
+    x, pictures = data.spectrogram(play("keyboard_acoustic", score)), {}
+    for instrument in DEFAULT_INSTRUMENTS[2:]:
+        name = NAMES[instrument]
+        pictures[name] = data.spectrogram(play(instrument, score))
+        model = models.load_generator(f"keyboard_acoustic_2_{instrument}")
+        pictures[f"{name}, model"] = predict.convert_picture(model, x)[..., 0]
+    frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
+    spectrogram_row("texture.png", {name: picture[:, :frames] for name, picture in pictures.items()}, height=3)
+
+
 def phase_comparison(x, y):
     """What each phase estimator makes of a perfect magnitude: the picture of the sound it gives minus the one asked for."""
     spectrum, unit = evaluate.analyse(y), data.phasor(evaluate.analyse(x))
@@ -311,6 +326,7 @@ def main(argv=None):
     with matplotlib.rc_context(STYLE):
         for figure in (four_instruments, waveform_and_spectrogram, synthesiser, pipeline):
             figure()
+        texture()
         phase_comparison(x, y)
         conversion(args.run, x, y)
         history(args.run, baselines)

@@ -35,7 +35,7 @@ SMALL = {  # flags that make a command small; of a flag given twice the last cou
     "train_generator.py": TRAINING,
     "evaluate.py": "--phase input --limit 1",
     "demo/practice.py": "--pieces 2 --seconds 4",
-    "benchmarks/floor.py": "--pieces 1 --seconds 2 --renderings 2",
+    "benchmarks/floor.py": "--pieces 1 --seconds 2 --renderings 2 --jitter 1 --instruments string_acoustic",
     "benchmarks/data_preparation.py": "--pieces 1 --hours 0",
     "benchmarks/phase.py": "--limit 1 --seconds 1 --iterations 0 2",
     "benchmarks/feeding.py": "--filters 2 --batch_size 2 --tiles 2 --rounds 0 --seconds 0.1",
