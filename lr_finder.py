@@ -125,7 +125,10 @@ def search(sweeps, pairs, steps, seed, folder):
         rates[name] = suggest(tried, smoothed)
         with complete(folder / f"{name}.csv") as part, open(part, "w", newline="") as file:
             csv.writer(file).writerows([("learning_rate", "loss", "smoothed"), *zip(*curves[name])])
-    figure(curves, rates, folder / "lr_finder.png")
+    figure = Figure(figsize=(4.5 * len(curves), 3.4), layout="constrained")
+    draw(figure, curves, rates)
+    with complete(folder / "lr_finder.png") as part:
+        figure.savefig(part, dpi=150)
     for name in sweeps:
         print(f"{name}: steepest descent at {rates[name]:.1e}")
     flags = " ".join(f"--{sweep.flag} {rates[name]:.1e}" for name, sweep in sweeps.items() if sweep.flag)
@@ -135,14 +138,11 @@ def search(sweeps, pairs, steps, seed, folder):
     return rates
 
 
-def figure(curves, rates, path):
+def draw(figure, curves, rates):
     """Draw the curves: dict name -> (rates, losses, smoothed), the suggestion of each marked."""
-    fig = Figure(figsize=(4.5 * len(curves), 3.4), layout="constrained")
-    for axis, (name, (tried, raw, smoothed)) in zip(fig.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+    for axis, (name, (tried, raw, smoothed)) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
         axis.semilogx(tried, raw, color="0.7", linewidth=0.8, label="each step")
-        axis.semilogx(tried, smoothed, label="smoothed")
+        axis.semilogx(tried, smoothed, color="C0", label="smoothed")
         axis.axvline(rates[name], color="C1", linestyle="--", label=f"steepest descent {rates[name]:.1e}")
         axis.set(title=name, xlabel="learning rate", ylabel="loss", ylim=(None, np.quantile(raw, 0.98) * 1.05))
         axis.legend(fontsize=8)
-    with complete(path) as part:
-        fig.savefig(part, dpi=150)

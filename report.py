@@ -1,13 +1,11 @@
-"""Pictures of spectrograms and training histories, and the listening page.
-
-Text and axes are mid-grey on a transparent ground, which reads on light and on dark pages alike.
-"""
+"""Pictures of spectrograms and training histories, and the listening page."""
 
 import csv
 import string
 from html import escape
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -18,6 +16,11 @@ from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 
 GREY = "#808080"
 BLUE, ORANGE = "#3d85c6", "#d9772b"
+STYLE = {  # text and axes mid-grey, on a transparent ground: reads on light and on dark pages alike
+    "text.color": GREY, "axes.labelcolor": GREY, "axes.titlecolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY,
+    "ytick.color": GREY, "axes.titlesize": 10, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "legend.fontsize": 8, "legend.frameon": False, "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]),
+}  # fmt: skip
 NYQUIST_KHZ = SAMPLE_RATE / 4 / 1000  # upper edge of the kept half of the bins
 DIFFERENCE_RANGE = 30  # dB either way that the difference picture shows
 DIFFERENCE_MAP = LinearSegmentedColormap.from_list("difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"])
@@ -29,6 +32,7 @@ HISTORY_TITLES = {
 }  # fmt: skip
 
 
+@matplotlib.rc_context(STYLE)
 def spectrogram_figure(pictures, path, title=None):
     """Write spectrograms side by side on one colour scale, in seconds, kHz and dB below full scale.
 
@@ -38,46 +42,80 @@ def spectrogram_figure(pictures, path, title=None):
         title: line above them, or None.
     """
     figure = Figure(figsize=(1.2 + 3.4 * len(pictures), 3.2 if title else 2.9), layout="constrained")
-    axes = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
-    for axis, (name, picture) in zip(axes, pictures.items()):
-        image = _draw(axis, picture)
-        axis.set_title(name, color=GREY, fontsize=10, parse_math=False)
-    axes[0].set_ylabel("kHz")
-    _colour_bar(figure, image, ax=list(axes), pad=0.01)
+    draw_row(figure, pictures)
     if title:
-        figure.suptitle(title, color=GREY, fontsize=11, parse_math=False)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     _save(figure, path)
 
 
-def history_figure(csv_path, path, identity_db=None, median_db=None):
+def draw_row(figure, pictures):
+    """Draw spectrograms side by side on ``figure``: dict title -> picture; see `draw`."""
+    axes = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
+    images = [draw(axis, picture, title) for axis, (title, picture) in zip(axes, pictures.items())]
+    axes[0].set_ylabel("kHz")
+    colour_bar(figure, images[0], ax=list(axes), pad=0.01)
+
+
+def draw(axis, picture, title=None, difference=False, top=NYQUIST_KHZ):
+    """Draw a picture (bins, t) of 0 ... 1, or a difference of two, up to ``top`` kHz; returns the image for the colour bar."""
+    values = np.asarray(picture, np.float32) * DB_RANGE
+    image = axis.imshow(
+        values if difference else values - DB_RANGE, origin="lower", aspect="auto",
+        extent=(0, values.shape[1] * HOP_LENGTH / SAMPLE_RATE, 0, top),
+        vmin=-DIFFERENCE_RANGE if difference else -DB_RANGE, vmax=DIFFERENCE_RANGE if difference else 0,
+        cmap=DIFFERENCE_MAP if difference else "magma",
+    )  # fmt: skip
+    axis.set_xlabel("seconds")
+    axis.set_title(title, parse_math=False)
+    return image
+
+
+def colour_bar(figure, image, **where):
+    """A bar that says dB."""
+    bar = figure.colorbar(image, **where)
+    bar.ax.set_title("dB", fontsize=8, pad=3)
+    bar.outline.set_visible(False)
+
+
+@matplotlib.rc_context(STYLE)
+def history_figure(csv_path, path, **baselines):
+    """Write the picture of a run's ``history.csv``; arguments of `draw_history`."""
+    figure = Figure(figsize=(4.2 * len(_history(csv_path)[1]), 3.2), layout="constrained")
+    draw_history(figure, csv_path, **baselines)
+    _save(figure, path)
+
+
+def draw_history(figure, csv_path, identity_db=None, median_db=None):
     """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss; columns not there are not drawn.
 
     Args:
+        figure: to draw on.
         csv_path: one row an epoch; columns epoch, mae_db, gan_loss, disc_loss and these three with ``val_`` in front.
-        path: picture to write.
         identity_db, median_db: errors on validation of the unchanged input and of the per-bin median, in dB.
     """
-    with open(csv_path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    columns, panels = _history(csv_path)
     levels = {"mae_db": {"identity": identity_db, "median": median_db}, "disc_loss": {"chance": CHANCE}}
-    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns]
-    figure = Figure(figsize=(4.2 * max(1, len(panels)), 3.2), layout="constrained")
-    for axis, name in zip(figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels):
+    for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
-            if column in columns:
-                axis.plot(columns["epoch"], columns[column], color=colour, label=label, marker="." if len(rows) < 30 else None)
+            if values := columns.get(column):
+                axis.plot(columns["epoch"], values, color=colour, label=label, marker="." if len(values) < 30 else None)
         for (label, level), style in zip(levels.get(name, {}).items(), ("--", ":")):
             if level is not None:
                 axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"{label} {level:.2f}")
-        axis.set_title(HISTORY_TITLES[name], color=GREY, fontsize=10)
-        axis.set_xlabel("epoch")
+        axis.set(title=HISTORY_TITLES.get(name), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(frameon=False, labelcolor=GREY, fontsize=8)
         axis.grid(color=GREY, alpha=0.2)
         axis.spines[["top", "right"]].set_visible(False)
-        _grey(axis)
-    _save(figure, path)
+        if axis.lines:
+            axis.legend()
+
+
+def _history(csv_path):
+    """Columns of a history, {name: list of float}, and the panels that show them, at least one."""
+    with open(csv_path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    return columns, [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns] or [None]
 
 
 def write_section(folder, number, name, sounds, table, reference=None):
@@ -165,44 +203,14 @@ def write_page(folder, title, notes, table, names, sections):
         part.write_text(page, encoding="utf-8")
 
 
+@matplotlib.rc_context(STYLE)
 def _card_picture(picture, path, difference=False):
     """One spectrogram, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of the picture's width."""
     figure = Figure(figsize=(4, 2.2))
-    image = _draw(figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74)), picture, difference)
+    image = draw(figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74)), picture, difference=difference)
     figure.axes[0].set_ylabel("kHz", labelpad=1)
-    _colour_bar(figure, image, cax=figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74)))
+    colour_bar(figure, image, cax=figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74)))
     _save(figure, path, dpi=180)
-
-
-def _draw(axis, picture, difference=False):
-    """Draw a picture (256, t) of 0 ... 1, or a difference of two, on ``axis``; returns the image for the colour bar."""
-    frames = np.shape(picture)[1]
-    values = np.asarray(picture, np.float32) * DB_RANGE
-    image = axis.imshow(
-        values if difference else values - DB_RANGE, origin="lower", aspect="auto",
-        extent=(0, frames * HOP_LENGTH / SAMPLE_RATE, 0, NYQUIST_KHZ),
-        vmin=-DIFFERENCE_RANGE if difference else -DB_RANGE, vmax=DIFFERENCE_RANGE if difference else 0,
-        cmap=DIFFERENCE_MAP if difference else "magma",
-    )  # fmt: skip
-    axis.set_xlabel("seconds")
-    _grey(axis)
-    return image
-
-
-def _colour_bar(figure, image, **where):
-    bar = figure.colorbar(image, **where)
-    bar.ax.set_title("dB", color=GREY, fontsize=8, pad=3)
-    bar.outline.set_visible(False)
-    _grey(bar.ax)
-
-
-def _grey(axis):
-    """Set everything written on ``axis`` in the grey that reads on light and dark."""
-    axis.tick_params(colors=GREY, labelsize=8)
-    axis.xaxis.label.set(color=GREY, fontsize=8)
-    axis.yaxis.label.set(color=GREY, fontsize=8)
-    for spine in axis.spines.values():
-        spine.set_color(GREY)
 
 
 def _save(figure, path, dpi=150):

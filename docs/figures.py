@@ -5,7 +5,6 @@
 What shows a network or a training takes it from that run, which `make demo` makes; nothing is trained here.
 """
 
-import csv
 import io
 import json
 import sys
@@ -26,9 +25,10 @@ import metrics
 import midi
 import phase as phases
 import predict
+import report
 from cli import UserError
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
-from report import BLUE, CHANCE, DIFFERENCE_MAP, DIFFERENCE_RANGE, ORANGE
+from report import BLUE, ORANGE
 
 DOCS = Path(__file__).resolve().parent
 DEMO = DOCS.parent / "demo"
@@ -41,7 +41,8 @@ STYLE = {
     "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "text.color": INK, "axes.edgecolor": PALE,
     "axes.labelcolor": INK, "xtick.color": PALE, "ytick.color": PALE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "font.size": 9, "axes.titlesize": 10, "axes.titlecolor": INK, "axes.labelsize": 9, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6, "axes.prop_cycle": matplotlib.cycler(
+    "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
+    "axes.prop_cycle": matplotlib.cycler(
         color=[BLUE, ORANGE]), "figure.dpi": 100, "savefig.dpi": 144, "svg.hashsalt": "timbre",
 }  # fmt: skip
 
@@ -76,33 +77,10 @@ def play(instrument, score=None, seconds=SECONDS):
     return np.concatenate(list(blocks))[: int(seconds * data.SAMPLE_RATE)]
 
 
-def draw(axis, picture, title=None, difference=False, top=data.SAMPLE_RATE / 4000):
-    """Draw a picture (bins, t) of 0 ... 1, or a difference of two, up to ``top`` kHz; returns the image."""
-    decibels = np.asarray(picture, np.float32) * data.DB_RANGE - (0 if difference else data.DB_RANGE)
-    limits = (-DIFFERENCE_RANGE, DIFFERENCE_RANGE) if difference else (-data.DB_RANGE, 0)
-    image = axis.imshow(
-        decibels, origin="lower", aspect="auto", vmin=limits[0], vmax=limits[1],
-        extent=(0, picture.shape[1] * data.HOP_LENGTH / data.SAMPLE_RATE, 0, top),
-        cmap=DIFFERENCE_MAP if difference else "magma",
-    )  # fmt: skip
-    axis.set(xlabel="seconds", title=title)
-    return image
-
-
-def colour_bar(figure, image, axes):
-    """A bar beside ``axes`` that says dB."""
-    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=30)
-    bar.outline.set_visible(False)
-    bar.ax.set_title("dB", fontsize=8)
-
-
 def spectrogram_row(name, pictures, height=2.7):
     """Write pictures side by side: {title: picture}."""
     figure = Figure(figsize=(11, height), layout="constrained")
-    axes = figure.subplots(1, len(pictures), sharey=True)
-    images = [draw(axis, picture, title) for axis, (title, picture) in zip(axes, pictures.items())]
-    axes[0].set_ylabel("kHz")
-    colour_bar(figure, images[0], list(axes))
+    report.draw_row(figure, pictures)
     save(figure, name)
 
 
@@ -122,14 +100,14 @@ def waveform_and_spectrogram():
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
     above.plot(np.arange(len(audio)) / data.SAMPLE_RATE, audio, color=BLUE, linewidth=0.4)
     above.set(ylabel="amplitude", title="Greensleeves, keyboard: 44,100 numbers a second")
-    image = draw(below, whole, "its spectrogram: 513 bins, 86 frames a second", top=data.SAMPLE_RATE / 2000)
+    image = report.draw(below, whole, "its spectrogram: 513 bins, 86 frames a second", top=data.SAMPLE_RATE / 2000)
     below.set(ylabel="kHz", xlim=(0, SECONDS))
     tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
     for k in range(2):
         below.add_patch(Rectangle((k * tile + 0.012, 0.1), tile - 0.024, 10.9, fill=False, edgecolor=LIGHT, linewidth=1.6))
         below.text((k + 0.5) * tile, 9.9, f"tile {k + 1}: 256 bins × 256 frames", color=LIGHT, ha="center", va="center")
     below.text(tile, 16.5, "left out: no note of NSynth reaches beyond 8 kHz", color="white", ha="center", va="center")
-    colour_bar(figure, image, below)
+    report.colour_bar(figure, image, ax=below, pad=0.01)
     save(figure, "spectrogram.png")
 
 
@@ -207,9 +185,9 @@ def pipeline():
     inset(0, 1).plot(NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)[::40], color=ORANGE, linewidth=0.4)
     for row, (sound, colour) in enumerate(zip(sounds, (BLUE, ORANGE))):
         inset(1, row).plot(sound[::80], color=colour, linewidth=0.5)
-        draw(inset(2, row), data.spectrogram(sound)[:, : data.TILE_FRAMES]).axes.set(xlabel="")
+        report.draw(inset(2, row), data.spectrogram(sound)[:, : data.TILE_FRAMES]).axes.set(xlabel="")
     draw_network(inset(3, 0, rows=1))
-    draw(inset(4, 0), data.spectrogram(sounds[1])).axes.set(xlabel="")
+    report.draw(inset(4, 0), data.spectrogram(sounds[1])).axes.set(xlabel="")
     inset(4, 1).plot(sounds[1][::80], color=ORANGE, linewidth=0.5)
     save(figure, "pipeline.png")
 
@@ -231,36 +209,17 @@ def learning_rates(run):
         raise UserError(f"{missing[0]}: not found; run 'make figures', which searches the rates first")
     import lr_finder
 
+    curves = {name: np.loadtxt(path, delimiter=",", skiprows=1).T for name, path in files.items()}
+    rates = {name: lr_finder.suggest(tried, smoothed) for name, (tried, _, smoothed) in curves.items()}
     figure = Figure(figsize=(11, 2.9), layout="constrained")
-    for axis, (name, path) in zip(figure.subplots(1, 3), files.items()):
-        rates, losses, smoothed = np.loadtxt(path, delimiter=",", skiprows=1).T
-        best = lr_finder.suggest(rates, smoothed)
-        axis.semilogx(rates, losses, color=PALE, linewidth=0.6, alpha=0.7, label="each step")
-        axis.semilogx(rates, smoothed, color=BLUE, label="smoothed")
-        axis.axvline(best, color=ORANGE, linestyle="--", linewidth=1.2, label=f"{best:.1e}")
-        axis.set(title=name, xlabel="learning rate", ylim=(None, np.quantile(losses, 0.98) * 1.05))
-        axis.legend(fontsize=8)
-    figure.axes[0].set_ylabel("loss")
+    lr_finder.draw(figure, curves, rates)
     save(figure, "lr_finder.svg")
 
 
 def history(run, baselines):
     """Errors and losses, epoch by epoch."""
-    with open(run / "history.csv", newline="") as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    panels = {
-        "mae_db": ("mean absolute error, dB", {f"{k} {v:.2f}": v for k, v in baselines.items()}),
-        "gan_loss": ("generator's adversarial loss", {}),
-        "disc_loss": ("discriminator's loss", {f"chance {CHANCE:.2f}": CHANCE}),
-    }
     figure = Figure(figsize=(11, 2.9), layout="constrained")
-    for axis, (column, (title, levels)) in zip(figure.subplots(1, 3), panels.items()):
-        for name, label in ((column, "training"), (f"val_{column}", "held out")):
-            axis.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker=".", label=label)
-        for (label, level), style in zip(levels.items(), ("--", ":")):
-            axis.axhline(level, color=PALE, linestyle=style, linewidth=1, label=label)
-        axis.set(title=title, xlabel="epoch")
-        axis.legend(fontsize=8)
+    report.draw_history(figure, run / "history.csv", **{f"{name}_db": value for name, value in baselines.items()})
     save(figure, "history.svg")
 
 
@@ -304,9 +263,9 @@ def phase_comparison(x, y):
     for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
         sound = evaluate.resynthesise(np.abs(spectrum), unit, len(y), estimate, iterations=32)
         error = metrics.reanalysis_mae(sound, asked)
-        image = draw(axis, (data.spectrogram(sound) - asked)[:, :frames], f"{name}: {error:.2f} dB", difference=True)
+        image = report.draw(axis, (data.spectrogram(sound) - asked)[:, :frames], f"{name}: {error:.2f} dB", difference=True)
     axes[0].set_ylabel("kHz")
-    colour_bar(figure, image, list(axes))
+    report.colour_bar(figure, image, ax=list(axes), pad=0.01)
     save(figure, "phases.png")
 
 
