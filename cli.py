@@ -22,6 +22,7 @@ class UserError(Exception):
     """A mistake that the user can mend. Its text names the file or flag, the value and the remedy."""
 
 
+_redirecting = threading.RLock()
 _stderr = 2  # descriptor of what the user sees, also within `quiet_stderr`
 
 
@@ -183,11 +184,11 @@ def find_model(model):
 
     Raises `UserError` if there is neither.
     """
-    named = PRETRAINED / Path(model).name
-    if Path(model).exists():
-        return Path(model)
-    if Path(model).name == str(model) and named.is_dir():
-        return named
+    path = Path(model)
+    if path.exists():
+        return path
+    if path.name == str(path) and (PRETRAINED / path).is_dir():
+        return PRETRAINED / path
     there = ", ".join(sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())) or "none"
     raise UserError(f"{model}: no model there; give a run folder, a model file, or the name of a pretrained model ({there})")
 
@@ -289,14 +290,15 @@ def _count_gpus(backend):
 def quiet_stderr():
     """Drop what native libraries print to the process's stderr, past Python's: TensorFlow while it loads, for one."""
     global _stderr
-    sys.stderr.flush()
-    _stderr = saved = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        _stderr = 2
-        os.close(saved)
-        os.close(null)
+    with _redirecting:  # one thread at a time: another would save what this one has put in its place
+        sys.stderr.flush()
+        _stderr = saved = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            _stderr = 2
+            os.close(saved)
+            os.close(null)

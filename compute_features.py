@@ -54,7 +54,12 @@ def _try_write_tiles(audio_path, tiles_path, phase):
 
 
 def describe(features, audios, fresh=False, phase=False):
-    """Write features.json, or check that the one that is there says the same. ``fresh`` deletes the folder first."""
+    """Write features.json, or check that the one that is there says the same. ``fresh`` deletes the folder first.
+
+    Raises UserError if it does not, or if the audio lies in the folder.
+    """
+    if features.resolve() in (audios.resolve(), *audios.resolve().parents):
+        raise UserError(f"--features {features}: holds the audio too, which --fresh would delete; give a folder of its own")
     wanted = data.FEATURE_PARAMETERS | ({"phase": True} if phase else {})
     path = features / "features.json"
     if fresh and path.is_file():  # only ever delete a folder that this script made

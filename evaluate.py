@@ -46,6 +46,7 @@ COLUMNS = {  # measure: heading, digits
     "pitch_jaccard": ("pitch Jaccard", 3),
     "snr_db": ("SNR, dB", 1),
 }
+SIDES = {"held_out": "validation", "test": "test"}  # --pieces: name in config.json
 OWN_PHASE = "true magnitude, true phase"
 MEDIAN_PIECES, MEDIAN_FRAMES = 30, 500  # how much of the training set its median is taken from
 
@@ -216,8 +217,8 @@ def read_config(model):
         raise UserError(f"{path}: damaged; train the model again") from None
 
 
-def find_pieces(model, config, audios, everything=False):
-    """Pieces of a run that are below ``audios``: those held out, or all that both instruments have.
+def find_pieces(model, config, audios, which="held_out"):
+    """Pieces of a run that are below ``audios``: those held out, those kept for the test, or all that both instruments have.
 
     Where a piece has other versions (transposed, other speeds), only the original counts. Pieces whose audio is missing
     are named on stderr.
@@ -227,20 +228,22 @@ def find_pieces(model, config, audios, everything=False):
     """
     if not config:
         raise UserError(f"--model {model}: is no run folder, so its pieces are not known; give --pairs or --inputs")
+    if which == "test" and "test" not in config:
+        raise UserError("--pieces test: this run kept none for the test; train it with --maestro_split, or leave the flag out")
     files = {}
     for instrument in (config["origin"], config["target"]):
         folder = audios / instrument
         found = cli.find_files(folder, cli.AUDIO_EXTENSIONS)
         files[instrument] = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
     inputs, references = files.values()
-    names = sorted(inputs.keys() & references.keys()) if everything else config["validation"]
+    names = sorted(inputs.keys() & references.keys()) if which == "all" else config[SIDES[which]]
     names = [name for name in names if data.piece_of(name) == name] or names
     missing = [name for name in names if name not in inputs or name not in references]
     pieces = [Piece(name, inputs[name], references[name]) for name in names if name not in missing]
     if pieces and missing:
         print(f"evaluate.py: no audio of both instruments, left out: {cli.one_line(', '.join(missing))}", file=sys.stderr)
     if not pieces:
-        raise UserError(f"{audios}: holds none of the run's pieces; render them with synthesize_audios.py")
+        raise UserError(f"{audios}: holds none of these pieces; render them with synthesize_audios.py, or give --pieces all")
     return pieces
 
 
@@ -357,7 +360,7 @@ def evaluate_all(model, pieces, median, config, args, page):
         for number, piece in enumerate(pieces, 1):
             audio, reference = read_piece(piece)
             score = scores.get(piece.name) or scores.get(Path(piece.name).stem)
-            if scores and not score:
+            if args.midi_path and not score:
                 print(f"evaluate.py: {args.midi_path}: no score of {piece.name}, pitches left out", file=sys.stderr)
             pitches = read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
             common = audio, reference, pitches, median, options
@@ -400,7 +403,7 @@ def describe(pieces, args, config):
         return f"{count}; whether the model was trained on them is not known here: {names}"
     if args.pieces == "all":
         return f"{count}, {sum(piece.name in config['train'] for piece in pieces)} of them used in training: {names}"
-    return f"{count} held out from training: {names}"
+    return f"{count} {'kept for the test' if args.pieces == 'test' else 'held out from training'}: {names}"
 
 
 def styled(model, config, audios):
@@ -425,7 +428,8 @@ def build_parser():
     source.add_argument("--audios_path", "--audios", type=Path, help="audio folder that the run's pieces lie in")
     source.add_argument("--pairs", type=Path, help="CSV file of lines input,reference, relative to it; reference may be empty")
     source.add_argument("--inputs", type=Path, nargs="+", help="recordings without reference, or folders of them")
-    add("--pieces", choices=("held_out", "all"), default="held_out", help="which pieces of the run, with --audios_path")
+    add("--pieces", choices=(*SIDES, "all"), default="held_out",
+        help="which pieces of the run, with --audios_path; test: those that --maestro_split kept aside")  # fmt: skip
     add("--origin", help="instrument that a model of several origins is to convert from; default: the first")
     add("--target", nargs="+", help="instruments to evaluate a model of several targets on, those it never saw included; "
         "default: all it was trained on")  # fmt: skip
@@ -447,7 +451,7 @@ def build_parser():
 def evaluate_target(model, config, args, output, page):
     """Evaluate against one target, write the results to ``output`` and, if asked for, the listening ``page``; print both."""
     if args.audios_path:
-        pieces = find_pieces(args.model, config, args.audios_path, args.pieces == "all")
+        pieces = find_pieces(args.model, config, args.audios_path, args.pieces)
     else:
         pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in listed(args.inputs)]
     pieces = pieces[: args.limit]
@@ -481,7 +485,10 @@ def main(argv=None):
         raise UserError(f"{flag}: goes with a model of several instruments and --audios_path; leave it out")
     config |= {"origin": args.origin} if args.origin else {}
     targets = args.target or [name for name in config["targets"] if name != config["origin"]] if config else [""]
-    run = args.model / "evaluation" if config and args.model.parent != cli.PRETRAINED else Path("evaluation")
+    if config and (not targets or config["origin"] in targets):
+        raise UserError(f"--target {config['origin']}: is the origin; name another target or --origin")
+    is_run = config and args.model.resolve().parent != cli.PRETRAINED.resolve()
+    run = args.model / "evaluation" if is_run else Path("evaluation")
     cli.setup_device(args.gpu)
     import models
 

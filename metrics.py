@@ -107,7 +107,7 @@ def log_mel(audio):
         float32 (128, t) in dB; silence gives -100 everywhere.
     """
     audio = audio / (_rms(audio) + np.finfo(np.float32).eps)
-    return librosa.power_to_db(librosa.feature.melspectrogram(y=audio, sr=RATE), top_db=80)
+    return librosa.power_to_db(librosa.feature.melspectrogram(y=_at_least(2048, audio), sr=RATE), top_db=80)
 
 
 def lsd_per_frame(mel_a, mel_b):
@@ -181,6 +181,7 @@ def sounding_pitches(audio):
     strongest and within 24 dB of the piece's. Simple, and often wrong on real music: compare a conversion's distance
     from the score with that of the target recording, which is the estimator's ceiling.
     """
+    audio = _at_least(PITCH_FFT, audio)
     spectrum = librosa.stft(audio, n_fft=PITCH_FFT, hop_length=PITCH_HOP, window="hann", pad_mode="constant")
     mag = np.sqrt(np.abs(spectrum))
     blocks = [_activations(mag[:, start : start + _PITCH_BLOCK]) for start in range(0, mag.shape[1], _PITCH_BLOCK)]
@@ -218,6 +219,11 @@ def _templates():
     templates = np.sqrt(templates)
     templates = (templates / np.linalg.norm(templates, axis=1, keepdims=True)).astype(np.float32)
     return scipy.sparse.csr_array(templates), scipy.sparse.csr_array(templates.T)
+
+
+def _at_least(samples, audio):
+    """Audio followed by silence if it is shorter than a frame, of which librosa would warn."""
+    return np.pad(audio, (0, max(0, samples - len(audio))))
 
 
 def _rms(audio):

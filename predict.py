@@ -167,7 +167,7 @@ def with_phase(model, phase_model):
     """Magnitude network and phase network -> a function that gives what a network of both gives, for `predict`."""
 
     def run(x):
-        magnitude = np.asarray(getattr(model, "predict_on_batch", model)(x))
+        magnitude = np.asarray(getattr(model, "predict_on_batch", model)(x))[..., :1]
         rotation = phase_model.predict_on_batch(np.concatenate([x, magnitude], axis=-1))
         return np.concatenate([magnitude, rotation], axis=-1)
 
@@ -348,6 +348,8 @@ def prepare(model, phase, style=None, phase_model=None):
         UserError: a model needs a flag that is missing, or cannot use one that is given.
     """
     check_phases([phase], model, phase_model)
+    if phase_model and phase not in phases.LEARNED:
+        raise UserError(f"--phase_model: is not used by --phase {phase}; give --phase {' or '.join(phases.LEARNED)}")
     if model.input_shape[-1] == 1 and style:
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
     if model.input_shape[-1] == 2 and not style:
@@ -374,7 +376,7 @@ def build_parser():
     add("--normalize", type=cli.number(float, -100, 0), nargs="?", const=-1.0, metavar="DBFS",
         help="bring the peak to this level, dBFS (bare: -1); default: keep the level, unless it would clip")  # fmt: skip
     add("--batch_size", type=cli.number(int, 1, 1024), default=BATCH_SIZE, help="tiles that go through the network at once")
-    add("--seed", type=cli.number(int, 0), default=0, help="seed of random phases")
+    add("--seed", type=cli.number(int, 0, 2**31), default=0, help="seed of random phases")
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
     return parser
 

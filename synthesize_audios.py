@@ -127,7 +127,7 @@ def parse_flags(argv):
     add("--no_pedal", action="store_true", help="ignore the sustain pedal")
     add("--max_shift", type=cli.number(int, 0, 48), default=MAX_SHIFT, help="semitones that a note may be resampled by")
     parallel.worker_flags(parser)
-    add("--fresh", action="store_true", help="delete the audio made before and start over")
+    add("--fresh", action="store_true", help="delete all wav files of the instruments made before, and start over")
     args = parser.parse_args(argv)
     for name in ("instruments", "playback_speed", "transpose"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))

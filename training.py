@@ -435,10 +435,10 @@ def train(args, parser, gpus, build, sweeps, script):
     pairs, validation, split, description = load_pairs(args)
     folder = run_folder(args, script)
     if args.findlr:
-        return lr_finder.search(sweeps, pairs, args.findlr_steps or len(pairs), args.seed, folder / "lr_finder")
+        return lr_finder.search(sweeps, pairs, args.findlr_steps or max(10, len(pairs)), args.seed, folder / "lr_finder")
     versions = {p: importlib.metadata.version(p) for p in ("keras", keras.backend.backend(), "numpy", "librosa")}
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {"script": script}
-    config = {"flags": flags, "policy": policy, "versions": versions, "split": split}
+    config = {"flags": flags, "policy": policy, "versions": versions, "split": split, "tiles": len(pairs) * args.batch_size}
     run, baselines = open_run(folder, args, config, pairs, validation)
     model = restored_model(build, run, args, gpus)
     networks = networks_of(model)

@@ -8,7 +8,8 @@ turns, and which no magnitude of another instrument tells. So each piece is rend
 up to --jitter, which nobody hears, and each rendering is compared with the best guess that the others give: their median, bin
 by bin (the guess that has the least mean absolute error). With --random the pieces are chance notes, so many at a time: with
 one there is nothing to meet, and what is left of the error of a model is what it has not learned of the notes themselves.
-Prints spectrogram MAE in dB, mean +- standard deviation over pieces, by instrument: floors, and beside them each of --models.
+Prints spectrogram MAE in dB, mean +- standard deviation over pieces, by instrument: floors, and beside them that of the one
+of --models, if there is one, whose target it is.
 """
 
 import itertools
@@ -24,14 +25,18 @@ import data
 import evaluate
 import metrics
 import predict
+from cli import UserError
 from midi import NOTE, read_score
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
 
-RANDOM_NOTES, EVERY = 40, 1.5  # beginnings in a piece of --random, s between them
+RANDOM_NOTES, EVERY = 40, 2.4  # beginnings in a piece of --random, s between them
 
 
 def random_score(together, rng):
-    """Notes of 1.2 s from four octaves, ``together`` at a time, all but the first of each up to 0.2 s late."""
+    """Notes of 1.2 s from four octaves, ``together`` at a time, all but the first of each up to 0.2 s late.
+
+    The next begin when they have faded, so that one at a time meets no other.
+    """
     begins = 0.3 + EVERY * np.repeat(np.arange(RANDOM_NOTES), together)
     late = rng.uniform(0, 0.2, len(begins)) * (np.arange(len(begins)) % together > 0)
     notes = zip(begins + late, rng.integers(36, 84, len(begins)), rng.choice([50, 75, 100], len(begins)))
@@ -69,8 +74,21 @@ def read_scores(args):
     if args.random:
         return {f", {n} at a time": [random_score(n, np.random.default_rng(n))] for n in args.random}
     files = cli.find_files(args.midi_path, (".mid", ".midi"))
+    if not files:
+        raise UserError(f"{args.midi_path}: holds no .mid or .midi file; check the path")
     files = [files[k] for k in np.unique(np.linspace(0, len(files) - 1, args.pieces).astype(int))]
-    return {"": [score[score["onset"] < args.seconds] for score in map(read_score, files)]}
+    return {"": [score[score["onset"] < score["onset"][0] + args.seconds] for score in map(read_score, files)]}
+
+
+def read_models(names):
+    """{target: (model's path, its origin)} of models that turn one instrument into another's magnitude."""
+    sides = {}
+    for path in map(cli.find_model, names):
+        config = evaluate.read_config(path)
+        if not config or len(config["origins"] + config["targets"]) > 2 or config["target"] in sides:
+            raise UserError(f"--models {path}: is no run folder of one target, or the second for its target; leave it out")
+        sides[config["target"]] = path, config["origin"]
+    return sides
 
 
 def parse_flags(argv):
@@ -94,8 +112,7 @@ def parse_flags(argv):
 def main(argv=None):
     """Measure, print a table."""
     args = parse_flags(argv)
-    sides = {config["target"]: (path, config["origin"]) for path in map(cli.find_model, args.models)
-             if (config := evaluate.read_config(path))}  # fmt: skip
+    sides = read_models(args.models)
     if sides:
         cli.setup_device("cpu")
         import models
@@ -109,7 +126,7 @@ def main(argv=None):
         if instrument in sides:
             model, origin = models.load_generator(sides[instrument][0]), NoteBank(args.nsynth_path, sides[instrument][1])
             cells.append([model_error(model, score, origin, bank) for score in tqdm(scores, instrument, leave=False)])
-        texts = [f"{np.mean(cell):.2f}" + f" ± {np.std(cell):.2f}" * (len(cell) > 1) for cell in cells]
+        texts = [f"{np.mean(cell):.2f}" + f" ± {np.std(cell, ddof=1):.2f}" * (len(cell) > 1) for cell in cells]
         texts += ["–"] * (len(heads) - len(texts))
         print(f"| {instrument}{kind} | " + " | ".join(texts) + " |", flush=True)
 

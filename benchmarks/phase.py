@@ -20,6 +20,7 @@ import data
 import evaluate
 import phase as phases
 import predict
+from cli import UserError
 
 SHOWN = ("reanalysis_db", "convergence", "written_mae_db", "lsd_db", "multi_resolution", "pitch_jaccard")
 COLUMNS = {name: evaluate.COLUMNS[name] for name in SHOWN} | {"speed": ("x real time", 0)}
@@ -95,6 +96,9 @@ def main(argv=None):
     pieces = evaluate.find_pieces(model, evaluate.read_config(model), args.audios_path)[: args.limit]
     paths = {"model": model, "phase_model": args.phase_model, "both": args.both}
     models = {name: load_generator(path) if path else None for name, path in paths.items()}
+    predict.check_phases([], models["model"], models["phase_model"])
+    if models["both"] and models["both"].output_shape[-1] != 3:
+        raise UserError(f"--both {args.both}: gives no phase beside its magnitude; give a run of train.py --learn both")
     results = [
         (piece.name, row, found)
         for piece in tqdm(pieces, unit="piece") for row, found in measure_piece(piece, args, models)

@@ -122,6 +122,7 @@ def watch_stages(watch, model):
             setattr(module, name, watch.wrap(stage, getattr(module, name)))
 
 
+@cli.command
 def main(argv=None):
     """Measure and print."""
     args = build_parser().parse_args(argv)

@@ -30,7 +30,7 @@ VARIANTS = (
 
 
 def step_gflop(filters):
-    """GFLOP of one tile's training step, two for each multiply-add; 58.8 at width 64.
+    """GFLOP of one tile's training step, two for each multiply-add; 58.7 at width 64.
 
     Forward once, backward twice that. The discriminator sees two pictures, and passes a third gradient back through the
     generated one.

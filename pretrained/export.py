@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -57,7 +58,7 @@ def command_line(flags):
 def card(run, config, history, args):
     """Model card, Markdown."""
     flags, best = config["flags"], min(float(row["val_mae_db"]) for row in history)
-    tiles = flags["epoch_tiles"] or sum(float(row["seconds"]) * float(row["tiles_per_s"]) for row in history[:1])
+    tiles = flags["epoch_tiles"] or config["tiles"]
     hours = sum(float(row["seconds"]) for row in history) / 3600
     lines = [
         f"# {flags['origin']} → {flags['target']}", "",
@@ -101,18 +102,19 @@ def main(argv=None):
             history = list(csv.DictReader(file))
     except (OSError, ValueError) as error:
         raise UserError(f"{args.run}: is no complete run folder ({error}); give one that train.py made") from None
+    if not isinstance(config["flags"]["target"], str) or not isinstance(config["flags"]["origin"], str):
+        raise UserError(f"{args.run}: knows several instruments, and a card is of one pair; give such a run")
+    text = card(args.run, config, history, args)
     folder = cli.PRETRAINED / args.run.name
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "generator.weights.h5"
-    whole = folder / "whole.weights.h5"
-    generator.save_weights(whole)
-    with cli.complete(weights) as part:
+    with tempfile.TemporaryDirectory() as temporary, cli.complete(weights) as part:
+        generator.save_weights(whole := Path(temporary) / "whole.weights.h5")
         halve(whole, part)
-    whole.unlink()
     (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(weights.read_bytes()).hexdigest()}  {weights.name}\n")
     for name in ("config.json", "history.csv", "median.npy"):
         shutil.copy(args.run / name, folder / name)
-    (folder / "README.md").write_text(card(args.run, config, history, args))
+    (folder / "README.md").write_text(text)
     print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB")
 
 

@@ -51,7 +51,7 @@ NOT_RUN = {  # how a command begins: why it is not run. Flags of our own scripts
     r".* --dask ": "needs these servers; see above",
     r"(KERAS_BACKEND=\w+ )?python benchmarks/(train_step|predict|kernels)\.py": "minutes of measurement even when small",
     r"python demo/make_notes\.py": "would play FluidR3_GM.sf2, 148 MB, for minutes; test_render_notes.py plays a small font",
-    r"python (pretrained/export|docs/figures)\.py": "needs a finished training; see test_pretrained.py, `make figures`",
+    r"python (pretrained/export|docs/figures)\.py": "needs a finished training; see test_export.py, `make figures`",
 }  # fmt: skip
 
 

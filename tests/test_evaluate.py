@@ -148,16 +148,18 @@ def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
     config = evaluate.read_config(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
     assert [piece.name for piece in evaluate.find_pieces("run", config, audios)] == ["three"]
     assert "gone" in capsys.readouterr().err
-    everything = evaluate.find_pieces("run", config, audios, everything=True)
+    everything = evaluate.find_pieces("run", config, audios, which="all")
     assert [piece.name for piece in everything] == ["bach/one", "bach/two", "four", "three"]
     assert everything[0].input == audios / ORIGIN / "bach/one.wav"
     assert everything[0].reference == audios / TARGET / "bach/one.wav"
+    tested = evaluate.find_pieces("run", config | {"test": ["four"]}, audios, which="test")
+    assert [piece.name for piece in tested] == ["four"]
 
 
 def test_pieces_that_are_not_there_are_a_users_mistake(audios, tmp_path):
     with pytest.raises(UserError, match="--pairs or --inputs"):
         evaluate.find_pieces("run", {}, audios)
-    with pytest.raises(UserError, match="none of the run's pieces"):
+    with pytest.raises(UserError, match="none of these pieces"):
         evaluate.find_pieces("run", evaluate.read_config(make_run(tmp_path, validation=["gone"])), audios)
     with pytest.raises(UserError, match="no such folder"):
         evaluate.find_pieces("run", {"origin": "flute", "target": TARGET, "validation": ["three"]}, audios)

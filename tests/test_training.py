@@ -204,6 +204,8 @@ def test_one_model_for_several_instruments(features, audios, tmp_path, run_scrip
     evaluate = ["evaluate.py", "--model", model, "--audios_path", tmp_path / "audios", "--phase", "input", "--gpu", "cpu"]
     done = run_script(*evaluate, "--origin", origins[-1])
     assert done.returncode == 0, done.stderr
+    refused = run_script(*evaluate, "--origin", origins[-1], "--target", origins[-1])
+    assert refused.returncode == 2 and f"--target {origins[-1]}: is the origin" in refused.stderr
     for target in {TARGET, "string_acoustic"} - {origins[-1]}:
         rows = json.loads((model / "evaluation" / target / "results.json").read_text())["rows"]
         assert rows["model, input"]["mae_db"]["mean"] > 0
@@ -226,10 +228,12 @@ def test_learned_phase(features, audios, tmp_path, run_script):
         assert refused.returncode == 2
         assert refused.stderr.count("\n") == 1
         assert "model" in refused.stderr
-    for flags in (["--model", both], ["--model", magnitude, "--phase_model", phase]):
+    refused = run_script(*convert, "--model", magnitude, "--phase_model", phase)
+    assert refused.returncode == 2 and "is not used by --phase input" in refused.stderr
+    for flags in (["--model", both], ["--model", magnitude, "--phase_model", phase], ["--model", both, "--phase_model", phase]):
         sounds = []
         for name in ("input", "learned", "learned_griffinlim"):
-            done = run_script(*convert, *flags, "--phase", name)
+            done = run_script(*convert, *(flags[:2] if name == "input" else flags), "--phase", name)
             assert done.returncode == 0, done.stderr
             sounds.append(soundfile.read(output)[0])
         assert not np.array_equal(sounds[0], sounds[1])
