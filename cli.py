@@ -6,6 +6,7 @@ Imports nothing heavy, so that ``--help`` answers at once.
 import argparse
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
@@ -163,6 +164,28 @@ def complete(path):
 def part_of(path):
     """The hidden path that `complete` writes to."""
     return Path(path).with_name(f".part-{Path(path).name}")
+
+
+def read_json(path, remedy, **kinds):
+    """The object in a JSON file, or None if there is no file; ``kinds`` are keys that it must have, and their types.
+
+    Raises `UserError` with the ``remedy`` if it is damaged.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+        if not all(isinstance(content[key], kind) for key, kind in kinds.items()):
+            raise ValueError
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; {remedy}") from None
+    return content
+
+
+def write_json(path, content, indent=1):
+    """Write a JSON file by `complete`."""
+    with complete(path) as part:
+        part.write_text(json.dumps(content, indent=indent) + "\n")
 
 
 def find_files(folder, extensions):

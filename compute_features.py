@@ -9,7 +9,6 @@ A file that is there and newer than its audio is kept. Exit code 2 if some file 
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
-import json
 import shutil
 import sys
 import time
@@ -64,16 +63,11 @@ def describe(features, audios, fresh=False, phase=False):
     path = features / "features.json"
     if fresh and path.is_file():  # only ever delete a folder that this script made
         shutil.rmtree(features)
-    elif path.is_file():
-        try:
-            parameters = json.loads(path.read_text())["parameters"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: damaged; give --fresh to start over") from None
-        if parameters != wanted:
-            changed = [k for k in wanted | parameters if parameters.get(k) != wanted.get(k)]
-            raise UserError(f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over")
-    with cli.complete(path) as part:
-        part.write_text(json.dumps({"parameters": wanted, "audios": str(audios.resolve())}, indent=2) + "\n")
+    found = cli.read_json(path, "give --fresh to start over", parameters=dict) or {"parameters": wanted}
+    changed = [key for key in wanted | found["parameters"] if found["parameters"].get(key) != wanted.get(key)]
+    if changed:
+        raise UserError(f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over")
+    cli.write_json(path, {"parameters": wanted, "audios": str(audios.resolve())}, indent=2)
 
 
 def find_work(audios, features):

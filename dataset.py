@@ -5,13 +5,12 @@
 
 import csv
 import hashlib
-import json
 from pathlib import Path, PurePosixPath
 
 import keras
 import numpy as np
 
-from cli import UserError, find_files
+from cli import UserError, find_files, read_json
 from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, piece_of
 
 SHAPES = (BINS, TILE_FRAMES, 1), (BINS, TILE_FRAMES, 2)  # of a tile without and with phase
@@ -25,16 +24,12 @@ def read_features_json(features):
         UserError: it is missing or damaged, or the tiles were made with other parameters than data.py's.
     """
     path = Path(features) / "features.json"
-    try:
-        description = json.loads(path.read_text())
-        parameters = dict(description["parameters"])
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; make it with compute_features.py") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; run compute_features.py --fresh") from None
+    description = read_json(path, "run compute_features.py --fresh", parameters=dict)
+    if description is None:
+        raise UserError(f"{path}: not found; make it with compute_features.py")
     for key, ours in FEATURE_PARAMETERS.items():
-        if parameters.get(key) != ours:
-            raise UserError(f"{path}: {key} is {parameters.get(key)}, this code's is {ours}; run compute_features.py --fresh")
+        if (found := description["parameters"].get(key)) != ours:
+            raise UserError(f"{path}: {key} is {found}, this code's is {ours}; run compute_features.py --fresh")
     return description
 
 

@@ -205,16 +205,11 @@ def best_phases(summary):
 
 def read_config(model):
     """A run's config.json; an empty dict for a model that is no run folder. Raises UserError if it is damaged."""
-    path = Path(model) / "config.json"
-    if not path.is_file():
+    config = cli.read_json(Path(model) / "config.json", "train the model again", flags=dict, split=dict)
+    if config is None:
         return {}
-    try:
-        config = json.loads(path.read_text())
-        flags = config["flags"]
-        origins, targets = ([name] if isinstance(name, str) else name for name in (flags["origin"], flags["target"]))
-        return {"origin": origins[0], "origins": origins, "target": targets[0], "targets": targets, **config["split"]}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; train the model again") from None
+    origins, targets = ([name] if isinstance(name, str) else name for name in map(config["flags"].get, ("origin", "target")))
+    return {"origin": origins[0], "origins": origins, "target": targets[0], "targets": targets, **config["split"]}
 
 
 def find_pieces(model, config, audios, which="held_out"):
@@ -391,8 +386,7 @@ def write_results(folder, results, summary, about):
         writer = csv.writer(file)
         writer.writerow(["piece", "row", *COLUMNS])
         writer.writerows([piece, row, *(found.get(column, "") for column in COLUMNS)] for piece, row, found in results)
-    with cli.complete(folder / "results.json") as part:
-        part.write_text(json.dumps({**about, "rows": summary}, indent=1) + "\n")
+    cli.write_json(folder / "results.json", {**about, "rows": summary})
 
 
 def describe(pieces, args, config):

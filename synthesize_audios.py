@@ -10,7 +10,6 @@ A wav that is there and newer than its MIDI file is kept. Exit code 2 if some MI
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import itertools
-import json
 import sys
 import time
 from collections import Counter
@@ -49,11 +48,8 @@ def check_settings(audios, settings, fresh=False):
     ``fresh`` deletes that audio first: the wav files of the instruments that audios.json names.
     """
     path = audios / "audios.json"
-    try:
-        found = json.loads(path.read_text()) if path.is_file() else settings
-        notes = dict(found["notes"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; delete {audios} and start over") from None
+    found = cli.read_json(path, f"delete {audios} and start over", notes=dict) or settings
+    notes = found["notes"]
     if fresh:
         for folder in (audios / instrument for instrument in notes if note_prefix(instrument)):
             for wav in cli.find_files(folder, (".wav",)) if folder.is_dir() else ():
@@ -63,8 +59,7 @@ def check_settings(audios, settings, fresh=False):
     changed += [f"other notes of {name}" for name, value in settings["notes"].items() if notes.get(name, value) != value]
     if changed:
         raise UserError(f"{path}: the audio there was made with {', '.join(changed)}; choose another folder or give --fresh")
-    with cli.complete(path) as part:
-        part.write_text(json.dumps(settings | {"notes": notes | settings["notes"]}, indent=2) + "\n")
+    cli.write_json(path, settings | {"notes": notes | settings["notes"]}, indent=2)
 
 
 def is_done(midi, wav):

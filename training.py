@@ -11,7 +11,6 @@ import csv
 import ctypes
 import importlib.metadata
 import importlib.util
-import json
 import math
 import shutil
 import sys
@@ -28,7 +27,7 @@ import lr_finder
 import models
 import predict
 import report
-from cli import UserError, complete, quiet_stderr
+from cli import UserError, complete, quiet_stderr, read_json, write_json
 
 PREVIEW_SECONDS = 12
 # a run's identity
@@ -44,51 +43,48 @@ class Run:
     def __init__(self, folder, epoch_offset=0):
         self.folder, self.epoch_offset = folder, epoch_offset
         self.state_file = folder / "last" / "state.json"
-        try:
-            self.state = json.loads(self.state_file.read_text())
-            if not isinstance(self.state["history"], list) or not {"best", "weights"} <= self.state.keys():
-                raise ValueError
-        except FileNotFoundError:
-            self.state = {"history": [], "best": None, "weights": None}
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{self.state_file}: damaged; give --fresh to start over") from None
+        state = read_json(self.state_file, "give --fresh to start over", history=list)
+        self.history = state["history"] if state else []
 
     @property
     def epochs_done(self):
         """Number of complete epochs."""
-        return len(self.state["history"])
+        return len(self.history)
+
+    @property
+    def best(self):
+        """Lowest validation error so far, dB."""
+        return min((row["val_mae_db"] for row in self.history), default=math.inf)
+
+    @property
+    def weights(self):
+        """The last complete epoch's weights and optimiser state."""
+        return self.state_file.with_name(f"epoch_{self.history[-1]['epoch']:04d}.weights.h5")
 
     def check_config(self, config):
         """Write config.json, or check that it describes the same run. Raises UserError with both values if not."""
         path = self.folder / "config.json"
-        try:
-            old = json.loads(path.read_text())
-            changes = [(f"--{key}", old["flags"][key], config["flags"].get(key)) for key in FIXED_FLAGS if key in old["flags"]]
+        old = read_json(path, "give --fresh to start over", flags=dict, split=dict)
+        if old and self.epochs_done:  # before the first there is nothing to lose
+            for key in FIXED_FLAGS:
+                before, now = old["flags"].get(key), config["flags"].get(key)
+                if key in old["flags"] and before != now:
+                    raise UserError(f"{self.folder}: was trained with --{key} {before}, now {now}; give --fresh to start over")
             moved = {name for side, names in config["split"].items() for name in set(names) ^ set(old["split"].get(side, ()))}
-        except FileNotFoundError:
-            changes, moved = [], []
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}: damaged; give --fresh to start over") from None
-        if self.epochs_done:  # before the first there is nothing to lose
-            for name, before, now in changes:
-                if before != now:
-                    raise UserError(f"{self.folder}: was trained with {name} {before}, now {now}; give --fresh to start over")
             if moved:
                 reason = f"was trained with other pieces ({len(moved)} differ, {min(moved)} for one)"
                 raise UserError(f"{self.folder}: {reason}; give --fresh to start over")
-        with complete(path) as part:
-            part.write_text(json.dumps(config, indent=1) + "\n")
+        write_json(path, config)
 
     def restore(self, model):
         """Load the last complete epoch's weights and optimiser state into a compiled model."""
-        if self.state["weights"]:
-            path = self.state_file.parent / self.state["weights"]
+        if self.history:
             rate = float(model.optimizer.learning_rate)
             model.optimizer.build(model.trainable_variables)
             try:
-                model.load_weights(path)
+                model.load_weights(self.weights)
             except (OSError, ValueError) as error:
-                raise UserError(f"{path}: cannot be loaded ({str(error)[:80]}); give --fresh to start over") from None
+                raise UserError(f"{self.weights}: cannot be loaded ({str(error)[:80]}); give --fresh to start over") from None
             model.optimizer.learning_rate = rate  # the flag's, not the stored one
         self.settle()
 
@@ -98,18 +94,15 @@ class Run:
         state.json is replaced last of what matters: a run killed before that line does the epoch again, with equal result.
         """
         self._check_space(model)
-        best = self.state["best"] is None or row["val_mae_db"] < self.state["best"]
+        best = row["val_mae_db"] < self.best
         if best:
             for name, network in networks_of(model).items():
                 with complete(self.folder / f"{name}.keras") as part:
                     network.save(part)
-        weights = f"epoch_{row['epoch']:04d}.weights.h5"
-        with complete(self.state_file.parent / weights) as part:
+        self.history.append(row)
+        with complete(self.weights) as part:
             model.save_weights(part)
-        history = [*self.state["history"], row]
-        self.state = {"history": history, "best": row["val_mae_db"] if best else self.state["best"], "weights": weights}
-        with complete(self.state_file) as part:
-            part.write_text(json.dumps(self.state) + "\n")
+        write_json(self.state_file, {"history": self.history}, indent=None)
         self.settle()
         return best
 
@@ -124,15 +117,15 @@ class Run:
 
     def settle(self):
         """Bring the folder in line with state.json: history.csv, one row an epoch, and no older weights."""
-        if self.state["history"]:
+        if self.history:
             for old in self.state_file.parent.glob("*.weights.h5"):
-                if old.name != self.state["weights"]:
+                if old != self.weights:
                     old.unlink()
             with complete(self.folder / "history.csv") as part, open(part, "w", newline="") as file:
-                columns = [c for c in HISTORY_COLUMNS if c in self.state["history"][0]]
+                columns = [c for c in HISTORY_COLUMNS if c in self.history[0]]
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
-                writer.writerows(self.state["history"])
+                writer.writerows(self.history)
 
 
 def networks_of(model):
@@ -178,7 +171,7 @@ class Session(keras.callbacks.Callback):
         """Plot the history, write the preview."""
         plot = self.run.folder / "plots" / "history.png"
         report.history_figure(self.run.folder / "history.csv", plot, **{f"{k}_db": v for k, v in self.baselines.items()})
-        self.preview(self.run.state["history"][-1]["epoch"])
+        self.preview(self.run.history[-1]["epoch"])
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock and the bar."""
@@ -453,7 +446,7 @@ def train(args, parser, gpus, build, sweeps, script):
     audios, every = Path(description.get("audios", "")), args.preview_every if args.learn != "phase" else 0
     preview = make_preview(run, networks["generator"], Path(args.dataset_path), audios, args.origin, args.target, split, every)
     fit(model, args, run, pairs, validation, Session(run, pairs, baselines, preview))
-    print(f"best held-out MAE {run.state['best']:.2f} dB ({trivial}) -> {folder}/generator.keras")
+    print(f"best held-out MAE {run.best:.2f} dB ({trivial}) -> {folder}/generator.keras")
 
 
 def fit(model, args, run, pairs, validation, session):

@@ -171,7 +171,7 @@ def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
     run = training.Run(tmp_path)
     run.check_config(config(2, "b"))
     run.check_config(config(3, "b"))
-    run.state["history"] = [{"epoch": 1}]
+    run.history = [{"epoch": 1}]
     run.check_config(config(3, "b"))
     with pytest.raises(UserError, match="trained with --filters 3, now 4"):
         run.check_config(config(4, "b"))
