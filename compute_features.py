@@ -14,9 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-import joblib
 import numpy as np
-from tqdm import tqdm
 
 import data
 import parallel
@@ -43,13 +41,6 @@ def channels_of(spectrum, phase):
     if phase:
         channels.append(np.angle(spectrum) / np.pi)
     return np.array(channels, np.float16)
-
-
-def _try_write_tiles(audio_path, tiles_path, phase):
-    try:
-        return write_tiles(audio_path, tiles_path, phase)
-    except UserError as error:
-        return error
 
 
 def describe(features, audios, fresh=False, phase=False):
@@ -86,11 +77,6 @@ def find_work(audios, features):
     return [(audio, tiles) for tiles, audio in work.items()]
 
 
-def is_done(audio_path, tiles_path):
-    """Whether the tiles are there and newer than the audio."""
-    return tiles_path.is_file() and tiles_path.stat().st_mtime_ns >= audio_path.stat().st_mtime_ns
-
-
 @cli.command
 def main(argv=None):
     """Parse flags, compute what is missing, report."""
@@ -106,11 +92,10 @@ def main(argv=None):
     start = time.time()
     work = find_work(args.audios, args.features)
     describe(args.features, args.audios, args.fresh, args.phase)
-    missing = [pair for pair in work if not is_done(*pair)]
-    jobs = (joblib.delayed(_try_write_tiles)(*map(Path.absolute, pair), args.phase) for pair in missing)
+    missing = [(audio, tiles) for audio, tiles in work if not parallel.is_done(tiles, audio)]
+    tasks = [(write_tiles, *map(Path.absolute, pair), args.phase) for pair in missing]
     with parallel.engine(args.workers, args.dask) as run:
-        results = run(jobs, [tiles for _, tiles in missing])
-        results = list(tqdm(results, total=len(missing), unit="file", desc="features", disable=not missing))
+        results = run(parallel.attempt, tasks, [tiles for _, tiles in missing], unit="file", desc="features")
     errors = [result for result in results if isinstance(result, UserError)]
     tiles = sum(result for result in results if not isinstance(result, UserError))
     for error in errors:

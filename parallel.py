@@ -12,6 +12,7 @@ from pathlib import Path
 
 import joblib
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
+from tqdm import tqdm
 
 from cli import UserError, number, part_of
 
@@ -30,11 +31,25 @@ def worker_flags(parser):
     )  # fmt: skip
 
 
+def is_done(made, source):
+    """Whether the file ``made`` is there and newer than its ``source``."""
+    return made.is_file() and made.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def attempt(function, *args):
+    """A task's result, or the `UserError` that it raises: one bad file does not stop the others."""
+    try:
+        return function(*args)
+    except UserError as error:
+        return error
+
+
 @contextlib.contextmanager
 def engine(workers, dask=None):
-    """Yield ``run(jobs, writes=())``: joblib's delayed calls -> their results, in order, by processes here or a Dask cluster.
+    """Yield ``run(function, tasks, writes=(), **bar)``: list of ``function(*task)``, by processes here or a Dask cluster.
 
-    ``writes`` are the paths that the jobs write by `cli.complete`: if the block fails, nothing half-written stays of them.
+    ``writes`` are the paths that the tasks write by `cli.complete`: if the block fails, nothing half-written stays of them.
+    ``bar`` are tqdm's arguments.
 
     Raises:
         UserError: the cluster cannot be used, or a worker process was killed.
@@ -45,10 +60,10 @@ def engine(workers, dask=None):
             tracker.ensure_running()
     started, written = [], []
 
-    def run(jobs, writes=()):
+    def run(function, tasks, writes=(), **bar):
         written.extend(writes)
-        started.append(_start_without_sigint(parallel, jobs))
-        return started[-1]
+        started.append(_start_without_sigint(parallel, (joblib.delayed(function)(*task) for task in tasks)))
+        return list(tqdm(started[-1], total=len(tasks), disable=not tasks, **bar))
 
     try:
         with _dask_backend(dask) if dask else contextlib.nullcontext():

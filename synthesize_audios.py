@@ -15,9 +15,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import joblib
-from tqdm import tqdm
-
 import parallel
 from cli import UserError
 from data import SAMPLE_RATE, version_name
@@ -62,46 +59,35 @@ def check_settings(audios, settings, fresh=False):
     cli.write_json(path, settings | {"notes": notes | settings["notes"]}, indent=2)
 
 
-def is_done(midi, wav):
-    """Whether the wav is there and newer than the MIDI file."""
-    return wav.is_file() and wav.stat().st_mtime_ns >= midi.stat().st_mtime_ns
-
-
-def try_read(path, pedal, changes):
-    """A file's score, or the `UserError` that says why it, or a version that is asked for, cannot be had."""
-    try:
-        score = read_score(path, pedal)
-    except UserError as error:
-        return error
+def read_checked(path, pedal, changes):
+    """A file's score. Raises UserError if it, or a version that is asked for, cannot be had."""
+    score = read_score(path, pedal)
     try:
         for change in changes:
             change_score(score, *change)
     except UserError as error:
-        return UserError(f"{path}: {error}")
+        raise UserError(f"{path}: {error}") from None
     return score
 
 
 def read_scores(paths, pedal, changes, run):
     """Parse MIDI files: ({path: score}, [UserError])."""
-    jobs = (joblib.delayed(try_read)(path.absolute(), pedal, changes) for path in paths)
-    results = list(tqdm(run(jobs), total=len(paths), unit="file", desc="reading", disable=not paths))
+    tasks = [(read_checked, path.absolute(), pedal, changes) for path in paths]
+    results = run(parallel.attempt, tasks, unit="file", desc="reading")
     scores = {path: result for path, result in zip(paths, results) if not isinstance(result, UserError)}
     return scores, [result for result in results if isinstance(result, UserError)]
 
 
 def render_instrument(instrument, versions, scores, args, run):
     """Render what one instrument lacks, and say what was done with the notes. Returns (pieces rendered, samples)."""
-    tasks = []
+    bank, tasks = (str(args.nsynth_path.absolute()), instrument, args.max_shift), []
     for name, (midi, speed, transpose) in versions.items():
         wav = args.audios_path / instrument / f"{name}.wav"
-        if midi in scores and not is_done(midi, wav):
+        if midi in scores and not parallel.is_done(wav, midi):
             # the score in a tuple: alone, joblib would hand it to one Dask worker for all, and it would be lost with that one
-            tasks.append((wav.absolute(), (scores[midi], speed, args.duration_rate, transpose)))
+            tasks.append((wav.absolute(), (scores[midi], speed, args.duration_rate, transpose), bank))
     tasks.sort(key=lambda task: -len(task[1][0]))  # the longest first: no worker is left alone with it at the end
-    bank = (str(args.nsynth_path.absolute()), instrument, args.max_shift)
-    jobs = (joblib.delayed(render_task)(*task, bank) for task in tasks)
-    results = run(jobs, [wav for wav, _ in tasks])
-    results = list(tqdm(results, total=len(tasks), unit="piece", desc=instrument, disable=not tasks))
+    results = run(render_task, tasks, [wav for wav, *_ in tasks], unit="piece", desc=instrument)
     counts, lowered, samples = zip(*results) if results else ((), (), ())
     note = f"; {sum(lowered)} of {len(tasks)} pieces made lower, they would have clipped" if any(lowered) else ""
     print(f"{instrument}: {describe(sum(counts, Counter()))}{note}" if tasks else f"{instrument}: nothing to do")
@@ -142,7 +128,7 @@ def main(argv=None):
     }, args.fresh)  # fmt: skip
     wanted = {
         midi for name, (midi, _, _) in versions.items()
-        if not all(is_done(midi, args.audios_path / instrument / f"{name}.wav") for instrument in args.instruments)
+        if not all(parallel.is_done(args.audios_path / instrument / f"{name}.wav", midi) for instrument in args.instruments)
     }  # fmt: skip
     changes = [(speed, args.duration_rate, transpose) for speed in args.playback_speed for transpose in args.transpose]
     with parallel.engine(args.workers, args.dask) as run:
