@@ -8,8 +8,8 @@ Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 1
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
-import contextlib
 import ctypes
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,14 @@ class SoundFont:
             raise UserError(f"{path}: cannot be read ({error.strerror}); give a SoundFont, .sf2") from None
         if header[:4] != b"RIFF" or header[8:] != b"sfbk":
             raise UserError(f"{path}: is no SoundFont; give an .sf2 file")
-        self._fluidsynth = _import_fluidsynth()
+        try:
+            import fluidsynth
+        except (ImportError, OSError) as error:
+            raise UserError(
+                f"FluidSynth: not found ({error}); install it, e.g. 'apt install fluidsynth' or 'brew install fluid-synth', "
+                "and 'pip install pyfluidsynth'"
+            ) from None
+        self._fluidsynth = fluidsynth
         self._library = ctypes.CDLL(self._fluidsynth.lib)
         self._library.fluid_synth_get_sfont_by_id.restype = ctypes.c_void_p
         for level in range(4):  # panic ... info: FluidSynth writes to stderr by itself
@@ -65,24 +72,17 @@ class SoundFont:
         self._library.fluid_synth_remove_sfont(ctypes.c_void_p(synth.synth), self._font)
         synth.delete()
 
-    @contextlib.contextmanager
-    def _synthesizer(self):
-        synth = self._fluidsynth.Synth(gain=0.2, samplerate=FONT_RATE, **_SETTINGS)
-        font_id = self._library.fluid_synth_add_sfont(ctypes.c_void_p(synth.synth), self._font)
-        try:
-            yield synth, font_id
-        finally:
-            self._library.fluid_synth_remove_sfont(ctypes.c_void_p(synth.synth), self._font)
-            synth.delete()
-
     def note(self, bank, program, pitch, velocity):
         """One note: float32 (64000,) at 16 kHz, left and right averaged, on FluidSynth's own scale (peaks about 0.1)."""
-        with self._synthesizer() as (synth, font_id):
-            synth.program_select(0, font_id, bank, program)
-            synth.noteon(0, pitch, velocity)
-            held = self._play(synth, HELD * FONT_RATE)
-            synth.noteoff(0, pitch)
-            audio = np.concatenate([held, self._play(synth, RELEASED * FONT_RATE)])
+        synth = self._fluidsynth.Synth(gain=0.2, samplerate=FONT_RATE, **_SETTINGS)
+        font_id = self._library.fluid_synth_add_sfont(ctypes.c_void_p(synth.synth), self._font)
+        synth.program_select(0, font_id, bank, program)
+        synth.noteon(0, pitch, velocity)
+        held = self._play(synth, HELD * FONT_RATE)
+        synth.noteoff(0, pitch)
+        audio = np.concatenate([held, self._play(synth, RELEASED * FONT_RATE)])
+        self._library.fluid_synth_remove_sfont(ctypes.c_void_p(synth.synth), self._font)
+        synth.delete()
         return soxr.resample(audio, FONT_RATE, NOTE_RATE)
 
     def _play(self, synth, count):
@@ -91,17 +91,6 @@ class SoundFont:
         pointers = [side.ctypes.data_as(ctypes.c_void_p) for side in (left, right)]
         self._library.fluid_synth_write_float(ctypes.c_void_p(synth.synth), count, pointers[0], 0, 1, pointers[1], 0, 1)
         return (left + right) / 2
-
-
-def _import_fluidsynth():
-    try:
-        import fluidsynth
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"FluidSynth: not found ({error}); install it, e.g. 'apt install fluidsynth' or 'brew install fluid-synth', "
-            "and 'pip install pyfluidsynth'"
-        ) from None
-    return fluidsynth
 
 
 def parse_instrument(text):
@@ -122,17 +111,14 @@ def parse_instrument(text):
     return instrument, bank, program
 
 
-def render_instrument(font, bank, program, progress):
-    """Every note of one program, scaled together so that the loudest peaks at `NOTE_PEAK`.
+def render_instrument(font, bank, program, name):
+    """Every note of one program, scaled together so that the loudest peaks at `NOTE_PEAK`, with a progress bar of this name.
 
     Returns:
         {(pitch, velocity): float32 (64000,)}; silent notes are left out.
     """
-    notes = {}
-    for pitch in PITCHES:
-        for velocity in VELOCITIES:
-            notes[pitch, velocity] = font.note(bank, program, pitch, velocity)
-            progress.update()
+    keys = list(itertools.product(PITCHES, VELOCITIES))
+    notes = {key: font.note(bank, program, *key) for key in tqdm(keys, desc=name, unit="note")}
     peaks = {key: np.abs(note).max() for key, note in notes.items()}
     gain = NOTE_PEAK / max(max(peaks.values()), 1e-6)
     return {key: note * np.float32(gain) for key, note in notes.items() if peaks[key] * gain > SILENCE}
@@ -168,14 +154,12 @@ def main(argv=None):
 
 def write_instrument(font, instrument, bank, program, folder):
     """Write the notes of one program that ``folder`` lacks; return a line that says how many."""
-    keys = [(pitch, velocity) for pitch in PITCHES for velocity in VELOCITIES]
-    paths = {key: folder / note_name(instrument, *key) for key in keys}
-    missing = [key for key in keys if not paths[key].exists()]
-    line = f"{instrument}: {font.programs[bank, program]}: {len(keys) - len(missing)} notes already there"
+    paths = {key: folder / note_name(instrument, *key) for key in itertools.product(PITCHES, VELOCITIES)}
+    missing = [key for key, path in paths.items() if not path.exists()]
+    line = f"{instrument}: {font.programs[bank, program]}: {len(paths) - len(missing)} notes already there"
     if not missing:
         return line
-    with tqdm(total=len(keys), desc=instrument, unit="note") as progress:
-        notes = render_instrument(font, bank, program, progress)
+    notes = render_instrument(font, bank, program, instrument)
     written = [key for key in missing if key in notes]
     for key in written:
         write_audio(paths[key], notes[key], NOTE_RATE)

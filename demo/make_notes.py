@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import soundfile
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,8 +34,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     font = SoundFont(args.soundfont)
     for instrument, bank, program in map(parse_instrument, DEFAULT_PROGRAMS):
-        with tqdm(total=len(PITCHES) * len(VELOCITIES), desc=instrument, unit="note") as progress:
-            notes = render_instrument(font, bank, program, progress)
+        notes = render_instrument(font, bank, program, instrument)
         pitches = {*KEPT_PITCHES[instrument], max(notes)[0]}  # a font may end early: its highest serves those above
         kept = [(p, v) for p, v in notes if p in pitches and v in KEPT_VELOCITIES]
         paths = {key: args.nsynth_path / "audio" / Path(note_name(instrument, *key)).with_suffix(".ogg") for key in kept}
