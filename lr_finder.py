@@ -42,21 +42,14 @@ class LRFinder(keras.callbacks.Callback):
 
     def __init__(self, steps, loss="loss"):
         super().__init__()
-        self.steps, self.loss, self.losses = steps, loss, []
-
-    def on_train_begin(self, logs=None):
-        """Start the bar."""
-        self.bar = tqdm(total=self.steps, unit="step", leave=False)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Keras logs the mean over the epoch so far; start a new sum."""
-        self.mean = self.count = 0
+        self.steps, self.loss, self.losses, self.mean = steps, loss, [], 0.0
+        self.bar = tqdm(total=steps, unit="step", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Take this step's loss out of the running mean; stop when done or diverged."""
+        """Take this step's loss out of the mean over the epoch so far, which is what Keras logs; stop when done or diverged."""
         mean = float(logs[self.loss])
-        loss = mean * (self.count + 1) - self.mean * self.count
-        self.mean, self.count = mean, self.count + 1
+        loss = mean * (batch + 1) - self.mean * batch
+        self.mean = mean
         self.bar.update()
         if math.isfinite(loss):
             self.losses.append(loss)
@@ -73,11 +66,6 @@ class LRFinder(keras.callbacks.Callback):
 def schedule(steps):
     """Learning-rate schedule from LOW at step 0 to HIGH at step ``steps - 1``, exponentially."""
     return keras.optimizers.schedules.ExponentialDecay(LOW, steps - 1, HIGH / LOW)
-
-
-def rates_of(steps, count):
-    """The rates of the first ``count`` steps of `schedule`: float64 (count,)."""
-    return LOW * (HIGH / LOW) ** (np.arange(count) / (steps - 1))
 
 
 def smooth(losses, steps):
@@ -114,12 +102,12 @@ def search(sweeps, pairs, steps, seed, folder):
     curves, rates = {}, {}
     for name, sweep in sweeps.items():
         keras.utils.set_random_seed(seed)
-        finder = LRFinder(steps, sweep.loss)
         print(f"{name}: {steps} steps from {LOW:g} to {HIGH:g}", flush=True)
+        finder = LRFinder(steps, sweep.loss)
         epochs = math.ceil(steps / len(pairs))
         sweep.build(schedule(steps)).fit(pairs, epochs=epochs, shuffle=False, verbose=0, callbacks=[finder])
         keras.utils.clear_session()
-        tried = rates_of(steps, len(finder.losses))
+        tried = np.geomspace(LOW, HIGH, steps)[: len(finder.losses)]
         smoothed = smooth(finder.losses, steps)
         curves[name] = tried, np.array(finder.losses), smoothed
         rates[name] = suggest(tried, smoothed)

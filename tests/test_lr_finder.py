@@ -39,7 +39,7 @@ def sweep(steps, scale=1.0):
 def test_each_step_has_its_rate_and_its_own_loss():
     """Across epochs' borders too: Keras logs running means, the finder takes them apart."""
     losses = sweep(100, scale=0.5)
-    rates = lr_finder.rates_of(100, 100)
+    rates = np.geomspace(lr_finder.LOW, lr_finder.HIGH, 100)
     assert rates[0] == 1e-9
     assert rates[-1] == pytest.approx(1)
     w = np.cumprod(np.concatenate([[1], 1 - rates[:-1]]))  # gradient of w^2 / 2 is w
@@ -51,7 +51,7 @@ def test_stops_where_the_loss_diverges():
 
 
 def test_suggestion_is_the_steepest_descent_before_the_minimum():
-    rates = lr_finder.rates_of(400, 400)
+    rates = np.geomspace(lr_finder.LOW, lr_finder.HIGH, 400)
     log = np.log10(rates)
     losses = 1 - 0.8 / (1 + np.exp(-4 * (log + 4))) + 100 * np.clip(log + 1.5, 0, None) ** 2  # falls around 1e-4, diverges
     noise = np.random.default_rng(0).normal(0, 0.005, 400)
@@ -62,7 +62,7 @@ def test_suggestion_is_the_steepest_descent_before_the_minimum():
 
 def test_a_loss_that_never_falls_is_refused():
     with pytest.raises(UserError, match="never fell"):
-        lr_finder.suggest(lr_finder.rates_of(50, 50), np.linspace(1, 2, 50))
+        lr_finder.suggest(np.geomspace(1e-9, 1, 50), np.linspace(1, 2, 50))
 
 
 @pytest.mark.parametrize("steps", [199, 200])
