@@ -202,6 +202,11 @@ def find_files(folder, extensions):
     )  # fmt: skip
 
 
+def find_named(folder, extensions):
+    """`find_files` by name: {path below ``folder``, without extension: path}."""
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_files(folder, extensions)}
+
+
 def find_model(model):
     """Path of ``model``: a file or folder, or else the name of a model in pretrained/.
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import keras
 import numpy as np
 
-from cli import UserError, find_files, read_json
+from cli import UserError, find_named, read_json
 from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, piece_of
 
 SHAPES = (BINS, TILE_FRAMES, 1), (BINS, TILE_FRAMES, 2)  # of a tile without and with phase
@@ -65,7 +65,7 @@ def pair_pieces(features, origin, target):
         if not folder.is_dir():
             there = ", ".join(sorted(p.name for p in features.glob("*") if p.is_dir())) or "none"
             raise UserError(f"{folder}: no such instrument; there are: {there}")
-        names[instrument] = {p.relative_to(folder).with_suffix("").as_posix() for p in find_files(folder, (".npy",))}
+        names[instrument] = set(find_named(folder, (".npy",)))
     common = set.intersection(*names.values())
     if not common:
         who = " and ".join(names)

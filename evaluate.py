@@ -225,12 +225,7 @@ def find_pieces(model, config, audios, which="held_out"):
         raise UserError(f"--model {model}: is no run folder, so its pieces are not known; give --pairs or --inputs")
     if which == "test" and "test" not in config:
         raise UserError("--pieces test: this run kept none for the test; train it with --maestro_split, or leave the flag out")
-    files = {}
-    for instrument in (config["origin"], config["target"]):
-        folder = audios / instrument
-        found = cli.find_files(folder, cli.AUDIO_EXTENSIONS)
-        files[instrument] = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
-    inputs, references = files.values()
+    inputs, references = (cli.find_named(audios / config[side], cli.AUDIO_EXTENSIONS) for side in ("origin", "target"))
     names = sorted(inputs.keys() & references.keys()) if which == "all" else config[SIDES[which]]
     names = [name for name in names if data.piece_of(name) == name] or names
     missing = [name for name in names if name not in inputs or name not in references]
@@ -274,13 +269,6 @@ def listed(paths):
             raise UserError(f"--inputs {path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another folder")
         files += found
     return files
-
-
-def find_scores(folder):
-    """MIDI files below ``folder`` by name: path without extension, as the pieces are named. Empty if ``folder`` is None."""
-    if folder is None:
-        return {}
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in cli.find_files(folder, (".mid", ".midi"))}
 
 
 def read_pitches(path, audios, seconds):
@@ -349,7 +337,7 @@ def evaluate_all(model, pieces, median, config, args, page):
     """
     options = {"names": args.phase, "iterations": args.phase_iterations, "overlap": args.overlap, "batch_size": args.batch_size}
     options["phase_model"] = args.phase_model
-    scores = find_scores(args.midi_path)
+    scores = cli.find_named(args.midi_path, (".mid", ".midi")) if args.midi_path else {}
     results, sections = [], []
     with tqdm(total=len(pieces), unit="piece", desc="evaluate") as bar:
         for number, piece in enumerate(pieces, 1):

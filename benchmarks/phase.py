@@ -56,7 +56,7 @@ def measure_piece(piece, args, models):
     """Measure every row of one piece: [(row, measures)], rows of the true magnitude first."""
     samples = int(args.seconds * data.SAMPLE_RATE)
     audio, reference = (sound[:samples] for sound in evaluate.read_piece(piece))
-    score = args.midi_path and evaluate.find_scores(args.midi_path).get(piece.name)
+    score = args.midi_path and cli.find_named(args.midi_path, (".mid", ".midi")).get(piece.name)
     pitches = evaluate.read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
     heard = evaluate.Sound(reference, with_pitches=False)
     true = predict.spectrum_to_db(evaluate.analyse(reference))
