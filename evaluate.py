@@ -60,13 +60,12 @@ class Piece(NamedTuple):
 
 
 class Sound:
-    """What the measures need of a recording, each computed once: picture, audio at 16 kHz, log mel spectrogram, pitches."""
+    """What the measures need of a recording, each computed once: picture, audio at 16 kHz, log mel spectrogram."""
 
-    def __init__(self, audio, with_pitches):
+    def __init__(self, audio):
         self.audio, self.picture = audio, data.spectrogram(audio)
         self.low = metrics.resample(audio)
         self.mel = metrics.log_mel(self.low)
-        self.pitches = metrics.sounding_pitches(self.low) if with_pitches else None
 
 
 def analyse(audio):
@@ -126,7 +125,7 @@ def measure(name, audio, asked, made, reference=None, score=None):
         reference: the target recording, a `Sound`.
         score: pitches of the score, `metrics.score_pitches`.
     """
-    found, sound = {}, Sound(audio, with_pitches=score is not None)
+    found, sound = {}, Sound(audio)
     if made:
         found["reanalysis_db"] = metrics.picture_mae(sound.picture, asked)
         found["convergence"] = metrics.spectral_convergence(audio, data.db_to_amplitude(asked))
@@ -138,7 +137,7 @@ def measure(name, audio, asked, made, reference=None, score=None):
         found["multi_resolution"] = metrics.multi_resolution_stft(sound.low, reference.low)
         found["mfcc_distance"] = metrics.mfcc_distance(sound.mel, reference.mel)
     if score is not None:
-        found["pitch_jaccard"] = metrics.pitch_jaccard(sound.pitches, score)
+        found["pitch_jaccard"] = metrics.pitch_jaccard(metrics.sounding_pitches(sound.low), score)
     if name == OWN_PHASE:
         found["snr_db"] = metrics.snr(reference.audio, audio)
     return found
@@ -308,35 +307,13 @@ def read_piece(piece):
     return audio[:length], None if reference is None else reference[:length]
 
 
-def evaluate_piece(model, audio, reference, score, median, options, excerpt, step):
-    """Measure all rows of one piece.
-
-    Args:
-        model, audio, reference, median: see `systems`; ``options``: its others.
-        score: pitches of the score, `metrics.score_pitches`, or None.
-        excerpt: seconds to return of each sound.
-        step: called with each row's name.
-
-    Returns:
-        (measures, sounds): {row: measures} and {row: the first ``excerpt`` seconds of its audio}.
-    """
-    heard = None if reference is None else Sound(reference, with_pitches=False)
-    measures, sounds = {}, {}
-    for name, made, asked, is_made in systems(model, audio, reference, median, **options):
-        step(name)
-        measures[name] = measure(name, made, asked, is_made, heard, score)
-        sounds[name] = made[: int(excerpt * data.SAMPLE_RATE)]
-    return measures, sounds
-
-
 def evaluate_all(model, pieces, median, config, args, page):
     """Evaluate piece by piece, and write each one's part of the listening ``page``, if there is to be one.
 
     Returns:
         (results, sections): [(piece, row, measures)] and the page's sections.
     """
-    options = {"names": args.phase, "iterations": args.phase_iterations, "overlap": args.overlap, "batch_size": args.batch_size}
-    options["phase_model"] = args.phase_model
+    options = args.phase, args.phase_iterations, args.overlap, args.batch_size, args.phase_model
     scores = cli.find_named(args.midi_path, (".mid", ".midi")) if args.midi_path else {}
     results, sections = [], []
     with tqdm(total=len(pieces), unit="piece", desc="evaluate") as bar:
@@ -346,9 +323,12 @@ def evaluate_all(model, pieces, median, config, args, page):
             if args.midi_path and not score:
                 print(f"evaluate.py: {args.midi_path}: no score of {piece.name}, pitches left out", file=sys.stderr)
             pitches = read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
-            common = audio, reference, pitches, median, options
-            measures, sounds = evaluate_piece(model, *common, args.report_seconds, bar.set_postfix_str)
-            measured = [(piece.name, row, found) for row, found in measures.items()]
+            heard = None if reference is None else Sound(reference)
+            measured, sounds = [], {}
+            for row, made, asked, is_made in systems(model, audio, reference, median, *options):
+                bar.set_postfix_str(row)
+                measured.append((piece.name, row, measure(row, made, asked, is_made, heard, pitches)))
+                sounds[row] = made[: int(args.report_seconds * data.SAMPLE_RATE)]
             results += measured
             if page:
                 playable, target = page_sounds(sounds, config)

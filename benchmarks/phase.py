@@ -58,7 +58,7 @@ def measure_piece(piece, args, models):
     audio, reference = (sound[:samples] for sound in evaluate.read_piece(piece))
     score = args.midi_path and cli.find_named(args.midi_path, (".mid", ".midi")).get(piece.name)
     pitches = evaluate.read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
-    heard = evaluate.Sound(reference, with_pitches=False)
+    heard = evaluate.Sound(reference)
     true = predict.spectrum_to_db(evaluate.analyse(reference))
     converted = predict.convert_picture(models["model"], predict.spectrum_to_db(evaluate.analyse(audio)).T)[..., 0].T
     measured = []

@@ -97,7 +97,7 @@ def test_network_that_diverged_is_a_users_mistake():
 
 def test_measures_of_a_perfect_and_of_a_silent_conversion():
     audio = tone()
-    reference = evaluate.Sound(audio, with_pitches=False)
+    reference = evaluate.Sound(audio)
     score = metrics.score_pitches([0], [1], [69], 1)
     found = {
         name: evaluate.measure(name, *row, reference, score) for name, row in rows_of(identity, audio, audio, None).items()
