@@ -274,9 +274,8 @@ def write_audio(path, audio, sample_rate=SAMPLE_RATE):
     peak = np.abs(audio).max(initial=0)
     if not peak <= 1:
         raise ValueError(f"peak {peak} exceeds full scale")
-    subtype = "PCM_16" if Path(path).suffix.lower() in (".wav", ".flac") else None
     with complete(path) as part:
         try:
-            soundfile.write(part, audio, sample_rate, subtype=subtype)
+            soundfile.write(part, audio, sample_rate)
         except soundfile.LibsndfileError as error:  # it does not say so if the disk is full
             raise UserError(f"{path}: cannot be written ({error}); free some space, or check the permissions") from None

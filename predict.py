@@ -33,19 +33,13 @@ BATCH_SIZE = 8
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
 
 
-def predict(model, audio, sample_rate, *, phase="input", phase_iterations=32, overlap=OVERLAP, batch_size=BATCH_SIZE, seed=0):
+def predict(model, audio, sample_rate, **options):
     """Convert a recording that is in memory, by the same stream as the command.
 
     Args:
-        model: Keras generator (`models.load_generator`), or any function of its form: float32 (n, 256, 256, 1) in [-1, 1]
-            -> the same. It always gets ``batch_size`` tiles, of zeros where there are no more.
+        model: see `convert_stream`; ``options``: its others.
         audio: float (n,) or (n, channels), full scale = 1, any n; each channel is converted by itself.
         sample_rate: of ``audio``, whole Hz.
-        phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs, `phase.LEARNED`.
-        phase_iterations: of iterative estimators.
-        overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
-        batch_size: tiles that go through the network at once.
-        seed: of random phases.
 
     Returns:
         float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input above 11 kHz.
@@ -57,11 +51,7 @@ def predict(model, audio, sample_rate, *, phase="input", phase_iterations=32, ov
     audio = np.asarray(audio, np.float32)
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinite samples")
-    channels = np.atleast_2d(audio.T)
-    stream = convert_stream(
-        model, [channels], sample_rate, phase=phase, phase_iterations=phase_iterations,
-        overlap=overlap, batch_size=batch_size, seed=seed,
-    )  # fmt: skip
+    stream = convert_stream(model, [np.atleast_2d(audio.T)], sample_rate, **options)
     return np.concatenate(list(stream), axis=1)[:, : len(audio)].T.reshape(audio.shape)
 
 
@@ -80,6 +70,15 @@ def convert_stream(
     """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate`` (default: ``rate``).
 
     What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller cuts it.
+
+    Args:
+        model: Keras generator (`models.load_generator`), or any function of its form: float32 (n, 256, 256, 1) in [-1, 1]
+            -> the same. It always gets ``batch_size`` tiles, of zeros where there are no more.
+        phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs, `phase.LEARNED`.
+        phase_iterations: of iterative estimators.
+        overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
+        batch_size: tiles that go through the network at once.
+        seed: of random phases.
     """
     blocks = data.resample_blocks(blocks, rate, data.SAMPLE_RATE)
     frames = convert_frames(model, data.analyse_blocks(blocks), spectrum_to_db, overlap, batch_size)
@@ -107,8 +106,7 @@ def spectrum_to_db(frames):
 
 def tile_weights():
     """Weight of each frame of a tile, (256,) float32: a triangle, for a tile's middle sees context on both sides."""
-    middle = (data.TILE_FRAMES - 1) / 2
-    return (1 - np.abs(np.arange(data.TILE_FRAMES, dtype=np.float32) - middle) / (middle + 1)).astype(np.float32)
+    return np.bartlett(data.TILE_FRAMES + 2)[1:-1].astype(np.float32)
 
 
 def convert_frames(model, frames, to_db, overlap, batch_size):
@@ -257,7 +255,7 @@ def named_errors(target):
 def create_sound(target, part, channels, rate):
     """Open ``part`` for writing what ``target``'s extension says: 16-bit PCM, Vorbis or MP3. Raises UserError."""
     try:
-        return soundfile.SoundFile(part, "w", rate, channels, "PCM_16" if target.suffix.lower() in (".wav", ".flac") else None)
+        return soundfile.SoundFile(part, "w", rate, channels)
     except (soundfile.LibsndfileError, ValueError, TypeError):
         remedy = "give another extension or --sr"
         raise UserError(f"{target}: this format does not take {channels} channels at {rate} Hz; {remedy}") from None
