@@ -34,13 +34,8 @@ LEVEL = 0.28  # peak in a piece of a typical note at velocity 100: the method's 
 BLOCK = 1 << 18  # samples rendered at a time, 6 s: larger ones leave the processor's cache
 
 
-def _release_envelope():
-    """float32 (RELEASE,): exp(-t / RELEASE_TIME), shifted and scaled to go from 1 to 0 exactly."""
-    decay = np.exp(-np.linspace(0, RELEASE / SAMPLE_RATE / RELEASE_TIME, RELEASE))
-    return ((decay - decay[-1]) / (1 - decay[-1])).astype(np.float32)
-
-
-_ENVELOPE = _release_envelope()
+_DECAY = np.exp(-np.linspace(0, RELEASE / SAMPLE_RATE / RELEASE_TIME, RELEASE))
+_ENVELOPE = ((_DECAY - _DECAY[-1]) / (1 - _DECAY[-1])).astype(np.float32)  # shifted and scaled to go from 1 to 0 exactly
 
 
 def note_prefix(instrument):
@@ -242,9 +237,7 @@ def _write_blocks(path, blocks):
     return peak
 
 
-@functools.lru_cache(maxsize=1)
-def _bank(folder, instrument, max_shift):
-    return NoteBank(folder, instrument, max_shift)
+_bank = functools.lru_cache(maxsize=1)(NoteBank)
 
 
 def render_task(path, piece, bank):
