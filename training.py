@@ -135,20 +135,13 @@ def networks_of(model):
     return {"generator": model}
 
 
-class EpochSeed(keras.callbacks.Callback):
+def reseed(model, pairs, seed, epoch):
     """Make shuffling and dropout of an epoch follow from (seed, epoch) alone: what makes resuming exact."""
-
-    def __init__(self, pairs, seed):
-        super().__init__()
-        self.pairs, self.seed = pairs, seed
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Reorder the tiles, reseed every dropout layer."""
-        self.pairs.set_epoch(epoch)
-        dropouts = [layer for layer in self.model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
-        for i, layer in enumerate(dropouts):
-            seed = np.random.SeedSequence((self.seed, epoch, i)).generate_state(2)
-            layer.seed_generator.state.assign(seed.astype(layer.seed_generator.state.dtype))
+    pairs.set_epoch(epoch)
+    dropouts = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    for i, layer in enumerate(dropouts):
+        state = np.random.SeedSequence((seed, epoch, i)).generate_state(2)
+        layer.seed_generator.state.assign(state.astype(layer.seed_generator.state.dtype))
 
 
 class Session(keras.callbacks.Callback):
@@ -451,7 +444,8 @@ def train(args, parser, gpus, build, sweeps, script):
 
 def fit(model, args, run, pairs, validation, session):
     """Keras's loop over the epochs that are still to do, with the callbacks that the flags ask for."""
-    callbacks = [EpochSeed(pairs, args.seed), session]
+    seeding = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: reseed(model, pairs, args.seed, epoch))
+    callbacks = [seeding, session]
     if args.decay_epochs:
         callbacks.append(decay(float(model.optimizer.learning_rate), args.epochs, args.decay_epochs))
     if args.tensorboard:
