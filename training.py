@@ -392,16 +392,6 @@ def open_run(folder, args, config, pairs, validation):
     return run, baselines
 
 
-def restored_model(build, run, args, gpus):
-    """The compiled model on its devices, with the last epoch's state, or with --weights at the start of a run."""
-    with device_scope(gpus):
-        model = build()
-        if args.weights and not run.epochs_done:
-            start_from(networks_of(model)["generator"], args.weights)
-        run.restore(model)
-    return model
-
-
 def train(args, parser, gpus, build, sweeps, script):
     """Train, resume or search rates, as the flags say.
 
@@ -426,8 +416,12 @@ def train(args, parser, gpus, build, sweeps, script):
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {"script": script}
     config = {"flags": flags, "policy": policy, "versions": versions, "split": split, "tiles": len(pairs) * args.batch_size}
     run, baselines = open_run(folder, args, config, pairs, validation)
-    model = restored_model(build, run, args, gpus)
-    networks = networks_of(model)
+    with device_scope(gpus):
+        model = build()
+        networks = networks_of(model)
+        if args.weights and not run.epochs_done:
+            start_from(networks["generator"], args.weights)
+        run.restore(model)
 
     print(f"settings, * = not the default\n{settings(parser, args)}")
     sizes = ", ".join(f"{name} {network.count_params():,}" for name, network in networks.items())
