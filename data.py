@@ -38,37 +38,18 @@ FEATURE_PARAMETERS = {
 }  # fmt: skip
 
 
-def stft(audio, center=True):
-    """Short-time Fourier transform.
+def stft(audio):
+    """Short-time Fourier transform: audio (n,) -> complex64 (N_FFT // 2 + 1, 1 + n // HOP_LENGTH).
 
-    Args:
-        audio: float array (n,).
-        center: frame t is centred on sample t * HOP_LENGTH, the ends padded with zeros; if False, frame t starts there.
-
-    Returns:
-        complex64 (N_FFT // 2 + 1, frames): 1 + n // HOP_LENGTH frames if centred.
+    Frame t is centred on sample t * HOP_LENGTH, the ends padded with zeros.
     """
-    audio = np.asarray(audio, np.float32)
-    if center:
-        audio = np.pad(audio, N_FFT // 2)  # not librosa's own, which warns of every sound shorter than a frame
+    audio = np.pad(np.asarray(audio, np.float32), N_FFT // 2)  # not librosa's own, which warns of every sound below a frame
     return librosa.stft(audio, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, center=False, dtype=np.complex64)
-
-
-def istft(spectrum, length):
-    """Inverse of `stft` (least squares, Griffin & Lim 1984): complex (513, frames) -> float32 (length,)."""
-    return librosa.istft(spectrum, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, length=length, dtype=np.float32)
 
 
 def magnitude(spectrum):
     """Complex (513, t) -> float32 (256, t): magnitude of the kept bins, scaled so that a full-scale sine reads 1.0."""
     return np.abs(spectrum[:BINS]) * np.float32(2 / WINDOW.sum())
-
-
-def combine(mag, phase):
-    """Magnitude (256, t) and unit phasors complex (256 or 513, t) -> complex64 (513, t), the upper bins zero."""
-    spectrum = np.zeros((N_FFT // 2 + 1, mag.shape[1]), np.complex64)
-    spectrum[:BINS] = mag * np.float32(WINDOW.sum() / 2) * phase[:BINS]
-    return spectrum
 
 
 def phasor(spectrum):

@@ -3,10 +3,10 @@
 Lower is better for all but `snr`. Identity gives 0 (infinite `snr`). Every 0/0 is decided and said. Two sounds or pictures
 that are compared have the same shape and are not empty; ValueError otherwise.
 
-What to trust each for: `picture_mae` is what training lowers; `lsd_per_frame` and `multi_resolution_stft` hear phase
-artefacts too; `spectral_convergence` and `reanalysis_mae` measure a phase estimator alone; `mfcc_distance` is a weak
-surrogate of timbre; `pitch_jaccard` asks whether the notes survived. SI-SDR is left out on purpose: the phase of a
-converted sound never matches the target's.
+What to trust each for: `picture_mae` is what training lowers, and of the audio that was written it measures a phase
+estimator alone, as `spectral_convergence` does; `lsd_per_frame` and `multi_resolution_stft` hear phase artefacts too;
+`mfcc_distance` is a weak surrogate of timbre; `pitch_jaccard` asks whether the notes survived. SI-SDR is left out on purpose:
+the phase of a converted sound never matches the target's.
 """
 
 import functools
@@ -41,11 +41,6 @@ def picture_mae(a, b):
     """
     _check(a, b)
     return float(np.abs(data.to_network(a) - data.to_network(b)).mean() * data.DB_RANGE / 2)
-
-
-def reanalysis_mae(audio, picture):
-    """`picture_mae` between the picture of the audio that was written and the picture (256, t) that was asked for."""
-    return picture_mae(data.spectrogram(audio), picture)
 
 
 def spectral_convergence(audio, mag):

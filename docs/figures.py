@@ -262,7 +262,7 @@ def phase_comparison(x, y):
     axes = figure.subplots(1, len(phases.ESTIMATORS), sharey=True)
     for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
         sound = evaluate.resynthesise(np.abs(spectrum), unit, len(y), estimate, iterations=32)
-        error = metrics.reanalysis_mae(sound, asked)
+        error = metrics.picture_mae(data.spectrogram(sound), asked)
         image = report.draw(axis, (data.spectrogram(sound) - asked)[:, :frames], f"{name}: {error:.2f} dB", difference=True)
     axes[0].set_ylabel("kHz")
     report.colour_bar(figure, image, ax=list(axes), pad=0.01)
