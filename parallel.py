@@ -48,7 +48,7 @@ def attempt(function, *args):
 def engine(workers, dask=None):
     """Yield ``run(function, tasks, writes=(), **bar)``: list of ``function(*task)``, by processes here or a Dask cluster.
 
-    ``writes`` are the paths that the tasks write by `cli.complete`: if the block fails, nothing half-written stays of them.
+    ``writes`` are the paths that the tasks write by `cli.complete`: if one fails, nothing half-written stays of them.
     ``bar`` are tqdm's arguments.
 
     Raises:
@@ -58,26 +58,24 @@ def engine(workers, dask=None):
     if watch and hasattr(signal, "pthread_sigmask"):
         for tracker in (loky_tracker, resource_tracker):  # as they start, they would undo what `_start_without_sigint` does
             tracker.ensure_running()
-    started, written = [], []
 
     def run(function, tasks, writes=(), **bar):
-        written.extend(writes)
-        started.append(_start_without_sigint(parallel, (joblib.delayed(function)(*task) for task in tasks)))
-        return list(tqdm(started[-1], total=len(tasks), disable=not tasks, **bar))
+        results = _start_without_sigint(parallel, (joblib.delayed(function)(*task) for task in tasks))
+        try:
+            return list(tqdm(results, total=len(tasks), disable=not tasks, **bar))
+        except BaseException:
+            if not dask:  # its workers go on with what they have
+                results.close()  # ends the processes, which have no time to remove anything
+                for path in writes:
+                    with contextlib.suppress(OSError):
+                        part_of(path).unlink()
+            raise
 
     try:
         with _dask_backend(dask) if dask else contextlib.nullcontext():
             parallel = joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1, max_nbytes=None, **watch)
             yield run
-    except BaseException as error:
-        if not dask:  # its workers go on with what they have
-            for results in started:
-                results.close()  # ends the processes, which have no time to remove anything
-            for path in written:
-                with contextlib.suppress(OSError):
-                    part_of(path).unlink()
-        if not isinstance(error, concurrent.futures.process.BrokenProcessPool):
-            raise
+    except concurrent.futures.process.BrokenProcessPool:
         raise UserError(f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer") from None
 
 
