@@ -179,29 +179,24 @@ def render(score, bank, gain, block=BLOCK):
     Yields:
         float32 (block,), the last one shorter; together `length` samples.
     """
-    starts, held = _samples(score)
+    starts, holds = _samples(score)
     total = length(score)
-    notes = zip(starts.tolist(), held.tolist(), score["pitch"].tolist(), score["velocity"].tolist())
+    notes = zip(starts.tolist(), holds.tolist(), score["pitch"].tolist(), score["velocity"].tolist())
     note = next(notes)
     buffer = np.zeros(2 * block, np.float32)
     for begin in range(0, total, block):
         while note and note[0] < begin + block:
             start, hold, pitch, velocity = note
-            audio = bank.note(pitch, velocity)[: hold + RELEASE]
-            missing = start - begin + len(audio) - len(buffer)
+            at, audio = start - begin, bank.note(pitch, velocity)[: hold + RELEASE]
+            missing = at + len(audio) - len(buffer)
             if missing > 0:
                 buffer = np.append(buffer, np.zeros(max(missing, block), np.float32))
-            _add(buffer[start - begin :], audio, hold)
+            held, released = audio[:hold], audio[hold:]
+            buffer[at : at + len(held)] += held
+            buffer[at + hold : at + len(audio)] += released * _ENVELOPE[: len(released)]
             note = next(notes, None)
         yield buffer[: min(block, total - begin)] * np.float32(gain)
         buffer = np.append(buffer[block:], np.zeros(block, np.float32))
-
-
-def _add(buffer, audio, hold):
-    """Add a note to the buffer's beginning: as it is for ``hold`` samples, faded after."""
-    buffer[: min(hold, len(audio))] += audio[:hold]
-    if hold < len(audio):
-        buffer[hold : len(audio)] += audio[hold:] * _ENVELOPE[: len(audio) - hold]
 
 
 def write_piece(path, score, bank):
