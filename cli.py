@@ -239,8 +239,7 @@ def training_flags(parser):
     add("--epoch_offset", type=number(int, 0), default=0, help="number given to the epoch before the first")
     add("--epoch_tiles", type=number(int, 1), help="tiles an epoch, drawn anew for each; default: all, which may be long")
     add("--decay_epochs", type=number(int, 0), default=0, help="learning rates fall linearly towards 0 over the last epochs")
-    add("--weights",
-        help="begin with this model, as wide or 1/k as wide: run folder, file, pretrained name")  # fmt: skip
+    add("--weights", help="begin with this model, as wide or 1/k as wide: run folder, file, pretrained name")
     add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
     add("--validation_split", type=number(float, 0, 0.9, low_open=True), default=0.1, help="fraction of pieces held out")
     add("--maestro_split", help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test kept aside")

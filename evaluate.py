@@ -397,8 +397,7 @@ def build_parser():
         "default: all it was trained on")  # fmt: skip
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
-    add("--phase", nargs="+", choices=phases.ALL, help="phase estimators to compare; "
-        "default: all that the model allows")  # fmt: skip
+    add("--phase", nargs="+", choices=phases.ALL, help="phase estimators to compare; default: all that the model allows")
     add("--phase_model", help="model of train.py --learn phase, for the learned phase")
     add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="of iterative phase estimators")
     add("--overlap", type=cli.number(float, 0, 0.99), default=predict.OVERLAP, help="fraction of a tile that the next covers")

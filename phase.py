@@ -80,9 +80,7 @@ def in_blocks(function, frames, size, margin, map=map):
     """Apply ``function(slice) -> (frames of the slice, ...)`` block by block with a margin on both sides, and join."""
     starts = range(0, frames, size)
     results = map(function, [slice(max(0, start - margin), start + size + margin) for start in starts])
-    return np.concatenate([
-        result[min(start, margin) :][:size] for start, result in zip(starts, results)
-    ])  # fmt: skip
+    return np.concatenate([result[min(start, margin) :][:size] for start, result in zip(starts, results)])
 
 
 def _refine(mag, phase, iterations, inertia):

@@ -196,9 +196,7 @@ def estimate_phases(spectra, estimate, iterations, seed):
     start, rest = 0, None  # index of the block's first frame
     for piece in data.pieces(spectra, data.BLOCK_FRAMES, keep=2 * iterations):
         mag, unit = np.abs(piece), data.phasor(piece)
-        result = np.stack([
-            m * estimate(m.T, p.T, iterations=iterations, seed=seed, start=start).T for m, p in zip(mag, unit)
-        ])  # fmt: skip
+        result = np.stack([m * estimate(m.T, p.T, iterations=iterations, seed=seed, start=start).T for m, p in zip(mag, unit)])
         begin = iterations if start else 0
         end = max(begin, result.shape[1] - iterations)
         yield result[:, begin:end]
