@@ -80,20 +80,25 @@ def colour_bar(figure, image, **where):
 @matplotlib.rc_context(STYLE)
 def history_figure(csv_path, path, **baselines):
     """Write the picture of a run's ``history.csv``; arguments of `draw_history`."""
-    figure = Figure(figsize=(4.2 * len(_history(csv_path)[1]), 3.2), layout="constrained")
-    draw_history(figure, csv_path, **baselines)
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    figure.set_figwidth(4.2 * draw_history(figure, csv_path, **baselines))
     _save(figure, path)
 
 
 def draw_history(figure, csv_path, identity_db=None, median_db=None):
     """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss; columns not there are not drawn.
 
+    Returns how many panels there are.
+
     Args:
         figure: to draw on.
         csv_path: one row an epoch; columns epoch, mae_db, gan_loss, disc_loss and these three with ``val_`` in front.
         identity_db, median_db: errors on validation of the unchanged input and of the per-bin median, in dB.
     """
-    columns, panels = _history(csv_path)
+    with open(csv_path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns] or [None]
     levels = {"mae_db": {"identity": identity_db, "median": median_db}, "disc_loss": {"chance": CHANCE}}
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
@@ -108,14 +113,7 @@ def draw_history(figure, csv_path, identity_db=None, median_db=None):
         axis.spines[["top", "right"]].set_visible(False)
         if axis.lines:
             axis.legend()
-
-
-def _history(csv_path):
-    """Columns of a history, {name: list of float}, and the panels that show them, at least one."""
-    with open(csv_path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
-    return columns, [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns] or [None]
+    return len(panels)
 
 
 def write_section(folder, number, name, sounds, table, reference=None):
