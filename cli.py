@@ -5,6 +5,7 @@ Imports nothing heavy, so that ``--help`` answers at once.
 
 import argparse
 import contextlib
+import csv
 import functools
 import json
 import os
@@ -186,6 +187,12 @@ def write_json(path, content, indent=1):
     """Write a JSON file by `complete`."""
     with complete(path) as part:
         part.write_text(json.dumps(content, indent=indent) + "\n")
+
+
+def write_csv(path, rows):
+    """Write a CSV file by `complete`."""
+    with complete(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def find_files(folder, extensions):

@@ -350,10 +350,8 @@ def page_sounds(sounds, config):
 
 def write_results(folder, results, summary, about):
     """Write results.csv, one line a piece and row, and results.json, the summary and what it is of."""
-    with cli.complete(folder / "results.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["piece", "row", *COLUMNS])
-        writer.writerows([piece, row, *(found.get(column, "") for column in COLUMNS)] for piece, row, found in results)
+    lines = ([piece, row, *(found.get(column, "") for column in COLUMNS)] for piece, row, found in results)
+    cli.write_csv(folder / "results.csv", [["piece", "row", *COLUMNS], *lines])
     cli.write_json(folder / "results.json", {**about, "rows": summary})
 
 

@@ -4,7 +4,6 @@ Smith 2015, "Cyclical learning rates for training neural networks", section 3.3;
 not of the minimum, where training is about to diverge, follows S. Gugger's article "How do you find a good learning rate".
 """
 
-import csv
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from cli import UserError, complete
+from cli import UserError, complete, write_csv
 
 LOW, HIGH = 1e-9, 1.0
 FEW_STEPS = 200  # of a sweep: below it a decade of rates gets so few that the suggestion is a matter of luck
@@ -111,8 +110,7 @@ def search(sweeps, pairs, steps, seed, folder):
         smoothed = smooth(finder.losses, steps)
         curves[name] = tried, np.array(finder.losses), smoothed
         rates[name] = suggest(tried, smoothed)
-        with complete(folder / f"{name}.csv") as part, open(part, "w", newline="") as file:
-            csv.writer(file).writerows([("learning_rate", "loss", "smoothed"), *zip(*curves[name])])
+        write_csv(folder / f"{name}.csv", [("learning_rate", "loss", "smoothed"), *zip(*curves[name])])
     figure = Figure(figsize=(4.5 * len(curves), 3.4), layout="constrained")
     draw(figure, curves, rates)
     with complete(folder / "lr_finder.png") as part:

@@ -7,7 +7,6 @@
 """
 
 import contextlib
-import csv
 import ctypes
 import importlib.metadata
 import importlib.util
@@ -27,7 +26,7 @@ import lr_finder
 import models
 import predict
 import report
-from cli import UserError, complete, quiet_stderr, read_json, write_json
+from cli import UserError, complete, quiet_stderr, read_json, write_csv, write_json
 
 PREVIEW_SECONDS = 12
 # a run's identity
@@ -121,11 +120,8 @@ class Run:
             for old in self.state_file.parent.glob("*.weights.h5"):
                 if old != self.weights:
                     old.unlink()
-            with complete(self.folder / "history.csv") as part, open(part, "w", newline="") as file:
-                columns = [c for c in HISTORY_COLUMNS if c in self.history[0]]
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(self.history)
+            columns = [c for c in HISTORY_COLUMNS if c in self.history[0]]
+            write_csv(self.folder / "history.csv", [columns, *([row[c] for c in columns] for row in self.history)])
 
 
 def networks_of(model):
