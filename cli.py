@@ -200,7 +200,6 @@ def find_files(folder, extensions):
 
     Raises `UserError` if ``folder`` is not a folder.
     """
-    folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; check the path")
     return sorted(

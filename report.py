@@ -130,7 +130,6 @@ def write_section(folder, number, name, sounds, table, reference=None):
     Returns:
         HTML of the section, for `write_page`.
     """
-    folder = Path(folder)
     gain = 1 / max(1, *(np.abs(audio).max(initial=0) for audio in sounds.values()))
     pictures, cards = {}, []
     for k, (label, audio) in enumerate(sounds.items(), 1):
