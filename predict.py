@@ -221,10 +221,9 @@ def convert_file(model, source, target, new_rate=None, normalize=None, progress=
     Returns:
         (seconds of audio, peak of the network's output, gain applied).
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        data.open_sound(source) as sound, named_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool,
-        cli.complete(target) as part,
+        data.open_sound(source) as sound, named_errors(target), cli.complete(target) as part,
+        tempfile.TemporaryFile(dir=target.parent) as spool,
     ):  # fmt: skip
         rate, peak = new_rate or sound.samplerate, 0.0
         with create_sound(target, part, sound.channels, rate) as output:
@@ -241,13 +240,11 @@ def convert_file(model, source, target, new_rate=None, normalize=None, progress=
 
 @contextlib.contextmanager
 def named_errors(target):
-    """Name ``target`` in the errors of writing it, which come without (a disk that is full, for one)."""
+    """Name ``target`` in libsndfile's errors of writing it, which come without (a disk that is full, for one)."""
     try:
         yield
     except (soundfile.LibsndfileError, AssertionError) as error:
         raise UserError(f"{target}: cannot be written ({str(error) or 'cut short'}); is the disk full?") from None
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, error.filename or str(target)) from None
 
 
 def create_sound(target, part, channels, rate):
