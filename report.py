@@ -78,14 +78,14 @@ def colour_bar(figure, image, **where):
 
 
 @matplotlib.rc_context(STYLE)
-def history_figure(csv_path, path, **baselines):
+def history_figure(csv_path, path, baselines):
     """Write the picture of a run's ``history.csv``; arguments of `draw_history`."""
     figure = Figure(figsize=(4.2, 3.2), layout="constrained")
-    figure.set_figwidth(4.2 * draw_history(figure, csv_path, **baselines))
+    figure.set_figwidth(4.2 * draw_history(figure, csv_path, baselines))
     _save(figure, path)
 
 
-def draw_history(figure, csv_path, identity_db=None, median_db=None):
+def draw_history(figure, csv_path, baselines):
     """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss; columns not there are not drawn.
 
     Returns how many panels there are.
@@ -93,20 +93,19 @@ def draw_history(figure, csv_path, identity_db=None, median_db=None):
     Args:
         figure: to draw on.
         csv_path: one row an epoch; columns epoch, mae_db, gan_loss, disc_loss and these three with ``val_`` in front.
-        identity_db, median_db: errors on validation of the unchanged input and of the per-bin median, in dB.
+        baselines: errors on validation of trivial systems, in dB: {"identity": ..., "median": ...}.
     """
     with open(csv_path, newline="") as file:
         rows = list(csv.DictReader(file))
     columns = {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
     panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns] or [None]
-    levels = {"mae_db": {"identity": identity_db, "median": median_db}, "disc_loss": {"chance": CHANCE}}
+    levels = {"mae_db": baselines, "disc_loss": {"chance": CHANCE}}
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
             if values := columns.get(column):
                 axis.plot(columns["epoch"], values, color=colour, label=label, marker="." if len(values) < 30 else None)
         for (label, level), style in zip(levels.get(name, {}).items(), ("--", ":")):
-            if level is not None:
-                axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"{label} {level:.2f}")
+            axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"{label} {level:.2f}")
         axis.set(title=HISTORY_TITLES.get(name), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=GREY, alpha=0.2)

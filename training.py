@@ -159,7 +159,7 @@ class Session(keras.callbacks.Callback):
     def show(self):
         """Plot the history, write the preview."""
         plot = self.run.folder / "plots" / "history.png"
-        report.history_figure(self.run.folder / "history.csv", plot, **{f"{k}_db": v for k, v in self.baselines.items()})
+        report.history_figure(self.run.folder / "history.csv", plot, self.baselines)
         self.preview(self.run.history[-1]["epoch"])
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -219,7 +219,7 @@ def learning_rates(run):
 def history(run, baselines):
     """Errors and losses, epoch by epoch."""
     figure = Figure(figsize=(11, 2.9), layout="constrained")
-    report.draw_history(figure, run / "history.csv", **{f"{name}_db": value for name, value in baselines.items()})
+    report.draw_history(figure, run / "history.csv", baselines)
     save(figure, "history.svg")
 
 

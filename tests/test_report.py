@@ -81,7 +81,7 @@ def test_history_figure_draws_the_columns_there_are(tmp_path, columns, epochs):
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([epoch + 1, *("" if epoch == 1 else 0.5 for _ in columns[1:])] for epoch in range(epochs))
-    report.history_figure(tmp_path / "history.csv", tmp_path / "a.png", identity_db=7.0, median_db=4.0)
+    report.history_figure(tmp_path / "history.csv", tmp_path / "a.png", {"identity": 7.0, "median": 4.0})
     panels = max(1, sum(name in columns for name in ("mae_db", "gan_loss", "disc_loss"))) if epochs else 1
     assert matplotlib.image.imread(tmp_path / "a.png").shape[1] == pytest.approx(panels * 4.2 * 150, abs=2)
 
