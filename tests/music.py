@@ -2,8 +2,11 @@
 
 import struct
 
+import librosa
 import numpy as np
 import soundfile
+
+import data
 
 
 def varint(number):
@@ -55,3 +58,15 @@ def make_bank(folder, prefix="keyboard_acoustic_000", pitches=PITCHES, velocitie
 
 
 TUNE = midi_bytes(tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127))
+
+
+def istft(spectrum, length):
+    """librosa's inverse of `data.stft`, the oracle: complex (513, frames) -> float32 (length,)."""
+    return librosa.istft(spectrum, n_fft=data.N_FFT, hop_length=data.HOP_LENGTH, window=data.WINDOW, length=length)
+
+
+def combine(mag, phase):
+    """Magnitude (256, t) and unit phasors complex (256 or 513, t) -> complex64 (513, t), the upper bins zero."""
+    spectrum = np.zeros((data.N_FFT // 2 + 1, mag.shape[1]), np.complex64)
+    spectrum[: data.BINS] = mag * np.float32(data.WINDOW.sum() / 2) * phase[: data.BINS]
+    return spectrum

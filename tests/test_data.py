@@ -5,6 +5,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from music import combine, istft
 
 import data
 from cli import UserError
@@ -77,7 +78,7 @@ def test_tiles_round_trip_and_are_padded_with_zeros(frames):
 @settings(max_examples=30, deadline=None)
 def test_stft_round_trip_has_the_exact_length(length):
     audio = noise(length, length)
-    back = data.istft(data.stft(audio), length)
+    back = istft(data.stft(audio), length)
     assert back.shape == audio.shape
     inside = slice(None, max(0, length - 512))  # the last half window is covered by one faded frame only
     np.testing.assert_allclose(back[inside], audio[inside], atol=1e-5)
@@ -85,7 +86,7 @@ def test_stft_round_trip_has_the_exact_length(length):
 
 def test_magnitude_and_phase_make_the_lower_half_of_the_spectrum_again():
     spectrum = data.stft(noise(10000))
-    again = data.combine(data.magnitude(spectrum), data.phasor(spectrum))
+    again = combine(data.magnitude(spectrum), data.phasor(spectrum))
     np.testing.assert_allclose(again[:256], spectrum[:256], atol=1e-4)
     assert not again[256:].any()
     assert data.phasor(np.zeros(3, np.complex64)) == pytest.approx(1)

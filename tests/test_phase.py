@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from music import combine, istft
 
 import data
 import phase
@@ -33,7 +34,7 @@ def task():
 
 def convergence(mag, unit):
     """Spectral convergence of the sound that a magnitude and a phase give."""
-    audio = data.istft(data.combine(mag, unit), (mag.shape[1] - 1) * data.HOP_LENGTH)
+    audio = istft(combine(mag, unit), (mag.shape[1] - 1) * data.HOP_LENGTH)
     return np.linalg.norm(data.magnitude(data.stft(audio)) - mag) / np.linalg.norm(mag)
 
 
@@ -142,6 +143,6 @@ def test_known_values_on_the_mixes(target, kept, refined):
     mag, unit = data.magnitude(data.stft(audio)), data.phasor(data.stft(origin))[: data.BINS]
     for name, (error, distance) in (("input", kept), ("griffinlim", refined)):
         estimate = phase.ESTIMATORS[name](mag, unit)
-        rebuilt = data.spectrogram(data.istft(data.combine(mag, estimate), len(audio)))
+        rebuilt = data.spectrogram(istft(combine(mag, estimate), len(audio)))
         assert np.abs(rebuilt - data.amplitude_to_db(mag)).mean() * data.DB_RANGE == pytest.approx(error, abs=0.01)
         assert convergence(mag, estimate) == pytest.approx(distance, abs=0.002)

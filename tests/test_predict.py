@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from music import istft
 
 import cli
 import data
@@ -60,7 +61,7 @@ def slow_reference(audio):
     """What an identity network gives: the lower half of the STFT's bins, every sample covered by two frames."""
     spectrum = data.stft(np.pad(audio, (0, 2 * data.N_FFT)))
     spectrum[data.BINS :] = 0
-    return data.istft(spectrum, len(audio) + data.N_FFT)[: len(audio)]
+    return istft(spectrum, len(audio) + data.N_FFT)[: len(audio)]
 
 
 def noise(*shape):
