@@ -43,12 +43,7 @@ class Run:
         self.folder, self.epoch_offset = folder, epoch_offset
         self.state_file = folder / "last" / "state.json"
         state = read_json(self.state_file, "give --fresh to start over", history=list)
-        self.history = state["history"] if state else []
-
-    @property
-    def epochs_done(self):
-        """Number of complete epochs."""
-        return len(self.history)
+        self.history = state["history"] if state else []  # one row a complete epoch
 
     @property
     def best(self):
@@ -64,7 +59,7 @@ class Run:
         """Write config.json, or check that it describes the same run. Raises UserError with both values if not."""
         path = self.folder / "config.json"
         old = read_json(path, "give --fresh to start over", flags=dict, split=dict)
-        if old and self.epochs_done:  # before the first there is nothing to lose
+        if old and self.history:  # before the first there is nothing to lose
             for key in FIXED_FLAGS:
                 before, now = old["flags"].get(key), config["flags"].get(key)
                 if key in old["flags"] and before != now:
@@ -153,7 +148,7 @@ class Session(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Show the last complete epoch again: a kill may have come between saving and showing it."""
-        if self.run.epochs_done:
+        if self.run.history:
             self.show()
 
     def show(self):
@@ -415,7 +410,7 @@ def train(args, parser, gpus, build, sweeps, script):
     with device_scope(gpus):
         model = build()
         networks = networks_of(model)
-        if args.weights and not run.epochs_done:
+        if args.weights and not run.history:
             start_from(networks["generator"], args.weights)
         run.restore(model)
 
@@ -424,8 +419,8 @@ def train(args, parser, gpus, build, sweeps, script):
     print(f"parameters: {sizes}; {policy}; {keras.backend.backend()}, {gpus or 'no'} GPU")
     trivial = ", ".join(f"{name} {value:.2f} dB" for name, value in baselines.items())
     print(f"held-out MAE to beat: {trivial}")
-    if run.epochs_done:
-        print(f"continuing after {run.epochs_done} of {args.epochs} epochs")
+    if run.history:
+        print(f"continuing after {len(run.history)} of {args.epochs} epochs")
     audios, every = Path(description.get("audios", "")), args.preview_every if args.learn != "phase" else 0
     preview = make_preview(run, networks["generator"], Path(args.dataset_path), audios, args.origin, args.target, split, every)
     fit(model, args, run, pairs, validation, Session(run, pairs, baselines, preview))
@@ -442,7 +437,7 @@ def fit(model, args, run, pairs, validation, session):
         callbacks.append(tensorboard(run.folder / "tensorboard"))
     try:
         model.fit(
-            pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(run.epochs_done, args.epochs),
+            pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(len(run.history), args.epochs),
             shuffle=False, verbose=0, callbacks=callbacks,
         )  # fmt: skip
     finally:
