@@ -128,7 +128,7 @@ def measure(name, audio, asked, made, reference=None, score=None):
     found, sound = {}, Sound(audio)
     if made:
         found["reanalysis_db"] = metrics.picture_mae(sound.picture, asked)
-        found["convergence"] = metrics.spectral_convergence(audio, data.db_to_amplitude(asked))
+        found["convergence"] = metrics.spectral_convergence(*map(data.db_to_amplitude, (sound.picture, asked)))
     if reference:
         found["mae_db"] = metrics.picture_mae(asked, reference.picture)
         found["written_mae_db"] = metrics.picture_mae(sound.picture, reference.picture)

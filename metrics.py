@@ -43,17 +43,16 @@ def picture_mae(a, b):
     return float(np.abs(data.to_network(a) - data.to_network(b)).mean() * data.DB_RANGE / 2)
 
 
-def spectral_convergence(audio, mag):
-    """Norm of abs(STFT(audio)) - mag over the norm of mag (Sturmel & Daudet 2011): what a phase estimator costs.
+def spectral_convergence(written, mag):
+    """Norm of written - mag over the norm of mag (Sturmel & Daudet 2011): what a phase estimator costs.
 
     Args:
-        audio: float (n,), made from ``mag`` and some phase.
-        mag: the magnitude asked for, (256, 1 + n // 512) on the scale of `data.magnitude`.
+        written: magnitude of audio that was made from ``mag`` and some phase, on the scale of `data.magnitude`.
+        mag: the magnitude asked for, of the same shape.
 
     Returns:
-        0 ... ; where ``mag`` is all zero: 0 if the audio is silent too, infinite otherwise.
+        0 ... ; where ``mag`` is all zero: 0 if ``written`` is, too, infinite otherwise.
     """
-    written = data.magnitude(data.stft(audio))
     _check(written, mag)
     error, norm = np.linalg.norm(written - mag), np.linalg.norm(mag)
     return float(error / norm) if norm > 0 else (0.0 if error == 0 else np.inf)

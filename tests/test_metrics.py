@@ -53,8 +53,7 @@ def test_identity_gives_zero(sound):
     audio = sound[0]
     assert all(value == pytest.approx(0, abs=1e-6) for value in pairwise(audio, audio).values())
     assert metrics.snr(audio, audio) == np.inf
-    assert metrics.reanalysis_mae(audio, data.spectrogram(audio)) == 0
-    assert metrics.spectral_convergence(audio, data.magnitude(data.stft(audio))) == 0
+    assert metrics.spectral_convergence(*[data.magnitude(data.stft(audio))] * 2) == 0
 
 
 @SETTINGS
@@ -92,10 +91,10 @@ def test_picture_mae_of_known_pictures():
 def test_spectral_convergence_of_known_magnitudes():
     audio = tone(60)
     mag = data.magnitude(data.stft(audio))
-    assert metrics.spectral_convergence(np.zeros_like(audio), mag) == pytest.approx(1)
-    assert metrics.spectral_convergence(audio, 2 * mag) == pytest.approx(0.5)
-    assert metrics.spectral_convergence(audio, 0 * mag) == np.inf
-    assert metrics.spectral_convergence(0 * audio, 0 * mag) == 0
+    assert metrics.spectral_convergence(np.zeros_like(mag), mag) == pytest.approx(1)
+    assert metrics.spectral_convergence(mag, 2 * mag) == pytest.approx(0.5)
+    assert metrics.spectral_convergence(mag, 0 * mag) == np.inf
+    assert metrics.spectral_convergence(0 * mag, 0 * mag) == 0
 
 
 def test_log_spectral_distances_average_in_their_own_order():
@@ -185,4 +184,4 @@ def test_known_answers_on_real_mixes(target, identity_db, silence, input_db, inp
     assert metrics.picture_mae(0 * picture, picture) / data.DB_RANGE * 2 == pytest.approx(silence, abs=0.0006)
     written = istft(combine(mag, data.phasor(data.stft(origin))), len(origin))
     assert metrics.picture_mae(data.spectrogram(written), picture) == pytest.approx(input_db, abs=0.006)
-    assert metrics.spectral_convergence(written, mag) == pytest.approx(input_convergence, abs=0.0006)
+    assert metrics.spectral_convergence(data.magnitude(data.stft(written)), mag) == pytest.approx(input_convergence, abs=0.0006)
