@@ -31,9 +31,8 @@ AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audi
 DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
 _DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
 
-FEATURE_FORMAT = 1  # raised whenever tiles on disk change their meaning
-FEATURE_PARAMETERS = {
-    "format": FEATURE_FORMAT, "sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop_length": HOP_LENGTH,
+FEATURE_PARAMETERS = {  # "format" is raised whenever tiles on disk change their meaning
+    "format": 1, "sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop_length": HOP_LENGTH,
     "window": "hanning", "bins": BINS, "tile_frames": TILE_FRAMES, "amin": AMIN,
 }  # fmt: skip
 
