@@ -10,6 +10,7 @@ Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 1
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import ctypes
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from cli import UserError
 from data import write_audio
-from NoteSynthesizer import PITCHES, VELOCITIES, note_name
+from NoteSynthesizer import PITCHES, VELOCITIES, note_name, note_prefix
 
 NOTE_RATE = 16000  # Hz, NSynth's
 FONT_RATE = 3 * NOTE_RATE  # FluidSynth does not filter what it plays faster: played at 16 kHz, high notes would alias
@@ -100,12 +101,9 @@ def parse_instrument(text):
         UserError: the name, or the numbers (bank 0 - 128, program 0 - 127), are malformed.
     """
     instrument, _, number = text.partition("=")
-    bank, _, program = number.rpartition(":")
-    note_name(instrument, 60, 100)  # refuses a malformed name
-    try:
-        bank, program = int(bank or 0), int(program)
-    except ValueError:
-        bank = -1
+    note_prefix(instrument)  # refuses a malformed name
+    match = re.fullmatch(r"(?:(\d+):)?(\d+)", number)
+    bank, program = (int(digits or 0) for digits in match.groups()) if match else (-1, -1)
     if not (0 <= bank <= 128 and 0 <= program <= 127):
         raise UserError(f"--instruments {text}: no such program; write NAME=PROGRAM or NAME=BANK:PROGRAM (see --list)")
     return instrument, bank, program
