@@ -1,7 +1,7 @@
 """The signal side: audio <-> STFT <-> dB-scaled picture <-> 256 x 256 tiles. Pure functions, numpy and librosa only.
 
     audio (n,)  --stft-->  (513, t) complex  --magnitude, amplitude_to_db-->  (256, t) in [0, 1]  --slice_tiles-->  tiles
-    audio (n,)  <--istft--  combine(magnitude, phase)  <--db_to_amplitude--  (256, t)             <--join_tiles--   tiles
+    audio (n,)  <--synthesise--  (t, 256) complex: magnitude and phase  <--db_to_amplitude--  (256, t)  <--join_tiles--  tiles
 """
 
 import glob

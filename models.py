@@ -19,6 +19,11 @@ import losses
 from cli import UserError, find_model
 from data import BINS, TILE_FRAMES
 
+if keras.backend.backend() == "tensorflow":
+    import kernels
+else:
+    kernels = None
+
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
 UP = (8, 8, 8, 8, 4, 2, 1)
 STYLE = (2, 4, 8, 8)  # of the style encoder's
@@ -37,10 +42,8 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Normalise, and update the moving statistics where it trains."""
-        if keras.backend.backend() != "tensorflow" or not training or not self.trainable:
+        if not (kernels and training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
-        import kernels
-
         outputs, mean, variance = kernels.batch_norm(inputs, self.gamma.value, self.beta.value, self.epsilon)
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + new * (1 - self.momentum))
@@ -54,11 +57,8 @@ class _FastKernelGradient:
 
     def call(self, inputs):
         """Convolve."""
-        if keras.backend.backend() == "tensorflow":
-            import kernels
-
-            if kernels.suits_matmul(inputs.shape[1] // self.larger):
-                return getattr(kernels, self.fast)(inputs, kernels.tf.convert_to_tensor(self.kernel))
+        if kernels and kernels.suits_matmul(inputs.shape[1] // self.larger):
+            return getattr(kernels, self.fast)(inputs, kernels.tf.convert_to_tensor(self.kernel))
         return super().call(inputs)
 
 
@@ -171,10 +171,8 @@ class TwoRateAdam(keras.optimizers.Adam):
         """Adam's step with the variable's own rate."""
         index = self._get_variable_index(variable)
         rate = learning_rate * self.factors[index >= self.split]
-        if keras.backend.backend() != "tensorflow":
+        if not kernels:
             return super().update_step(gradient, variable, rate)
-        import kernels
-
         kernels.adam(
             variable, self._momentums[index], self._velocities[index], gradient,
             rate, self.beta_1, self.beta_2, self.epsilon, ops.cast(self.iterations + 1, "float32"),
@@ -221,27 +219,18 @@ class Pix2Pix(keras.Model):
         disc_loss = losses.discriminator_loss(real, generated)
         self.gan_tracker.update_state(gan_loss)
         self.disc_tracker.update_state(disc_loss)
-        return (gan_loss + self.l1_weight * losses.l1_loss(y, y_pred) + disc_loss) / _replicas()
+        # tf.distribute adds up the replicas' gradients
+        replicas = kernels.tf.distribute.get_strategy().num_replicas_in_sync if kernels else 1
+        return (gan_loss + self.l1_weight * losses.l1_loss(y, y_pred) + disc_loss) / replicas
 
     def _judge(self, x, y_pred, training):
         """Logits of (x, y_pred) twice: with the discriminator's weights held constant, and with y_pred held constant."""
-        if keras.backend.backend() == "tensorflow":
-            import kernels
-
+        if kernels:
             return kernels.judge(self.discriminator, x, y_pred, training)
         frozen = [(v, ops.stop_gradient(v)) for v in self.discriminator.variables]
         with keras.StatelessScope(frozen):
             judged = self.discriminator([x, y_pred], training=training)
         return judged, self.discriminator([x, ops.stop_gradient(y_pred)], training=training)
-
-
-def _replicas():
-    """How many replicas' gradients tf.distribute will add up."""
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def load_generator(path):
