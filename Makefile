@@ -44,7 +44,7 @@ demo: $(VENV)/.demo ## hear a result in ten minutes: train on the embedded notes
 		print(f"held-out MAE {low:.2f} dB, {1 - low / high:.0%} below identity ({high:.2f} dB)")'
 	@echo "listen: $(DEMO)/page/index.html, $(DEMO)/greensleeves_as_guitar.wav"
 
-figures: ## draw the figures of README and docs, from the embedded data and from what make demo made
+figures: ## draw the figures of README and docs, from the embedded data, what make demo made, and pretrained/
 	@test -f $(DEMO_RUN)/generator.keras || { echo "make figures: $(DEMO_RUN): no trained model; run make demo first" >&2; exit 2; }
 	test -f $(DEMO_RUN)/lr_finder/both.csv || $(RUN) $(DEMO_TRAIN) --findlr --findlr_steps 400
 	$(RUN) docs/figures.py --run $(DEMO_RUN) --audios_path $(DEMO)/audios

@@ -2,7 +2,8 @@
 
     python docs/figures.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic --audios_path runs/demo/audios
 
-What shows a network or a training takes it from that run, which `make demo` makes; nothing is trained here.
+What shows a network or a training takes it from that run, which `make demo` makes, but for `texture`, which shows the
+pretrained models; nothing is trained here.
 """
 
 import io
