@@ -126,7 +126,7 @@ def main(argv=None):
         if instrument in sides:
             model, origin = models.load_generator(sides[instrument][0]), NoteBank(args.nsynth_path, sides[instrument][1])
             cells.append([model_error(model, score, origin, bank) for score in tqdm(scores, instrument, leave=False)])
-        texts = [f"{np.mean(cell):.2f}" + f" ± {np.std(cell, ddof=1):.2f}" * (len(cell) > 1) for cell in cells]
+        texts = [f"{np.mean(cell):.2f}" + (f" ± {np.std(cell, ddof=1):.2f}" if len(cell) > 1 else "") for cell in cells]
         texts += ["–"] * (len(heads) - len(texts))
         print(f"| {instrument}{kind} | " + " | ".join(texts) + " |", flush=True)
 
