@@ -228,9 +228,11 @@ def test_learned_phase(features, audios, tmp_path, run_script):
         assert refused.returncode == 2
         assert refused.stderr.count("\n") == 1
         assert "model" in refused.stderr
+    done = run_script(*convert, "--model", both, "--phase_model", phase, "--phase", "learned")  # one phase for the other
+    assert done.returncode == 0, done.stderr
     refused = run_script(*convert, "--model", magnitude, "--phase_model", phase)
     assert refused.returncode == 2 and "is not used by --phase input" in refused.stderr
-    for flags in (["--model", both], ["--model", magnitude, "--phase_model", phase], ["--model", both, "--phase_model", phase]):
+    for flags in (["--model", both], ["--model", magnitude, "--phase_model", phase]):
         sounds = []
         for name in ("input", "learned", "learned_griffinlim"):
             done = run_script(*convert, *(flags[:2] if name == "input" else flags), "--phase", name)
