@@ -172,15 +172,23 @@ def read_json(path, remedy, **kinds):
 
     Raises `UserError` with the ``remedy`` if it is damaged.
     """
-    try:
-        content = json.loads(Path(path).read_text())
+    with undamaged(path, remedy):
+        try:
+            content = json.loads(Path(path).read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         if not all(isinstance(content[key], kind) for key, kind in kinds.items()):
             raise ValueError
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; {remedy}") from None
     return content
+
+
+@contextlib.contextmanager
+def undamaged(path, remedy):
+    """Within, what a file's contents of another form raise becomes a `UserError` with the ``remedy``."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: damaged; {remedy}") from None
 
 
 def write_json(path, content, indent=1):

@@ -204,11 +204,14 @@ def best_phases(summary):
 
 def read_config(model):
     """A run's config.json; an empty dict for a model that is no run folder. Raises UserError if it is damaged."""
-    config = cli.read_json(Path(model) / "config.json", "train the model again", flags=dict, split=dict)
+    where = Path(model) / "config.json", "train the model again"
+    config = cli.read_json(*where, flags=dict, split=dict)
     if config is None:
         return {}
-    origins, targets = ([name] if isinstance(name, str) else name for name in map(config["flags"].get, ("origin", "target")))
-    return {"origin": origins[0], "origins": origins, "target": targets[0], "targets": targets, **config["split"]}
+    with cli.undamaged(*where):
+        sides = (config["flags"][side] for side in ("origin", "target"))
+        origins, targets = ([names] if isinstance(names, str) else names for names in sides)
+        return {"origin": origins[0], "origins": origins, "target": targets[0], "targets": targets, **config["split"]}
 
 
 def find_pieces(model, config, audios, which="held_out"):

@@ -217,7 +217,7 @@ def _templates():
 
 def _at_least(samples, audio):
     """Audio followed by silence if it is shorter than a frame, of which librosa would warn."""
-    return np.pad(audio, (0, max(0, samples - len(audio))))
+    return audio if len(audio) >= samples else np.pad(audio, (0, samples - len(audio)))
 
 
 def _rms(audio):

@@ -102,7 +102,7 @@ def parse_instrument(text):
     """
     instrument, _, number = text.partition("=")
     note_prefix(instrument)  # refuses a malformed name
-    match = re.fullmatch(r"(?:(\d+):)?(\d+)", number)
+    match = re.fullmatch(r"(?:(\d{1,3}):)?(\d{1,3})", number)
     bank, program = (int(digits or 0) for digits in match.groups()) if match else (-1, -1)
     if not (0 <= bank <= 128 and 0 <= program <= 127):
         raise UserError(f"--instruments {text}: no such program; write NAME=PROGRAM or NAME=BANK:PROGRAM (see --list)")

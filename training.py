@@ -26,7 +26,7 @@ import lr_finder
 import models
 import predict
 import report
-from cli import UserError, complete, quiet_stderr, read_json, write_csv, write_json
+from cli import UserError, complete, quiet_stderr, read_json, undamaged, write_csv, write_json
 
 PREVIEW_SECONDS = 12
 # a run's identity
@@ -64,7 +64,9 @@ class Run:
                 before, now = old["flags"].get(key), config["flags"].get(key)
                 if key in old["flags"] and before != now:
                     raise UserError(f"{self.folder}: was trained with --{key} {before}, now {now}; give --fresh to start over")
-            moved = {name for side, names in config["split"].items() for name in set(names) ^ set(old["split"].get(side, ()))}
+            with undamaged(path, "give --fresh to start over"):
+                sides = config["split"].items()
+                moved = {name for side, names in sides for name in set(names) ^ set(old["split"].get(side, ()))}
             if moved:
                 reason = f"was trained with other pieces ({len(moved)} differ, {min(moved)} for one)"
                 raise UserError(f"{self.folder}: {reason}; give --fresh to start over")

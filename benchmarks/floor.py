@@ -12,7 +12,6 @@ Prints spectrogram MAE in dB, mean +- standard deviation over pieces, by instrum
 of --models, if there is one, whose target it is.
 """
 
-import itertools
 import sys
 from pathlib import Path
 
@@ -118,17 +117,23 @@ def main(argv=None):
         import models
     heads = [f"{ms:g} ms" for ms in args.jitter] + ["model"] * bool(sides)
     print("| instrument | " + " | ".join(heads) + " |\n|---|" + "---:|" * len(heads))
-    for instrument, (kind, scores) in itertools.product(args.instruments, read_scores(args).items()):
-        bank, cells = NoteBank(args.nsynth_path, instrument), []
-        for jitter in args.jitter:
-            rng = np.random.default_rng(0)
-            cells.append([floor(s, bank, jitter / 1000, args.renderings, rng) for s in tqdm(scores, instrument, leave=False)])
+    scores = read_scores(args)
+    for instrument in args.instruments:
+        bank = NoteBank(args.nsynth_path, instrument)
         if instrument in sides:
-            model, origin = models.load_generator(sides[instrument][0]), NoteBank(args.nsynth_path, sides[instrument][1])
-            cells.append([model_error(model, score, origin, bank) for score in tqdm(scores, instrument, leave=False)])
-        texts = [f"{np.mean(cell):.2f}" + (f" ± {np.std(cell, ddof=1):.2f}" if len(cell) > 1 else "") for cell in cells]
-        texts += ["–"] * (len(heads) - len(texts))
-        print(f"| {instrument}{kind} | " + " | ".join(texts) + " |", flush=True)
+            predict.check_phases([], model := models.load_generator(sides[instrument][0]))
+            origin = NoteBank(args.nsynth_path, sides[instrument][1])
+        for kind, pieces in scores.items():
+            cells = []
+            for jitter in args.jitter:
+                rng = np.random.default_rng(0)
+                bar = tqdm(pieces, instrument, leave=False)
+                cells.append([floor(score, bank, jitter / 1000, args.renderings, rng) for score in bar])
+            if instrument in sides:
+                cells.append([model_error(model, score, origin, bank) for score in tqdm(pieces, instrument, leave=False)])
+            texts = [f"{np.mean(cell):.2f}" + (f" ± {np.std(cell, ddof=1):.2f}" if len(cell) > 1 else "") for cell in cells]
+            texts += ["–"] * (len(heads) - len(texts))
+            print(f"| {instrument}{kind} | " + " | ".join(texts) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,7 @@ STYLE = {
     "axes.labelcolor": INK, "xtick.color": PALE, "ytick.color": PALE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "font.size": 9, "axes.titlesize": 10, "axes.titlecolor": INK, "axes.labelsize": 9, "legend.frameon": False,
     "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
-    "axes.prop_cycle": matplotlib.cycler(
-        color=[BLUE, ORANGE]), "figure.dpi": 100, "savefig.dpi": 144, "svg.hashsalt": "timbre",
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]), "figure.dpi": 100, "savefig.dpi": 144, "svg.hashsalt": "timbre",
 }  # fmt: skip
 
 

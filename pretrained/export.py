@@ -100,11 +100,11 @@ def main(argv=None):
         config = json.loads((args.run / "config.json").read_text())
         with open(args.run / "history.csv", newline="") as file:
             history = list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
+        if not isinstance(config["flags"]["target"], str) or not isinstance(config["flags"]["origin"], str):
+            raise UserError(f"{args.run}: knows several instruments, and a card is of one pair; give such a run")
+        text = card(args.run, config, history, args)
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{args.run}: is no complete run folder ({error}); give one that train.py made") from None
-    if not isinstance(config["flags"]["target"], str) or not isinstance(config["flags"]["origin"], str):
-        raise UserError(f"{args.run}: knows several instruments, and a card is of one pair; give such a run")
-    text = card(args.run, config, history, args)
     folder = cli.PRETRAINED / args.run.name
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "generator.weights.h5"

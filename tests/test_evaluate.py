@@ -166,7 +166,8 @@ def test_pieces_that_are_not_there_are_a_users_mistake(audios, tmp_path):
 
 
 def test_damaged_config_is_said(tmp_path):
-    for text in ("{", "[]", '{"flags": {}}'):
+    inner = '{"flags": {}, "split": {}}', '{"flags": {"origin": 1, "target": "a"}, "split": {}}'
+    for text in ("{", "[]", '{"flags": {}}', *inner):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match="damaged"):
             evaluate.read_config(tmp_path)
