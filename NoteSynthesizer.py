@@ -23,19 +23,30 @@ from midi import change_score
 
 PITCHES = range(21, 109)  # MIDI numbers of NSynth's notes, the 88 keys of a piano
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's five
-DEFAULT_INSTRUMENTS = ("keyboard_acoustic", "guitar_acoustic", "string_acoustic", "synth_lead_synthetic")
+DEFAULT_INSTRUMENTS = (
+    "keyboard_acoustic",
+    "guitar_acoustic",
+    "string_acoustic",
+    "synth_lead_synthetic",
+)
 MAX_SHIFT = 12  # semitones that a note may be resampled by, to stand in for one that the bank lacks
 PLACINGS = ("exact", "other velocity", "shifted", "lost")
 
 RELEASE = SAMPLE_RATE  # samples, 1 s: from full level to nothing
-RELEASE_TIME = 3000 / 16000  # s, the decay's time constant: 3,000 samples of a 16 kHz note in the method's renderer
-FADE = SAMPLE_RATE // 100  # samples, 10 ms: so that a recorded note that is cut off at its end does not click
+RELEASE_TIME = (
+    3000 / 16000
+)  # s, the decay's time constant: 3,000 samples of a 16 kHz note in the method's renderer
+FADE = (
+    SAMPLE_RATE // 100
+)  # samples, 10 ms: so that a recorded note that is cut off at its end does not click
 LEVEL = 0.28  # peak in a piece of a typical note at velocity 100: the method's example mixes hold their notes times 0.35
 BLOCK = 1 << 18  # samples rendered at a time, 6 s: larger ones leave the processor's cache
 
 
 _DECAY = np.exp(-np.linspace(0, RELEASE / SAMPLE_RATE / RELEASE_TIME, RELEASE))
-_ENVELOPE = ((_DECAY - _DECAY[-1]) / (1 - _DECAY[-1])).astype(np.float32)  # shifted and scaled to go from 1 to 0 exactly
+_ENVELOPE = ((_DECAY - _DECAY[-1]) / (1 - _DECAY[-1])).astype(
+    np.float32
+)  # shifted and scaled to go from 1 to 0 exactly
 
 
 def note_prefix(instrument):
@@ -45,7 +56,9 @@ def note_prefix(instrument):
         UserError: the name is not ``family_source`` or ``family_source_PPP`` in small letters.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", instrument):
-        raise UserError(f"instrument '{instrument}': no such name; write family_source or family_source_003, as NSynth does")
+        raise UserError(
+            f"instrument '{instrument}': no such name; write family_source or family_source_003, as NSynth does"
+        )
     return instrument if re.search(r"_\d{3}$", instrument) else f"{instrument}_000"
 
 
@@ -70,12 +83,21 @@ class NoteBank:
         folder = Path(folder)
         folder = folder / "audio" if (folder / "audio").is_dir() else folder
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; give --nsynth_path the folder of an NSynth split")
-        name = re.compile(re.escape(note_prefix(instrument)) + r"-(\d{3})-(\d{3})(\.wav|\.flac|\.ogg)", re.IGNORECASE)
+            raise UserError(
+                f"{folder}: no such folder; give --nsynth_path the folder of an NSynth split"
+            )
+        name = re.compile(
+            re.escape(note_prefix(instrument)) + r"-(\d{3})-(\d{3})(\.wav|\.flac|\.ogg)",
+            re.IGNORECASE,
+        )
         files = sorted(filter(name.fullmatch, os.listdir(folder)))
-        self.paths = {tuple(map(int, name.fullmatch(file).groups()[:2])): folder / file for file in files}
+        self.paths = {
+            tuple(map(int, name.fullmatch(file).groups()[:2])): folder / file for file in files
+        }
         if not self.paths:
-            raise UserError(f"{folder}: has no note of '{note_prefix(instrument)}'; found {_instruments(folder, instrument)}")
+            raise UserError(
+                f"{folder}: has no note of '{note_prefix(instrument)}'; found {_instruments(folder, instrument)}"
+            )
         self.max_shift = max_shift
         self._sources, self._notes = {}, {}
 
@@ -83,7 +105,9 @@ class NoteBank:
     def gain(self):
         """Factor for notes in a piece: makes `LEVEL` of the median peak of the notes nearest to velocity 100, one a pitch."""
         pitches = sorted({pitch for pitch, _ in self.paths})
-        return LEVEL / max(np.median([np.abs(self.note(pitch, 100)).max() for pitch in pitches]), 1e-3)
+        return LEVEL / max(
+            np.median([np.abs(self.note(pitch, 100)).max() for pitch in pitches]), 1e-3
+        )
 
     def place(self, pitch, velocity):
         """Which of the bank's notes plays a note: (its pitch, its velocity, one of `PLACINGS`).
@@ -97,7 +121,13 @@ class NoteBank:
             return source, layer, "lost"
         if source != pitch:
             return source, layer, "shifted"
-        return source, layer, "exact" if layer == min(VELOCITIES, key=lambda v: abs(v - velocity)) else "other velocity"
+        return (
+            source,
+            layer,
+            "exact"
+            if layer == min(VELOCITIES, key=lambda v: abs(v - velocity))
+            else "other velocity",
+        )
 
     def note(self, pitch, velocity):
         """The note that plays (pitch, velocity): read-only float32 (n,) at SAMPLE_RATE, empty if it is lost.
@@ -118,7 +148,9 @@ class NoteBank:
         if shift:
             audio = soxr.resample(audio, SAMPLE_RATE * 2 ** (shift / 12), SAMPLE_RATE)
         if not len(audio):
-            raise UserError(f"{self.paths[pitch, velocity]}: has no samples; leave this note out or record it again")
+            raise UserError(
+                f"{self.paths[pitch, velocity]}: has no samples; leave this note out or record it again"
+            )
         fade = min(FADE, len(audio))
         audio[len(audio) - fade :] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
         audio.setflags(write=False)
@@ -126,7 +158,9 @@ class NoteBank:
 
     def count(self, score):
         """How a score's notes are placed: `Counter` of `PLACINGS`."""
-        pairs, times = np.unique(np.stack([score["pitch"], score["velocity"]]), axis=1, return_counts=True)
+        pairs, times = np.unique(
+            np.stack([score["pitch"], score["velocity"]]), axis=1, return_counts=True
+        )
         counts = Counter()
         for pitch, velocity, n in zip(*pairs.tolist(), times.tolist()):
             counts[self.place(pitch, velocity)[2]] += n
@@ -144,18 +178,27 @@ def _instruments(folder, wanted):
     """A few of the instruments whose notes a folder holds, those named like ``wanted`` first, for an error message."""
     matches = (re.fullmatch(r"(\w+)-\d{3}-\d{3}\.\w+", name) for name in os.listdir(folder))
     family = re.sub(r"_\d{3}$", "", wanted)
-    names = sorted({match[1] for match in matches if match}, key=lambda name: (not name.startswith(family), name))
-    return ", ".join(names[:6] + ["..."] * (len(names) > 6)) or "no notes named as NSynth names them"
+    names = sorted(
+        {match[1] for match in matches if match},
+        key=lambda name: (not name.startswith(family), name),
+    )
+    return (
+        ", ".join(names[:6] + ["..."] * (len(names) > 6)) or "no notes named as NSynth names them"
+    )
 
 
 def describe(counts):
     """``"1,546 notes: 1,534 exact, 9 other velocity, 3 shifted, 0 lost"``."""
-    return f"{sum(counts.values()):,} notes: " + ", ".join(f"{counts[placing]:,} {placing}" for placing in PLACINGS)
+    return f"{sum(counts.values()):,} notes: " + ", ".join(
+        f"{counts[placing]:,} {placing}" for placing in PLACINGS
+    )
 
 
 def _samples(score):
     """First sample and number of held samples of each note: two int64 arrays."""
-    return tuple(np.rint(score[name] * SAMPLE_RATE).astype(np.int64) for name in ("onset", "duration"))
+    return tuple(
+        np.rint(score[name] * SAMPLE_RATE).astype(np.int64) for name in ("onset", "duration")
+    )
 
 
 def length(score):
@@ -181,7 +224,9 @@ def render(score, bank, gain, block=BLOCK):
     """
     starts, holds = _samples(score)
     total = length(score)
-    notes = zip(starts.tolist(), holds.tolist(), score["pitch"].tolist(), score["velocity"].tolist())
+    notes = zip(
+        starts.tolist(), holds.tolist(), score["pitch"].tolist(), score["velocity"].tolist()
+    )
     note = next(notes)
     buffer = np.zeros(2 * block, np.float32)
     for begin in range(0, total, block):

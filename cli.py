@@ -35,7 +35,10 @@ def _end_at_once(*_):
 
 def _on_interrupt(before, after):
     """Change what Ctrl-C does, unless something else was chosen for it: to ignore it, in a shell's background, for one."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is before:
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is before
+    ):
         signal.signal(signal.SIGINT, after)
 
 
@@ -49,7 +52,9 @@ def loading():
         _on_interrupt(_end_at_once, signal.default_int_handler)
 
 
-if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # one of our scripts, which import this first
+if (
+    Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent
+):  # one of our scripts, which import this first
     _on_interrupt(signal.default_int_handler, _end_at_once)  # until its `command` begins
 
 
@@ -65,7 +70,9 @@ class Parser(argparse.ArgumentParser):
             return super()._get_help_string(action)
 
     def __init__(self, description, **kwargs):
-        super().__init__(description=description, formatter_class=self._Formatter, allow_abbrev=False, **kwargs)
+        super().__init__(
+            description=description, formatter_class=self._Formatter, allow_abbrev=False, **kwargs
+        )
 
     def error(self, message):
         """Exit with 2 after one line on stderr."""
@@ -91,10 +98,14 @@ def number(kind, low=None, high=None, low_open=False):
             bound = "above" if low_open else "of at least"
             raise argparse.ArgumentTypeError(f"{text} is too small; give a number {bound} {low}")
         if high is not None and value > high:
-            raise argparse.ArgumentTypeError(f"{text} is too large; give a number of at most {high}")
+            raise argparse.ArgumentTypeError(
+                f"{text} is too large; give a number of at most {high}"
+            )
         return value
 
-    parse.__name__ = "whole number" if kind is int else "number"  # argparse: "invalid number value: 'x'"
+    parse.__name__ = (
+        "whole number" if kind is int else "number"
+    )  # argparse: "invalid number value: 'x'"
     return parse
 
 
@@ -108,7 +119,9 @@ def boolean(text):
 
 def one_line(text):
     """``text`` with control characters (a newline in a file name, say) escaped, so that it stays on one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text).strip())
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text).strip()
+    )
 
 
 def command(main):
@@ -131,10 +144,18 @@ def command(main):
         except OSError as error:
             path = error.filename2 or error.filename  # of two, the first is a temporary one
             where = f"{path}: " if path else ""
-            remedy = "free some space" if error.errno == 28 else "check the path and its permissions"
-            print(f"{name}: error: {one_line(where + (error.strerror or str(error)))}; {remedy} and run again", file=sys.stderr)
+            remedy = (
+                "free some space" if error.errno == 28 else "check the path and its permissions"
+            )
+            print(
+                f"{name}: error: {one_line(where + (error.strerror or str(error)))}; {remedy} and run again",
+                file=sys.stderr,
+            )
         except MemoryError as error:
-            print(f"{name}: error: out of memory ({one_line(error)}); use shorter pieces or fewer workers", file=sys.stderr)
+            print(
+                f"{name}: error: out of memory ({one_line(error)}); use shorter pieces or fewer workers",
+                file=sys.stderr,
+            )
         except KeyboardInterrupt:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             return 130
@@ -157,8 +178,12 @@ def complete(path):
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not error.filename:  # a write does not say where, numpy's not even why
-            raise OSError(error.errno or 0, error.strerror or f"{error} (is the disk full?)", str(path)) from None
+        if (
+            isinstance(error, OSError) and not error.filename
+        ):  # a write does not say where, numpy's not even why
+            raise OSError(
+                error.errno or 0, error.strerror or f"{error} (is the disk full?)", str(path)
+            ) from None
         raise
 
 
@@ -211,14 +236,18 @@ def find_files(folder, extensions):
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; check the path")
     return sorted(
-        path for path in folder.rglob("*")
+        path
+        for path in folder.rglob("*")
         if path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
-    )  # fmt: skip
+    )
 
 
 def find_named(folder, extensions):
     """`find_files` by name: {path below ``folder``, without extension: path}."""
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_files(folder, extensions)}
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in find_files(folder, extensions)
+    }
 
 
 def find_model(model):
@@ -232,42 +261,141 @@ def find_model(model):
     if path.name == str(path) and (PRETRAINED / path).is_dir():
         return PRETRAINED / path
     there = ", ".join(sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())) or "none"
-    raise UserError(f"{model}: no model there; give a run folder, a model file, or the name of a pretrained model ({there})")
+    raise UserError(
+        f"{model}: no model there; give a run folder, a model file, or the name of a pretrained model ({there})"
+    )
 
 
 def training_flags(parser):
     """Add the flags that train.py and train_generator.py share."""
     add = parser.add_argument
-    add("--dataset_path", "--features", "--features_path", required=True, help="features folder of compute_features.py")
-    add("--origin", required=True, nargs="+", action=OneOrSeveral, help="instrument to convert from, say keyboard_acoustic")
-    add("--target", required=True, nargs="+", action=OneOrSeveral, help="instrument to convert to, say guitar_acoustic; of "
+    add(
+        "--dataset_path",
+        "--features",
+        "--features_path",
+        required=True,
+        help="features folder of compute_features.py",
+    )
+    add(
+        "--origin",
+        required=True,
+        nargs="+",
+        action=OneOrSeveral,
+        help="instrument to convert from, say keyboard_acoustic",
+    )
+    add(
+        "--target",
+        required=True,
+        nargs="+",
+        action=OneOrSeveral,
+        help="instrument to convert to, say guitar_acoustic; of "
         "several (or several origins) one model learns all, and is shown a tile of the target, from another piece, as the "
-        "style")  # fmt: skip
-    add("--conditioning", choices=("film", "tile"), default="film",
-        help="with several targets: the style modulates the decoder's channels, or is a picture beside the input")  # fmt: skip
-    add("--learn", choices=("magnitude", "phase", "both"), default="magnitude",
-        help="what the network gives: the target's magnitude; its phase, from both magnitudes; or both at once")  # fmt: skip
+        "style",
+    )
+    add(
+        "--conditioning",
+        choices=("film", "tile"),
+        default="film",
+        help="with several targets: the style modulates the decoder's channels, or is a picture beside the input",
+    )
+    add(
+        "--learn",
+        choices=("magnitude", "phase", "both"),
+        default="magnitude",
+        help="what the network gives: the target's magnitude; its phase, from both magnitudes; or both at once",
+    )
     add("--runs_path", default="runs", help="where run folders go")
-    add("--gpu", help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if there is one")
-    add("--epochs", type=number(int, 1), default=100, help="total number of epochs, those already done included")
-    add("--epoch_offset", type=number(int, 0), default=0, help="number given to the epoch before the first")
-    add("--epoch_tiles", type=number(int, 1), help="tiles an epoch, drawn anew for each; default: all, which may be long")
-    add("--decay_epochs", type=number(int, 0), default=0, help="learning rates fall linearly towards 0 over the last epochs")
-    add("--weights", help="begin with this model, as wide or 1/k as wide: run folder, file, pretrained name")
+    add(
+        "--gpu",
+        help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if there is one",
+    )
+    add(
+        "--epochs",
+        type=number(int, 1),
+        default=100,
+        help="total number of epochs, those already done included",
+    )
+    add(
+        "--epoch_offset",
+        type=number(int, 0),
+        default=0,
+        help="number given to the epoch before the first",
+    )
+    add(
+        "--epoch_tiles",
+        type=number(int, 1),
+        help="tiles an epoch, drawn anew for each; default: all, which may be long",
+    )
+    add(
+        "--decay_epochs",
+        type=number(int, 0),
+        default=0,
+        help="learning rates fall linearly towards 0 over the last epochs",
+    )
+    add(
+        "--weights",
+        help="begin with this model, as wide or 1/k as wide: run folder, file, pretrained name",
+    )
     add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
-    add("--validation_split", type=number(float, 0, 0.9, low_open=True), default=0.1, help="fraction of pieces held out")
-    add("--maestro_split", help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test kept aside")
-    add("--filters", type=number(int, 1, 512), default=64, help="width of the networks: channels of the first layer")
-    add("--dropout", type=number(float, 0, 0.9), default=0.5, help="dropout rate in the decoder's first three blocks")
-    add("--seed", type=number(int, 0, 2**31), default=0, help="seed of split, weights, shuffling and dropout")
-    add("--findlr", nargs="?", const=True, default=False, type=boolean, help="search the learning rates instead of training")
+    add(
+        "--validation_split",
+        type=number(float, 0, 0.9, low_open=True),
+        default=0.1,
+        help="fraction of pieces held out",
+    )
+    add(
+        "--maestro_split",
+        help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test kept aside",
+    )
+    add(
+        "--filters",
+        type=number(int, 1, 512),
+        default=64,
+        help="width of the networks: channels of the first layer",
+    )
+    add(
+        "--dropout",
+        type=number(float, 0, 0.9),
+        default=0.5,
+        help="dropout rate in the decoder's first three blocks",
+    )
+    add(
+        "--seed",
+        type=number(int, 0, 2**31),
+        default=0,
+        help="seed of split, weights, shuffling and dropout",
+    )
+    add(
+        "--findlr",
+        nargs="?",
+        const=True,
+        default=False,
+        type=boolean,
+        help="search the learning rates instead of training",
+    )
     add("--findlr_steps", type=number(int, 10), help="steps of that search; default: one epoch's")
-    add("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-        help="of the layers' arithmetic; auto: bfloat16 on a GPU that has it, float32 elsewhere")  # fmt: skip
-    add("--jit", nargs="?", const="on", default="auto", choices=("auto", "on", "off"), help="compile with XLA; auto: on a GPU")
+    add(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the layers' arithmetic; auto: bfloat16 on a GPU that has it, float32 elsewhere",
+    )
+    add(
+        "--jit",
+        nargs="?",
+        const="on",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="compile with XLA; auto: on a GPU",
+    )
     add("--cache", action="store_true", help="keep all tiles in memory (256 KiB a pair)")
     add("--workers", type=number(int, 1), default=2, help="threads that read tiles")
-    add("--preview_every", type=number(int, 0), default=1, help="epochs between previews of a held-out piece; 0: none")
+    add(
+        "--preview_every",
+        type=number(int, 0),
+        default=1,
+        help="epochs between previews of a held-out piece; 0: none",
+    )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")
     add("--fresh", action="store_true", help="delete this run's folder and start over")
 
@@ -299,10 +427,14 @@ def setup_device(gpu=None):
             count = _count_gpus(backend)
             import keras  # noqa: F401  # all that is slow to load loads here
     except ImportError:
-        raise UserError(f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend") from None
+        raise UserError(
+            f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend"
+        ) from None
     wanted = 0 if gpu in (None, "cpu") else len(gpu.split(","))
     if count < wanted:
-        raise UserError(f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu")
+        raise UserError(
+            f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu"
+        )
     if not count and gpu != "cpu":
         print(f"No GPU that {backend} can use: running on the CPU.", file=sys.stderr)
     return count
@@ -331,7 +463,9 @@ def _count_gpus(backend):
 def quiet_stderr():
     """Drop what native libraries print to the process's stderr, past Python's: TensorFlow while it loads, for one."""
     global _stderr
-    with _redirecting:  # one thread at a time: another would save what this one has put in its place
+    with (
+        _redirecting
+    ):  # one thread at a time: another would save what this one has put in its place
         sys.stderr.flush()
         _stderr = saved = os.dup(2)
         null = os.open(os.devnull, os.O_WRONLY)

@@ -25,7 +25,9 @@ def write_tiles(audio_path, tiles_path, phase=False):
     """Write one file's tiles and return how many. The audio streams through. Raises UserError if it cannot be read."""
     with data.open_sound(audio_path) as sound:
         mono = (block.mean(axis=0, keepdims=True) for block in data.read_blocks(sound))
-        spectra = data.analyse_blocks(data.resample_blocks(mono, sound.samplerate, data.SAMPLE_RATE))
+        spectra = data.analyse_blocks(
+            data.resample_blocks(mono, sound.samplerate, data.SAMPLE_RATE)
+        )
         frames = [channels_of(block[0], phase) for block in spectra]
         samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
     frames = np.concatenate(frames, axis=1)[:, : 1 + samples // data.HOP_LENGTH]
@@ -49,15 +51,25 @@ def describe(features, audios, fresh=False, phase=False):
     Raises UserError if it does not, or if the audio lies in the folder.
     """
     if features.resolve() in (audios.resolve(), *audios.resolve().parents):
-        raise UserError(f"--features {features}: holds the audio too, which --fresh would delete; give a folder of its own")
+        raise UserError(
+            f"--features {features}: holds the audio too, which --fresh would delete; give a folder of its own"
+        )
     wanted = data.FEATURE_PARAMETERS | ({"phase": True} if phase else {})
     path = features / "features.json"
     if fresh and path.is_file():  # only ever delete a folder that this script made
         shutil.rmtree(features)
-    found = cli.read_json(path, "give --fresh to start over", parameters=dict) or {"parameters": wanted}
-    changed = [key for key in wanted | found["parameters"] if found["parameters"].get(key) != wanted.get(key)]
+    found = cli.read_json(path, "give --fresh to start over", parameters=dict) or {
+        "parameters": wanted
+    }
+    changed = [
+        key
+        for key in wanted | found["parameters"]
+        if found["parameters"].get(key) != wanted.get(key)
+    ]
     if changed:
-        raise UserError(f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over")
+        raise UserError(
+            f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over"
+        )
     cli.write_json(path, {"parameters": wanted, "audios": str(audios.resolve())}, indent=2)
 
 
@@ -67,7 +79,9 @@ def find_work(audios, features):
     for path in cli.find_files(audios, cli.AUDIO_EXTENSIONS):
         relative = path.relative_to(audios)
         if len(relative.parts) < 2:
-            raise UserError(f"{path}: lies in no instrument's folder; expected {audios}/<instrument>/<piece>")
+            raise UserError(
+                f"{path}: lies in no instrument's folder; expected {audios}/<instrument>/<piece>"
+            )
         tiles_path = features / relative.with_suffix(".npy")
         if tiles_path in work:
             raise UserError(f"{path}: same name as {work[tiles_path].name}; rename one")
@@ -82,7 +96,13 @@ def main(argv=None):
     """Parse flags, compute what is missing, report."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--audios", "--audios_path", type=Path, required=True, help="audio folder, one sub-folder an instrument")
+    add(
+        "--audios",
+        "--audios_path",
+        type=Path,
+        required=True,
+        help="audio folder, one sub-folder an instrument",
+    )
     add("--features", "--features_path", type=Path, required=True, help="where the tiles go")
     add("--phase", action="store_true", help="keep the phase as well: twice the disk")
     parallel.worker_flags(parser)
@@ -95,7 +115,9 @@ def main(argv=None):
     missing = [(audio, tiles) for audio, tiles in work if not parallel.is_done(tiles, audio)]
     tasks = [(write_tiles, *map(Path.absolute, pair), args.phase) for pair in missing]
     with parallel.engine(args.workers, args.dask) as run:
-        results = run(parallel.attempt, tasks, [tiles for _, tiles in missing], unit="file", desc="features")
+        results = run(
+            parallel.attempt, tasks, [tiles for _, tiles in missing], unit="file", desc="features"
+        )
     errors = [result for result in results if isinstance(result, UserError)]
     tiles = sum(result for result in results if not isinstance(result, UserError))
     for error in errors:

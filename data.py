@@ -1,7 +1,7 @@
 """The signal side: audio <-> STFT <-> dB-scaled picture <-> 256 x 256 tiles. Pure functions, numpy and librosa only.
 
-    audio (n,)  --stft-->  (513, t) complex  --magnitude, amplitude_to_db-->  (256, t) in [0, 1]  --slice_tiles-->  tiles
-    audio (n,)  <--synthesise--  (t, 256) complex: magnitude and phase  <--db_to_amplitude--  (256, t)  <--join_tiles--  tiles
+audio (n,)  --stft-->  (513, t) complex  --magnitude, amplitude_to_db-->  (256, t) in [0, 1]  --slice_tiles-->  tiles
+audio (n,)  <--synthesise--  (t, 256) complex: magnitude and phase  <--db_to_amplitude--  (256, t)  <--join_tiles--  tiles
 """
 
 import glob
@@ -21,7 +21,9 @@ SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
 N_FFT = 1024  # samples, 23 ms
 HOP_LENGTH = 512  # samples, 12 ms
 WINDOW = np.hanning(N_FFT).astype(np.float32)  # the method's window is the symmetric Hann
-BINS = (N_FFT // 2 + 1) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz, so the upper half is empty
+BINS = (
+    N_FFT // 2 + 1
+) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz, so the upper half is empty
 TILE_FRAMES = 256  # frames, 2.97 s: makes the tile a square
 BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
 RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
@@ -32,9 +34,15 @@ DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale sta
 _DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
 
 FEATURE_PARAMETERS = {  # "format" is raised whenever tiles on disk change their meaning
-    "format": 1, "sample_rate": SAMPLE_RATE, "n_fft": N_FFT, "hop_length": HOP_LENGTH,
-    "window": "hanning", "bins": BINS, "tile_frames": TILE_FRAMES, "amin": AMIN,
-}  # fmt: skip
+    "format": 1,
+    "sample_rate": SAMPLE_RATE,
+    "n_fft": N_FFT,
+    "hop_length": HOP_LENGTH,
+    "window": "hanning",
+    "bins": BINS,
+    "tile_frames": TILE_FRAMES,
+    "amin": AMIN,
+}
 
 
 def stft(audio):
@@ -42,8 +50,12 @@ def stft(audio):
 
     Frame t is centred on sample t * HOP_LENGTH, the ends padded with zeros.
     """
-    audio = np.pad(np.asarray(audio, np.float32), N_FFT // 2)  # not librosa's own, which warns of every sound below a frame
-    return librosa.stft(audio, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, center=False, dtype=np.complex64)
+    audio = np.pad(
+        np.asarray(audio, np.float32), N_FFT // 2
+    )  # not librosa's own, which warns of every sound below a frame
+    return librosa.stft(
+        audio, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, center=False, dtype=np.complex64
+    )
 
 
 def magnitude(spectrum):
@@ -53,13 +65,18 @@ def magnitude(spectrum):
 
 def phasor(spectrum):
     """exp(i * phase) of a complex array, 1 where it is zero: complex64, same shape. Cheaper than angles, and exact."""
-    mag, tiny = np.abs(spectrum), np.finfo(np.float32).tiny  # below it numbers lose digits, and the phase with them
+    mag, tiny = (
+        np.abs(spectrum),
+        np.finfo(np.float32).tiny,
+    )  # below it numbers lose digits, and the phase with them
     return np.where(mag >= tiny, spectrum / np.maximum(mag, tiny), np.complex64(1))
 
 
 _HALVES = WINDOW.reshape(2, HOP_LENGTH)
 _ANALYSIS = WINDOW * np.float32(2 / WINDOW.sum())
-_SYNTHESIS = (WINDOW * np.float32(WINDOW.sum() / 2)).reshape(2, HOP_LENGTH) / (_HALVES**2).sum(axis=0)
+_SYNTHESIS = (WINDOW * np.float32(WINDOW.sum() / 2)).reshape(2, HOP_LENGTH) / (_HALVES**2).sum(
+    axis=0
+)
 
 
 def analyse(audio):
@@ -77,7 +94,9 @@ def synthesise(frames):
     Returns the samples that two frames cover, which begin with the second half of the first frame.
     """
     audio = scipy.fft.irfft(frames, N_FFT)
-    joined = audio[..., :-1, HOP_LENGTH:] * _SYNTHESIS[1] + audio[..., 1:, :HOP_LENGTH] * _SYNTHESIS[0]
+    joined = (
+        audio[..., :-1, HOP_LENGTH:] * _SYNTHESIS[1] + audio[..., 1:, :HOP_LENGTH] * _SYNTHESIS[0]
+    )
     return joined.reshape(*joined.shape[:-2], -1)
 
 
@@ -129,7 +148,9 @@ def resample_blocks(blocks, rate, new_rate):
         return
     stream = None
     for block in blocks:
-        stream = stream or soxr.ResampleStream(rate, new_rate, len(block), dtype="float32", quality="HQ")
+        stream = stream or soxr.ResampleStream(
+            rate, new_rate, len(block), dtype="float32", quality="HQ"
+        )
         yield stream.resample_chunk(block.T).T
     silence = np.zeros((rate // 100 + rate // new_rate + 2, len(block)), np.float32)
     yield stream.resample_chunk(silence, last=True).T
@@ -178,7 +199,9 @@ def join_tiles(tiles, frames=None):
 
 def version_name(piece, transpose=0, speed=1.0):
     """Name of one version of a piece: ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``; unchanged for 0 and 1."""
-    return piece + (f"~t{transpose:+g}" if transpose else "") + (f"~s{speed:g}" if speed != 1 else "")
+    return (
+        piece + (f"~t{transpose:+g}" if transpose else "") + (f"~s{speed:g}" if speed != 1 else "")
+    )
 
 
 def piece_of(name):
@@ -190,7 +213,14 @@ def find_audio(folder, name):
     """The recording ``name`` (a path below ``folder``, without extension) as whichever format is there, or None."""
     path = Path(folder) / name
     found = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
-    return next((p for p in found if p.stem == path.name and p.suffix.lower() in AUDIO_EXTENSIONS and p.is_file()), None)
+    return next(
+        (
+            p
+            for p in found
+            if p.stem == path.name and p.suffix.lower() in AUDIO_EXTENSIONS and p.is_file()
+        ),
+        None,
+    )
 
 
 def read_blocks(sound, size=2**18):
@@ -203,10 +233,14 @@ def read_blocks(sound, size=2**18):
         except soundfile.LibsndfileError as error:
             raise UserError(f"{sound.name}: is damaged ({error}); export it again") from None
         if not np.abs(block).max(initial=0) <= MAX_SAMPLE:
-            raise UserError(f"{sound.name}: holds samples that are NaN, infinite or absurdly large; export it again")
+            raise UserError(
+                f"{sound.name}: holds samples that are NaN, infinite or absurdly large; export it again"
+            )
         after = os.stat(sound.name)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise UserError(f"{sound.name}: changed while it was being read; run again once it is complete")
+            raise UserError(
+                f"{sound.name}: changed while it was being read; run again once it is complete"
+            )
         yield block.T
         if len(block) < size:
             return
@@ -220,14 +254,18 @@ def open_sound(path):
         with quiet_stderr():
             sound = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file") from None
+        raise UserError(
+            f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file"
+        ) from None
     if not sound.seekable():
         sound.close()
         raise UserError(f"{path}: is damaged (its length is not known); export it again")
     if not RATES[0] <= sound.samplerate <= RATES[1] or sound.channels > MAX_CHANNELS:
         sound.close()
         limits = f"at most {MAX_CHANNELS} and {RATES[0]} ... {RATES[1]} Hz are taken"
-        raise UserError(f"{path}: {sound.channels} channels at {sound.samplerate} Hz; {limits}: mix it down or resample it")
+        raise UserError(
+            f"{path}: {sound.channels} channels at {sound.samplerate} Hz; {limits}: mix it down or resample it"
+        )
     return sound
 
 
@@ -258,4 +296,6 @@ def write_audio(path, audio, sample_rate=SAMPLE_RATE):
         try:
             soundfile.write(part, audio, sample_rate)
         except soundfile.LibsndfileError as error:  # it does not say so if the disk is full
-            raise UserError(f"{path}: cannot be written ({error}); free some space, or check the permissions") from None
+            raise UserError(
+                f"{path}: cannot be written ({error}); free some space, or check the permissions"
+            ) from None

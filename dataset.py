@@ -1,6 +1,6 @@
 """Aligned tile pairs on disk -> shuffled batches; the split into training and held-out pieces.
 
-    <features>/features.json, <features>/<instrument>/<sub/folders>/<piece>.npy float16 (tiles, 256, 256, 1) in [0, 1]
+<features>/features.json, <features>/<instrument>/<sub/folders>/<piece>.npy float16 (tiles, 256, 256, 1) in [0, 1]
 """
 
 import csv
@@ -29,7 +29,9 @@ def read_features_json(features):
         raise UserError(f"{path}: not found; make it with compute_features.py")
     for key, ours in FEATURE_PARAMETERS.items():
         if (found := description["parameters"].get(key)) != ours:
-            raise UserError(f"{path}: {key} is {found}, this code's is {ours}; run compute_features.py --fresh")
+            raise UserError(
+                f"{path}: {key} is {found}, this code's is {ours}; run compute_features.py --fresh"
+            )
     return description
 
 
@@ -59,7 +61,9 @@ def pair_pieces(features, origin, target):
     for flag, instruments in (("--origin", origins), ("--target", targets)):
         for instrument in instruments:
             if instruments.count(instrument) > 1 or (instrument in alone and flag == "--target"):
-                raise UserError(f"{flag} {instrument}: is {'the origin' if instrument in alone else 'named'} too; name another")
+                raise UserError(
+                    f"{flag} {instrument}: is {'the origin' if instrument in alone else 'named'} too; name another"
+                )
     for instrument in dict.fromkeys(origins + targets):
         folder = features / instrument
         if not folder.is_dir():
@@ -69,8 +73,12 @@ def pair_pieces(features, origin, target):
     common = set.intersection(*names.values())
     if not common:
         who = " and ".join(names)
-        raise UserError(f"{features}: {who} have no piece in common; synthesize them from the same MIDI files")
-    unpaired = sorted(f"{instrument}/{name}" for instrument in names for name in names[instrument] - common)
+        raise UserError(
+            f"{features}: {who} have no piece in common; synthesize them from the same MIDI files"
+        )
+    unpaired = sorted(
+        f"{instrument}/{name}" for instrument in names for name in names[instrument] - common
+    )
     return sorted(common), unpaired
 
 
@@ -85,11 +93,16 @@ def split_pieces(names, validation_split, seed=0):
     Raises:
         UserError: there is only one piece.
     """
-    pieces = sorted({piece_of(name) for name in names}, key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).digest())
+    pieces = sorted(
+        {piece_of(name) for name in names},
+        key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).digest(),
+    )
     if len(pieces) < 2:
         raise UserError(f"{pieces[0]}: is the only piece; training needs a second one to hold out")
     held_out = set(pieces[: min(len(pieces) - 1, max(1, round(len(pieces) * validation_split)))])
-    return [n for n in names if piece_of(n) not in held_out], [n for n in names if piece_of(n) in held_out]
+    return [n for n in names if piece_of(n) not in held_out], [
+        n for n in names if piece_of(n) in held_out
+    ]
 
 
 def maestro_split(path, names):
@@ -105,16 +118,27 @@ def maestro_split(path, names):
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = [(PurePosixPath(row["midi_filename"]), row["split"]) for row in csv.DictReader(file)]
+            rows = [
+                (PurePosixPath(row["midi_filename"]), row["split"]) for row in csv.DictReader(file)
+            ]
         sides = {path.with_suffix("").as_posix(): side for path, side in rows}
     except FileNotFoundError:
-        raise UserError(f"--maestro_split {path}: no such file; give the path of maestro-v3.0.0.csv") from None
+        raise UserError(
+            f"--maestro_split {path}: no such file; give the path of maestro-v3.0.0.csv"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        raise UserError(f"--maestro_split {path}: is no table with midi_filename and split; give maestro-v3.0.0.csv") from None
-    split = {side: [n for n in names if sides.get(piece_of(n)) == side] for side in ("train", "validation", "test")}
+        raise UserError(
+            f"--maestro_split {path}: is no table with midi_filename and split; give maestro-v3.0.0.csv"
+        ) from None
+    split = {
+        side: [n for n in names if sides.get(piece_of(n)) == side]
+        for side in ("train", "validation", "test")
+    }
     for side in ("train", "validation"):
         if not split[side]:
-            raise UserError(f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}; give these pieces' table")
+            raise UserError(
+                f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}; give these pieces' table"
+            )
     return split
 
 
@@ -125,11 +149,19 @@ def load_tiles(path, cache=False):
         UserError: the file is damaged, pickled, or of another shape or type.
     """
     try:
-        tiles = np.lib.format.open_memmap(path, mode="r")  # unlike np.load, takes nothing else for an array
-    except Exception as error:  # of a damaged header numpy lets through what Python's own tokenizer raises
-        raise UserError(f"{path}: cannot be read ({error}); delete it and run compute_features.py again") from None
+        tiles = np.lib.format.open_memmap(
+            path, mode="r"
+        )  # unlike np.load, takes nothing else for an array
+    except (
+        Exception
+    ) as error:  # of a damaged header numpy lets through what Python's own tokenizer raises
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete it and run compute_features.py again"
+        ) from None
     if tiles.dtype != np.float16 or tiles.shape[1:] not in SHAPES or not len(tiles):
-        raise UserError(f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1 or 2); compute it again")
+        raise UserError(
+            f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1 or 2); compute it again"
+        )
     return np.array(tiles) if cache else tiles
 
 
@@ -165,34 +197,64 @@ class TilePairs(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, features, origin, target, names, batch_size,
-        seed=None, cache=False, workers=1, epoch_tiles=None, learn=LEARN[0],
-    ):  # fmt: skip
+        self,
+        features,
+        origin,
+        target,
+        names,
+        batch_size,
+        seed=None,
+        cache=False,
+        workers=1,
+        epoch_tiles=None,
+        learn=LEARN[0],
+    ):
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
         self.batch_size, self.seed, self.epoch_tiles = batch_size, seed, epoch_tiles
         self.learn = learn
         self.styled = several(origin, target)
         origins, targets = listed(origin), listed(target)
         instruments = list(dict.fromkeys(origins + targets))
-        sides = [(instruments.index(a), instruments.index(b)) for a in origins for b in targets if a != b]
-        self.pieces = [[load_tiles(Path(features) / i / f"{name}.npy", cache) for i in instruments] for name in names]
+        sides = [
+            (instruments.index(a), instruments.index(b)) for a in origins for b in targets if a != b
+        ]
+        self.pieces = [
+            [load_tiles(Path(features) / i / f"{name}.npy", cache) for i in instruments]
+            for name in names
+        ]
         for name, tiles in zip(names, self.pieces):
             counts = dict(zip(instruments, map(len, tiles)))
             if len(set(counts.values())) > 1:
-                text = ", ".join(f"{count} tiles of {instrument}" for instrument, count in counts.items())
+                text = ", ".join(
+                    f"{count} tiles of {instrument}" for instrument, count in counts.items()
+                )
                 raise UserError(f"{name}: {text}; synthesize and compute it again")
             if learn != "magnitude" and any(t.shape[-1] == 1 for t in tiles):
-                raise UserError(f"--learn {learn}: {features} holds no phase; run compute_features.py --phase --fresh")
-        self.index = np.array([
-            (p, t, *pair) for p, tiles in enumerate(self.pieces) for t in range(len(tiles[0])) for pair in sides
-        ], np.int32)  # fmt: skip
-        self.works = np.unique([piece_of(name) for name in names], return_inverse=True)[1]  # versions of a piece are one work
+                raise UserError(
+                    f"--learn {learn}: {features} holds no phase; run compute_features.py --phase --fresh"
+                )
+        self.index = np.array(
+            [
+                (p, t, *pair)
+                for p, tiles in enumerate(self.pieces)
+                for t in range(len(tiles[0]))
+                for pair in sides
+            ],
+            np.int32,
+        )
+        self.works = np.unique([piece_of(name) for name in names], return_inverse=True)[
+            1
+        ]  # versions of a piece are one work
         if self.styled and self.works.max() == 0:
             side, remedy = ("held out", "raise") if seed is None else ("to train on", "lower")
             reason = f"is the only piece {side}, and a style is taken from another"
             raise UserError(f"{names[0]}: {reason}; {remedy} --validation_split")
-        if seed is not None and batch_size > (tiles := min(len(self.index), epoch_tiles or len(self.index))):
-            raise UserError(f"--batch_size {batch_size}: there are only {tiles} training tiles an epoch; make it smaller")
+        if seed is not None and batch_size > (
+            tiles := min(len(self.index), epoch_tiles or len(self.index))
+        ):
+            raise UserError(
+                f"--batch_size {batch_size}: there are only {tiles} training tiles an epoch; make it smaller"
+            )
         self.set_epoch(0)
 
     def set_epoch(self, epoch):
@@ -252,8 +314,12 @@ def target_median(pairs, max_tiles=512):
 
     From at most ``max_tiles`` tiles, evenly spaced over the set.
     """
-    chosen = pairs.index[np.linspace(0, len(pairs.index) - 1, min(max_tiles, len(pairs.index))).astype(int)]
-    frames = np.concatenate([pairs.pieces[piece][side][tile][..., 0] for piece, tile, _, side in chosen], axis=1)
+    chosen = pairs.index[
+        np.linspace(0, len(pairs.index) - 1, min(max_tiles, len(pairs.index))).astype(int)
+    ]
+    frames = np.concatenate(
+        [pairs.pieces[piece][side][tile][..., 0] for piece, tile, _, side in chosen], axis=1
+    )
     return np.median(frames.astype(np.float32), axis=1)
 
 

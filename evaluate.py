@@ -79,7 +79,9 @@ def resynthesise(mag, unit, length, estimate, iterations):
     return np.concatenate(list(predict.synthesise(spectra)), axis=1)[0, :length]
 
 
-def systems(model, audio, reference, median, names, iterations, overlap, batch_size, phase_model=None):
+def systems(
+    model, audio, reference, median, names, iterations, overlap, batch_size, phase_model=None
+):
     """Yield every row of one piece: (name, audio (n,), picture asked for (256, 1 + n // 512), whether audio was made of it).
 
     The network runs once. A learned phase is ``model``'s own or, from the magnitude in question, ``phase_model``'s. Without
@@ -93,10 +95,14 @@ def systems(model, audio, reference, median, names, iterations, overlap, batch_s
     def row(name, asked, phase_name, phase_of=unit, rotation=None):
         if phase_name in phases.LEARNED:
             if phase_model:
-                rotation = predict.convert_picture(phase_model, np.stack([picture.T, asked.T], -1), overlap, batch_size)
+                rotation = predict.convert_picture(
+                    phase_model, np.stack([picture.T, asked.T], -1), overlap, batch_size
+                )
                 rotation = rotation.swapaxes(0, 1)
             phase_of = predict.turned(unit, rotation)
-        made = resynthesise(data.db_to_amplitude(asked), phase_of, len(audio), phases.ALL[phase_name], iterations)
+        made = resynthesise(
+            data.db_to_amplitude(asked), phase_of, len(audio), phases.ALL[phase_name], iterations
+        )
         return name, made, asked[:frames].T, True
 
     yield "identity", audio, picture[:frames].T, False
@@ -128,7 +134,9 @@ def measure(name, audio, asked, made, reference=None, score=None):
     found, sound = {}, Sound(audio)
     if made:
         found["reanalysis_db"] = metrics.picture_mae(sound.picture, asked)
-        found["convergence"] = metrics.spectral_convergence(*map(data.db_to_amplitude, (sound.picture, asked)))
+        found["convergence"] = metrics.spectral_convergence(
+            *map(data.db_to_amplitude, (sound.picture, asked))
+        )
     if reference:
         found["mae_db"] = metrics.picture_mae(asked, reference.picture)
         found["written_mae_db"] = metrics.picture_mae(sound.picture, reference.picture)
@@ -157,10 +165,18 @@ def summarise(results, columns=COLUMNS):
     for row in dict.fromkeys(row for _, row, _ in results):
         table[row] = {}
         for column in columns:
-            values = [found[column] for _, r, found in results if r == row and np.isfinite(found.get(column, np.nan))]
+            values = [
+                found[column]
+                for _, r, found in results
+                if r == row and np.isfinite(found.get(column, np.nan))
+            ]
             if values:
                 spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                table[row][column] = {"mean": float(np.mean(values)), "spread": spread, "n": len(values)}
+                table[row][column] = {
+                    "mean": float(np.mean(values)),
+                    "spread": spread,
+                    "n": len(values),
+                }
     return table
 
 
@@ -186,12 +202,19 @@ def markdown(header, rows):
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |"
+        for line in lines
+    )
 
 
 def best_phases(summary):
     """One line a measure: the phase estimator that serves the model best beside the input's phase."""
-    models = {row.removeprefix("model, "): cells for row, cells in summary.items() if row.startswith("model, ")}
+    models = {
+        row.removeprefix("model, "): cells
+        for row, cells in summary.items()
+        if row.startswith("model, ")
+    }
     lines = []
     for column, (heading, digits) in COLUMNS.items():
         means = {name: cells[column]["mean"] for name, cells in models.items() if column in cells}
@@ -199,7 +222,9 @@ def best_phases(summary):
             best = min(means, key=means.get)
             beside = f", input {means['input']:.{digits}f}" if best != "input" else ""
             lines.append(f"  {heading}: {best} {means[best]:.{digits}f}{beside}")
-    return ["The best phase for the model's magnitude, beside the input's:", *lines] if lines else []
+    return (
+        ["The best phase for the model's magnitude, beside the input's:", *lines] if lines else []
+    )
 
 
 def read_config(model):
@@ -211,7 +236,13 @@ def read_config(model):
     with cli.undamaged(*where):
         sides = (config["flags"][side] for side in ("origin", "target"))
         origins, targets = ([names] if isinstance(names, str) else names for names in sides)
-        return {"origin": origins[0], "origins": origins, "target": targets[0], "targets": targets, **config["split"]}
+        return {
+            "origin": origins[0],
+            "origins": origins,
+            "target": targets[0],
+            "targets": targets,
+            **config["split"],
+        }
 
 
 def find_pieces(model, config, audios, which="held_out"):
@@ -224,18 +255,29 @@ def find_pieces(model, config, audios, which="held_out"):
         UserError: no run folder, no such instrument, or none of its pieces is there.
     """
     if not config:
-        raise UserError(f"--model {model}: is no run folder, so its pieces are not known; give --pairs or --inputs")
+        raise UserError(
+            f"--model {model}: is no run folder, so its pieces are not known; give --pairs or --inputs"
+        )
     if which == "test" and "test" not in config:
-        raise UserError("--pieces test: this run kept none for the test; train it with --maestro_split, or leave the flag out")
-    inputs, references = (cli.find_named(audios / config[side], cli.AUDIO_EXTENSIONS) for side in ("origin", "target"))
+        raise UserError(
+            "--pieces test: this run kept none for the test; train it with --maestro_split, or leave the flag out"
+        )
+    inputs, references = (
+        cli.find_named(audios / config[side], cli.AUDIO_EXTENSIONS) for side in ("origin", "target")
+    )
     names = sorted(inputs.keys() & references.keys()) if which == "all" else config[SIDES[which]]
     names = [name for name in names if data.piece_of(name) == name] or names
     missing = [name for name in names if name not in inputs or name not in references]
     pieces = [Piece(name, inputs[name], references[name]) for name in names if name not in missing]
     if pieces and missing:
-        print(f"evaluate.py: no audio of both instruments, left out: {cli.one_line(', '.join(missing))}", file=sys.stderr)
+        print(
+            f"evaluate.py: no audio of both instruments, left out: {cli.one_line(', '.join(missing))}",
+            file=sys.stderr,
+        )
     if not pieces:
-        raise UserError(f"{audios}: holds none of these pieces; render them with synthesize_audios.py, or give --pieces all")
+        raise UserError(
+            f"{audios}: holds none of these pieces; render them with synthesize_audios.py, or give --pieces all"
+        )
     return pieces
 
 
@@ -249,14 +291,18 @@ def read_pairs(path):
         with open(path, newline="", encoding="utf-8") as file:
             lines = [line for line in csv.reader(file) if line]
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, csv.Error):
-        raise UserError(f"{path}: is no CSV file; give one with a line 'input,reference' for each pair") from None
+        raise UserError(
+            f"{path}: is no CSV file; give one with a line 'input,reference' for each pair"
+        ) from None
     pieces = []
     for number, line in enumerate(lines, 1):
         if len(line) > 2 or not line[0].strip() or "\0" in "".join(line):
             raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
         source, reference = (cell.strip() for cell in (*line, "")[:2])
         if (source, reference) != ("input", "reference"):
-            pieces.append(Piece(source, path.parent / source, path.parent / reference if reference else None))
+            pieces.append(
+                Piece(source, path.parent / source, path.parent / reference if reference else None)
+            )
     if not pieces:
         raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
     return pieces
@@ -268,7 +314,9 @@ def listed(paths):
     for path in paths:
         found = cli.find_files(path, cli.AUDIO_EXTENSIONS) if path.is_dir() else [path]
         if not found:
-            raise UserError(f"--inputs {path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another folder")
+            raise UserError(
+                f"--inputs {path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another folder"
+            )
         files += found
     return files
 
@@ -289,7 +337,9 @@ def target_median(model, config, audios):
         return None
     with contextlib.suppress(OSError, ValueError):
         median = np.load(Path(model) / "median.npy", allow_pickle=False)
-        one = len(config["origins"]) == len(config["targets"]) == 1  # of several, the file is the median of all
+        one = (
+            len(config["origins"]) == len(config["targets"]) == 1
+        )  # of several, the file is the median of all
         if median.shape == (data.BINS,) and one:
             return median.astype(np.float32)
     frames = []
@@ -324,19 +374,30 @@ def evaluate_all(model, pieces, median, config, args, page):
             audio, reference = read_piece(piece)
             score = scores.get(piece.name) or scores.get(Path(piece.name).stem)
             if args.midi_path and not score:
-                print(f"evaluate.py: {args.midi_path}: no score of {piece.name}, pitches left out", file=sys.stderr)
-            pitches = read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
+                print(
+                    f"evaluate.py: {args.midi_path}: no score of {piece.name}, pitches left out",
+                    file=sys.stderr,
+                )
+            pitches = (
+                read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE)
+                if score
+                else None
+            )
             heard = None if reference is None else Sound(reference)
             measured, sounds = [], {}
             for row, made, asked, is_made in systems(model, audio, reference, median, *options):
                 bar.set_postfix_str(row)
-                measured.append((piece.name, row, measure(row, made, asked, is_made, heard, pitches)))
+                measured.append(
+                    (piece.name, row, measure(row, made, asked, is_made, heard, pitches))
+                )
                 sounds[row] = made[: int(args.report_seconds * data.SAMPLE_RATE)]
             results += measured
             if page:
                 playable, target = page_sounds(sounds, config)
                 table = text_table(summarise(measured))
-                sections.append(report.write_section(page, number, piece.name, playable, table, target))
+                sections.append(
+                    report.write_section(page, number, piece.name, playable, table, target)
+                )
             bar.update()
     return results, sections
 
@@ -345,7 +406,11 @@ def page_sounds(sounds, config):
     """The rows that the listening page plays, in its order and with its labels, and the target's label or None."""
     origin, target = (f": {config[key]}" if config else "" for key in ("origin", "target"))
     chosen = {f"input{origin}": sounds["identity"]}
-    chosen |= {name.replace("model, ", "output, phase: "): sound for name, sound in sounds.items() if name.startswith("model")}
+    chosen |= {
+        name.replace("model, ", "output, phase: "): sound
+        for name, sound in sounds.items()
+        if name.startswith("model")
+    }
     if "target" in sounds:
         chosen[f"target{target}"] = sounds["target"]
     return chosen, f"target{target}" if "target" in sounds else None
@@ -353,7 +418,10 @@ def page_sounds(sounds, config):
 
 def write_results(folder, results, summary, about):
     """Write results.csv, one line a piece and row, and results.json, the summary and what it is of."""
-    lines = ([piece, row, *(found.get(column, "") for column in COLUMNS)] for piece, row, found in results)
+    lines = (
+        [piece, row, *(found.get(column, "") for column in COLUMNS)]
+        for piece, row, found in results
+    )
     cli.write_csv(folder / "results.csv", [["piece", "row", *COLUMNS], *lines])
     cli.write_json(folder / "results.json", {**about, "rows": summary})
 
@@ -374,11 +442,15 @@ def styled(model, config, audios):
     if model.input_shape[-1] == 1:
         return model
     if not config or audios is None:
-        raise UserError("--model: knows several targets, of which evaluate.py picks one with --audios_path only; give that")
+        raise UserError(
+            "--model: knows several targets, of which evaluate.py picks one with --audios_path only; give that"
+        )
     folder, name = audios / config["target"], config["train"][0]
     path = data.find_audio(folder, name)
     if not path:
-        raise UserError(f"{folder}: has no {name}, which the style is taken from; render it with synthesize_audios.py")
+        raise UserError(
+            f"{folder}: has no {name}, which the style is taken from; render it with synthesize_audios.py"
+        )
     return predict.with_style(model, data.spectrogram(data.read_audio(path)))
 
 
@@ -386,26 +458,76 @@ def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--model", required=True, help="run folder, name in pretrained/, .keras file or .h5 weights")
+    add(
+        "--model", required=True, help="run folder, name in pretrained/, .keras file or .h5 weights"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--audios_path", "--audios", type=Path, help="audio folder that the run's pieces lie in")
-    source.add_argument("--pairs", type=Path, help="CSV file of lines input,reference, relative to it; reference may be empty")
-    source.add_argument("--inputs", type=Path, nargs="+", help="recordings without reference, or folders of them")
-    add("--pieces", choices=(*SIDES, "all"), default="held_out",
-        help="which pieces of the run, with --audios_path; test: those that --maestro_split kept aside")  # fmt: skip
-    add("--origin", help="instrument that a model of several origins is to convert from; default: the first")
-    add("--target", nargs="+", help="instruments to evaluate a model of several targets on, those it never saw included; "
-        "default: all it was trained on")  # fmt: skip
+    source.add_argument(
+        "--audios_path", "--audios", type=Path, help="audio folder that the run's pieces lie in"
+    )
+    source.add_argument(
+        "--pairs",
+        type=Path,
+        help="CSV file of lines input,reference, relative to it; reference may be empty",
+    )
+    source.add_argument(
+        "--inputs", type=Path, nargs="+", help="recordings without reference, or folders of them"
+    )
+    add(
+        "--pieces",
+        choices=(*SIDES, "all"),
+        default="held_out",
+        help="which pieces of the run, with --audios_path; test: those that --maestro_split kept aside",
+    )
+    add(
+        "--origin",
+        help="instrument that a model of several origins is to convert from; default: the first",
+    )
+    add(
+        "--target",
+        nargs="+",
+        help="instruments to evaluate a model of several targets on, those it never saw included; "
+        "default: all it was trained on",
+    )
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
-    add("--phase", nargs="+", choices=phases.ALL, help="phase estimators to compare; default: all that the model allows")
+    add(
+        "--phase",
+        nargs="+",
+        choices=phases.ALL,
+        help="phase estimators to compare; default: all that the model allows",
+    )
     add("--phase_model", help="model of train.py --learn phase, for the learned phase")
-    add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="of iterative phase estimators")
-    add("--overlap", type=cli.number(float, 0, 0.99), default=predict.OVERLAP, help="fraction of a tile that the next covers")
-    add("--batch_size", type=cli.number(int, 1), default=predict.BATCH_SIZE, help="tiles that go through the network at once")
-    add("--output", type=Path, help="folder for the results; default: evaluation in the run folder, or here for other models")
+    add(
+        "--phase_iterations",
+        type=cli.number(int, 0, 10_000),
+        default=32,
+        help="of iterative phase estimators",
+    )
+    add(
+        "--overlap",
+        type=cli.number(float, 0, 0.99),
+        default=predict.OVERLAP,
+        help="fraction of a tile that the next covers",
+    )
+    add(
+        "--batch_size",
+        type=cli.number(int, 1),
+        default=predict.BATCH_SIZE,
+        help="tiles that go through the network at once",
+    )
+    add(
+        "--output",
+        type=Path,
+        help="folder for the results; default: evaluation in the run folder, or here for other models",
+    )
     add("--report", type=Path, help="folder for a listening page; default: none")
-    add("--report_seconds", type=cli.number(float, 0, low_open=True), default=20, help="seconds of each piece on that page")
+    add(
+        "--report_seconds",
+        type=cli.number(float, 0, low_open=True),
+        default=20,
+        help="seconds of each piece on that page",
+    )
     add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
     return parser
 
@@ -415,23 +537,40 @@ def evaluate_target(model, config, args, output, page):
     if args.audios_path:
         pieces = find_pieces(args.model, config, args.audios_path, args.pieces)
     else:
-        pieces = read_pairs(args.pairs) if args.pairs else [Piece(str(path), path, None) for path in listed(args.inputs)]
+        pieces = (
+            read_pairs(args.pairs)
+            if args.pairs
+            else [Piece(str(path), path, None) for path in listed(args.inputs)]
+        )
     pieces = pieces[: args.limit]
     for path in (path for piece in pieces for path in (piece.input, piece.reference) if path):
         data.open_sound(path).close()  # a mistake shows before the work
     median = target_median(args.model, config, args.audios_path)
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
-    results, sections = evaluate_all(styled(model, config, args.audios_path), pieces, median, config, args, page)
+    results, sections = evaluate_all(
+        styled(model, config, args.audios_path), pieces, median, config, args, page
+    )
     summary, about = summarise(results), describe(pieces, args, config)
     settings = {"phase_iterations": args.phase_iterations, "overlap": args.overlap}
     write_results(output, results, summary, {"model": str(args.model), "pieces": about, **settings})
     table = text_table(summary)
-    print(f"{about}\n\n{markdown(*table)}\n\nmean ± standard deviation over pieces, n: how many; lower is better, SNR apart")
-    print(*best_phases(summary), f"-> {output / 'results.csv'}, {output / 'results.json'}", sep="\n")
+    print(
+        f"{about}\n\n{markdown(*table)}\n\nmean ± standard deviation over pieces, n: how many; lower is better, SNR apart"
+    )
+    print(
+        *best_phases(summary), f"-> {output / 'results.csv'}, {output / 'results.json'}", sep="\n"
+    )
     if page:
-        notes = [about, f"The first {args.report_seconds:g} s of each piece are here; the measures are of whole pieces."]
-        title = f"{config['origin']} → {config['target']}" if config else f"Conversions by {Path(args.model).name}"
+        notes = [
+            about,
+            f"The first {args.report_seconds:g} s of each piece are here; the measures are of whole pieces.",
+        ]
+        title = (
+            f"{config['origin']} → {config['target']}"
+            if config
+            else f"Conversions by {Path(args.model).name}"
+        )
         report.write_page(page, title, notes, table, [piece.name for piece in pieces], sections)
         print(f"-> {page / 'index.html'}")
 
@@ -442,13 +581,23 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     args.model = cli.find_model(args.model)
     config = read_config(args.model)
-    if (args.origin or args.target) and not (args.audios_path and config and (config["origins"] + config["targets"])[2:]):
+    if (args.origin or args.target) and not (
+        args.audios_path and config and (config["origins"] + config["targets"])[2:]
+    ):
         flag = "--origin" if args.origin else "--target"
-        raise UserError(f"{flag}: goes with a model of several instruments and --audios_path; leave it out")
+        raise UserError(
+            f"{flag}: goes with a model of several instruments and --audios_path; leave it out"
+        )
     config |= {"origin": args.origin} if args.origin else {}
-    targets = args.target or [name for name in config["targets"] if name != config["origin"]] if config else [""]
+    targets = (
+        args.target or [name for name in config["targets"] if name != config["origin"]]
+        if config
+        else [""]
+    )
     if config and (not targets or config["origin"] in targets):
-        raise UserError(f"--target {config['origin']}: is the origin; name another target or --origin")
+        raise UserError(
+            f"--target {config['origin']}: is the origin; name another target or --origin"
+        )
     is_run = config and args.model.resolve().parent != cli.PRETRAINED.resolve()
     run = args.model / "evaluation" if is_run else Path("evaluation")
     cli.setup_device(args.gpu)
@@ -456,14 +605,18 @@ def main(argv=None):
 
     model = models.load_generator(args.model)
     args.phase_model = models.load_generator(args.phase_model) if args.phase_model else None
-    args.phase = args.phase or list(phases.ALL if args.phase_model or model.output_shape[-1] == 3 else phases.ESTIMATORS)
+    args.phase = args.phase or list(
+        phases.ALL if args.phase_model or model.output_shape[-1] == 3 else phases.ESTIMATORS
+    )
     predict.check_phases(args.phase, model, args.phase_model)
     for target in targets:
         folder = target if len(config.get("targets", ())) > 1 or args.target else ""
         if folder:
             print(f"\n{target}")
         config |= {"target": target} if config else {}
-        evaluate_target(model, config, args, (args.output or run) / folder, args.report and args.report / folder)
+        evaluate_target(
+            model, config, args, (args.output or run) / folder, args.report and args.report / folder
+        )
     return 0
 
 

@@ -6,7 +6,9 @@ Used by models.py where the backend is TensorFlow; nothing else imports this fil
 import keras
 import tensorflow as tf
 
-MATMUL_SIDE = 16  # largest smaller side of a convolution whose kernel's gradient is faster as matrix products
+MATMUL_SIDE = (
+    16  # largest smaller side of a convolution whose kernel's gradient is faster as matrix products
+)
 
 
 def batch_norm(x, gamma, beta, epsilon):
@@ -27,9 +29,17 @@ def adam(variable, momentum, velocity, gradient, rate, beta_1, beta_2, epsilon, 
     variables = variable, momentum, velocity
     var, m, v = ((x.value if isinstance(x, keras.Variable) else x).handle for x in variables)
     tf.raw_ops.ResourceApplyAdam(
-        var=var, m=m, v=v, grad=gradient, lr=rate, beta1=beta_1, beta2=beta_2, epsilon=epsilon,
-        beta1_power=beta_1**step, beta2_power=beta_2**step,
-    )  # fmt: skip
+        var=var,
+        m=m,
+        v=v,
+        grad=gradient,
+        lr=rate,
+        beta1=beta_1,
+        beta2=beta_2,
+        epsilon=epsilon,
+        beta1_power=beta_1**step,
+        beta2_power=beta_2**step,
+    )
 
 
 def suits_matmul(side):
@@ -45,13 +55,22 @@ def kernel_gradient(large, small):
     """
     height, width, k = small.shape[1:]
     c = large.shape[-1]
-    cells = tf.nn.space_to_depth(tf.pad(large, [[0, 0], [1, 1], [1, 1], [0, 0]]), 2)  # (n, h + 1, w + 1, 4 c)
+    cells = tf.nn.space_to_depth(
+        tf.pad(large, [[0, 0], [1, 1], [1, 1], [0, 0]]), 2
+    )  # (n, h + 1, w + 1, 4 c)
     small = tf.reshape(small, (-1, k))
     products = [
-        tf.matmul(tf.reshape(cells[:, i : i + height, j : j + width], (-1, 4 * c)), small, transpose_a=True)
-        for i in range(2) for j in range(2)
-    ]  # fmt: skip
-    kernel = tf.reshape(tf.stack(products), (2, 2, 2, 2, c, k))  # cell's row and column, row and column within the cell
+        tf.matmul(
+            tf.reshape(cells[:, i : i + height, j : j + width], (-1, 4 * c)),
+            small,
+            transpose_a=True,
+        )
+        for i in range(2)
+        for j in range(2)
+    ]
+    kernel = tf.reshape(
+        tf.stack(products), (2, 2, 2, 2, c, k)
+    )  # cell's row and column, row and column within the cell
     return tf.reshape(tf.transpose(kernel, (0, 2, 1, 3, 4, 5)), (4, 4, c, k))
 
 
@@ -74,7 +93,9 @@ def convolve_transpose(x, kernel):
     def gradient(upstream):
         return tf.nn.conv2d(upstream, kernel, 2, "SAME"), kernel_gradient(upstream, x)
 
-    return tf.nn.conv2d_transpose(x, kernel, (n, 2 * height, 2 * width, kernel.shape[2]), 2), gradient
+    return tf.nn.conv2d_transpose(
+        x, kernel, (n, 2 * height, 2 * width, kernel.shape[2]), 2
+    ), gradient
 
 
 def judge(discriminator, x, picture, training):

@@ -53,7 +53,9 @@ class LRFinder(keras.callbacks.Callback):
         if math.isfinite(loss):
             self.losses.append(loss)
         recent = np.median(self.losses[-5:]) if self.losses else np.inf
-        diverged = len(self.losses) > 10 and recent > DIVERGENCE * np.median(np.sort(self.losses)[:5])
+        diverged = len(self.losses) > 10 and recent > DIVERGENCE * np.median(
+            np.sort(self.losses)[:5]
+        )
         if diverged or not math.isfinite(loss) or len(self.losses) == self.steps:
             self.model.stop_training = True
 
@@ -81,7 +83,9 @@ def suggest(rates, smoothed):
     """
     end = int(np.argmin(smoothed)) + 1
     if end < 3:
-        raise UserError("--findlr: the loss never fell; give more --findlr_steps or a larger --batch_size")
+        raise UserError(
+            "--findlr: the loss never fell; give more --findlr_steps or a larger --batch_size"
+        )
     return float(rates[np.argmin(np.gradient(smoothed[:end], np.log(rates[:end])))])
 
 
@@ -104,31 +108,48 @@ def search(sweeps, pairs, steps, seed, folder):
         print(f"{name}: {steps} steps from {LOW:g} to {HIGH:g}", flush=True)
         finder = LRFinder(steps, sweep.loss)
         epochs = math.ceil(steps / len(pairs))
-        sweep.build(schedule(steps)).fit(pairs, epochs=epochs, shuffle=False, verbose=0, callbacks=[finder])
+        sweep.build(schedule(steps)).fit(
+            pairs, epochs=epochs, shuffle=False, verbose=0, callbacks=[finder]
+        )
         keras.utils.clear_session()
         tried = np.geomspace(LOW, HIGH, steps)[: len(finder.losses)]
         smoothed = smooth(finder.losses, steps)
         curves[name] = tried, np.array(finder.losses), smoothed
         rates[name] = suggest(tried, smoothed)
-        write_csv(folder / f"{name}.csv", [("learning_rate", "loss", "smoothed"), *zip(*curves[name])])
+        write_csv(
+            folder / f"{name}.csv", [("learning_rate", "loss", "smoothed"), *zip(*curves[name])]
+        )
     figure = Figure(figsize=(4.5 * len(curves), 3.4), layout="constrained")
     draw(figure, curves, rates)
     with complete(folder / "lr_finder.png") as part:
         figure.savefig(part, dpi=150)
     for name in sweeps:
         print(f"{name}: steepest descent at {rates[name]:.1e}")
-    flags = " ".join(f"--{sweep.flag} {rates[name]:.1e}" for name, sweep in sweeps.items() if sweep.flag)
+    flags = " ".join(
+        f"--{sweep.flag} {rates[name]:.1e}" for name, sweep in sweeps.items() if sweep.flag
+    )
     print(f"use: {flags}   ({folder}/lr_finder.png)")
     if steps < FEW_STEPS:
-        print(f"{steps} steps a sweep are few: --findlr_steps {2 * FEW_STEPS} gives rates to rely on")
+        print(
+            f"{steps} steps a sweep are few: --findlr_steps {2 * FEW_STEPS} gives rates to rely on"
+        )
     return rates
 
 
 def draw(figure, curves, rates):
     """Draw the curves: dict name -> (rates, losses, smoothed), the suggestion of each marked."""
-    for axis, (name, (tried, raw, smoothed)) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+    for axis, (name, (tried, raw, smoothed)) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items()
+    ):
         axis.semilogx(tried, raw, color="0.7", linewidth=0.8, label="each step")
         axis.semilogx(tried, smoothed, color="C0", label="smoothed")
-        axis.axvline(rates[name], color="C1", linestyle="--", label=f"steepest descent {rates[name]:.1e}")
-        axis.set(title=name, xlabel="learning rate", ylabel="loss", ylim=(None, np.quantile(raw, 0.98) * 1.05))
+        axis.axvline(
+            rates[name], color="C1", linestyle="--", label=f"steepest descent {rates[name]:.1e}"
+        )
+        axis.set(
+            title=name,
+            xlabel="learning rate",
+            ylabel="loss",
+            ylim=(None, np.quantile(raw, 0.98) * 1.05),
+        )
         axis.legend(fontsize=8)

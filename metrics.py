@@ -25,12 +25,22 @@ LOG_FLOOR = 1e-5  # DDSP's safe_log
 MFCC = 13
 LOWEST, HIGHEST = 21, 108  # MIDI pitches of the piano, both included
 PITCH_FFT, PITCH_HOP = 2048, 800  # samples at RATE: 128 ms windows, 20 frames a second
-PITCH_SLOPES = (0.5, 3, 8, 15)  # dB by which each harmonic is below the one before: from bright to a flute's
+PITCH_SLOPES = (
+    0.5,
+    3,
+    8,
+    15,
+)  # dB by which each harmonic is below the one before: from bright to a flute's
 PITCH_HARMONICS = 12
 PITCH_ITERATIONS = 50
-PITCH_THRESHOLDS = 10 ** (-6 / 20), 10 ** (-24 / 20)  # of the frame's strongest pitch, of the piece's (95th percentile)
+PITCH_THRESHOLDS = (
+    10 ** (-6 / 20),
+    10 ** (-24 / 20),
+)  # of the frame's strongest pitch, of the piece's (95th percentile)
 _BLOCK = 2048  # frames that are transformed at a time: memory stays flat
-_PITCH_BLOCK = 128  # frames whose pitches are estimated at a time: they stay in the processor's cache
+_PITCH_BLOCK = (
+    128  # frames whose pitches are estimated at a time: they stay in the processor's cache
+)
 
 
 def picture_mae(a, b):
@@ -68,7 +78,12 @@ def multi_resolution_stft(a, b):
         a, b: float (n,), best at 16 kHz as DDSP's: at 44.1 kHz what little noise there is above 8 kHz rules the logarithms.
     """
     _check(a, b)
-    return float(sum(_stft_loss(np.asarray(a, np.float32), np.asarray(b, np.float32), size) for size in FFT_SIZES))
+    return float(
+        sum(
+            _stft_loss(np.asarray(a, np.float32), np.asarray(b, np.float32), size)
+            for size in FFT_SIZES
+        )
+    )
 
 
 def _stft_loss(a, b, size):
@@ -79,13 +94,17 @@ def _stft_loss(a, b, size):
     for start in range(0, len(frames[0]), _BLOCK):
         mag_a, mag_b = (np.abs(scipy.fft.rfft(x[start : start + _BLOCK] * window)) for x in frames)
         total += np.abs(mag_a - mag_b).sum(dtype=float)
-        total += np.abs(np.log(np.maximum(mag_a, LOG_FLOOR) / np.maximum(mag_b, LOG_FLOOR))).sum(dtype=float)
+        total += np.abs(np.log(np.maximum(mag_a, LOG_FLOOR) / np.maximum(mag_b, LOG_FLOOR))).sum(
+            dtype=float
+        )
     return total / len(frames[0]) / (size // 2 + 1)
 
 
 def resample(audio, sample_rate=data.SAMPLE_RATE):
     """Audio (n,) at ``sample_rate`` Hz -> float32 at 16 kHz, as the functions below take it."""
-    return librosa.resample(np.asarray(audio, np.float32), orig_sr=sample_rate, target_sr=RATE, res_type="soxr_hq")
+    return librosa.resample(
+        np.asarray(audio, np.float32), orig_sr=sample_rate, target_sr=RATE, res_type="soxr_hq"
+    )
 
 
 def log_mel(audio):
@@ -101,7 +120,9 @@ def log_mel(audio):
         float32 (128, t) in dB; silence gives -100 everywhere.
     """
     audio = audio / (_rms(audio) + np.finfo(np.float32).eps)
-    return librosa.power_to_db(librosa.feature.melspectrogram(y=_at_least(2048, audio), sr=RATE), top_db=80)
+    return librosa.power_to_db(
+        librosa.feature.melspectrogram(y=_at_least(2048, audio), sr=RATE), top_db=80
+    )
 
 
 def lsd_per_frame(mel_a, mel_b):
@@ -121,10 +142,15 @@ def mfcc_distance(mel_a, mel_b):
 
     A flat spectrum (silence) has no direction: 0 from another flat one, 1 from everything else.
     """
-    a, b = (librosa.feature.mfcc(S=mel.mean(axis=1, keepdims=True), n_mfcc=MFCC)[1:, 0] for mel in (mel_a, mel_b))
+    a, b = (
+        librosa.feature.mfcc(S=mel.mean(axis=1, keepdims=True), n_mfcc=MFCC)[1:, 0]
+        for mel in (mel_a, mel_b)
+    )
     norms = np.linalg.norm(a), np.linalg.norm(b)
     flat = [norm < 1e-3 for norm in norms]
-    return float(flat[0] != flat[1]) if any(flat) else float(max(0, 1 - a @ b / norms[0] / norms[1]))
+    return (
+        float(flat[0] != flat[1]) if any(flat) else float(max(0, 1 - a @ b / norms[0] / norms[1]))
+    )
 
 
 def snr(reference, estimate):
@@ -147,7 +173,11 @@ def pitch_jaccard(a, b):
     frames = max(a.shape[1], b.shape[1])
     a, b = (np.pad(x, ((0, 0), (0, frames - x.shape[1]))) for x in (a, b))
     either = (a | b).sum(axis=0)
-    return float(np.where(either > 0, 1 - (a & b).sum(axis=0) / np.maximum(either, 1), 0).mean()) if frames else 0.0
+    return (
+        float(np.where(either > 0, 1 - (a & b).sum(axis=0) / np.maximum(either, 1), 0).mean())
+        if frames
+        else 0.0
+    )
 
 
 def score_pitches(onsets, durations, pitches, seconds):
@@ -161,7 +191,9 @@ def score_pitches(onsets, durations, pitches, seconds):
     roll = np.zeros((HIGHEST - LOWEST + 1, 1 + int(seconds * RATE) // PITCH_HOP), bool)
     for onset, duration, pitch in zip(onsets, durations, pitches):
         if LOWEST <= pitch <= HIGHEST:
-            first, last = (int(np.ceil(time * RATE / PITCH_HOP)) for time in (onset, onset + duration))
+            first, last = (
+                int(np.ceil(time * RATE / PITCH_HOP)) for time in (onset, onset + duration)
+            )
             roll[int(pitch) - LOWEST, first : max(last, first + 1)] = True
     return roll
 
@@ -176,9 +208,14 @@ def sounding_pitches(audio):
     from the score with that of the target recording, which is the estimator's ceiling.
     """
     audio = _at_least(PITCH_FFT, audio)
-    spectrum = librosa.stft(audio, n_fft=PITCH_FFT, hop_length=PITCH_HOP, window="hann", pad_mode="constant")
+    spectrum = librosa.stft(
+        audio, n_fft=PITCH_FFT, hop_length=PITCH_HOP, window="hann", pad_mode="constant"
+    )
     mag = np.sqrt(np.abs(spectrum))
-    blocks = [_activations(mag[:, start : start + _PITCH_BLOCK]) for start in range(0, mag.shape[1], _PITCH_BLOCK)]
+    blocks = [
+        _activations(mag[:, start : start + _PITCH_BLOCK])
+        for start in range(0, mag.shape[1], _PITCH_BLOCK)
+    ]
     activations = np.concatenate(blocks, axis=1)
     strongest = activations.max(axis=0)
     in_frame, in_piece = PITCH_THRESHOLDS
@@ -208,7 +245,11 @@ def _templates():
     for harmonic in range(1, PITCH_HARMONICS + 1):
         centre = harmonic * librosa.midi_to_hz(pitches) * PITCH_FFT / RATE
         distance = np.abs(bins - centre)
-        lobe = np.abs(np.sinc(distance) / (1 - distance**2 + 1e-9)) * (distance < 2) * (centre < len(bins))
+        lobe = (
+            np.abs(np.sinc(distance) / (1 - distance**2 + 1e-9))
+            * (distance < 2)
+            * (centre < len(bins))
+        )
         templates = np.maximum(templates, 10 ** (-slopes * (harmonic - 1) / 20) * lobe)
     templates = np.sqrt(templates)
     templates = (templates / np.linalg.norm(templates, axis=1, keepdims=True)).astype(np.float32)

@@ -15,7 +15,9 @@ import numpy as np
 from cli import UserError
 
 # One row a note: onset and duration in seconds, MIDI pitch and velocity (1 - 127)
-NOTE = np.dtype([("onset", np.float64), ("duration", np.float64), ("pitch", np.int32), ("velocity", np.int32)])
+NOTE = np.dtype(
+    [("onset", np.float64), ("duration", np.float64), ("pitch", np.int32), ("velocity", np.int32)]
+)
 MAX_BYTES = 4 << 20  # of a file: half a million notes, a gigabyte in mido's hands
 MAX_SECONDS = 4 * 3600  # of a piece: a stray tick of a broken file must not become a gap of days
 DRUMS = 9  # General MIDI's drum channel, counted from 0
@@ -43,11 +45,17 @@ def read_score(path, pedal=True):
         notes, pedals, tempos, drums, division = _events(_parse(path))
         if not notes:
             raise ValueError("has drums only" if drums else "has no notes")
-        return _checked(_timed(np.array(notes, np.int64), pedals if pedal else {}, tempos, division))
+        return _checked(
+            _timed(np.array(notes, np.int64), pedals if pedal else {}, tempos, division)
+        )
     except (ValueError, OverflowError) as error:
-        raise UserError(f"{path}: {error}; leave this file out or export it again as MIDI") from None
+        raise UserError(
+            f"{path}: {error}; leave this file out or export it again as MIDI"
+        ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); check the file and its permissions"
+        ) from None
 
 
 def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
@@ -68,20 +76,26 @@ def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
     try:
         return _checked(changed)
     except ValueError as error:
-        raise UserError(f"at speed {speed:g} and duration rate {duration_rate:g} it {error}; change the flags") from None
+        raise UserError(
+            f"at speed {speed:g} and duration rate {duration_rate:g} it {error}; change the flags"
+        ) from None
 
 
 def _checked(score):
     seconds = (score["onset"] + score["duration"]).max()
     if not seconds <= MAX_SECONDS:
-        raise ValueError(f"lasts {seconds / 3600:,.1f} h, and the longest allowed is {MAX_SECONDS / 3600:g} h")
+        raise ValueError(
+            f"lasts {seconds / 3600:,.1f} h, and the longest allowed is {MAX_SECONDS / 3600:g} h"
+        )
     return np.sort(score, order=("onset", "pitch", "velocity", "duration"))
 
 
 def _parse(path):
     """The file as mido reads it. Raises ValueError if it is damaged, whatever mido makes of the damage."""
     data = Path(path).read_bytes()
-    if re.search(rb"[\x80-\xff]{4096}", data):  # mido would read it as one number, and take minutes for a megabyte
+    if re.search(
+        rb"[\x80-\xff]{4096}", data
+    ):  # mido would read it as one number, and take minutes for a megabyte
         raise ValueError("is no MIDI file, or damaged")
     try:
         return mido.MidiFile(file=io.BytesIO(data))
@@ -94,10 +108,17 @@ def _parse(path):
 def _events(file):
     """([(on tick, off tick, channel, pitch, velocity)], pedals {channel: [(tick, down)]}, tempos, drum notes, ticks a beat)."""
     if file.ticks_per_beat <= 0:
-        raise ValueError("counts time in video frames, not in beats" if file.ticks_per_beat else "has no ticks in a beat")
+        raise ValueError(
+            "counts time in video frames, not in beats"
+            if file.ticks_per_beat
+            else "has no ticks in a beat"
+        )
     notes, pedals, tempos, drums, last = [], {}, [(0, 500_000)], 0, 0
     for track in file.tracks:
-        tick, sounding = 0, defaultdict(deque)  # (channel, pitch) -> [(on tick, velocity)]: first struck, first released
+        tick, sounding = (
+            0,
+            defaultdict(deque),
+        )  # (channel, pitch) -> [(on tick, velocity)]: first struck, first released
         for message in track:
             tick += message.time
             kind = message.type
@@ -114,7 +135,9 @@ def _events(file):
             elif kind == "control_change" and message.control in (_SUSTAIN, _RESET_CONTROLLERS):
                 down = message.control == _SUSTAIN and message.value >= 64
                 pedals.setdefault(message.channel, []).append((tick, down))
-        notes += [(on, None, *key, velocity) for key, left in sounding.items() for on, velocity in left]
+        notes += [
+            (on, None, *key, velocity) for key, left in sounding.items() for on, velocity in left
+        ]
         if last >> _TICK_BITS:
             raise ValueError("is damaged: counts more ticks than any music has")
     notes = [(on, last if off is None else off, *rest) for on, off, *rest in notes]
@@ -127,7 +150,9 @@ def _timed(notes, pedals, tempos, division):
     last = off.max()
     for number, presses in pedals.items():
         mine = np.flatnonzero(channel == number)
-        off[mine] = _pedalled(on[mine], off[mine], pitch[mine], sorted(presses, key=lambda press: press[0]), last)
+        off[mine] = _pedalled(
+            on[mine], off[mine], pitch[mine], sorted(presses, key=lambda press: press[0]), last
+        )
     seconds = _clock(tempos, division)
     score = np.empty(len(on), NOTE)
     score["onset"] = seconds(on)
@@ -143,11 +168,15 @@ def _pedalled(on, off, pitch, presses, last):
     ticks, down = np.array([tick for tick, _ in presses]), np.array([down for _, down in presses])
     up = np.append(np.where(down, np.iinfo(np.int64).max, ticks), max(last, ticks[-1]))
     next_up = np.minimum.accumulate(up[::-1])[::-1]
-    index = np.searchsorted(ticks, off, side="right") - 1  # the last pedal event at or before the off tick
+    index = (
+        np.searchsorted(ticks, off, side="right") - 1
+    )  # the last pedal event at or before the off tick
     pedalled = np.where((index >= 0) & down[index], next_up[index], off)
     key = (pitch << _TICK_BITS) + on
     strikes = np.append(np.unique(key), np.int64(128) << _TICK_BITS)
-    following = strikes[np.searchsorted(strikes, key, side="right")]  # the next later strike, of this pitch or a higher one
+    following = strikes[
+        np.searchsorted(strikes, key, side="right")
+    ]  # the next later strike, of this pitch or a higher one
     strike = np.where(following >> _TICK_BITS == pitch, following - (pitch << _TICK_BITS), pedalled)
     return np.maximum(off, np.minimum(pedalled, strike))
 

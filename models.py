@@ -44,7 +44,9 @@ class BatchNormalization(layers.BatchNormalization):
         """Normalise, and update the moving statistics where it trains."""
         if not (kernels and training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = kernels.batch_norm(inputs, self.gamma.value, self.beta.value, self.epsilon)
+        outputs, mean, variance = kernels.batch_norm(
+            inputs, self.gamma.value, self.beta.value, self.epsilon
+        )
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + new * (1 - self.momentum))
         return outputs
@@ -53,7 +55,10 @@ class BatchNormalization(layers.BatchNormalization):
 class _FastKernelGradient:
     """Mixin of 4x4 convolutions with stride 2, no bias, no activation: on TensorFlow the kernel's gradient may be faster."""
 
-    fast, larger = None, 1  # kernels.py's function, and how much larger the input is than the smaller picture
+    fast, larger = (
+        None,
+        1,
+    )  # kernels.py's function, and how much larger the input is than the smaller picture
 
     def call(self, inputs):
         """Convolve."""
@@ -78,7 +83,9 @@ class Conv2DTranspose(_FastKernelGradient, layers.Conv2DTranspose):
 
 def downsample(filters, batch_norm=True):
     """Block that halves height and width: convolution 4x4 stride 2, batch norm, LeakyReLU 0.3."""
-    block = [Conv2D(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel())]
+    block = [
+        Conv2D(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel())
+    ]
     if batch_norm:
         block.append(BatchNormalization())
     return keras.Sequential([*block, layers.LeakyReLU(0.3)])
@@ -87,19 +94,25 @@ def downsample(filters, batch_norm=True):
 def upsample(filters, dropout=None):
     """Block that doubles height and width: transposed convolution 4x4 stride 2, batch norm, dropout (a rate or None), ReLU."""
     block = [
-        Conv2DTranspose(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()),
+        Conv2DTranspose(
+            filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()
+        ),
         BatchNormalization(),
     ]
     if dropout is not None:
         block.append(layers.Dropout(0.5))
-        block[-1].rate = dropout  # given to Dropout itself, 0 would drop its seed from the saved files: another layout
+        block[
+            -1
+        ].rate = dropout  # given to Dropout itself, 0 would drop its seed from the saved files: another layout
     return keras.Sequential([*block, layers.ReLU()])
 
 
 def modulate(x, style):
     """Scale and shift each channel of x (n, h, w, c) as ``style`` (n, k) says: FiLM (Perez et al. 2018)."""
     channels = x.shape[-1]
-    change = layers.Reshape((1, 1, 2 * channels))(layers.Dense(2 * channels, kernel_initializer="zeros")(style))
+    change = layers.Reshape((1, 1, 2 * channels))(
+        layers.Dense(2 * channels, kernel_initializer="zeros")(style)
+    )
     return layers.Add()([x, layers.Multiply()([x, change[..., :channels]]), change[..., channels:]])
 
 
@@ -129,7 +142,13 @@ def build_generator(filters=FILTERS, channels=1, film=False, outputs=1, dropout=
         x = modulate(x, style) if film else x
         x = concatenate([x, skip])
     x = layers.Conv2DTranspose(
-        outputs, 4, strides=2, padding="same", kernel_initializer=_kernel(), activation="tanh", dtype="float32"
+        outputs,
+        4,
+        strides=2,
+        padding="same",
+        kernel_initializer=_kernel(),
+        activation="tanh",
+        dtype="float32",
     )(x)
     return keras.Model(inputs, x, name="generator")
 
@@ -137,7 +156,9 @@ def build_generator(filters=FILTERS, channels=1, film=False, outputs=1, dropout=
 def compiled_generator(filters, learning_rate, jit="auto", **kind):
     """A generator, built with ``kind``, compiled to be trained alone: L1, Adam with beta_1 0.5; ``jit`` is a key of JIT."""
     generator = build_generator(filters, **kind)
-    generator.compile(TwoRateAdam(learning_rate), loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit])
+    generator.compile(
+        TwoRateAdam(learning_rate), loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit]
+    )
     return generator
 
 
@@ -174,9 +195,16 @@ class TwoRateAdam(keras.optimizers.Adam):
         if not kernels:
             return super().update_step(gradient, variable, rate)
         kernels.adam(
-            variable, self._momentums[index], self._velocities[index], gradient,
-            rate, self.beta_1, self.beta_2, self.epsilon, ops.cast(self.iterations + 1, "float32"),
-        )  # fmt: skip
+            variable,
+            self._momentums[index],
+            self._velocities[index],
+            gradient,
+            rate,
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+            ops.cast(self.iterations + 1, "float32"),
+        )
 
     def get_config(self):
         """Adam's configuration and ours."""
@@ -248,15 +276,27 @@ def load_generator(path):
     """
     file = find_model(path)
     if file.is_dir():
-        file = next((f for f in (file / "generator.keras", file / "generator.weights.h5") if f.is_file()), file)
+        file = next(
+            (f for f in (file / "generator.keras", file / "generator.weights.h5") if f.is_file()),
+            file,
+        )
     if not file.is_file():
-        raise UserError(f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)")
+        raise UserError(
+            f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)"
+        )
     sums = file.with_name("SHA256SUMS")
-    if sums.is_file() and hashlib.sha256(file.read_bytes()).hexdigest().encode() not in sums.read_bytes().split():
-        raise UserError(f"{file}: is not the file that {sums.name} names; restore it: git checkout {file.parent}")
+    if (
+        sums.is_file()
+        and hashlib.sha256(file.read_bytes()).hexdigest().encode() not in sums.read_bytes().split()
+    ):
+        raise UserError(
+            f"{file}: is not the file that {sums.name} names; restore it: git checkout {file.parent}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         try:
-            if file.suffix == ".keras":  # a zip archive, in which HDF5 would seek back and forth for seconds
+            if (
+                file.suffix == ".keras"
+            ):  # a zip archive, in which HDF5 would seek back and forth for seconds
                 with zipfile.ZipFile(file) as archive:
                     weights = Path(archive.extract("model.weights.h5", folder))
             else:
@@ -265,15 +305,23 @@ def load_generator(path):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras only warns of weights that it does not find
                 generator.load_weights(weights)
-        except Exception as error:  # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
+        except (
+            Exception
+        ) as error:  # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
             reason = str(error)[:100]
-            raise UserError(f"{file}: holds no generator of this layout ({reason}); train one with train.py") from None
+            raise UserError(
+                f"{file}: holds no generator of this layout ({reason}); train one with train.py"
+            ) from None
     return generator
 
 
 def width_of(generator):
     """The width, ``filters``, that a generator was built with: its last upsampling block's channels."""
-    return [layer for layer in generator.layers if isinstance(layer, keras.Sequential)][-1].layers[0].filters
+    return (
+        [layer for layer in generator.layers if isinstance(layer, keras.Sequential)][-1]
+        .layers[0]
+        .filters
+    )
 
 
 def widen(narrow, wide, seed=0):
@@ -285,9 +333,13 @@ def widen(narrow, wide, seed=0):
     rng = np.random.default_rng(seed)
     for old, new in zip(narrow._flatten_layers(), wide._flatten_layers()):
         if not isinstance(old, keras.Model):
-            reads = -1 if isinstance(old, layers.Conv2DTranspose) else -2  # a kernel's axis of channels that it reads
+            reads = (
+                -1 if isinstance(old, layers.Conv2DTranspose) else -2
+            )  # a kernel's axis of channels that it reads
             for weight, widened in zip(old.weights, new.weights):
-                widened.assign(_repeat_channels(ops.convert_to_numpy(weight), widened.shape, reads, rng))
+                widened.assign(
+                    _repeat_channels(ops.convert_to_numpy(weight), widened.shape, reads, rng)
+                )
 
 
 def _repeat_channels(values, shape, reads, rng):
@@ -310,11 +362,22 @@ def _layout(file):
     """
     groups = collections.defaultdict(list)  # shapes by layer
     with h5py.File(file, "r") as h5:
-        h5.visititems(lambda _, item: groups[item.parent.name].append(item.shape) if isinstance(item, h5py.Dataset) else None)
+        h5.visititems(
+            lambda _, item: (
+                groups[item.parent.name].append(item.shape)
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
     shapes = [shape for layer in groups.values() for shape in layer]
     channels, filters = min((shape[2:] for shape in shapes if len(shape) == 4), key=lambda s: s[1])
     if not (1 <= channels <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{channels} channels, width {filters}")
     film = any(len(shape) == 2 for shape in shapes)
     last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
-    return {"filters": filters, "channels": 2 if film else channels, "film": film, "outputs": min(last, key=len)[0]}
+    return {
+        "filters": filters,
+        "channels": 2 if film else channels,
+        "film": film,
+        "outputs": min(last, key=len)[0],
+    }

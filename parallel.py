@@ -18,17 +18,24 @@ from cli import UserError, number, part_of
 
 # Two warnings would break into the user's output and tell of nothing wrong: loky restarts a worker whose memory grew by
 # 300 MB, as it does with a second instrument's notes, and no job is lost; joblib counts what Ctrl-C has cut short.
-warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor", UserWarning)
-warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed by the workers", UserWarning)
+warnings.filterwarnings(
+    "ignore", "A worker stopped while some jobs were given to the executor", UserWarning
+)
+warnings.filterwarnings(
+    "ignore", r"\d+ tasks which were still being processed by the workers", UserWarning
+)
 
 
 def worker_flags(parser):
     """Add the flags of the scripts that spread files over processes."""
-    parser.add_argument("--workers", type=number(int, 1), default=joblib.cpu_count(), help="processes")
     parser.add_argument(
-        "--dask", metavar="ADDRESS",
+        "--workers", type=number(int, 1), default=joblib.cpu_count(), help="processes"
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
         help="use the workers of this Dask scheduler instead, say tcp://host:8786; they must see the same paths",
-    )  # fmt: skip
+    )
 
 
 def is_done(made, source):
@@ -54,13 +61,22 @@ def engine(workers, dask=None):
     Raises:
         UserError: the cluster cannot be used, or a worker process was killed.
     """
-    watch = {} if dask or workers == 1 else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
+    watch = (
+        {}
+        if dask or workers == 1
+        else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
+    )
     if watch and hasattr(signal, "pthread_sigmask"):
-        for tracker in (loky_tracker, resource_tracker):  # as they start, they would undo what `_start_without_sigint` does
+        for tracker in (
+            loky_tracker,
+            resource_tracker,
+        ):  # as they start, they would undo what `_start_without_sigint` does
             tracker.ensure_running()
 
     def run(function, tasks, writes=(), **bar):
-        results = _start_without_sigint(parallel, (joblib.delayed(function)(*task) for task in tasks))
+        results = _start_without_sigint(
+            parallel, (joblib.delayed(function)(*task) for task in tasks)
+        )
         try:
             return list(tqdm(results, total=len(tasks), disable=not tasks, **bar))
         except BaseException:
@@ -73,10 +89,18 @@ def engine(workers, dask=None):
 
     try:
         with _dask_backend(dask) if dask else contextlib.nullcontext():
-            parallel = joblib.Parallel(-1 if dask else workers, return_as="generator", batch_size=1, max_nbytes=None, **watch)
+            parallel = joblib.Parallel(
+                -1 if dask else workers,
+                return_as="generator",
+                batch_size=1,
+                max_nbytes=None,
+                **watch,
+            )
             yield run
     except concurrent.futures.process.BrokenProcessPool:
-        raise UserError(f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer") from None
+        raise UserError(
+            f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer"
+        ) from None
 
 
 def _start_without_sigint(parallel, jobs):
@@ -106,18 +130,28 @@ def _dask_backend(address):
     try:
         import distributed
     except ImportError:
-        raise UserError(f"--dask {address}: Dask is not installed; pip install distributed") from None
+        raise UserError(
+            f"--dask {address}: Dask is not installed; pip install distributed"
+        ) from None
     try:
         client = distributed.Client(address, timeout=10)
     except (OSError, ValueError) as error:
-        raise UserError(f"--dask {address}: no Dask scheduler answers there ({error}); start one or mend the address") from None
+        raise UserError(
+            f"--dask {address}: no Dask scheduler answers there ({error}); start one or mend the address"
+        ) from None
     with client:
         if not client.scheduler_info()["workers"]:
-            raise UserError(f"--dask {address}: the scheduler has no workers; start some with 'dask worker {address}'")
-        for module in Path(__file__).parent.glob("*.py"):  # so that workers need not have the project
+            raise UserError(
+                f"--dask {address}: the scheduler has no workers; start some with 'dask worker {address}'"
+            )
+        for module in Path(__file__).parent.glob(
+            "*.py"
+        ):  # so that workers need not have the project
             client.upload_file(str(module), load=False)
         try:
             with joblib.parallel_config("dask"):
                 yield
         except (distributed.KilledWorker, concurrent.futures.CancelledError) as error:
-            raise UserError(f"--dask {address}: workers were lost ({error}); run the same command again") from None
+            raise UserError(
+                f"--dask {address}: workers were lost ({error}); run the same command again"
+            ) from None

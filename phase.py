@@ -19,8 +19,12 @@ import numpy as np
 import data
 
 MOMENTUM = 0.99  # of fast Griffin-Lim: the best value of Perraudin et al. 2013
-_BLOCK_FRAMES = 512  # frames that one thread refines at a time: its arrays stay in the processor's cache
-_TINY = np.float32(1e-20)  # far below any magnitude, and a magnitude divided by it does not overflow
+_BLOCK_FRAMES = (
+    512  # frames that one thread refines at a time: its arrays stay in the processor's cache
+)
+_TINY = np.float32(
+    1e-20
+)  # far below any magnitude, and a magnitude divided by it does not overflow
 
 
 def input(mag, input_phase, iterations=32, seed=0, start=0):
@@ -51,8 +55,13 @@ def griffinlim_random(mag, input_phase, iterations=32, seed=0, start=0):
     return refine(mag, random(mag, input_phase, seed=seed, start=start), iterations)
 
 
-ESTIMATORS = {function.__name__: function for function in (input, griffinlim, griffinlim_random, random, flat)}
-LEARNED = {"learned": input, "learned_griffinlim": griffinlim}  # given the input's phase as a network has turned it
+ESTIMATORS = {
+    function.__name__: function for function in (input, griffinlim, griffinlim_random, random, flat)
+}
+LEARNED = {
+    "learned": input,
+    "learned_griffinlim": griffinlim,
+}  # given the input's phase as a network has turned it
 ALL = ESTIMATORS | LEARNED
 
 
@@ -66,7 +75,10 @@ def refine(mag, phase, iterations, momentum=MOMENTUM):
     Frames before the first and after the last count as silence. Frames overlap by half, so one iteration carries
     news to the next frame only: blocks with a margin of ``iterations`` frames give exactly the result of the whole.
     """
-    mag, phase = np.ascontiguousarray(mag.T, np.float32), np.ascontiguousarray(phase.T, np.complex64)  # frames first
+    mag, phase = (
+        np.ascontiguousarray(mag.T, np.float32),
+        np.ascontiguousarray(phase.T, np.complex64),
+    )  # frames first
 
     def block(span):
         return _refine(mag[span], phase[span], iterations, np.float32(momentum / (1 + momentum)))
@@ -79,8 +91,12 @@ def refine(mag, phase, iterations, momentum=MOMENTUM):
 def in_blocks(function, frames, size, margin, map=map):
     """Apply ``function(slice) -> (frames of the slice, ...)`` block by block with a margin on both sides, and join."""
     starts = range(0, frames, size)
-    results = map(function, [slice(max(0, start - margin), start + size + margin) for start in starts])
-    return np.concatenate([result[min(start, margin) :][:size] for start, result in zip(starts, results)])
+    results = map(
+        function, [slice(max(0, start - margin), start + size + margin) for start in starts]
+    )
+    return np.concatenate(
+        [result[min(start, margin) :][:size] for start, result in zip(starts, results)]
+    )
 
 
 def _refine(mag, phase, iterations, inertia):
@@ -89,7 +105,9 @@ def _refine(mag, phase, iterations, inertia):
     spectrum, previous, estimate = mag * phase, np.float32(0), phase
     for _ in range(iterations):
         consistent = data.analyse(np.pad(data.synthesise(spectrum), silence))
-        estimate = consistent - inertia * previous  # the extrapolation up to a factor, which the next line removes
+        estimate = (
+            consistent - inertia * previous
+        )  # the extrapolation up to a factor, which the next line removes
         spectrum = estimate * (mag / np.maximum(np.abs(estimate), _TINY))
         previous = consistent
     return data.phasor(estimate)

@@ -60,12 +60,23 @@ def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE):
 
     Tiles overlap and are blended as in `predict`, and frames that are silent (all zero) stay so.
     """
-    stream = convert_frames(model, [picture.swapaxes(0, 1)[np.newaxis]], lambda frames: frames, overlap, batch_size)
+    stream = convert_frames(
+        model, [picture.swapaxes(0, 1)[np.newaxis]], lambda frames: frames, overlap, batch_size
+    )
     return np.concatenate([converted for _, converted in stream], axis=1)[0].swapaxes(0, 1)
 
 
 def convert_stream(
-    model, blocks, rate, new_rate=None, *, phase="input", phase_iterations=32, overlap=OVERLAP, batch_size=BATCH_SIZE, seed=0
+    model,
+    blocks,
+    rate,
+    new_rate=None,
+    *,
+    phase="input",
+    phase_iterations=32,
+    overlap=OVERLAP,
+    batch_size=BATCH_SIZE,
+    seed=0,
 ):
     """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate`` (default: ``rate``).
 
@@ -83,7 +94,10 @@ def convert_stream(
     blocks = data.resample_blocks(blocks, rate, data.SAMPLE_RATE)
     frames = convert_frames(model, data.analyse_blocks(blocks), spectrum_to_db, overlap, batch_size)
     turn = turned if phase in phases.LEARNED else lambda unit, _: unit
-    spectra = (data.db_to_amplitude(c[..., 0]) * turn(data.phasor(original), c[..., 1:]) for original, c in frames)
+    spectra = (
+        data.db_to_amplitude(c[..., 0]) * turn(data.phasor(original), c[..., 1:])
+        for original, c in frames
+    )
     spectra = estimate_phases(spectra, phases.ALL[phase], phase_iterations, seed)
     return data.resample_blocks(synthesise(spectra), data.SAMPLE_RATE, new_rate or rate)
 
@@ -125,14 +139,27 @@ def convert_frames(model, frames, to_db, overlap, batch_size):
     stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
     held = data.TILE_FRAMES - stride  # frames that later tiles cover too
     weights = tile_weights()[:, np.newaxis, np.newaxis]
-    total, weight = np.zeros((1, held, 1, 1), np.float32), np.zeros((held, 1, 1), np.float32)  # of tiles before: incomplete
+    total, weight = (
+        np.zeros((1, held, 1, 1), np.float32),
+        np.zeros((held, 1, 1), np.float32),
+    )  # of tiles before: incomplete
     for piece in data.pieces(frames, batch_size * stride, keep=held):
         channels, length, bins = piece.shape[:3]
-        spans = [slice(start, start + data.TILE_FRAMES) for start in range(0, max(1, length - held), stride)]
+        spans = [
+            slice(start, start + data.TILE_FRAMES)
+            for start in range(0, max(1, length - held), stride)
+        ]
         done, end = len(spans) * stride, len(spans) * stride + held
-        picture = np.pad(to_db(piece).reshape(channels, length, bins, -1), ((0, 0), (0, end - length), (0, 0), (0, 0)))
-        tiles = np.stack([picture[:, span].swapaxes(1, 2) for span in spans], axis=1)  # (channels, n, 256, 256, k)
-        tiles = run_network(model, tiles.reshape(-1, bins, data.TILE_FRAMES, picture.shape[-1]), batch_size)
+        picture = np.pad(
+            to_db(piece).reshape(channels, length, bins, -1),
+            ((0, 0), (0, end - length), (0, 0), (0, 0)),
+        )
+        tiles = np.stack(
+            [picture[:, span].swapaxes(1, 2) for span in spans], axis=1
+        )  # (channels, n, 256, 256, k)
+        tiles = run_network(
+            model, tiles.reshape(-1, bins, data.TILE_FRAMES, picture.shape[-1]), batch_size
+        )
         tiles = tiles.reshape(channels, -1, bins, data.TILE_FRAMES, tiles.shape[-1]).swapaxes(2, 3)
         shape = channels, end, bins, tiles.shape[-1]
         total = np.pad(total, ((0, 0), (0, done), (0, 0), (0, 0))) + np.zeros(shape, np.float32)
@@ -158,7 +185,9 @@ def with_style(model, picture):
     """
     tiles = data.slice_tiles(picture)
     style = data.to_network(tiles[tiles.mean(axis=(1, 2, 3)).argmax()].astype(np.float32))
-    return lambda x: model.predict_on_batch(np.concatenate([x, np.broadcast_to(style, x.shape)], axis=-1))
+    return lambda x: model.predict_on_batch(
+        np.concatenate([x, np.broadcast_to(style, x.shape)], axis=-1)
+    )
 
 
 def with_phase(model, phase_model):
@@ -179,10 +208,14 @@ def run_network(model, tiles, batch_size):
     """
     run = getattr(model, "predict_on_batch", model)
     padding = np.zeros((-len(tiles) % batch_size, *tiles.shape[1:]), np.float32)
-    batches = data.to_network(np.concatenate([tiles, padding])).reshape(-1, batch_size, *tiles.shape[1:])
+    batches = data.to_network(np.concatenate([tiles, padding])).reshape(
+        -1, batch_size, *tiles.shape[1:]
+    )
     converted = np.concatenate([np.asarray(run(batch)) for batch in batches])[: len(tiles)]
     if not np.isfinite(converted).all():
-        raise UserError("--model: its network gives NaN or infinite values; train it again with a lower learning rate")
+        raise UserError(
+            "--model: its network gives NaN or infinite values; train it again with a lower learning rate"
+        )
     if converted.shape[-1] != 2:
         converted[..., 0] = data.from_network(converted[..., 0])
     return converted
@@ -196,7 +229,12 @@ def estimate_phases(spectra, estimate, iterations, seed):
     start, rest = 0, None  # index of the block's first frame
     for piece in data.pieces(spectra, data.BLOCK_FRAMES, keep=2 * iterations):
         mag, unit = np.abs(piece), data.phasor(piece)
-        result = np.stack([m * estimate(m.T, p.T, iterations=iterations, seed=seed, start=start).T for m, p in zip(mag, unit)])
+        result = np.stack(
+            [
+                m * estimate(m.T, p.T, iterations=iterations, seed=seed, start=start).T
+                for m, p in zip(mag, unit)
+            ]
+        )
         begin = iterations if start else 0
         end = max(begin, result.shape[1] - iterations)
         yield result[:, begin:end]
@@ -205,7 +243,9 @@ def estimate_phases(spectra, estimate, iterations, seed):
     yield rest
 
 
-def convert_file(model, source, target, new_rate=None, normalize=None, progress=lambda seconds: None, **options):
+def convert_file(
+    model, source, target, new_rate=None, normalize=None, progress=lambda seconds: None, **options
+):
     """Convert one recording, whatever its length, at flat memory.
 
     The peak is known at the end only, so float32 samples wait in a nameless temporary file beside the output, which
@@ -222,12 +262,16 @@ def convert_file(model, source, target, new_rate=None, normalize=None, progress=
         (seconds of audio, peak of the network's output, gain applied).
     """
     with (
-        data.open_sound(source) as sound, named_errors(target), cli.complete(target) as part,
+        data.open_sound(source) as sound,
+        named_errors(target),
+        cli.complete(target) as part,
         tempfile.TemporaryFile(dir=target.parent) as spool,
-    ):  # fmt: skip
+    ):
         rate, peak = new_rate or sound.samplerate, 0.0
         with create_sound(target, part, sound.channels, rate) as output:
-            for block in convert_stream(model, data.read_blocks(sound), sound.samplerate, rate, **options):
+            for block in convert_stream(
+                model, data.read_blocks(sound), sound.samplerate, rate, **options
+            ):
                 peak = max(peak, float(np.abs(block).max(initial=0)))
                 spool.write(np.ascontiguousarray(block.T).tobytes())
                 progress(block.shape[1] / rate)
@@ -244,7 +288,9 @@ def named_errors(target):
     try:
         yield
     except (soundfile.LibsndfileError, AssertionError) as error:
-        raise UserError(f"{target}: cannot be written ({str(error) or 'cut short'}); is the disk full?") from None
+        raise UserError(
+            f"{target}: cannot be written ({str(error) or 'cut short'}); is the disk full?"
+        ) from None
 
 
 def create_sound(target, part, channels, rate):
@@ -253,7 +299,9 @@ def create_sound(target, part, channels, rate):
         return soundfile.SoundFile(part, "w", rate, channels)
     except (soundfile.LibsndfileError, ValueError, TypeError):
         remedy = "give another extension or --sr"
-        raise UserError(f"{target}: this format does not take {channels} channels at {rate} Hz; {remedy}") from None
+        raise UserError(
+            f"{target}: this format does not take {channels} channels at {rate} Hz; {remedy}"
+        ) from None
 
 
 def write_spool(spool, output, length, gain):
@@ -270,22 +318,33 @@ def plan(inputs, output):
     audio = output.suffix.lower() in cli.AUDIO_EXTENSIONS and not output.is_dir()
     if audio and (len(inputs) > 1 or inputs[0].is_dir()):
         raise UserError(f"--output {output}: one file cannot take several; give a folder")
-    if not audio and (output.is_file() or (output.suffix and len(inputs) == 1 and inputs[0].is_file() and not output.is_dir())):
-        raise UserError(f"--output {output}: neither a folder nor {', '.join(cli.AUDIO_EXTENSIONS)}; give one of these")
+    if not audio and (
+        output.is_file()
+        or (output.suffix and len(inputs) == 1 and inputs[0].is_file() and not output.is_dir())
+    ):
+        raise UserError(
+            f"--output {output}: neither a folder nor {', '.join(cli.AUDIO_EXTENSIONS)}; give one of these"
+        )
     pairs = []
     for path in inputs:
         if path.is_dir():
             found = cli.find_files(path, cli.AUDIO_EXTENSIONS)
-            found = [file for file in found if output.resolve() not in file.resolve().parents]  # the output may lie inside
+            found = [
+                file for file in found if output.resolve() not in file.resolve().parents
+            ]  # the output may lie inside
             if not found:
-                raise UserError(f"{path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another --input")
+                raise UserError(
+                    f"{path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another --input"
+                )
             pairs += [(file, output / file.relative_to(path)) for file in found]
         else:
             pairs.append((path, output if audio else output / path.name))
     targets = set()
     for source, target in pairs:
         if target.resolve() == source.resolve():
-            raise UserError(f"{source}: the output would overwrite this input; give another --output")
+            raise UserError(
+                f"{source}: the output would overwrite this input; give another --output"
+            )
         if target in targets:
             raise UserError(f"{source}: another input also becomes {target}; convert them apart")
         targets.add(target)
@@ -309,8 +368,12 @@ def convert_all(model, pairs, **options):
         try:
             with data.open_sound(source) as sound:
                 seconds = sound.frames / sound.samplerate
-            with tqdm(total=round(seconds), desc=source.name, leave=False, disable=None, bar_format=_BAR) as bar:
-                seconds, peak, gain = convert_file(model, source, target, progress=bar.update, **options)
+            with tqdm(
+                total=round(seconds), desc=source.name, leave=False, disable=None, bar_format=_BAR
+            ) as bar:
+                seconds, peak, gain = convert_file(
+                    model, source, target, progress=bar.update, **options
+                )
         except UserError as error:
             if len(pairs) == 1:
                 raise
@@ -319,19 +382,25 @@ def convert_all(model, pairs, **options):
             continue
         speed = seconds / (time.perf_counter() - began)
         scaled = f", scaled by {20 * np.log10(gain):+.1f} dB" if gain != 1 else ""
-        print(f"{cli.one_line(target)}: {seconds:.1f} s, {speed:.1f} x real time, peak {decibels(peak)}{scaled}")
+        print(
+            f"{cli.one_line(target)}: {seconds:.1f} s, {speed:.1f} x real time, peak {decibels(peak)}{scaled}"
+        )
     return failed
 
 
 def check_phases(names, model, phase_model=None):
     """Raise UserError if a model or a phase model is of the wrong kind, or if they cannot give the phases ``names``."""
     if model.output_shape[-1] == 2:
-        raise UserError("--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes")
+        raise UserError(
+            "--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes"
+        )
     if phase_model and phase_model.output_shape[-1] != 2:
         raise UserError("--phase_model: gives a magnitude; give a model of train.py --learn phase")
     for name in names:
         if name in phases.LEARNED and not phase_model and model.output_shape[-1] == 1:
-            raise UserError(f"--phase {name}: this model gives no phase; give --phase_model, or a --model of --learn both")
+            raise UserError(
+                f"--phase {name}: this model gives no phase; give --phase_model, or a --model of --learn both"
+            )
 
 
 def prepare(model, phase, style=None, phase_model=None):
@@ -342,11 +411,15 @@ def prepare(model, phase, style=None, phase_model=None):
     """
     check_phases([phase], model, phase_model)
     if phase_model and phase not in phases.LEARNED:
-        raise UserError(f"--phase_model: is not used by --phase {phase}; give --phase {' or '.join(phases.LEARNED)}")
+        raise UserError(
+            f"--phase_model: is not used by --phase {phase}; give --phase {' or '.join(phases.LEARNED)}"
+        )
     if model.input_shape[-1] == 1 and style:
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
     if model.input_shape[-1] == 2 and not style:
-        raise UserError("--style: is missing, and this model knows several targets; give a recording of the one wanted")
+        raise UserError(
+            "--style: is missing, and this model knows several targets; give a recording of the one wanted"
+        )
     converter = with_style(model, data.spectrogram(data.read_audio(style))) if style else model
     return with_phase(converter, phase_model) if phase_model else converter
 
@@ -355,20 +428,65 @@ def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--model", required=True, help="run folder, name in pretrained/, .keras file, or weights (.h5) of older Keras code")
-    add("--input", required=True, nargs="+", help="recordings, or folders of them: wav, flac, ogg, mp3")
-    add("--output", required=True, help="file, whose extension chooses the format, or folder; a file there is replaced, "
-        "files in a folder are kept")  # fmt: skip
+    add(
+        "--model",
+        required=True,
+        help="run folder, name in pretrained/, .keras file, or weights (.h5) of older Keras code",
+    )
+    add(
+        "--input",
+        required=True,
+        nargs="+",
+        help="recordings, or folders of them: wav, flac, ogg, mp3",
+    )
+    add(
+        "--output",
+        required=True,
+        help="file, whose extension chooses the format, or folder; a file there is replaced, "
+        "files in a folder are kept",
+    )
     add("--style", help="recording of the instrument wanted, for a model of several targets")
-    add("--phase_model", help="model of train_generator.py --learn phase, used by --phase learned and learned_griffinlim")
-    add("--phase", choices=phases.ALL, default="input",
-        help="estimator: input keeps pitches best, griffinlim writes the network's picture most faithfully")  # fmt: skip
-    add("--phase_iterations", type=cli.number(int, 0, 10_000), default=32, help="iterations of Griffin-Lim")
-    add("--overlap", type=cli.number(float, 0, 0.9), default=OVERLAP, help="fraction of a tile that the next one covers again")
-    add("--sr", type=cli.number(int, *data.RATES), help="sampling rate of the output, Hz; default: the input's")
-    add("--normalize", type=cli.number(float, -100, 0), nargs="?", const=-1.0, metavar="DBFS",
-        help="bring the peak to this level, dBFS (bare: -1); default: keep the level, unless it would clip")  # fmt: skip
-    add("--batch_size", type=cli.number(int, 1, 1024), default=BATCH_SIZE, help="tiles that go through the network at once")
+    add(
+        "--phase_model",
+        help="model of train_generator.py --learn phase, used by --phase learned and learned_griffinlim",
+    )
+    add(
+        "--phase",
+        choices=phases.ALL,
+        default="input",
+        help="estimator: input keeps pitches best, griffinlim writes the network's picture most faithfully",
+    )
+    add(
+        "--phase_iterations",
+        type=cli.number(int, 0, 10_000),
+        default=32,
+        help="iterations of Griffin-Lim",
+    )
+    add(
+        "--overlap",
+        type=cli.number(float, 0, 0.9),
+        default=OVERLAP,
+        help="fraction of a tile that the next one covers again",
+    )
+    add(
+        "--sr",
+        type=cli.number(int, *data.RATES),
+        help="sampling rate of the output, Hz; default: the input's",
+    )
+    add(
+        "--normalize",
+        type=cli.number(float, -100, 0),
+        nargs="?",
+        const=-1.0,
+        metavar="DBFS",
+        help="bring the peak to this level, dBFS (bare: -1); default: keep the level, unless it would clip",
+    )
+    add(
+        "--batch_size",
+        type=cli.number(int, 1, 1024),
+        default=BATCH_SIZE,
+        help="tiles that go through the network at once",
+    )
     add("--seed", type=cli.number(int, 0, 2**31), default=0, help="seed of random phases")
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
     return parser
@@ -394,10 +512,19 @@ def main(argv=None):
     phase_model = load_generator(args.phase_model) if args.phase_model else None
     converter = prepare(load_generator(model), args.phase, args.style, phase_model)
     failed = convert_all(
-        converter, missing, new_rate=args.sr, normalize=args.normalize, phase=args.phase,
-        phase_iterations=args.phase_iterations, overlap=args.overlap, batch_size=args.batch_size, seed=args.seed,
-    )  # fmt: skip
-    print(f"{len(missing) - failed} of {len(missing)} recordings converted with phase '{args.phase}'")
+        converter,
+        missing,
+        new_rate=args.sr,
+        normalize=args.normalize,
+        phase=args.phase,
+        phase_iterations=args.phase_iterations,
+        overlap=args.overlap,
+        batch_size=args.batch_size,
+        seed=args.seed,
+    )
+    print(
+        f"{len(missing) - failed} of {len(missing)} recordings converted with phase '{args.phase}'"
+    )
     return 2 if failed else 0
 
 

@@ -22,17 +22,28 @@ from data import write_audio
 from NoteSynthesizer import PITCHES, VELOCITIES, note_name, note_prefix
 
 NOTE_RATE = 16000  # Hz, NSynth's
-FONT_RATE = 3 * NOTE_RATE  # FluidSynth does not filter what it plays faster: played at 16 kHz, high notes would alias
+FONT_RATE = (
+    3 * NOTE_RATE
+)  # FluidSynth does not filter what it plays faster: played at 16 kHz, high notes would alias
 HELD, RELEASED = 3, 1  # s
 NOTE_PEAK = 0.9  # of an instrument's loudest note: every other keeps its level relative to that one
 SILENCE = 2**-15  # peak, one step of 16 bits: a program has no sample at this pitch
 # General MIDI. Strings: the ensemble (48) covers more pitches and speaks faster than the solo violin (40). Synth lead: the
 # saw (81), because the square (80) is two detuned oscillators, left and right, which beat against each other in mono.
-DEFAULT_PROGRAMS = ("keyboard_acoustic=0", "guitar_acoustic=25", "string_acoustic=48", "synth_lead_synthetic=81")
+DEFAULT_PROGRAMS = (
+    "keyboard_acoustic=0",
+    "guitar_acoustic=25",
+    "string_acoustic=48",
+    "synth_lead_synthetic=81",
+)
 _SETTINGS = {
-    "synth.reverb.active": 0, "synth.chorus.active": 0, "synth.dynamic-sample-loading": 0,
-    "synth.cpu-cores": 1, "synth.polyphony": 64, "synth.midi-channels": 16,
-}  # fmt: skip
+    "synth.reverb.active": 0,
+    "synth.chorus.active": 0,
+    "synth.dynamic-sample-loading": 0,
+    "synth.cpu-cores": 1,
+    "synth.polyphony": 64,
+    "synth.midi-channels": 16,
+}
 
 
 class SoundFont:
@@ -47,7 +58,9 @@ class SoundFont:
             with open(path, "rb") as file:
                 header = file.read(12)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); give a SoundFont, .sf2") from None
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); give a SoundFont, .sf2"
+            ) from None
         if header[:4] != b"RIFF" or header[8:] != b"sfbk":
             raise UserError(f"{path}: is no SoundFont; give an .sf2 file")
         try:
@@ -67,8 +80,14 @@ class SoundFont:
             font_id = synth.sfload(str(path))
         if font_id < 0:
             raise UserError(f"{path}: FluidSynth cannot load this SoundFont; download it again")
-        self._font = ctypes.c_void_p(self._library.fluid_synth_get_sfont_by_id(ctypes.c_void_p(synth.synth), font_id))
-        names = ((bank, program, synth.sfpreset_name(font_id, bank, program)) for bank in range(129) for program in range(128))
+        self._font = ctypes.c_void_p(
+            self._library.fluid_synth_get_sfont_by_id(ctypes.c_void_p(synth.synth), font_id)
+        )
+        names = (
+            (bank, program, synth.sfpreset_name(font_id, bank, program))
+            for bank in range(129)
+            for program in range(128)
+        )
         self.programs = {(bank, program): name for bank, program, name in names if name is not None}
         self._library.fluid_synth_remove_sfont(ctypes.c_void_p(synth.synth), self._font)
         synth.delete()
@@ -90,7 +109,9 @@ class SoundFont:
         """The next ``count`` samples, float32: pyfluidsynth itself offers 16 bits, with dither that depends on the past."""
         left, right = np.empty((2, count), np.float32)
         pointers = [side.ctypes.data_as(ctypes.c_void_p) for side in (left, right)]
-        self._library.fluid_synth_write_float(ctypes.c_void_p(synth.synth), count, pointers[0], 0, 1, pointers[1], 0, 1)
+        self._library.fluid_synth_write_float(
+            ctypes.c_void_p(synth.synth), count, pointers[0], 0, 1, pointers[1], 0, 1
+        )
         return (left + right) / 2
 
 
@@ -105,7 +126,9 @@ def parse_instrument(text):
     match = re.fullmatch(r"(?:(\d{1,3}):)?(\d{1,3})", number)
     bank, program = (int(digits or 0) for digits in match.groups()) if match else (-1, -1)
     if not (0 <= bank <= 128 and 0 <= program <= 127):
-        raise UserError(f"--instruments {text}: no such program; write NAME=PROGRAM or NAME=BANK:PROGRAM (see --list)")
+        raise UserError(
+            f"--instruments {text}: no such program; write NAME=PROGRAM or NAME=BANK:PROGRAM (see --list)"
+        )
     return instrument, bank, program
 
 
@@ -119,7 +142,9 @@ def render_instrument(font, bank, program, name):
     notes = {key: font.note(bank, program, *key) for key in tqdm(keys, desc=name, unit="note")}
     peaks = {key: np.abs(note).max() for key, note in notes.items()}
     gain = NOTE_PEAK / max(max(peaks.values()), 1e-6)
-    return {key: note * np.float32(gain) for key, note in notes.items() if peaks[key] * gain > SILENCE}
+    return {
+        key: note * np.float32(gain) for key, note in notes.items() if peaks[key] * gain > SILENCE
+    }
 
 
 @cli.command
@@ -129,9 +154,12 @@ def main(argv=None):
     parser.add_argument("--soundfont", required=True, help="SoundFont to render, .sf2")
     parser.add_argument("--nsynth_path", help="folder to write the notes to, in its audio/")
     parser.add_argument(
-        "--instruments", nargs="+", default=DEFAULT_PROGRAMS, metavar="NAME=[BANK:]PROGRAM",
+        "--instruments",
+        nargs="+",
+        default=DEFAULT_PROGRAMS,
+        metavar="NAME=[BANK:]PROGRAM",
         help="names to give, as NSynth does, and the programs to render, 0 - 127",
-    )  # fmt: skip
+    )
     parser.add_argument("--list", action="store_true", help="show the font's programs and stop")
     args = parser.parse_args(argv)
     instruments = [parse_instrument(text) for text in args.instruments]
@@ -145,14 +173,18 @@ def main(argv=None):
         return
     for instrument, bank, program in instruments:
         if (bank, program) not in font.programs:
-            raise UserError(f"--instruments {instrument}={bank}:{program}: {args.soundfont} has no such program (see --list)")
+            raise UserError(
+                f"--instruments {instrument}={bank}:{program}: {args.soundfont} has no such program (see --list)"
+            )
     for instrument, bank, program in instruments:
         print(write_instrument(font, instrument, bank, program, Path(args.nsynth_path) / "audio"))
 
 
 def write_instrument(font, instrument, bank, program, folder):
     """Write the notes of one program that ``folder`` lacks; return a line that says how many."""
-    paths = {key: folder / note_name(instrument, *key) for key in itertools.product(PITCHES, VELOCITIES)}
+    paths = {
+        key: folder / note_name(instrument, *key) for key in itertools.product(PITCHES, VELOCITIES)
+    }
     missing = [key for key, path in paths.items() if not path.exists()]
     line = f"{instrument}: {font.programs[bank, program]}: {len(paths) - len(missing)} notes already there"
     if not missing:

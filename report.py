@@ -17,19 +17,35 @@ from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 GREY = "#808080"
 BLUE, ORANGE = "#3d85c6", "#d9772b"
 STYLE = {  # text and axes mid-grey, on a transparent ground: reads on light and on dark pages alike
-    "text.color": GREY, "axes.labelcolor": GREY, "axes.titlecolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY,
-    "ytick.color": GREY, "axes.titlesize": 10, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "legend.fontsize": 8, "legend.frameon": False, "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]),
-}  # fmt: skip
+    "text.color": GREY,
+    "axes.labelcolor": GREY,
+    "axes.titlecolor": GREY,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.titlesize": 10,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]),
+}
 NYQUIST_KHZ = SAMPLE_RATE / 4 / 1000  # upper edge of the kept half of the bins
 DIFFERENCE_RANGE = 30  # dB either way that the difference picture shows
-DIFFERENCE_MAP = LinearSegmentedColormap.from_list("difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"])
+DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
+    "difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"]
+)
 CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
 PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # of a card's picture: the page draws its playhead there
-AUDIO_FORMAT = "flac"  # lossless, so that what one hears is not the codec; every browser since 2017 plays it
+AUDIO_FORMAT = (
+    "flac"  # lossless, so that what one hears is not the codec; every browser since 2017 plays it
+)
 HISTORY_TITLES = {
-    "mae_db": "mean absolute error, dB", "gan_loss": "generator's adversarial loss", "disc_loss": "discriminator's loss",
-}  # fmt: skip
+    "mae_db": "mean absolute error, dB",
+    "gan_loss": "generator's adversarial loss",
+    "disc_loss": "discriminator's loss",
+}
 
 
 @matplotlib.rc_context(STYLE)
@@ -41,7 +57,9 @@ def spectrogram_figure(pictures, path, title=None):
         path: file to write; its extension chooses the format.
         title: line above them, or None.
     """
-    figure = Figure(figsize=(1.2 + 3.4 * len(pictures), 3.2 if title else 2.9), layout="constrained")
+    figure = Figure(
+        figsize=(1.2 + 3.4 * len(pictures), 3.2 if title else 2.9), layout="constrained"
+    )
     draw_row(figure, pictures)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
@@ -60,11 +78,14 @@ def draw(axis, picture, title=None, difference=False, top=NYQUIST_KHZ):
     """Draw a picture (bins, t) of 0 ... 1, or a difference of two, up to ``top`` kHz; returns the image for the colour bar."""
     values = np.asarray(picture, np.float32) * DB_RANGE
     image = axis.imshow(
-        values if difference else values - DB_RANGE, origin="lower", aspect="auto",
+        values if difference else values - DB_RANGE,
+        origin="lower",
+        aspect="auto",
         extent=(0, values.shape[1] * HOP_LENGTH / SAMPLE_RATE, 0, top),
-        vmin=-DIFFERENCE_RANGE if difference else -DB_RANGE, vmax=DIFFERENCE_RANGE if difference else 0,
+        vmin=-DIFFERENCE_RANGE if difference else -DB_RANGE,
+        vmax=DIFFERENCE_RANGE if difference else 0,
         cmap=DIFFERENCE_MAP if difference else "magma",
-    )  # fmt: skip
+    )
     axis.set_xlabel("seconds")
     axis.set_title(title, parse_math=False)
     return image
@@ -97,15 +118,27 @@ def draw_history(figure, csv_path, baselines):
     """
     with open(csv_path, newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
-    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns] or [None]
+    columns = {
+        name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())
+    }
+    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns] or [
+        None
+    ]
     levels = {"mae_db": baselines, "disc_loss": {"chance": CHANCE}}
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
             if values := columns.get(column):
-                axis.plot(columns["epoch"], values, color=colour, label=label, marker="." if len(values) < 30 else None)
+                axis.plot(
+                    columns["epoch"],
+                    values,
+                    color=colour,
+                    label=label,
+                    marker="." if len(values) < 30 else None,
+                )
         for (label, level), style in zip(levels.get(name, {}).items(), ("--", ":")):
-            axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"{label} {level:.2f}")
+            axis.axhline(
+                level, color=GREY, linestyle=style, linewidth=1, label=f"{label} {level:.2f}"
+            )
         axis.set(title=HISTORY_TITLES.get(name), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=GREY, alpha=0.2)
@@ -142,7 +175,13 @@ def write_section(folder, number, name, sounds, table, reference=None):
         output, picture = list(sounds)[1], f"piece{number:02d}_difference.png"
         _card_picture(pictures[output] - pictures[reference], folder / picture, difference=True)
         caption = f"2 minus {list(sounds).index(reference) + 1}: too loud is warm, too soft cold"
-        cards.append(_card(picture, caption, f"Difference of spectrograms of {name}: {output} minus {reference}"))
+        cards.append(
+            _card(
+                picture,
+                caption,
+                f"Difference of spectrograms of {name}: {output} minus {reference}",
+            )
+        )
     return f"""<section id="piece{number}">
 <h2>{escape(name)}</h2>
 <div class="cards">
@@ -190,11 +229,20 @@ def write_page(folder, title, notes, table, names, sections):
         table: header and rows of the summary, see `table_html`.
         names, sections: of each piece.
     """
-    links = "".join(f'<li><a href="#piece{k}">{escape(name)}</a></li>' for k, name in enumerate(names, 1))
-    page = string.Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title), notes="".join(f"<p>{escape(note)}</p>" for note in notes), table=table_html(*table),
-        links=links, sections="".join(sections), left=f"{PLOT_LEFT:.1%}", width=f"{PLOT_WIDTH:.1%}",
-    )  # fmt: skip
+    links = "".join(
+        f'<li><a href="#piece{k}">{escape(name)}</a></li>' for k, name in enumerate(names, 1)
+    )
+    page = string.Template(
+        (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+    ).substitute(
+        title=escape(title),
+        notes="".join(f"<p>{escape(note)}</p>" for note in notes),
+        table=table_html(*table),
+        links=links,
+        sections="".join(sections),
+        left=f"{PLOT_LEFT:.1%}",
+        width=f"{PLOT_WIDTH:.1%}",
+    )
     with complete(Path(folder) / "index.html") as part:
         part.write_text(page, encoding="utf-8")
 
@@ -203,9 +251,13 @@ def write_page(folder, title, notes, table, names, sections):
 def _card_picture(picture, path, difference=False):
     """One spectrogram, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of the picture's width."""
     figure = Figure(figsize=(4, 2.2))
-    image = draw(figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74)), picture, difference=difference)
+    image = draw(
+        figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74)), picture, difference=difference
+    )
     figure.axes[0].set_ylabel("kHz", labelpad=1)
-    colour_bar(figure, image, cax=figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74)))
+    colour_bar(
+        figure, image, cax=figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74))
+    )
     _save(figure, path, dpi=180)
 
 

@@ -19,7 +19,15 @@ import parallel
 from cli import UserError
 from data import SAMPLE_RATE, version_name
 from midi import change_score, read_score
-from NoteSynthesizer import DEFAULT_INSTRUMENTS, LEVEL, MAX_SHIFT, NoteBank, describe, note_prefix, render_task
+from NoteSynthesizer import (
+    DEFAULT_INSTRUMENTS,
+    LEVEL,
+    MAX_SHIFT,
+    NoteBank,
+    describe,
+    note_prefix,
+    render_task,
+)
 
 FORMAT = 1  # raised whenever the same settings come to give other samples
 
@@ -32,7 +40,9 @@ def find_versions(midi_path, speeds, transposes):
         for speed, transpose in itertools.product(speeds, transposes):
             name = version_name(piece, transpose, speed)
             if name in versions:
-                raise UserError(f"{path}: would be {name}.wav, and so would {versions[name][0].name}; rename one")
+                raise UserError(
+                    f"{path}: would be {name}.wav, and so would {versions[name][0].name}; rename one"
+                )
             versions[name] = path, speed, transpose
     if not versions:
         raise UserError(f"{midi_path}: holds no .mid or .midi file; check the path")
@@ -52,10 +62,20 @@ def check_settings(audios, settings, fresh=False):
             for wav in cli.find_files(folder, (".wav",)) if folder.is_dir() else ():
                 wav.unlink()
         found, notes = settings, {}
-    changed = [f"{key} {found.get(key)}" for key, value in settings.items() if key != "notes" and found.get(key) != value]
-    changed += [f"other notes of {name}" for name, value in settings["notes"].items() if notes.get(name, value) != value]
+    changed = [
+        f"{key} {found.get(key)}"
+        for key, value in settings.items()
+        if key != "notes" and found.get(key) != value
+    ]
+    changed += [
+        f"other notes of {name}"
+        for name, value in settings["notes"].items()
+        if notes.get(name, value) != value
+    ]
     if changed:
-        raise UserError(f"{path}: the audio there was made with {', '.join(changed)}; choose another folder or give --fresh")
+        raise UserError(
+            f"{path}: the audio there was made with {', '.join(changed)}; choose another folder or give --fresh"
+        )
     cli.write_json(path, settings | {"notes": notes | settings["notes"]}, indent=2)
 
 
@@ -74,7 +94,9 @@ def read_scores(paths, pedal, changes, run):
     """Parse MIDI files: ({path: score}, [UserError])."""
     tasks = [(read_checked, path.absolute(), pedal, changes) for path in paths]
     results = run(parallel.attempt, tasks, unit="file", desc="reading")
-    scores = {path: result for path, result in zip(paths, results) if not isinstance(result, UserError)}
+    scores = {
+        path: result for path, result in zip(paths, results) if not isinstance(result, UserError)
+    }
     return scores, [result for result in results if isinstance(result, UserError)]
 
 
@@ -85,12 +107,24 @@ def render_instrument(instrument, versions, scores, args, run):
         wav = args.audios_path / instrument / f"{name}.wav"
         if midi in scores and not parallel.is_done(wav, midi):
             # the score in a tuple: alone, joblib would hand it to one Dask worker for all, and it would be lost with that one
-            tasks.append((wav.absolute(), (scores[midi], speed, args.duration_rate, transpose), bank))
-    tasks.sort(key=lambda task: -len(task[1][0]))  # the longest first: no worker is left alone with it at the end
+            tasks.append(
+                (wav.absolute(), (scores[midi], speed, args.duration_rate, transpose), bank)
+            )
+    tasks.sort(
+        key=lambda task: -len(task[1][0])
+    )  # the longest first: no worker is left alone with it at the end
     results = run(render_task, tasks, [wav for wav, *_ in tasks], unit="piece", desc=instrument)
     counts, lowered, samples = zip(*results) if results else ((), (), ())
-    note = f"; {sum(lowered)} of {len(tasks)} pieces made lower, they would have clipped" if any(lowered) else ""
-    print(f"{instrument}: {describe(sum(counts, Counter()))}{note}" if tasks else f"{instrument}: nothing to do")
+    note = (
+        f"; {sum(lowered)} of {len(tasks)} pieces made lower, they would have clipped"
+        if any(lowered)
+        else ""
+    )
+    print(
+        f"{instrument}: {describe(sum(counts, Counter()))}{note}"
+        if tasks
+        else f"{instrument}: nothing to do"
+    )
     return len(tasks), sum(samples)
 
 
@@ -98,17 +132,47 @@ def parse_flags(argv):
     """The flags, checked."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--nsynth_path", type=Path, required=True, help="folder of single notes: an NSynth split, or made by render_notes.py")
+    add(
+        "--nsynth_path",
+        type=Path,
+        required=True,
+        help="folder of single notes: an NSynth split, or made by render_notes.py",
+    )
     add("--midi_path", type=Path, required=True, help="folder of MIDI files")
     add("--audios_path", "--audios", type=Path, required=True, help="where the audio goes")
-    add("--instruments", nargs="+", default=DEFAULT_INSTRUMENTS, help="as NSynth names them; preset: organ_electronic_001")
-    add("--playback_speed", type=cli.number(float, 0.1, 10), nargs="+", default=[1.0], help="2 plays twice as fast")
-    add("--duration_rate", type=cli.number(float, 0, 100, True), default=1.0, help="factor of notes' durations; onsets stay")
+    add(
+        "--instruments",
+        nargs="+",
+        default=DEFAULT_INSTRUMENTS,
+        help="as NSynth names them; preset: organ_electronic_001",
+    )
+    add(
+        "--playback_speed",
+        type=cli.number(float, 0.1, 10),
+        nargs="+",
+        default=[1.0],
+        help="2 plays twice as fast",
+    )
+    add(
+        "--duration_rate",
+        type=cli.number(float, 0, 100, True),
+        default=1.0,
+        help="factor of notes' durations; onsets stay",
+    )
     add("--transpose", type=cli.number(int, -60, 60), nargs="+", default=[0], help="semitones")
     add("--no_pedal", action="store_true", help="ignore the sustain pedal")
-    add("--max_shift", type=cli.number(int, 0, 48), default=MAX_SHIFT, help="semitones that a note may be resampled by")
+    add(
+        "--max_shift",
+        type=cli.number(int, 0, 48),
+        default=MAX_SHIFT,
+        help="semitones that a note may be resampled by",
+    )
     parallel.worker_flags(parser)
-    add("--fresh", action="store_true", help="delete all wav files of the instruments made before, and start over")
+    add(
+        "--fresh",
+        action="store_true",
+        help="delete all wav files of the instruments made before, and start over",
+    )
     args = parser.parse_args(argv)
     for name in ("instruments", "playback_speed", "transpose"):
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
@@ -122,21 +186,44 @@ def main(argv=None):
     start = time.time()
     versions = find_versions(args.midi_path, args.playback_speed, args.transpose)
     notes = {name: NoteBank(args.nsynth_path, name).fingerprint() for name in args.instruments}
-    check_settings(args.audios_path, {
-        "format": FORMAT, "sample_rate": SAMPLE_RATE, "level": LEVEL, "pedal": not args.no_pedal,
-        "duration_rate": args.duration_rate, "max_shift": args.max_shift, "notes": notes,
-    }, args.fresh)  # fmt: skip
+    check_settings(
+        args.audios_path,
+        {
+            "format": FORMAT,
+            "sample_rate": SAMPLE_RATE,
+            "level": LEVEL,
+            "pedal": not args.no_pedal,
+            "duration_rate": args.duration_rate,
+            "max_shift": args.max_shift,
+            "notes": notes,
+        },
+        args.fresh,
+    )
     wanted = {
-        midi for name, (midi, _, _) in versions.items()
-        if not all(parallel.is_done(args.audios_path / instrument / f"{name}.wav", midi) for instrument in args.instruments)
-    }  # fmt: skip
-    changes = [(speed, args.duration_rate, transpose) for speed in args.playback_speed for transpose in args.transpose]
+        midi
+        for name, (midi, _, _) in versions.items()
+        if not all(
+            parallel.is_done(args.audios_path / instrument / f"{name}.wav", midi)
+            for instrument in args.instruments
+        )
+    }
+    changes = [
+        (speed, args.duration_rate, transpose)
+        for speed in args.playback_speed
+        for transpose in args.transpose
+    ]
     with parallel.engine(args.workers, args.dask) as run:
         scores, errors = read_scores(sorted(wanted), not args.no_pedal, changes, run)
         for error in errors:
             print(f"synthesize_audios.py: left out: {cli.one_line(error)}", file=sys.stderr)
-        done = [render_instrument(instrument, versions, scores, args, run) for instrument in args.instruments]
-    pieces, music = sum(count for count, _ in done), sum(samples for _, samples in done) / SAMPLE_RATE
+        done = [
+            render_instrument(instrument, versions, scores, args, run)
+            for instrument in args.instruments
+        ]
+    pieces, music = (
+        sum(count for count, _ in done),
+        sum(samples for _, samples in done) / SAMPLE_RATE,
+    )
     seconds = time.time() - start
     left_out = len(errors) * len(changes) * len(args.instruments)
     print(

@@ -23,9 +23,13 @@ def main(argv=None):
     from lr_finder import Sweep
 
     def build(rate=args.lr):
-        return models.compiled_generator(args.filters, rate, args.jit, **training.generator_kind(args))
+        return models.compiled_generator(
+            args.filters, rate, args.jit, **training.generator_kind(args)
+        )
 
-    training.train(args, parser, gpus, build, {"generator": Sweep("lr", "loss", build)}, "train_generator")
+    training.train(
+        args, parser, gpus, build, {"generator": Sweep("lr", "loss", build)}, "train_generator"
+    )
 
 
 if __name__ == "__main__":

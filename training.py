@@ -1,9 +1,9 @@
 """What train.py and train_generator.py share: data, run folder, exact resume, what one sees while it trains.
 
-    <run>/config.json      every flag's value, library versions, the pieces of each split, baselines
-    <run>/generator.keras  best on validation (discriminator.keras beside it)
-    <run>/last/            state.json and the weights it names: all that resuming needs
-    <run>/history.csv, plots/history.png, previews/epoch_001/{audio.wav,spectrogram.png}
+<run>/config.json      every flag's value, library versions, the pieces of each split, baselines
+<run>/generator.keras  best on validation (discriminator.keras beside it)
+<run>/last/            state.json and the weights it names: all that resuming needs
+<run>/history.csv, plots/history.png, previews/epoch_001/{audio.wav,spectrogram.png}
 """
 
 import contextlib
@@ -30,10 +30,28 @@ from cli import UserError, complete, quiet_stderr, read_json, undamaged, write_c
 
 PREVIEW_SECONDS = 12
 # a run's identity
-FIXED_FLAGS = ("script", "origin", "target", "conditioning", "learn", "filters", "seed", "validation_split", "l1_weight")
+FIXED_FLAGS = (
+    "script",
+    "origin",
+    "target",
+    "conditioning",
+    "learn",
+    "filters",
+    "seed",
+    "validation_split",
+    "l1_weight",
+)
 HISTORY_COLUMNS = (
-    "epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss", "val_gan_loss", "disc_loss", "val_disc_loss",
-)  # fmt: skip
+    "epoch",
+    "seconds",
+    "tiles_per_s",
+    "mae_db",
+    "val_mae_db",
+    "gan_loss",
+    "val_gan_loss",
+    "disc_loss",
+    "val_disc_loss",
+)
 
 
 class Run:
@@ -63,12 +81,20 @@ class Run:
             for key in FIXED_FLAGS:
                 before, now = old["flags"].get(key), config["flags"].get(key)
                 if key in old["flags"] and before != now:
-                    raise UserError(f"{self.folder}: was trained with --{key} {before}, now {now}; give --fresh to start over")
+                    raise UserError(
+                        f"{self.folder}: was trained with --{key} {before}, now {now}; give --fresh to start over"
+                    )
             with undamaged(path, "give --fresh to start over"):
                 sides = config["split"].items()
-                moved = {name for side, names in sides for name in set(names) ^ set(old["split"].get(side, ()))}
+                moved = {
+                    name
+                    for side, names in sides
+                    for name in set(names) ^ set(old["split"].get(side, ()))
+                }
             if moved:
-                reason = f"was trained with other pieces ({len(moved)} differ, {min(moved)} for one)"
+                reason = (
+                    f"was trained with other pieces ({len(moved)} differ, {min(moved)} for one)"
+                )
                 raise UserError(f"{self.folder}: {reason}; give --fresh to start over")
         write_json(path, config)
 
@@ -80,7 +106,9 @@ class Run:
             try:
                 model.load_weights(self.weights)
             except (OSError, ValueError) as error:
-                raise UserError(f"{self.weights}: cannot be loaded ({str(error)[:80]}); give --fresh to start over") from None
+                raise UserError(
+                    f"{self.weights}: cannot be loaded ({str(error)[:80]}); give --fresh to start over"
+                ) from None
             model.optimizer.learning_rate = rate  # the flag's, not the stored one
         self.settle()
 
@@ -118,7 +146,10 @@ class Run:
                 if old != self.weights:
                     old.unlink()
             columns = [c for c in HISTORY_COLUMNS if c in self.history[0]]
-            write_csv(self.folder / "history.csv", [columns, *([row[c] for c in columns] for row in self.history)])
+            write_csv(
+                self.folder / "history.csv",
+                [columns, *([row[c] for c in columns] for row in self.history)],
+            )
 
 
 def networks_of(model):
@@ -131,7 +162,9 @@ def networks_of(model):
 def reseed(model, pairs, seed, epoch):
     """Make shuffling and dropout of an epoch follow from (seed, epoch) alone: what makes resuming exact."""
     pairs.set_epoch(epoch)
-    dropouts = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    dropouts = [
+        layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)
+    ]
     for i, layer in enumerate(dropouts):
         state = np.random.SeedSequence((seed, epoch, i)).generate_state(2)
         layer.seed_generator.state.assign(state.astype(layer.seed_generator.state.dtype))
@@ -162,7 +195,13 @@ class Session(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock and the bar."""
         self.start = time.time()
-        self.bar = tqdm(total=self.tiles, unit="tile", desc=f"epoch {self._number(epoch)}", leave=False, mininterval=0.5)
+        self.bar = tqdm(
+            total=self.tiles,
+            unit="tile",
+            desc=f"epoch {self._number(epoch)}",
+            leave=False,
+            mininterval=0.5,
+        )
 
     def _number(self, epoch):
         return epoch + 1 + self.run.epoch_offset
@@ -187,7 +226,9 @@ class Session(keras.callbacks.Callback):
         row["tiles_per_s"] = round(self.tiles / (self.trained - self.start), 1)
         row |= {key: logs[key] for key in HISTORY_COLUMNS if key in logs}
         if not math.isfinite(row["val_mae_db"]):
-            raise UserError(f"epoch {row['epoch']}: the validation error is not finite; lower the learning rates")
+            raise UserError(
+                f"epoch {row['epoch']}: the validation error is not finite; lower the learning rates"
+            )
         best = self.run.commit(self.model, row)
         print(epoch_line(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
         self.show()
@@ -196,7 +237,9 @@ class Session(keras.callbacks.Callback):
 def epoch_line(row, last, best):
     """One line about an epoch, with a hint when the discriminator is at chance or has won."""
     line = f"epoch {row['epoch']:>3}/{last}  {row['seconds']:6.1f} s  {row['tiles_per_s']:7.1f} tiles/s"
-    line += f"  train {row['mae_db']:5.2f} dB  val {row['val_mae_db']:5.2f} dB{'*' if best else ' '}"
+    line += (
+        f"  train {row['mae_db']:5.2f} dB  val {row['val_mae_db']:5.2f} dB{'*' if best else ' '}"
+    )
     if "disc_loss" in row:
         line += f"  gan {row['gan_loss']:.3f}  disc {row['disc_loss']:.3f}"
         if abs(row["disc_loss"] - 2 * math.log(2)) < 0.02:
@@ -214,10 +257,14 @@ def make_preview(run, generator, features, audios, origin, target, split, every)
     count = -(-PREVIEW_SECONDS * data.SAMPLE_RATE // (data.TILE_FRAMES * data.HOP_LENGTH))
     name = split["validation"][0]
     if dataset.several(origin, target):
-        origin, target = next((a, b) for a in dataset.listed(origin) for b in dataset.listed(target) if a != b)
+        origin, target = next(
+            (a, b) for a in dataset.listed(origin) for b in dataset.listed(target) if a != b
+        )
         style = dataset.load_tiles(features / target / f"{split['train'][0]}.npy")
         generator = predict.with_style(generator, data.join_tiles(style))
-    tiles = (dataset.load_tiles(features / i / f"{name}.npy")[:count, ..., :1] for i in (origin, target))
+    tiles = (
+        dataset.load_tiles(features / i / f"{name}.npy")[:count, ..., :1] for i in (origin, target)
+    )
     x, y = map(data.join_tiles, tiles)
     sound = data.find_audio(audios / origin, name)
 
@@ -226,12 +273,18 @@ def make_preview(run, generator, features, audios, origin, target, split, every)
             return
         folder = run.folder / "previews" / f"epoch_{epoch:03d}"
         output = predict.convert_picture(generator, x.astype(np.float32))[..., 0]
-        pictures = {f"{origin} (input)": x, f"epoch {epoch} (output)": output, f"{target} (true)": y}
+        pictures = {
+            f"{origin} (input)": x,
+            f"epoch {epoch} (output)": output,
+            f"{target} (true)": y,
+        }
         report.spectrogram_figure(pictures, folder / "spectrogram.png", title=name)
         if sound:
             audio = data.read_audio(sound)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
             converted = predict.predict(generator, audio, data.SAMPLE_RATE)
-            data.write_audio(folder / "audio.wav", converted / max(1, np.abs(converted).max(initial=0)))
+            data.write_audio(
+                folder / "audio.wav", converted / max(1, np.abs(converted).max(initial=0))
+            )
 
     return preview
 
@@ -258,7 +311,10 @@ def _has_bfloat16():
     import tensorflow as tf
 
     gpu = tf.config.list_physical_devices("GPU")[0]
-    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (
+        8,
+        0,
+    )
 
 
 def keep_memory():
@@ -285,13 +341,17 @@ def device_scope(gpus):
     if gpus > 1 and keras.backend.backend() == "jax":
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     elif gpus > 1:
-        raise UserError("--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or jax")
+        raise UserError(
+            "--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or jax"
+        )
     return contextlib.nullcontext()
 
 
 def decay(rate, epochs, decaying):
     """Keras callback: the learning rate ``rate``, falling in equal steps towards 0 over the last ``decaying`` of ``epochs``."""
-    return keras.callbacks.LearningRateScheduler(lambda epoch, _: rate * min(1, (epochs - epoch) / (decaying + 1)))
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch, _: rate * min(1, (epochs - epoch) / (decaying + 1))
+    )
 
 
 def start_from(generator, path):
@@ -302,8 +362,13 @@ def start_from(generator, path):
     trained = models.load_generator(path)
     filters, wanted = (models.width_of(network) for network in (trained, generator))
     if wanted % filters:
-        raise UserError(f"--weights {path}: is of width {filters}; give --filters {filters} or a multiple, or other weights")
-    kinds = [(network.input_shape, network.output_shape, len(network.weights)) for network in (trained, generator)]
+        raise UserError(
+            f"--weights {path}: is of width {filters}; give --filters {filters} or a multiple, or other weights"
+        )
+    kinds = [
+        (network.input_shape, network.output_shape, len(network.weights))
+        for network in (trained, generator)
+    ]
     if kinds[0] != kinds[1]:
         remedy = "give one of the same --learn and --conditioning, of one target or several"
         raise UserError(f"--weights {path}: is a model of another kind; {remedy}")
@@ -312,9 +377,13 @@ def start_from(generator, path):
 
 def tensorboard(folder):
     """Keras's TensorBoard callback. Raises UserError if the packages it needs are not installed."""
-    missing = [name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None
+    ]
     if missing:
-        raise UserError(f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+        raise UserError(
+            f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}"
+        )
     return keras.callbacks.TensorBoard(folder)
 
 
@@ -323,7 +392,11 @@ def settings(parser, args):
     lines = []
     for key, value in sorted(vars(args).items()):
         default = parser.get_default(key)
-        star, note = ("*", "" if default is None else f"   (default {default})") if value != default else (" ", "")
+        star, note = (
+            ("*", "" if default is None else f"   (default {default})")
+            if value != default
+            else (" ", "")
+        )
         lines.append(f"  {star} {key:17} {value}{note}")
     return "\n".join(lines)
 
@@ -332,10 +405,17 @@ def generator_kind(args):
     """`models.build_generator`'s arguments that the flags ask for, besides the width; one target needs no style."""
     several = dataset.several(args.origin, args.target)
     if several and args.learn != "magnitude":
-        raise UserError(f"--learn {args.learn}: goes with one --target and one --origin; give one of each")
+        raise UserError(
+            f"--learn {args.learn}: goes with one --target and one --origin; give one of each"
+        )
     channels = 2 if several or args.learn == "phase" else 1
     film = several and args.conditioning == "film"
-    return {"channels": channels, "film": film, "outputs": 1 + dataset.LEARN.index(args.learn), "dropout": args.dropout}
+    return {
+        "channels": channels,
+        "film": film,
+        "outputs": 1 + dataset.LEARN.index(args.learn),
+        "dropout": args.dropout,
+    }
 
 
 def load_pairs(args):
@@ -349,10 +429,22 @@ def load_pairs(args):
         unlisted = len(names) - sum(map(len, split.values()))
         print(f"for the test: {len(split['test'])} pieces; not in the table, left out: {unlisted}")
     else:
-        split = dict(zip(("train", "validation"), dataset.split_pieces(names, args.validation_split, args.seed)))
+        split = dict(
+            zip(
+                ("train", "validation"),
+                dataset.split_pieces(names, args.validation_split, args.seed),
+            )
+        )
     common = (args.dataset_path, args.origin, args.target)
-    options = {"batch_size": args.batch_size, "cache": args.cache, "workers": args.workers, "learn": args.learn}
-    train = dataset.TilePairs(*common, split["train"], seed=args.seed, epoch_tiles=args.epoch_tiles, **options)
+    options = {
+        "batch_size": args.batch_size,
+        "cache": args.cache,
+        "workers": args.workers,
+        "learn": args.learn,
+    }
+    train = dataset.TilePairs(
+        *common, split["train"], seed=args.seed, epoch_tiles=args.epoch_tiles, **options
+    )
     validation = dataset.TilePairs(*common, split["validation"], **options)
     for word, pairs in (("training", train), ("held out", validation)):
         hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
@@ -363,8 +455,12 @@ def load_pairs(args):
 
 def run_folder(args, script):
     """<runs_path>/<origin>_2_<target>, of several "any", with what is not the default at its end."""
-    origin, target = (name if isinstance(name, str) else "any" for name in (args.origin, args.target))
-    suffix = ("" if script == "train" else "_generator") + ("" if args.learn == "magnitude" else f"_{args.learn}")
+    origin, target = (
+        name if isinstance(name, str) else "any" for name in (args.origin, args.target)
+    )
+    suffix = ("" if script == "train" else "_generator") + (
+        "" if args.learn == "magnitude" else f"_{args.learn}"
+    )
     return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
 
 
@@ -374,7 +470,9 @@ def open_run(folder, args, config, pairs, validation):
     Raises:
         UserError: the folder holds a run of other settings.
     """
-    if args.fresh and (folder / "config.json").is_file():  # only ever delete a folder that this function made
+    if (
+        args.fresh and (folder / "config.json").is_file()
+    ):  # only ever delete a folder that this function made
         shutil.rmtree(folder)
     run = Run(folder, args.epoch_offset)
     median = dataset.target_median(pairs)
@@ -396,18 +494,35 @@ def train(args, parser, gpus, build, sweeps, script):
         script: the script's name without ".py": decides the run folder's name.
     """
     if args.decay_epochs > args.epochs:
-        raise UserError(f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number")
+        raise UserError(
+            f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number"
+        )
     keep_memory()
-    with quiet_stderr():  # with another backend, this is where Keras loads TensorFlow, if it is installed
+    with (
+        quiet_stderr()
+    ):  # with another backend, this is where Keras loads TensorFlow, if it is installed
         keras.utils.set_random_seed(args.seed)
     policy = set_precision(args.precision, gpus)
     pairs, validation, split, description = load_pairs(args)
     folder = run_folder(args, script)
     if args.findlr:
-        return lr_finder.search(sweeps, pairs, args.findlr_steps or max(10, len(pairs)), args.seed, folder / "lr_finder")
-    versions = {p: importlib.metadata.version(p) for p in ("keras", keras.backend.backend(), "numpy", "librosa")}
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {"script": script}
-    config = {"flags": flags, "policy": policy, "versions": versions, "split": split, "tiles": len(pairs) * args.batch_size}
+        return lr_finder.search(
+            sweeps, pairs, args.findlr_steps or max(10, len(pairs)), args.seed, folder / "lr_finder"
+        )
+    versions = {
+        p: importlib.metadata.version(p)
+        for p in ("keras", keras.backend.backend(), "numpy", "librosa")
+    }
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {
+        "script": script
+    }
+    config = {
+        "flags": flags,
+        "policy": policy,
+        "versions": versions,
+        "split": split,
+        "tiles": len(pairs) * args.batch_size,
+    }
     run, baselines = open_run(folder, args, config, pairs, validation)
     with device_scope(gpus):
         model = build()
@@ -423,24 +538,45 @@ def train(args, parser, gpus, build, sweeps, script):
     print(f"held-out MAE to beat: {trivial}")
     if run.history:
         print(f"continuing after {len(run.history)} of {args.epochs} epochs")
-    audios, every = Path(description.get("audios", "")), args.preview_every if args.learn != "phase" else 0
-    preview = make_preview(run, networks["generator"], Path(args.dataset_path), audios, args.origin, args.target, split, every)
+    audios, every = (
+        Path(description.get("audios", "")),
+        args.preview_every if args.learn != "phase" else 0,
+    )
+    preview = make_preview(
+        run,
+        networks["generator"],
+        Path(args.dataset_path),
+        audios,
+        args.origin,
+        args.target,
+        split,
+        every,
+    )
     fit(model, args, run, pairs, validation, Session(run, pairs, baselines, preview))
     print(f"best held-out MAE {run.best:.2f} dB ({trivial}) -> {folder}/generator.keras")
 
 
 def fit(model, args, run, pairs, validation, session):
     """Keras's loop over the epochs that are still to do, with the callbacks that the flags ask for."""
-    seeding = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: reseed(model, pairs, args.seed, epoch))
+    seeding = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: reseed(model, pairs, args.seed, epoch)
+    )
     callbacks = [seeding, session]
     if args.decay_epochs:
-        callbacks.append(decay(float(model.optimizer.learning_rate), args.epochs, args.decay_epochs))
+        callbacks.append(
+            decay(float(model.optimizer.learning_rate), args.epochs, args.decay_epochs)
+        )
     if args.tensorboard:
         callbacks.append(tensorboard(run.folder / "tensorboard"))
     try:
         model.fit(
-            pairs, validation_data=validation, epochs=args.epochs, initial_epoch=min(len(run.history), args.epochs),
-            shuffle=False, verbose=0, callbacks=callbacks,
-        )  # fmt: skip
+            pairs,
+            validation_data=validation,
+            epochs=args.epochs,
+            initial_epoch=min(len(run.history), args.epochs),
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
     finally:
         session.bar.close()  # so that an error does not share its line

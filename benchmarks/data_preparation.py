@@ -43,7 +43,9 @@ def baseline_render(score, notes):
 
 def baseline_features(audio):
     """Magnitude and phase in float64, dB, tiles."""
-    spectrum = librosa.stft(audio, n_fft=data.N_FFT, hop_length=data.HOP_LENGTH, window=data.WINDOW, dtype=np.complex128)
+    spectrum = librosa.stft(
+        audio, n_fft=data.N_FFT, hop_length=data.HOP_LENGTH, window=data.WINDOW, dtype=np.complex128
+    )
     mag, phase = librosa.magphase(spectrum)
     mag = mag * 2 / data.WINDOW.sum()
     db = (20 * np.log1p(mag / data.AMIN)) / (20 * np.log1p(1 / data.AMIN))
@@ -75,7 +77,9 @@ class Stopwatch:
 
 def memory():
     """Peak memory of this process so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**30 if sys.platform == "darwin" else 2**20
+    )
 
 
 def long_score(scores, hours):
@@ -98,32 +102,66 @@ def run(args, folder):
     watch(f"bank of {len(bank.paths)} notes", lambda: [bank.note(*key) for key in bank.paths])
     music = sum(synthesis.length(score) for score in scores) / data.SAMPLE_RATE
     audios = [folder / f"{number}.wav" for number in range(len(scores))]
-    watch("first piece, rendered and written", lambda: synthesis.write_piece(audios[0], scores[0], bank))
+    watch(
+        "first piece, rendered and written",
+        lambda: synthesis.write_piece(audios[0], scores[0], bank),
+    )
     watch(
         f"{len(scores)} pieces, rendered and written",
-        lambda: [synthesis.write_piece(*piece, bank) for piece in zip(audios, scores)], music,
-    )  # fmt: skip
+        lambda: [synthesis.write_piece(*piece, bank) for piece in zip(audios, scores)],
+        music,
+    )
     if args.hours:
         lasting = long_score(scores, args.hours)
         name = f"one piece of {args.hours:g} h"
-        watch(name, lambda: synthesis.write_piece(folder / "long.wav", lasting, bank), args.hours * 3600)
+        watch(
+            name,
+            lambda: synthesis.write_piece(folder / "long.wav", lasting, bank),
+            args.hours * 3600,
+        )
     compute_features.write_tiles(audios[0], folder / "warm.npy")
-    watch("features", lambda: [compute_features.write_tiles(path, path.with_suffix(".npy")) for path in audios], music)
+    watch(
+        "features",
+        lambda: [compute_features.write_tiles(path, path.with_suffix(".npy")) for path in audios],
+        music,
+    )
 
-    pairs = {pair for score in scores for pair in zip(score["pitch"].tolist(), score["velocity"].tolist())}
+    pairs = {
+        pair
+        for score in scores
+        for pair in zip(score["pitch"].tolist(), score["velocity"].tolist())
+    }
     notes = {
-        pair: librosa.resample(bank.note(*pair).astype(float), orig_sr=data.SAMPLE_RATE, target_sr=NOTE_RATE) for pair in pairs
+        pair: librosa.resample(
+            bank.note(*pair).astype(float), orig_sr=data.SAMPLE_RATE, target_sr=NOTE_RATE
+        )
+        for pair in pairs
     }
     few = scores[: max(1, len(scores) // 4)]  # it is slow
     some = sum(synthesis.length(score) for score in few) / data.SAMPLE_RATE
-    audio = watch("baseline: render", lambda: [baseline_render(score, notes) for score in few], some)
+    audio = watch(
+        "baseline: render", lambda: [baseline_render(score, notes) for score in few], some
+    )
     audio = watch(
         "baseline: resample",
-        lambda: [librosa.resample(a, orig_sr=NOTE_RATE, target_sr=data.SAMPLE_RATE) for a in audio], some,
-    )  # fmt: skip
+        lambda: [librosa.resample(a, orig_sr=NOTE_RATE, target_sr=data.SAMPLE_RATE) for a in audio],
+        some,
+    )
     watch("baseline: features", lambda: [baseline_features(a) for a in audio], some)
-    ours = watch.sum("together", music, f"{len(scores)} pieces, rendered and written", "features") / music
-    slow = watch.sum("baseline together", some, "baseline: render", "baseline: resample", "baseline: features") / some
+    ours = (
+        watch.sum("together", music, f"{len(scores)} pieces, rendered and written", "features")
+        / music
+    )
+    slow = (
+        watch.sum(
+            "baseline together",
+            some,
+            "baseline: render",
+            "baseline: resample",
+            "baseline: features",
+        )
+        / some
+    )
     print(f"{slow / ours:.1f} times as fast as the baseline")
 
 
@@ -134,8 +172,18 @@ def main(argv=None):
     parser.add_argument("--nsynth_path", type=Path, required=True, help="folder of single notes")
     parser.add_argument("--midi_path", type=Path, required=True, help="folder of MIDI files")
     parser.add_argument("--instrument", default="keyboard_acoustic", help="whose notes to use")
-    parser.add_argument("--pieces", type=cli.number(int, 1), default=8, help="MIDI files to take, the first ones by name")
-    parser.add_argument("--hours", type=cli.number(float, 0, 4), default=3.0, help="length of one long piece; 0: none")
+    parser.add_argument(
+        "--pieces",
+        type=cli.number(int, 1),
+        default=8,
+        help="MIDI files to take, the first ones by name",
+    )
+    parser.add_argument(
+        "--hours",
+        type=cli.number(float, 0, 4),
+        default=3.0,
+        help="length of one long piece; 0: none",
+    )
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         run(args, Path(folder))

@@ -57,7 +57,9 @@ def training_speed(args, pairs, real):
     import losses
     import models
 
-    model = models.Pix2Pix(models.build_generator(args.filters), models.build_discriminator(args.filters))
+    model = models.Pix2Pix(
+        models.build_generator(args.filters), models.build_discriminator(args.filters)
+    )
     model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db])
     batch = pairs[0]
 
@@ -82,11 +84,22 @@ def main(argv=None):
     parser.add_argument("--features", type=Path, required=True, help="features folder")
     parser.add_argument("--origin", required=True, help="instrument")
     parser.add_argument("--target", required=True, help="instrument")
-    parser.add_argument("--filters", type=cli.number(int, 1), default=16, help="width of the networks")
+    parser.add_argument(
+        "--filters", type=cli.number(int, 1), default=16, help="width of the networks"
+    )
     parser.add_argument("--batch_size", type=cli.number(int, 1), default=8, help="tiles a batch")
-    parser.add_argument("--tiles", type=cli.number(int, 1), default=400, help="tiles an epoch of the training part")
-    parser.add_argument("--rounds", type=cli.number(int, 0), default=3, help="repetitions of the training part, in turn")
-    parser.add_argument("--seconds", type=cli.number(float, 0.1), default=3, help="for each figure of the loader")
+    parser.add_argument(
+        "--tiles", type=cli.number(int, 1), default=400, help="tiles an epoch of the training part"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=cli.number(int, 0),
+        default=3,
+        help="repetitions of the training part, in turn",
+    )
+    parser.add_argument(
+        "--seconds", type=cli.number(float, 0.1), default=3, help="for each figure of the loader"
+    )
     args = parser.parse_args(argv)
     cli.setup_device("cpu")
     import dataset
@@ -97,12 +110,18 @@ def main(argv=None):
     print(f"{machine()}; {len(pairs.index)} pairs, batch {args.batch_size}")
     pairs_per_second(pairs, 2, args.seconds)  # into the page cache
     floor = copies_per_second(pairs, args.seconds)
-    print(f"| reading | threads | pairs/s | of copy |\n|---|---|---|---|\n| copy | 1 | {floor:,.0f} | 1.00 |")
+    print(
+        f"| reading | threads | pairs/s | of copy |\n|---|---|---|---|\n| copy | 1 | {floor:,.0f} | 1.00 |"
+    )
     for name in ("warm", "cached", "cold"):
         for threads in (1, 2, 4):
             source = dataset.TilePairs(*where, seed=0, cache=name == "cached")
             if name == "cold":
-                forget(args.features / i / f"{n}.npy" for i in (args.origin, args.target) for n in names)
+                forget(
+                    args.features / i / f"{n}.npy"
+                    for i in (args.origin, args.target)
+                    for n in names
+                )
             speed = pairs_per_second(source, threads, 0.01 if name == "cold" else args.seconds)
             print(f"| {name} | {threads} | {speed:,.0f} | {speed / floor:.2f} |", flush=True)
     pairs.index = pairs.index[: args.tiles]
@@ -110,7 +129,10 @@ def main(argv=None):
     print("| training on | tiles/s | ratio |\n|---|---|---|")
     for _ in range(args.rounds):
         memory, real = (training_speed(args, pairs, real) for real in (False, True))
-        print(f"| memory | {memory:.2f} | 1.000 |\n| disk | {real:.2f} | {real / memory:.3f} |", flush=True)
+        print(
+            f"| memory | {memory:.2f} | 1.000 |\n| disk | {real:.2f} | {real / memory:.3f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -38,8 +38,13 @@ def random_score(together, rng):
     """
     begins = 0.3 + EVERY * np.repeat(np.arange(RANDOM_NOTES), together)
     late = rng.uniform(0, 0.2, len(begins)) * (np.arange(len(begins)) % together > 0)
-    notes = zip(begins + late, rng.integers(36, 84, len(begins)), rng.choice([50, 75, 100], len(begins)))
-    return np.sort(np.array([(onset, 1.2, pitch, velocity) for onset, pitch, velocity in notes], NOTE), order="onset")
+    notes = zip(
+        begins + late, rng.integers(36, 84, len(begins)), rng.choice([50, 75, 100], len(begins))
+    )
+    return np.sort(
+        np.array([(onset, 1.2, pitch, velocity) for onset, pitch, velocity in notes], NOTE),
+        order="onset",
+    )
 
 
 def picture_of(score, bank):
@@ -60,23 +65,34 @@ def floor(score, bank, jitter, count, rng):
     frames = min(picture.shape[1] for picture in pictures)
     pictures = np.stack([picture[:, :frames] for picture in pictures])
     others = [np.median(np.delete(pictures, k, axis=0), axis=0) for k in range(count)]
-    return np.mean([metrics.picture_mae(picture, guess) for picture, guess in zip(pictures, others)])
+    return np.mean(
+        [metrics.picture_mae(picture, guess) for picture, guess in zip(pictures, others)]
+    )
 
 
 def model_error(model, score, origin, bank):
     """MAE in dB between what a model makes of a score played by the bank ``origin``, and the score played by ``bank``."""
-    return metrics.picture_mae(predict.convert_picture(model, picture_of(score, origin))[..., 0], picture_of(score, bank))
+    return metrics.picture_mae(
+        predict.convert_picture(model, picture_of(score, origin))[..., 0], picture_of(score, bank)
+    )
 
 
 def read_scores(args):
     """The scores that the flags ask for: {what stands behind the instrument's name: list of scores}."""
     if args.random:
-        return {f", {n} at a time": [random_score(n, np.random.default_rng(n))] for n in args.random}
+        return {
+            f", {n} at a time": [random_score(n, np.random.default_rng(n))] for n in args.random
+        }
     files = cli.find_files(args.midi_path, (".mid", ".midi"))
     if not files:
         raise UserError(f"{args.midi_path}: holds no .mid or .midi file; check the path")
     files = [files[k] for k in np.unique(np.linspace(0, len(files) - 1, args.pieces).astype(int))]
-    return {"": [score[score["onset"] < score["onset"][0] + args.seconds] for score in map(read_score, files)]}
+    return {
+        "": [
+            score[score["onset"] < score["onset"][0] + args.seconds]
+            for score in map(read_score, files)
+        ]
+    }
 
 
 def read_models(names):
@@ -84,8 +100,14 @@ def read_models(names):
     sides = {}
     for path in map(cli.find_model, names):
         config = evaluate.read_config(path)
-        if not config or len(config["origins"] + config["targets"]) > 2 or config["target"] in sides:
-            raise UserError(f"--models {path}: is no run folder of one target, or the second for its target; leave it out")
+        if (
+            not config
+            or len(config["origins"] + config["targets"]) > 2
+            or config["target"] in sides
+        ):
+            raise UserError(
+                f"--models {path}: is no run folder of one target, or the second for its target; leave it out"
+            )
         sides[config["target"]] = path, config["origin"]
     return sides
 
@@ -97,12 +119,29 @@ def parse_flags(argv):
     add("--nsynth_path", type=Path, required=True, help="folder of single notes")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--midi_path", type=Path, help="folder of MIDI files")
-    source.add_argument("--random", type=cli.number(int, 1), nargs="+", metavar="NOTES", help="chance notes, so many at a time")
+    source.add_argument(
+        "--random",
+        type=cli.number(int, 1),
+        nargs="+",
+        metavar="NOTES",
+        help="chance notes, so many at a time",
+    )
     add("--instruments", nargs="+", default=DEFAULT_INSTRUMENTS, help="as NSynth names them")
     add("--models", nargs="+", default=[], help="run folders, or names in pretrained/")
-    add("--pieces", type=cli.number(int, 1), default=9, help="number of pieces, evenly spaced over the sorted files")
+    add(
+        "--pieces",
+        type=cli.number(int, 1),
+        default=9,
+        help="number of pieces, evenly spaced over the sorted files",
+    )
     add("--seconds", type=cli.number(float, 1), default=30, help="of each piece")
-    add("--jitter", type=cli.number(float, 0), nargs="+", default=[0.2, 1, 6], help="largest shift of an onset, ms")
+    add(
+        "--jitter",
+        type=cli.number(float, 0),
+        nargs="+",
+        default=[0.2, 1, 6],
+        help="largest shift of an onset, ms",
+    )
     add("--renderings", type=cli.number(int, 2), default=9, help="of each piece")
     return parser.parse_args(argv)
 
@@ -128,10 +167,20 @@ def main(argv=None):
             for jitter in args.jitter:
                 rng = np.random.default_rng(0)
                 bar = tqdm(pieces, instrument, leave=False)
-                cells.append([floor(score, bank, jitter / 1000, args.renderings, rng) for score in bar])
+                cells.append(
+                    [floor(score, bank, jitter / 1000, args.renderings, rng) for score in bar]
+                )
             if instrument in sides:
-                cells.append([model_error(model, score, origin, bank) for score in tqdm(pieces, instrument, leave=False)])
-            texts = [f"{np.mean(cell):.2f}" + (f" ± {np.std(cell, ddof=1):.2f}" if len(cell) > 1 else "") for cell in cells]
+                cells.append(
+                    [
+                        model_error(model, score, origin, bank)
+                        for score in tqdm(pieces, instrument, leave=False)
+                    ]
+                )
+            texts = [
+                f"{np.mean(cell):.2f}" + (f" ± {np.std(cell, ddof=1):.2f}" if len(cell) > 1 else "")
+                for cell in cells
+            ]
             texts += ["–"] * (len(heads) - len(texts))
             print(f"| {instrument}{kind} | " + " | ".join(texts) + " |", flush=True)
 

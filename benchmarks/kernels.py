@@ -13,10 +13,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
 
 LAYERS = {  # name: (smaller side, channels of the larger picture, of the smaller), channels in multiples of the width
-    "down 2": (64, 1, 2), "down 3": (32, 2, 4), "down 4": (16, 4, 8),
-    "down 5": (8, 8, 8), "down 6": (4, 8, 8), "down 7": (2, 8, 8),
-    "up 2": (2, 8, 16), "up 3": (4, 8, 16), "up 4": (8, 8, 16), "up 5": (16, 4, 16), "up 6": (32, 2, 8), "up 7": (64, 1, 4),
-}  # fmt: skip
+    "down 2": (64, 1, 2),
+    "down 3": (32, 2, 4),
+    "down 4": (16, 4, 8),
+    "down 5": (8, 8, 8),
+    "down 6": (4, 8, 8),
+    "down 7": (2, 8, 8),
+    "up 2": (2, 8, 16),
+    "up 3": (4, 8, 16),
+    "up 4": (8, 8, 16),
+    "up 5": (16, 4, 16),
+    "up 6": (32, 2, 8),
+    "up 7": (64, 1, 4),
+}
 
 
 def milliseconds(function, *tensors):
@@ -34,7 +43,9 @@ def milliseconds(function, *tensors):
 def main(argv=None):
     """Parse flags, measure each layer, print a table."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--filters", type=cli.number(int, 1), default=64, help="width of the generator")
+    parser.add_argument(
+        "--filters", type=cli.number(int, 1), default=64, help="width of the generator"
+    )
     parser.add_argument("--batch_size", type=cli.number(int, 1), default=8, help="tiles")
     args = parser.parse_args(argv)
     cli.setup_device("cpu")
@@ -45,18 +56,24 @@ def main(argv=None):
     def convolution(large, small):
         shape = [4, 4, large.shape[-1], small.shape[-1]]
         return tf.raw_ops.Conv2DBackpropFilter(
-            input=large, filter_sizes=shape, out_backprop=small, strides=[1, 2, 2, 1], padding="SAME"
+            input=large,
+            filter_sizes=shape,
+            out_backprop=small,
+            strides=[1, 2, 2, 1],
+            padding="SAME",
         )
 
     variants = [tf.function(convolution), tf.function(kernels.kernel_gradient)]
-    print("| layer | side | float32: oneDNN | products | bfloat16: oneDNN | products |\n|---|---:|---:|---:|---:|---:|")
+    print(
+        "| layer | side | float32: oneDNN | products | bfloat16: oneDNN | products |\n|---|---:|---:|---:|---:|---:|"
+    )
     for name, (side, *widths) in LAYERS.items():
         times = []
         for dtype in ("float32", "bfloat16"):
             large, small = (
                 tf.cast(tf.random.normal((args.batch_size, s, s, w * args.filters)), dtype)
                 for s, w in zip((2 * side, side), widths)
-            )  # fmt: skip
+            )
             times += [milliseconds(variant, large, small) for variant in variants]
         print(f"| {name} | {side} | " + " | ".join(f"{t:.1f}" for t in times) + " |", flush=True)
 

@@ -22,7 +22,14 @@ import phase as phases
 import predict
 from cli import UserError
 
-SHOWN = ("reanalysis_db", "convergence", "written_mae_db", "lsd_db", "multi_resolution", "pitch_jaccard")
+SHOWN = (
+    "reanalysis_db",
+    "convergence",
+    "written_mae_db",
+    "lsd_db",
+    "multi_resolution",
+    "pitch_jaccard",
+)
 COLUMNS = {name: evaluate.COLUMNS[name] for name in SHOWN} | {"speed": ("x real time", 0)}
 
 
@@ -34,10 +41,15 @@ def starts(audio, asked, phase_model, both):
     for name in ("random", "flat"):
         began = time.perf_counter()
         yield name, phases.ESTIMATORS[name](asked.T, unit.T).T, time.perf_counter() - began
-    for name, model, inputs in (("learned apart", phase_model, [picture, asked]), ("learned together", both, [picture])):
+    for name, model, inputs in (
+        ("learned apart", phase_model, [picture, asked]),
+        ("learned together", both, [picture]),
+    ):
         if model:
             began = time.perf_counter()
-            learned = predict.convert_picture(model, np.stack([channel.T for channel in inputs], -1)).swapaxes(0, 1)
+            learned = predict.convert_picture(
+                model, np.stack([channel.T for channel in inputs], -1)
+            ).swapaxes(0, 1)
             yield name, predict.turned(unit, learned[..., -2:]), time.perf_counter() - began
 
 
@@ -47,7 +59,9 @@ def rows(audio, asked, iterations, phase_model, both):
         for count in iterations:
             began = time.perf_counter()
             estimate = phases.griffinlim if count else phases.input
-            made = evaluate.resynthesise(data.db_to_amplitude(asked), unit, len(audio), estimate, count)
+            made = evaluate.resynthesise(
+                data.db_to_amplitude(asked), unit, len(audio), estimate, count
+            )
             speed = len(audio) / data.SAMPLE_RATE / (took + time.perf_counter() - began)
             yield name + (f", {count} iterations" if count else ""), made, speed
 
@@ -57,15 +71,28 @@ def measure_piece(piece, args, models):
     samples = int(args.seconds * data.SAMPLE_RATE)
     audio, reference = (sound[:samples] for sound in evaluate.read_piece(piece))
     score = args.midi_path and cli.find_named(args.midi_path, (".mid", ".midi")).get(piece.name)
-    pitches = evaluate.read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE) if score else None
+    pitches = (
+        evaluate.read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE)
+        if score
+        else None
+    )
     heard = evaluate.Sound(reference)
     true = predict.spectrum_to_db(evaluate.analyse(reference))
-    converted = predict.convert_picture(models["model"], predict.spectrum_to_db(evaluate.analyse(audio)).T)[..., 0].T
+    converted = predict.convert_picture(
+        models["model"], predict.spectrum_to_db(evaluate.analyse(audio)).T
+    )[..., 0].T
     measured = []
     for kind, asked in (("true magnitude", true), ("model's magnitude", converted)):
-        for name, made, speed in rows(audio, asked, args.iterations, models["phase_model"], models["both"]):
+        for name, made, speed in rows(
+            audio, asked, args.iterations, models["phase_model"], models["both"]
+        ):
             frames = asked[: 1 + len(audio) // data.HOP_LENGTH].T
-            measured.append((f"{kind}, {name}", evaluate.measure(name, made, frames, True, heard, pitches) | {"speed": speed}))
+            measured.append(
+                (
+                    f"{kind}, {name}",
+                    evaluate.measure(name, made, frames, True, heard, pitches) | {"speed": speed},
+                )
+            )
     return measured
 
 
@@ -78,7 +105,13 @@ def build_parser():
     add("--both", help="run of train.py --learn both")
     add("--audios_path", type=Path, required=True, help="audio folder that the run's pieces lie in")
     add("--midi_path", type=Path, help="scores: adds the pitch measure")
-    add("--iterations", type=cli.number(int, 0), nargs="+", default=[0, 8, 32, 100], help="of Griffin-Lim")
+    add(
+        "--iterations",
+        type=cli.number(int, 0),
+        nargs="+",
+        default=[0, 8, 32, 100],
+        help="of Griffin-Lim",
+    )
     add("--seconds", type=cli.number(float, 1), default=60, help="of each piece")
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add("--gpu", help="as of train.py")
@@ -93,16 +126,21 @@ def main(argv=None):
     from models import load_generator
 
     model = cli.find_model(args.model)
-    pieces = evaluate.find_pieces(model, evaluate.read_config(model), args.audios_path)[: args.limit]
+    pieces = evaluate.find_pieces(model, evaluate.read_config(model), args.audios_path)[
+        : args.limit
+    ]
     paths = {"model": model, "phase_model": args.phase_model, "both": args.both}
     models = {name: load_generator(path) if path else None for name, path in paths.items()}
     predict.check_phases([], models["model"], models["phase_model"])
     if models["both"] and models["both"].output_shape[-1] != 3:
-        raise UserError(f"--both {args.both}: gives no phase beside its magnitude; give a run of train.py --learn both")
+        raise UserError(
+            f"--both {args.both}: gives no phase beside its magnitude; give a run of train.py --learn both"
+        )
     results = [
         (piece.name, row, found)
-        for piece in tqdm(pieces, unit="piece") for row, found in measure_piece(piece, args, models)
-    ]  # fmt: skip
+        for piece in tqdm(pieces, unit="piece")
+        for row, found in measure_piece(piece, args, models)
+    ]
     print(evaluate.markdown(*evaluate.text_table(evaluate.summarise(results, COLUMNS), COLUMNS)))
 
 

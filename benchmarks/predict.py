@@ -31,10 +31,15 @@ import data  # noqa: E402
 import predict  # noqa: E402
 
 STAGES = {  # stage -> what to time, where several nest each counts without what it waits for
-    "reading": (data, "read_blocks"), "resampling": (data, "resample_blocks"), "STFT": (data, "analyse_blocks"),
-    "dB, tiles, blending": (predict, "convert_frames"), "network": (predict, "_run"),
-    "phase": (predict, "estimate_phases"), "inverse STFT": (predict, "synthesise"), "writing": (predict, "write_spool"),
-}  # fmt: skip
+    "reading": (data, "read_blocks"),
+    "resampling": (data, "resample_blocks"),
+    "STFT": (data, "analyse_blocks"),
+    "dB, tiles, blending": (predict, "convert_frames"),
+    "network": (predict, "_run"),
+    "phase": (predict, "estimate_phases"),
+    "inverse STFT": (predict, "synthesise"),
+    "writing": (predict, "write_spool"),
+}
 
 
 class Stopwatch:
@@ -83,7 +88,10 @@ def make_sound(path, seconds, rate, channels):
     """Write chords with decaying overtones: nothing in the code depends on what it is."""
     t = np.arange(rate * 4) / rate
     notes = [220 * 2 ** (k / 12) for k in (0, 4, 7, 12)]
-    bar = sum(np.sin(2 * np.pi * f * h * t) / h * np.exp(-t * h) for f in notes for h in range(1, 9)) / 16
+    bar = (
+        sum(np.sin(2 * np.pi * f * h * t) / h * np.exp(-t * h) for f in notes for h in range(1, 9))
+        / 16
+    )
     bar = np.repeat(bar[:, np.newaxis].astype(np.float32), channels, axis=1)
     with soundfile.SoundFile(path, "w", rate, channels, "PCM_16") as sound:
         for _ in range(-(-seconds // 4)):
@@ -94,10 +102,20 @@ def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--minutes", type=cli.number(float, 0.1), default=10, help="length of the recording, minutes")
+    add(
+        "--minutes",
+        type=cli.number(float, 0.1),
+        default=10,
+        help="length of the recording, minutes",
+    )
     add("--model", help="generator to use; default: an untrained one")
     add("--filters", type=cli.number(int, 1), default=64, help="width of the untrained generator")
-    add("--rate", type=cli.number(int, *data.RATES), default=data.SAMPLE_RATE, help="sampling rate, Hz")
+    add(
+        "--rate",
+        type=cli.number(int, *data.RATES),
+        default=data.SAMPLE_RATE,
+        help="sampling rate, Hz",
+    )
     add("--channels", type=cli.number(int, 1), default=1, help="channels of the recording")
     add("--overlap", type=cli.number(float, 0, 0.9), default=0.0, help="of tiles, fraction")
     add("--phase", choices=predict.phases.ESTIMATORS, default="input", help="phase estimator")
@@ -109,7 +127,9 @@ def build_parser():
 
 def save_untrained(path, filters):
     """Write a generator's file, in a process of its own, whose memory does not count."""
-    program = "import cli; cli.setup_device('cpu'); import models; models.build_generator({}).save({!r})"
+    program = (
+        "import cli; cli.setup_device('cpu'); import models; models.build_generator({}).save({!r})"
+    )
     subprocess.run([sys.executable, "-c", program.format(filters, str(path))], cwd=ROOT, check=True)
 
 
@@ -128,7 +148,10 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         made = time.perf_counter()
-        source, model_path = Path(folder, "input.wav"), args.model or Path(folder, "generator.keras")
+        source, model_path = (
+            Path(folder, "input.wav"),
+            args.model or Path(folder, "generator.keras"),
+        )
         make_sound(source, round(args.minutes * 60), args.rate, args.channels)
         if not args.model:
             save_untrained(model_path, args.filters)
@@ -142,20 +165,31 @@ def main(argv=None):
 
         watch_stages(watch := Stopwatch(), model)
         seconds, _, _ = predict.convert_file(
-            model, source, Path(folder, "output.wav"), phase=args.phase, phase_iterations=args.phase_iterations,
-            overlap=args.overlap, batch_size=args.batch_size,
-        )  # fmt: skip
+            model,
+            source,
+            Path(folder, "output.wav"),
+            phase=args.phase,
+            phase_iterations=args.phase_iterations,
+            overlap=args.overlap,
+            batch_size=args.batch_size,
+        )
         watch.switch()
 
     total, used = time.perf_counter() - START - made, time.process_time()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
-          f"{model.count_params():,} parameters, {seconds:.0f} s of audio, {vars(args)}")  # fmt: skip
-    print(f"end to end    {seconds / total:8.1f} x real time  ({total:.1f} s; {used:.1f} s of processor time)")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"{model.count_params():,} parameters, {seconds:.0f} s of audio, {vars(args)}"
+    )
+    print(
+        f"end to end    {seconds / total:8.1f} x real time  ({total:.1f} s; {used:.1f} s of processor time)"
+    )
     print(f"peak memory   {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:8.2f} GiB")
     print(f"{'start, load':20} {seconds / loaded:8.1f} x  {loaded / total:6.1%}")
     for stage in [*STAGES, "rest"]:
         spent = watch.seconds[stage]
-        print(f"{stage:20} {seconds / spent if spent else float('inf'):8.1f} x  {spent / total:6.1%}")
+        print(
+            f"{stage:20} {seconds / spent if spent else float('inf'):8.1f} x  {spent / total:6.1%}"
+        )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
 
 VARIANTS = (
-    "eager", "compiled", "ours_float32", "ours_float32_jit", "ours_bfloat16", "ours_bfloat16_jit", "ours_float16",
-    "torch_float32", "torch_bfloat16", "torch_compiled",
-)  # fmt: skip
+    "eager",
+    "compiled",
+    "ours_float32",
+    "ours_float32_jit",
+    "ours_bfloat16",
+    "ours_bfloat16_jit",
+    "ours_float16",
+    "torch_float32",
+    "torch_bfloat16",
+    "torch_compiled",
+)
 
 
 def step_gflop(filters):
@@ -40,7 +48,9 @@ def step_gflop(filters):
     for i, width in enumerate(down):
         side //= 2
         generator += side**2 * 16 * channels * width
-        discriminator += side**2 * 16 * (2 * channels if i == 0 else channels) * width if i < 4 else 0
+        discriminator += (
+            side**2 * 16 * (2 * channels if i == 0 else channels) * width if i < 4 else 0
+        )
         channels = width
     discriminator += 16**2 * 16 * 8 / filters
     for width, skip in zip(up, down[-2::-1]):
@@ -79,17 +89,28 @@ def tutorial_step(args, compiled):
 
     for kind in ("BatchNormalization", "Conv2D", "Conv2DTranspose"):
         setattr(models, kind, getattr(layers, kind))
-    generator, discriminator = models.build_generator(args.filters), models.build_discriminator(args.filters)
+    generator, discriminator = (
+        models.build_generator(args.filters),
+        models.build_discriminator(args.filters),
+    )
     gen_adam, disc_adam = (tf.keras.optimizers.Adam(1e-5, beta_1=0.5) for _ in "gd")
 
     def step(x, y):
         with tf.GradientTape() as gen_tape, tf.GradientTape() as disc_tape:
             output = generator(x, training=True)
-            real, generated = discriminator([x, y], training=True), discriminator([x, output], training=True)
+            real, generated = (
+                discriminator([x, y], training=True),
+                discriminator([x, output], training=True),
+            )
             gen_loss = losses.adversarial_loss(generated, True) + 100 * losses.l1_loss(y, output)
             disc_loss = losses.discriminator_loss(real, generated)
-        gen_adam.apply(gen_tape.gradient(gen_loss, generator.trainable_weights), generator.trainable_weights)
-        disc_adam.apply(disc_tape.gradient(disc_loss, discriminator.trainable_weights), discriminator.trainable_weights)
+        gen_adam.apply(
+            gen_tape.gradient(gen_loss, generator.trainable_weights), generator.trainable_weights
+        )
+        disc_adam.apply(
+            disc_tape.gradient(disc_loss, discriminator.trainable_weights),
+            discriminator.trainable_weights,
+        )
         return gen_loss
 
     gen_adam.build(generator.trainable_variables)
@@ -109,7 +130,9 @@ def our_step(args, precision, jit):
 
     training.keep_memory()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    model = models.Pix2Pix(models.build_generator(args.filters), models.build_discriminator(args.filters))
+    model = models.Pix2Pix(
+        models.build_generator(args.filters), models.build_discriminator(args.filters)
+    )
     model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db], jit_compile=models.JIT[jit])
     x, y = random_tiles(args.batch)
 
@@ -120,7 +143,9 @@ def our_step(args, precision, jit):
         def __getitem__(self, i):
             return x, y
 
-    class Clock(keras.callbacks.Callback):  # reads each step's losses, as a progress bar does: the step is over by then
+    class Clock(
+        keras.callbacks.Callback
+    ):  # reads each step's losses, as a progress bar does: the step is over by then
         times = []  # noqa: RUF012
 
         def on_train_batch_end(self, batch, logs=None):
@@ -150,7 +175,9 @@ def torch_networks(f):
         def __init__(self):
             super().__init__()
             widths = [k * f for k in (1, 2, 4, 8, 8, 8, 8, 8)]
-            self.downs = nn.ModuleList(down(b, w, i > 0) for i, (b, w) in enumerate(zip([1, *widths], widths)))
+            self.downs = nn.ModuleList(
+                down(b, w, i > 0) for i, (b, w) in enumerate(zip([1, *widths], widths))
+            )
             ups, channels = [], widths[-1]
             for i, (k, skip) in enumerate(zip((8, 8, 8, 8, 4, 2, 1), widths[-2::-1])):
                 ups.append(up(channels, k * f, i < 3))
@@ -168,7 +195,9 @@ def torch_networks(f):
             return torch.tanh(self.last(x))
 
     widths = [2, f, 2 * f, 4 * f, 8 * f]
-    parts = [down(before, after, i > 0) for i, (before, after) in enumerate(itertools.pairwise(widths))]
+    parts = [
+        down(before, after, i > 0) for i, (before, after) in enumerate(itertools.pairwise(widths))
+    ]
     return Generator(), nn.Sequential(*parts, nn.Conv2d(8 * f, 1, 4, padding="same"))
 
 
@@ -179,9 +208,14 @@ def torch_step(args, precision, compiled=False):
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
-    generator, discriminator = networks = [m.to(device, memory_format=layout) for m in torch_networks(args.filters)]
+    generator, discriminator = networks = [
+        m.to(device, memory_format=layout) for m in torch_networks(args.filters)
+    ]
     adams = [torch.optim.Adam(m.parameters(), 1e-5, betas=(0.5, 0.999)) for m in networks]
-    x, y = (torch.rand(args.batch, 1, 256, 256, device=device).mul(2).sub(1).to(memory_format=layout) for _ in "xy")
+    x, y = (
+        torch.rand(args.batch, 1, 256, 256, device=device).mul(2).sub(1).to(memory_format=layout)
+        for _ in "xy"
+    )
     run_g, run_d = (torch.compile(m) if compiled else m for m in (generator, discriminator))
 
     def step():
@@ -192,7 +226,9 @@ def torch_step(args, precision, compiled=False):
             (F.softplus(-real.float()).mean() + F.softplus(generated.float()).mean()).backward()
             discriminator.requires_grad_(False)
             adams[0].zero_grad(set_to_none=True)
-            loss = F.softplus(-run_d(torch.cat([x, output], 1)).float()).mean() + 100 * F.l1_loss(output.float(), y)
+            loss = F.softplus(-run_d(torch.cat([x, output], 1)).float()).mean() + 100 * F.l1_loss(
+                output.float(), y
+            )
             loss.backward()
             discriminator.requires_grad_(True)
         for adam in adams:
@@ -227,7 +263,11 @@ def peak_gflops(backend, precision):
 def measure(args):
     """Run one variant; print its figures as JSON."""
     name = args.measure
-    precision = "bfloat16" if name == "torch_compiled" else next((p for p in ("bfloat16", "float16") if p in name), "float32")
+    precision = (
+        "bfloat16"
+        if name == "torch_compiled"
+        else next((p for p in ("bfloat16", "float16") if p in name), "float32")
+    )
     if name.startswith("torch"):
         seconds = torch_step(args, precision, compiled=name == "torch_compiled")
     else:
@@ -244,24 +284,54 @@ def measure(args):
 def main(argv=None):
     """Parse flags, run each variant, print the table."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--filters", type=cli.number(int, 1), default=64, help="width of the networks")
-    parser.add_argument("--batch_size", type=cli.number(int, 1), nargs="+", default=[8], help="tiles a step")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="NAME", help="which to run")
-    parser.add_argument("--seconds", type=cli.number(float, 0.1), default=20, help="to measure each for")
+    parser.add_argument(
+        "--filters", type=cli.number(int, 1), default=64, help="width of the networks"
+    )
+    parser.add_argument(
+        "--batch_size", type=cli.number(int, 1), nargs="+", default=[8], help="tiles a step"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=VARIANTS,
+        metavar="NAME",
+        help="which to run",
+    )
+    parser.add_argument(
+        "--seconds", type=cli.number(float, 0.1), default=20, help="to measure each for"
+    )
     parser.add_argument("--gpu", help="as of train.py")
-    parser.add_argument("--measure", choices=VARIANTS, help="run this one here and print JSON (used by the script itself)")
+    parser.add_argument(
+        "--measure",
+        choices=VARIANTS,
+        help="run this one here and print JSON (used by the script itself)",
+    )
     args = parser.parse_args(argv)
     if args.measure:
         args.batch = args.batch_size[0]
         return measure(args)
     print(f"{machine()}; width {args.filters}, {step_gflop(args.filters):.1f} GFLOP a tile")
-    print("| batch | variant | tiles/s | ratio | GFLOP/s | of matmul peak |\n|---|---|---|---|---|---|")
+    print(
+        "| batch | variant | tiles/s | ratio | GFLOP/s | of matmul peak |\n|---|---|---|---|---|---|"
+    )
     for batch in args.batch_size:
         first = None
         for name in args.variants:
-            flags = ["--measure", name, "--batch_size", batch, "--filters", args.filters, "--seconds", args.seconds]
+            flags = [
+                "--measure",
+                name,
+                "--batch_size",
+                batch,
+                "--filters",
+                args.filters,
+                "--seconds",
+                args.seconds,
+            ]
             flags += ["--gpu", args.gpu] if args.gpu else []
-            done = subprocess.run([sys.executable, __file__, *map(str, flags)], capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, __file__, *map(str, flags)], capture_output=True, text=True
+            )
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or ["?"])[-1]
                 print(f"| {batch} | {name} | left out: {reason[:80]} | | | |", flush=True)
@@ -271,13 +341,19 @@ def main(argv=None):
             first = first or speed
             gflops = speed * step_gflop(args.filters)
             share = 100 * gflops / result["peak"]
-            print(f"| {batch} | {name} | {speed:.2f} | {speed / first:.2f} | {gflops:.0f} | {share:.0f} % |", flush=True)
+            print(
+                f"| {batch} | {name} | {speed:.2f} | {speed / first:.2f} | {gflops:.0f} | {share:.0f} % |",
+                flush=True,
+            )
 
 
 def machine():
     """Processor, cores and, if there is one, GPU: one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    name = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        "unknown processor",
+    )
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()

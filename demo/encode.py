@@ -21,9 +21,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cli
 
 SCORES = Path(__file__).parent / "scores"
-NUMBERS = ("tempo", "beat", "bar", "dynamic", "pedal")  # quarter notes a minute; units; units; MIDI velocity; units (optional)
+NUMBERS = (
+    "tempo",
+    "beat",
+    "bar",
+    "dynamic",
+    "pedal",
+)  # quarter notes a minute; units; units; MIDI velocity; units (optional)
 SPREAD, JITTER = 4.0, 0.006  # standard deviations: MIDI velocity; s
-ACCENT, ARCH = 5.0, 8.0  # MIDI velocity: at the beginning of a bar; in the middle of a four-bar phrase
+ACCENT, ARCH = (
+    5.0,
+    8.0,
+)  # MIDI velocity: at the beginning of a bar; in the middle of a four-bar phrase
 LEFT = -14.0  # MIDI velocity of the left hand against the right
 ARTICULATION = 0.96  # of a written length sounds
 
@@ -47,7 +56,10 @@ def read_voice(text, bar):
         names, _, number = token.partition(":")
         length = float(number or length)
         if names != "r":
-            notes += [(now, length, pretty_midi.note_name_to_number(name.capitalize())) for name in names.split("+")]
+            notes += [
+                (now, length, pretty_midi.note_name_to_number(name.capitalize()))
+                for name in names.split("+")
+            ]
         now += length
     return notes, now
 
@@ -84,13 +96,17 @@ def perform(header, voices, seed):
     for voice, notes in voices.items():
         track = pretty_midi.Instrument(0, name=voice)
         for start, length, pitch in notes:
-            velocity = dynamic + ARCH * np.sin(np.pi * (start / bar % 4) / 4) + ACCENT * (start % bar == 0)
+            velocity = (
+                dynamic + ARCH * np.sin(np.pi * (start / bar % 4) / 4) + ACCENT * (start % bar == 0)
+            )
             velocity += LEFT * voice.startswith("left") + rng.normal(0, SPREAD)
             onset = max(0, start * unit + rng.normal(0, JITTER))
             end = onset + length * unit * ARTICULATION
             track.notes.append(pretty_midi.Note(int(np.clip(velocity, 20, 120)), pitch, onset, end))
         if "pedal" in header:
-            track.control_changes = pedal(header["pedal"] * unit, max(note.end for note in track.notes))
+            track.control_changes = pedal(
+                header["pedal"] * unit, max(note.end for note in track.notes)
+            )
         music.instruments.append(track)
     return music
 
@@ -99,7 +115,10 @@ def pedal(every, end):
     """The sustain pedal, lifted for a moment every ``every`` seconds until ``end``."""
     changes = []
     for time in np.arange(0, end, every):
-        changes += [pretty_midi.ControlChange(64, 0, max(0, time - 0.02)), pretty_midi.ControlChange(64, 127, time + 0.04)]
+        changes += [
+            pretty_midi.ControlChange(64, 0, max(0, time - 0.02)),
+            pretty_midi.ControlChange(64, 127, time + 0.04),
+        ]
     return [*changes, pretty_midi.ControlChange(64, 0, end)]
 
 
@@ -116,13 +135,17 @@ def write(path, music):
 def main(argv=None):
     """Parse flags, write every piece."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--midi_path", type=Path, required=True, help="folder to write the MIDI files to")
+    parser.add_argument(
+        "--midi_path", type=Path, required=True, help="folder to write the MIDI files to"
+    )
     args = parser.parse_args(argv)
     for path in sorted(SCORES.glob("*.txt")):
         header, voices = read_score(path)
         music = perform(header, voices, zlib.crc32(path.stem.encode()))
         write(args.midi_path / f"{path.stem}.mid", music)
-        print(f"{path.stem}.mid  {music.get_end_time():5.1f} s  {header['composer']}: {header['title']} ({header['what']})")
+        print(
+            f"{path.stem}.mid  {music.get_end_time():5.1f} s  {header['composer']}: {header['title']} ({header['what']})"
+        )
 
 
 if __name__ == "__main__":

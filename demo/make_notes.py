@@ -19,9 +19,11 @@ from render_notes import DEFAULT_PROGRAMS, NOTE_RATE, SoundFont, parse_instrumen
 
 KEPT_VELOCITIES = VELOCITIES[:-1]  # few pieces ask for the loudest
 KEPT_PITCHES = {  # first pitch and step: of all offsets the nearest to the full bank, since fonts sample every few pitches too
-    "keyboard_acoustic": PITCHES[0::4], "guitar_acoustic": PITCHES[0::3],
-    "string_acoustic": PITCHES[1::3], "synth_lead_synthetic": PITCHES[1::3],
-}  # fmt: skip
+    "keyboard_acoustic": PITCHES[0::4],
+    "guitar_acoustic": PITCHES[0::3],
+    "string_acoustic": PITCHES[1::3],
+    "synth_lead_synthetic": PITCHES[1::3],
+}
 COMPRESSION = 0.2  # libsndfile's, 0 - 1: about 40 kbit/s
 
 
@@ -30,19 +32,39 @@ def main(argv=None):
     """Parse flags, render and thin each instrument."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--soundfont", required=True, help="SoundFont, .sf2")
-    parser.add_argument("--nsynth_path", type=Path, required=True, help="folder to write the notes to, in its audio/")
+    parser.add_argument(
+        "--nsynth_path",
+        type=Path,
+        required=True,
+        help="folder to write the notes to, in its audio/",
+    )
     args = parser.parse_args(argv)
     font = SoundFont(args.soundfont)
     for instrument, bank, program in map(parse_instrument, DEFAULT_PROGRAMS):
         notes = render_instrument(font, bank, program, instrument)
-        pitches = {*KEPT_PITCHES[instrument], max(notes)[0]}  # a font may end early: its highest serves those above
+        pitches = {
+            *KEPT_PITCHES[instrument],
+            max(notes)[0],
+        }  # a font may end early: its highest serves those above
         kept = [(p, v) for p, v in notes if p in pitches and v in KEPT_VELOCITIES]
-        paths = {key: args.nsynth_path / "audio" / Path(note_name(instrument, *key)).with_suffix(".ogg") for key in kept}
+        paths = {
+            key: args.nsynth_path / "audio" / Path(note_name(instrument, *key)).with_suffix(".ogg")
+            for key in kept
+        }
         for key, path in paths.items():
-            if path.exists():  # an Ogg stream has a random number: the same sound would be other bytes
+            if (
+                path.exists()
+            ):  # an Ogg stream has a random number: the same sound would be other bytes
                 continue
             with cli.complete(path) as part:
-                soundfile.write(part, notes[key], NOTE_RATE, format="OGG", subtype="VORBIS", compression_level=COMPRESSION)
+                soundfile.write(
+                    part,
+                    notes[key],
+                    NOTE_RATE,
+                    format="OGG",
+                    subtype="VORBIS",
+                    compression_level=COMPRESSION,
+                )
         print(f"{instrument}: {len(kept)} of {len(notes)} notes -> {args.nsynth_path}")
 
 

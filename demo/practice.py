@@ -19,7 +19,12 @@ from encode import write
 import cli
 from NoteSynthesizer import PITCHES
 
-MODES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11), (0, 2, 4, 7, 9), tuple(range(12)))  # major, minor, five-tone, all
+MODES = (
+    (0, 2, 4, 5, 7, 9, 11),
+    (0, 2, 3, 5, 7, 8, 11),
+    (0, 2, 4, 7, 9),
+    tuple(range(12)),
+)  # major, minor, five-tone, all
 BEATS = 12  # of one texture
 TEMPO = 50, 160  # quarter notes a minute
 LOUDNESS = 20, 122  # MIDI velocity of a single line, mean of a section
@@ -36,7 +41,9 @@ def scale(rng, steps):
     path = low + span - np.abs(np.arange(BEATS / length) % (2 * span) - span)
     if rng.random() < 0.5:
         path = 2 * low + span - path
-    return [(i * length, length, step + above) for i, step in enumerate(path) for above in {0, apart}]
+    return [
+        (i * length, length, step + above) for i, step in enumerate(path) for above in {0, apart}
+    ]
 
 
 def arpeggio(rng, steps):
@@ -56,7 +63,10 @@ def chords(rng, steps):
     length = rng.choice([0.5, 1.0, 2.0, 4.0])
     notes = []
     for beat in np.arange(0, BEATS, length):
-        root, shape = rng.integers(steps), np.sort(rng.choice([0, 2, 4, 6, 7, 9], rng.integers(2, 6), replace=False))
+        root, shape = (
+            rng.integers(steps),
+            np.sort(rng.choice([0, 2, 4, 6, 7, 9], rng.integers(2, 6), replace=False)),
+        )
         notes += [(beat, length, root + step) for step in shape]
         notes += [(beat, length, root - 14)] * (rng.random() < 0.3)
     return notes
@@ -64,7 +74,12 @@ def chords(rng, steps):
 
 def two_hands(rng, steps):
     """A wandering tune above a broken chord that changes every two beats."""
-    tune, bass, notes, beat = rng.integers(steps // 3, steps), rng.integers(0, max(1, steps // 2)), [], 0.0
+    tune, bass, notes, beat = (
+        rng.integers(steps // 3, steps),
+        rng.integers(0, max(1, steps // 2)),
+        [],
+        0.0,
+    )
     while beat < BEATS:
         length = rng.choice([0.25, 0.5, 0.5, 1.0, 1.5])
         notes.append((beat, length, tune))
@@ -81,8 +96,9 @@ def leaps(rng, steps):
     length = rng.choice([0.25, 0.5, 1.0, 3.0])
     return [
         (beat, length, step)
-        for beat in np.arange(0, BEATS, length) for step in rng.choice(steps, rng.integers(1, 5), replace=False)
-    ]  # fmt: skip
+        for beat in np.arange(0, BEATS, length)
+        for step in rng.choice(steps, rng.integers(1, 5), replace=False)
+    ]
 
 
 TEXTURES = (scale, arpeggio, chords, two_hands, leaps)
@@ -93,14 +109,22 @@ def section(rng):
     beat, loudness, touch = 60 / rng.uniform(*TEMPO), rng.uniform(*LOUDNESS), rng.uniform(0.4, 1.1)
     tonic, mode = rng.integers(12), MODES[rng.integers(len(MODES))]
     ladder = [pitch for pitch in PITCHES if (pitch - tonic) % 12 in mode]
-    texture = [note for note in TEXTURES[rng.integers(len(TEXTURES))](rng, len(ladder)) if 0 <= note[2] < len(ladder)]
+    texture = [
+        note
+        for note in TEXTURES[rng.integers(len(TEXTURES))](rng, len(ladder))
+        if 0 <= note[2] < len(ladder)
+    ]
     together = sum(length for _, length, _ in texture) / BEATS  # notes at a time
-    loudness /= max(1, together) ** 0.5  # a note's amplitude goes with its velocity squared: keeps their sum's
+    loudness /= (
+        max(1, together) ** 0.5
+    )  # a note's amplitude goes with its velocity squared: keeps their sum's
     notes = []
     for start, length, step in texture:
         velocity = int(np.clip(loudness + 10 * np.sin(start) + rng.normal(0, 6), 1, 127))
         onset = max(0, start * beat + rng.normal(0, 0.005))
-        notes.append(pretty_midi.Note(velocity, ladder[int(step)], onset, onset + length * beat * touch))
+        notes.append(
+            pretty_midi.Note(velocity, ladder[int(step)], onset, onset + length * beat * touch)
+        )
     return notes, BEATS * beat, loudness < PEDAL and rng.random() < 0.4
 
 
@@ -131,7 +155,10 @@ def main(argv=None):
     add("--seed", type=cli.number(int, 0), default=0, help="of everything that is random")
     args = parser.parse_args(argv)
     for number in range(args.pieces):
-        write(args.midi_path / f"practice_{number:03d}.mid", practice_piece(args.seed, number, args.seconds))
+        write(
+            args.midi_path / f"practice_{number:03d}.mid",
+            practice_piece(args.seed, number, args.seconds),
+        )
     print(f"{args.pieces} pieces of {args.seconds:g} s -> {args.midi_path}")
 
 

@@ -39,12 +39,30 @@ SILENCE = 0.77  # s before the piece's first note, left out
 PAPER, INK, PALE, LIGHT = "#fcfcfa", "#2b2f36", "#8a8f98", "#8fd8ff"
 NAMES = dict(zip(DEFAULT_INSTRUMENTS, ("keyboard", "guitar", "strings", "synth lead")))
 STYLE = {
-    "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "text.color": INK, "axes.edgecolor": PALE,
-    "axes.labelcolor": INK, "xtick.color": PALE, "ytick.color": PALE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "font.size": 9, "axes.titlesize": 10, "axes.titlecolor": INK, "axes.labelsize": 9, "legend.frameon": False,
-    "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.6,
-    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]), "figure.dpi": 100, "savefig.dpi": 144, "svg.hashsalt": "timbre",
-}  # fmt: skip
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "text.color": INK,
+    "axes.edgecolor": PALE,
+    "axes.labelcolor": INK,
+    "xtick.color": PALE,
+    "ytick.color": PALE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlecolor": INK,
+    "axes.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.6,
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]),
+    "figure.dpi": 100,
+    "savefig.dpi": 144,
+    "svg.hashsalt": "timbre",
+}
 
 
 def save(figure, name):
@@ -55,7 +73,9 @@ def save(figure, name):
     content = buffer.getvalue()
     if not is_svg:
         picture = PIL.Image.open(buffer).convert("RGB")
-        picture = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+        picture = picture.quantize(
+            256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE
+        )
         picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
         content = buffer.getvalue()
     with cli.complete(DOCS / name) as part:
@@ -88,7 +108,10 @@ def four_instruments():
     """The same tune four times."""
     score = read_score(pedal=False)
     tune = score[score["pitch"] >= 67]
-    spectrogram_row("four_instruments.png", {NAMES[i]: data.spectrogram(play(i, tune)) for i in DEFAULT_INSTRUMENTS})
+    spectrogram_row(
+        "four_instruments.png",
+        {NAMES[i]: data.spectrogram(play(i, tune)) for i in DEFAULT_INSTRUMENTS},
+    )
 
 
 def waveform_and_spectrogram():
@@ -100,13 +123,38 @@ def waveform_and_spectrogram():
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
     above.plot(np.arange(len(audio)) / data.SAMPLE_RATE, audio, color=BLUE, linewidth=0.4)
     above.set(ylabel="amplitude", title="Greensleeves, keyboard: 44,100 numbers a second")
-    image = report.draw(below, whole, "its spectrogram: 513 bins, 86 frames a second", top=data.SAMPLE_RATE / 2000)
+    image = report.draw(
+        below, whole, "its spectrogram: 513 bins, 86 frames a second", top=data.SAMPLE_RATE / 2000
+    )
     below.set(ylabel="kHz", xlim=(0, SECONDS))
     tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
     for k in range(2):
-        below.add_patch(Rectangle((k * tile + 0.012, 0.1), tile - 0.024, 10.9, fill=False, edgecolor=LIGHT, linewidth=1.6))
-        below.text((k + 0.5) * tile, 9.9, f"tile {k + 1}: 256 bins × 256 frames", color=LIGHT, ha="center", va="center")
-    below.text(tile, 16.5, "left out: no note of NSynth reaches beyond 8 kHz", color="white", ha="center", va="center")
+        below.add_patch(
+            Rectangle(
+                (k * tile + 0.012, 0.1),
+                tile - 0.024,
+                10.9,
+                fill=False,
+                edgecolor=LIGHT,
+                linewidth=1.6,
+            )
+        )
+        below.text(
+            (k + 0.5) * tile,
+            9.9,
+            f"tile {k + 1}: 256 bins × 256 frames",
+            color=LIGHT,
+            ha="center",
+            va="center",
+        )
+    below.text(
+        tile,
+        16.5,
+        "left out: no note of NSynth reaches beyond 8 kHz",
+        color="white",
+        ha="center",
+        va="center",
+    )
     report.colour_bar(figure, image, ax=below, pad=0.01)
     save(figure, "spectrogram.png")
 
@@ -115,8 +163,13 @@ def draw_score(axis, score, seconds):
     """A piano roll, coloured by velocity."""
     for note in score[score["onset"] < seconds]:
         colour = matplotlib.colormaps["viridis"](note["velocity"] / 127)
-        axis.plot((note["onset"], min(seconds, note["onset"] + note["duration"])), [note["pitch"]] * 2, color=colour,
-                  linewidth=3, solid_capstyle="butt")  # fmt: skip
+        axis.plot(
+            (note["onset"], min(seconds, note["onset"] + note["duration"])),
+            [note["pitch"]] * 2,
+            color=colour,
+            linewidth=3,
+            solid_capstyle="butt",
+        )
     axis.set(xlim=(0, seconds))
 
 
@@ -127,7 +180,11 @@ def synthesiser():
     score = read_score()
     axis = figure.add_subplot(grid[0, 0])
     draw_score(axis, score, 3)
-    axis.set(title="1  the score: onset, length (pedal included), pitch, velocity", ylabel="MIDI pitch", xlabel="seconds")
+    axis.set(
+        title="1  the score: onset, length (pedal included), pitch, velocity",
+        ylabel="MIDI pitch",
+        xlabel="seconds",
+    )
 
     bank, rate = NoteBank(DEMO / "notes", "keyboard_acoustic"), data.SAMPLE_RATE
     hold, note = 0.8, bank.note(69, 75)
@@ -137,16 +194,27 @@ def synthesiser():
     axis.plot(np.arange(len(played)) / rate, played, color=BLUE, linewidth=0.3)
     axis.axvline(hold, color=ORANGE, linestyle="--", linewidth=1.2)
     axis.text(hold + 0.04, note.max() * 0.8, "key up: fades within 1 s", color=ORANGE)
-    axis.set(title="2  the nearest note of the bank, cut to its length", xlim=(0, 2.4), xlabel="seconds", ylabel="amplitude")
+    axis.set(
+        title="2  the nearest note of the bank, cut to its length",
+        xlim=(0, 2.4),
+        xlabel="seconds",
+        ylabel="amplitude",
+    )
 
     shared = None
-    for k, (instrument, colour) in enumerate((("keyboard_acoustic", BLUE), ("guitar_acoustic", ORANGE))):
+    for k, (instrument, colour) in enumerate(
+        (("keyboard_acoustic", BLUE), ("guitar_acoustic", ORANGE))
+    ):
         shared = figure.add_subplot(grid[k, 1], sharex=shared)
         audio = play(instrument, seconds=3)
         shared.plot(np.arange(len(audio)) / rate, audio, color=colour, linewidth=0.4)
         for onset in score["onset"][score["onset"] < 3]:
             shared.axvline(onset, color=PALE, linewidth=0.6, zorder=0)
-        shared.set(title=f"{3 + k}  all notes added up: {NAMES[instrument]}", xlim=(0, 3), ylabel="amplitude")
+        shared.set(
+            title=f"{3 + k}  all notes added up: {NAMES[instrument]}",
+            xlim=(0, 3),
+            ylabel="amplitude",
+        )
     shared.set_xlabel("seconds: the same onsets, the same number of samples")
     save(figure, "synthesiser.png")
 
@@ -157,11 +225,25 @@ def pipeline():
     canvas = figure.add_axes((0, 0, 1, 1))
     canvas.set(xlim=(0, 110), ylim=(0, 26))
     canvas.axis("off")
-    stages = ("MIDI + single notes", "aligned audio", "pairs of tiles", "trained network", "converted recording")
+    stages = (
+        "MIDI + single notes",
+        "aligned audio",
+        "pairs of tiles",
+        "trained network",
+        "converted recording",
+    )
     scripts = ("1 synthesize_audios.py", "2 compute_features.py", "3 train.py", "4 predict.py")
     code = {"va": "center", "family": "monospace", "fontsize": 8.5}
     for k, stage in enumerate(stages):
-        left, box = 2.1 + 22.3 * k, {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": PALE, "linewidth": 0.8}
+        left, box = (
+            2.1 + 22.3 * k,
+            {
+                "boxstyle": "round,pad=0.5",
+                "facecolor": "white",
+                "edgecolor": PALE,
+                "linewidth": 0.8,
+            },
+        )
         canvas.add_patch(FancyBboxPatch((left, 7.4), 16.6, 17.2, **box))
         canvas.text(left + 8.3, 23, stage, ha="center", va="center", weight="bold", fontsize=9.5)
     for k, script in enumerate(scripts):
@@ -175,17 +257,24 @@ def pipeline():
     def inset(stage, row, rows=2):
         height = 13.6 / rows
         bottom = 7.8 + (rows - 1 - row) * height
-        axis = figure.add_axes(((2.9 + 22.3 * stage) / 110, bottom / 26, 15 / 110, (height - 0.8) / 26), facecolor="none")
+        axis = figure.add_axes(
+            ((2.9 + 22.3 * stage) / 110, bottom / 26, 15 / 110, (height - 0.8) / 26),
+            facecolor="none",
+        )
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         return axis
 
     sounds = [play(i) for i in ("keyboard_acoustic", "guitar_acoustic")]
     draw_score(inset(0, 0), read_score(), SECONDS)
-    inset(0, 1).plot(NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)[::40], color=ORANGE, linewidth=0.4)
+    inset(0, 1).plot(
+        NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)[::40], color=ORANGE, linewidth=0.4
+    )
     for row, (sound, colour) in enumerate(zip(sounds, (BLUE, ORANGE))):
         inset(1, row).plot(sound[::80], color=colour, linewidth=0.5)
-        report.draw(inset(2, row), data.spectrogram(sound)[:, : data.TILE_FRAMES]).axes.set(xlabel="")
+        report.draw(inset(2, row), data.spectrogram(sound)[:, : data.TILE_FRAMES]).axes.set(
+            xlabel=""
+        )
     draw_network(inset(3, 0, rows=1))
     report.draw(inset(4, 0), data.spectrogram(sounds[1])).axes.set(xlabel="")
     inset(4, 1).plot(sounds[1][::80], color=ORANGE, linewidth=0.5)
@@ -196,7 +285,13 @@ def draw_network(axis):
     """The U-Net as bars: 8 blocks down, 7 up, and the connections between blocks of one size."""
     heights = np.linspace(1.15, 0.16, 8)
     for block, height in enumerate([*heights, *heights[-2::-1]]):
-        axis.plot((block, block), (-height, height), color=BLUE if block < 8 else ORANGE, linewidth=4.5, solid_capstyle="butt")
+        axis.plot(
+            (block, block),
+            (-height, height),
+            color=BLUE if block < 8 else ORANGE,
+            linewidth=4.5,
+            solid_capstyle="butt",
+        )
     for block, height in enumerate(heights[:-1]):
         axis.plot((block, 14 - block), [height - 0.03] * 2, color=PALE, linewidth=0.7, zorder=0)
     axis.set(xlim=(-1, 15), ylim=(-1.3, 1.3))
@@ -204,13 +299,19 @@ def draw_network(axis):
 
 def learning_rates(run):
     """The learning-rate search's three curves."""
-    files = {name: run / "lr_finder" / f"{name}.csv" for name in ("generator", "discriminator", "both")}
+    files = {
+        name: run / "lr_finder" / f"{name}.csv" for name in ("generator", "discriminator", "both")
+    }
     if missing := [str(path) for path in files.values() if not path.is_file()]:
-        raise UserError(f"{missing[0]}: not found; run 'make figures', which searches the rates first")
+        raise UserError(
+            f"{missing[0]}: not found; run 'make figures', which searches the rates first"
+        )
     import lr_finder
 
     curves = {name: np.loadtxt(path, delimiter=",", skiprows=1).T for name, path in files.items()}
-    rates = {name: lr_finder.suggest(tried, smoothed) for name, (tried, _, smoothed) in curves.items()}
+    rates = {
+        name: lr_finder.suggest(tried, smoothed) for name, (tried, _, smoothed) in curves.items()
+    }
     figure = Figure(figsize=(11, 2.9), layout="constrained")
     lr_finder.draw(figure, curves, rates)
     save(figure, "lr_finder.svg")
@@ -231,11 +332,15 @@ def conversion(run, x, y):
     output = predict.convert_picture(models.load_generator(run), x)[..., 0]
     errors = [metrics.picture_mae(y, picture) for picture in (x, output)]
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
-    spectrogram_row("result.png", {
-        f"input, keyboard ({errors[0]:.1f} dB off)": x[:, :frames],
-        f"output ({errors[1]:.1f} dB off)": output[:, :frames],
-        "target, guitar": y[:, :frames],
-    }, height=3)  # fmt: skip
+    spectrogram_row(
+        "result.png",
+        {
+            f"input, keyboard ({errors[0]:.1f} dB off)": x[:, :frames],
+            f"output ({errors[1]:.1f} dB off)": output[:, :frames],
+            "target, guitar": y[:, :frames],
+        },
+        height=3,
+    )
 
 
 def texture():
@@ -250,7 +355,9 @@ def texture():
         model = models.load_generator(f"keyboard_acoustic_2_{instrument}")
         pictures[f"{name}, model"] = predict.convert_picture(model, x)[..., 0]
     frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
-    spectrogram_row("texture.png", {name: picture[:, :frames] for name, picture in pictures.items()}, height=3)
+    spectrogram_row(
+        "texture.png", {name: picture[:, :frames] for name, picture in pictures.items()}, height=3
+    )
 
 
 def phase_comparison(x, y):
@@ -263,7 +370,12 @@ def phase_comparison(x, y):
     for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
         sound = evaluate.resynthesise(np.abs(spectrum), unit, len(y), estimate, iterations=32)
         error = metrics.picture_mae(data.spectrogram(sound), asked)
-        image = report.draw(axis, (data.spectrogram(sound) - asked)[:, :frames], f"{name}: {error:.2f} dB", difference=True)
+        image = report.draw(
+            axis,
+            (data.spectrogram(sound) - asked)[:, :frames],
+            f"{name}: {error:.2f} dB",
+            difference=True,
+        )
     axes[0].set_ylabel("kHz")
     report.colour_bar(figure, image, ax=list(axes), pad=0.01)
     save(figure, "phases.png")
@@ -274,14 +386,19 @@ def main(argv=None):
     """Parse flags, draw everything."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder that make demo made")
-    parser.add_argument("--audios_path", type=Path, required=True, help="audio that it was trained and tested on")
+    parser.add_argument(
+        "--audios_path", type=Path, required=True, help="audio that it was trained and tested on"
+    )
     args = parser.parse_args(argv)
     if not (args.run / "generator.keras").is_file():
         raise UserError(f"{args.run}: no trained model there; run 'make demo' first")
     baselines = json.loads((args.run / "config.json").read_text())["baselines_db"]
     cli.setup_device("cpu")
     span = slice(int(SILENCE * data.SAMPLE_RATE), 30 * data.SAMPLE_RATE)
-    x, y = (data.read_audio(args.audios_path / i / f"{PIECE}.wav")[span] for i in DEFAULT_INSTRUMENTS[:2])
+    x, y = (
+        data.read_audio(args.audios_path / i / f"{PIECE}.wav")[span]
+        for i in DEFAULT_INSTRUMENTS[:2]
+    )
     with matplotlib.rc_context(STYLE):
         for figure in (four_instruments, waveform_and_spectrogram, synthesiser, pipeline):
             figure()

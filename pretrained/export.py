@@ -23,9 +23,26 @@ import cli
 from cli import UserError
 
 PHASES = ("input", "griffinlim")
-ROWS = ("identity", "median picture", *(f"{row}, {name}" for row in ("model", "true magnitude") for name in PHASES))
-MEASURES = {"mae_db": "picture MAE, dB", "written_mae_db": "audio MAE, dB", "lsd_db": "log-spectral distance, dB"}
-SILENT = {"script", "gpu", "cache", "workers", "runs_path", "preview_every", "tensorboard", "fresh"}  # change no weight
+ROWS = (
+    "identity",
+    "median picture",
+    *(f"{row}, {name}" for row in ("model", "true magnitude") for name in PHASES),
+)
+MEASURES = {
+    "mae_db": "picture MAE, dB",
+    "written_mae_db": "audio MAE, dB",
+    "lsd_db": "log-spectral distance, dB",
+}
+SILENT = {
+    "script",
+    "gpu",
+    "cache",
+    "workers",
+    "runs_path",
+    "preview_every",
+    "tensorboard",
+    "fresh",
+}  # change no weight
 WEAKNESSES = """- It knows one sampled keyboard and one sampled {target}: those of its notes. Other pianos, and recordings in
   rooms, lie outside; it still answers with its own {target}.
 - What training pieces hardly have, it has hardly learned: the lowest and highest octave, very dense or very soft textures.
@@ -35,6 +52,7 @@ WEAKNESSES = """- It knows one sampled keyboard and one sampled {target}: those 
 def halve(source, target):
     """Copy an HDF5 weights file, float32 arrays as float16. Half precision keeps 11 bits, 0.05 % of a weight."""
     with h5py.File(source) as old, h5py.File(target, "w") as new:
+
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
                 content = item[()]
@@ -51,7 +69,11 @@ def halve(source, target):
 def command_line(flags):
     """The training command that config.json's ``flags`` stand for, without defaults and what does not change the result."""
     cli.training_flags(parser := cli.Parser(""))
-    chosen = [f"--{key} {value}" for key, value in flags.items() if key not in SILENT and value != parser.get_default(key)]
+    chosen = [
+        f"--{key} {value}"
+        for key, value in flags.items()
+        if key not in SILENT and value != parser.get_default(key)
+    ]
     return f"python {flags['script']}.py {' '.join(chosen)}"
 
 
@@ -61,16 +83,21 @@ def card(run, config, history, args):
     tiles = flags["epoch_tiles"] or config["tiles"]
     hours = sum(float(row["seconds"]) for row in history) / 3600
     lines = [
-        f"# {flags['origin']} → {flags['target']}", "",
-        f"Width {flags['filters']}, float16: `python predict.py --model {run.name} --input x.wav --output y.wav`", "",
-        f"- Notes: {args.notes}", f"- Pieces: {args.pieces}; {len(config['split']['train'])} for training, "
+        f"# {flags['origin']} → {flags['target']}",
+        "",
+        f"Width {flags['filters']}, float16: `python predict.py --model {run.name} --input x.wav --output y.wav`",
+        "",
+        f"- Notes: {args.notes}",
+        f"- Pieces: {args.pieces}; {len(config['split']['train'])} for training, "
         f"{len(config['split']['validation'])} held out (listed in config.json)",
         f"- Training: {len(history)} epochs of {tiles:,.0f} tiles, {len(history) * tiles / flags['batch_size']:,.0f} steps of "
         f"{flags['batch_size']}; {hours:.1f} h on {args.hardware}; {config['policy']}",
-        f"- Command: `{command_line(flags)}`", "- To train on: the same with `--weights " + run.name + "`", "",
+        f"- Command: `{command_line(flags)}`",
+        "- To train on: the same with `--weights " + run.name + "`",
+        "",
         f"Held-out tiles, dB MAE: **{best:.2f}** (identity {config['baselines_db']['identity']:.2f}, median "
         f"{config['baselines_db']['median']:.2f}).",
-    ]  # fmt: skip
+    ]
     results = run / "evaluation/results.json"
     if results.is_file():
         rows = json.loads(results.read_text())["rows"]
@@ -80,7 +107,18 @@ def card(run, config, history, args):
             cells = [rows[name].get(measure) for measure in MEASURES]
             texts = [f"{c['mean']:.2f} ± {c['spread'] or 0:.2f}" if c else "–" for c in cells]
             lines.append(f"| {name} | " + " | ".join(texts) + " |")
-    return "\n".join([*lines, "", "Known weaknesses:", "", WEAKNESSES.format(target=flags["target"].split("_")[0])]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                "",
+                "Known weaknesses:",
+                "",
+                WEAKNESSES.format(target=flags["target"].split("_")[0]),
+            ]
+        )
+        + "\n"
+    )
 
 
 @cli.command
@@ -88,8 +126,12 @@ def main(argv=None):
     """Parse flags, write the folder."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder of train.py")
-    parser.add_argument("--notes", required=True, help="where the notes are from, and their licence")
-    parser.add_argument("--pieces", required=True, help="where the pieces are from, and their licence")
+    parser.add_argument(
+        "--notes", required=True, help="where the notes are from, and their licence"
+    )
+    parser.add_argument(
+        "--pieces", required=True, help="where the pieces are from, and their licence"
+    )
     parser.add_argument("--hardware", required=True, help="what it was trained on")
     args = parser.parse_args(argv)
     cli.setup_device("cpu")
@@ -100,18 +142,26 @@ def main(argv=None):
         config = json.loads((args.run / "config.json").read_text())
         with open(args.run / "history.csv", newline="") as file:
             history = list(csv.DictReader(file))
-        if not isinstance(config["flags"]["target"], str) or not isinstance(config["flags"]["origin"], str):
-            raise UserError(f"{args.run}: knows several instruments, and a card is of one pair; give such a run")
+        if not isinstance(config["flags"]["target"], str) or not isinstance(
+            config["flags"]["origin"], str
+        ):
+            raise UserError(
+                f"{args.run}: knows several instruments, and a card is of one pair; give such a run"
+            )
         text = card(args.run, config, history, args)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{args.run}: is no complete run folder ({error}); give one that train.py made") from None
+        raise UserError(
+            f"{args.run}: is no complete run folder ({error}); give one that train.py made"
+        ) from None
     folder = cli.PRETRAINED / args.run.name
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "generator.weights.h5"
     with tempfile.TemporaryDirectory() as temporary, cli.complete(weights) as part:
         generator.save_weights(whole := Path(temporary) / "whole.weights.h5")
         halve(whole, part)
-    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(weights.read_bytes()).hexdigest()}  {weights.name}\n")
+    (folder / "SHA256SUMS").write_text(
+        f"{hashlib.sha256(weights.read_bytes()).hexdigest()}  {weights.name}\n"
+    )
     for name in ("config.json", "history.csv", "median.npy"):
         shutil.copy(args.run / name, folder / name)
     (folder / "README.md").write_text(text)

@@ -17,7 +17,9 @@ from hypothesis import settings
 import compute_features
 import data
 
-settings.register_profile("ci", derandomize=True)  # a failure there must come from the change, not from the draw
+settings.register_profile(
+    "ci", derandomize=True
+)  # a failure there must come from the change, not from the draw
 if "CI" in os.environ:
     settings.load_profile("ci")
 
@@ -33,7 +35,10 @@ def melody(seed, partials, seconds=7.0):
     notes = []
     for _ in range(int(seconds * 4)):
         f0 = 110 * 2 ** (rng.integers(36) / 12)
-        notes.append(np.exp(-6 * t) * sum(a * np.sin(2 * np.pi * f0 * k * t) for k, a in enumerate(partials, 1)))
+        notes.append(
+            np.exp(-6 * t)
+            * sum(a * np.sin(2 * np.pi * f0 * k * t) for k, a in enumerate(partials, 1))
+        )
     return np.concatenate(notes).astype(np.float32) * np.float32(0.3)
 
 
@@ -51,7 +56,12 @@ def audios(tmp_path_factory):
 def features(audios, tmp_path_factory):
     """The features folder of `audios`: three tiles a piece."""
     folder = tmp_path_factory.mktemp("features")
-    assert compute_features.main(["--audios", str(audios), "--features", str(folder), "--workers", "1"]) == 0
+    assert (
+        compute_features.main(
+            ["--audios", str(audios), "--features", str(folder), "--workers", "1"]
+        )
+        == 0
+    )
     return folder
 
 

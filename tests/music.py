@@ -47,22 +47,32 @@ def tone(pitch, seconds=1.5, rate=16000, amplitude=0.5, decay=1.0):
 PITCHES, VELOCITIES = (21, 48, 60, 61, 108), (25, 50, 75, 100, 127)
 
 
-def make_bank(folder, prefix="keyboard_acoustic_000", pitches=PITCHES, velocities=VELOCITIES, **kwargs):
+def make_bank(
+    folder, prefix="keyboard_acoustic_000", pitches=PITCHES, velocities=VELOCITIES, **kwargs
+):
     """An NSynth-shaped folder: one `tone` a pitch and velocity, the louder the higher the velocity."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     for pitch in pitches:
         for velocity in velocities:
             sound = tone(pitch, **kwargs) * velocity / 127
-            soundfile.write(folder / "audio" / f"{prefix}-{pitch:03d}-{velocity:03d}.wav", sound, kwargs.get("rate", 16000))
+            soundfile.write(
+                folder / "audio" / f"{prefix}-{pitch:03d}-{velocity:03d}.wav",
+                sound,
+                kwargs.get("rate", 16000),
+            )
     return folder
 
 
-TUNE = midi_bytes(tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127))
+TUNE = midi_bytes(
+    tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127)
+)
 
 
 def istft(spectrum, length):
     """librosa's inverse of `data.stft`, the oracle: complex (513, frames) -> float32 (length,)."""
-    return librosa.istft(spectrum, n_fft=data.N_FFT, hop_length=data.HOP_LENGTH, window=data.WINDOW, length=length)
+    return librosa.istft(
+        spectrum, n_fft=data.N_FFT, hop_length=data.HOP_LENGTH, window=data.WINDOW, length=length
+    )
 
 
 def combine(mag, phase):

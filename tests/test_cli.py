@@ -35,7 +35,10 @@ def test_numbers_in_range():
         cli.number(float, 0, low_open=True)("0")
 
 
-@pytest.mark.parametrize(("words", "value"), [([], False), (["--f"], True), (["--f", "False"], False), (["--f", "true"], True)])
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [([], False), (["--f"], True), (["--f", "False"], False), (["--f", "true"], True)],
+)
 def test_boolean_flags_work_bare_and_with_a_value(words, value):
     parser = cli.Parser("x")
     parser.add_argument("--f", nargs="?", const=True, default=False, type=cli.boolean)
@@ -56,14 +59,24 @@ def test_commands_answer_a_mistake_in_one_line(capsys):
         raise KeyboardInterrupt
 
     # each gets argv, which these take no notice of
-    assert [cli.command(lambda argv, f=f: f.__wrapped__())() for f in (user, disk, interrupted)] == [2, 2, 130]
+    assert [
+        cli.command(lambda argv, f=f: f.__wrapped__())() for f in (user, disk, interrupted)
+    ] == [2, 2, 130]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert r"a\nb: bad; mend it" in lines[0]
     assert "/x/y: No space left on device; free some space" in lines[1]
 
 
-SCRIPTS = ["compute_features", "evaluate", "predict", "render_notes", "synthesize_audios", "train", "train_generator"]
+SCRIPTS = [
+    "compute_features",
+    "evaluate",
+    "predict",
+    "render_notes",
+    "synthesize_audios",
+    "train",
+    "train_generator",
+]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -73,16 +86,25 @@ def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path, scrip
     waiting = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
     for name in ("cli.py", f"{script}.py"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    late = script.startswith("train")  # these load all else in their command, once the device is known
+    late = script.startswith(
+        "train"
+    )  # these load all else in their command, once the device is known
     (tmp_path / ("tensorflow.py" if late else "data.py")).write_text(waiting)
-    flags = ["--dataset_path", "x", "--origin", "a", "--target", "b", "--gpu", "cpu"] if late else []
+    flags = (
+        ["--dataset_path", "x", "--origin", "a", "--target", "b", "--gpu", "cpu"] if late else []
+    )
     env = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(tmp_path / f"{script}.py"), *flags]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=10)[1]
-    assert (process.returncode, err) == (130, f"{script}.py: interrupted; run the same command again to continue\n")
+    assert (process.returncode, err) == (
+        130,
+        f"{script}.py: interrupted; run the same command again to continue\n",
+    )
 
 
 def test_find_files(tmp_path):

@@ -43,7 +43,9 @@ def test_running_again_does_only_what_is_missing_or_older(audios, features, caps
 def test_a_damaged_file_is_named_and_passed_over(audios, tmp_path, capsys):
     for name in ("good.wav", "bad.wav"):
         (tmp_path / "a" / ORIGIN).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "a" / ORIGIN / name).write_bytes((audios / ORIGIN / "three.wav").read_bytes() if name[0] == "g" else b"x")
+        (tmp_path / "a" / ORIGIN / name).write_bytes(
+            (audios / ORIGIN / "three.wav").read_bytes() if name[0] == "g" else b"x"
+        )
     flags = ["--audios", str(tmp_path / "a"), "--features", str(tmp_path / "f"), "--workers", "2"]
     assert compute_features.main(flags) == 2
     output = capsys.readouterr()
@@ -54,7 +56,11 @@ def test_a_damaged_file_is_named_and_passed_over(audios, tmp_path, capsys):
 
 def test_mistakes(audios, features, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    for flags in (["--audios", tmp_path / "empty"], ["--audios", tmp_path / "none"], ["--audios", audios / ORIGIN]):
+    for flags in (
+        ["--audios", tmp_path / "empty"],
+        ["--audios", tmp_path / "none"],
+        ["--audios", audios / ORIGIN],
+    ):
         assert compute_features.main([*map(str, flags), "--features", str(tmp_path / "f")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3

@@ -29,7 +29,10 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     for number in range(PIECES):
         (folder / f"midi/{number:02d}.mid").write_bytes(TUNE)
-        data.write_audio(folder / f"audios/keyboard_acoustic/{number:02d}.wav", rng.uniform(-0.5, 0.5, 20 * 44100))
+        data.write_audio(
+            folder / f"audios/keyboard_acoustic/{number:02d}.wav",
+            rng.uniform(-0.5, 0.5, 20 * 44100),
+        )
     return folder
 
 
@@ -41,13 +44,24 @@ def cluster(tmp_path):
 
     def dask(*flags):
         command = [sys.executable, "-m", "dask", *flags]
-        process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=env,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
         processes.append(process)
         return process
 
-    scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
+    scheduler = dask(
+        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"
+    )
     address = next(line.split()[-1] for line in scheduler.stderr if "tcp://" in line)
-    workers = [dask("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in range(2)]
+    workers = [
+        dask("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard") for _ in range(2)
+    ]
     for worker in workers:
         assert any("Registered to" in line for line in worker.stderr)
     yield address, workers
@@ -57,7 +71,11 @@ def cluster(tmp_path):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -65,7 +83,12 @@ def test_a_cluster_makes_the_same_files_though_a_worker_is_killed(place, cluster
     address, workers = cluster
 
     def begin(folder, *flags):
-        command = [sys.executable, str(ROOT / f"{step}.py"), *STEPS[step].format(folder).split(), *flags]
+        command = [
+            sys.executable,
+            str(ROOT / f"{step}.py"),
+            *STEPS[step].format(folder).split(),
+            *flags,
+        ]
         return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
 
     process = begin(f"{step}-here", "--workers", "1")

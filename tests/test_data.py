@@ -16,7 +16,13 @@ def noise(n, seed=0):
 
 
 def test_constants():
-    assert (data.SAMPLE_RATE, data.N_FFT, data.HOP_LENGTH, data.BINS, data.TILE_FRAMES) == (44100, 1024, 512, 256, 256)
+    assert (data.SAMPLE_RATE, data.N_FFT, data.HOP_LENGTH, data.BINS, data.TILE_FRAMES) == (
+        44100,
+        1024,
+        512,
+        256,
+        256,
+    )
     assert data.AMIN == 1 / 65536
     assert pytest.approx(96.3297, abs=1e-4) == data.DB_RANGE
     assert data.WINDOW[0] == data.WINDOW[-1] == 0  # symmetric Hann
@@ -29,7 +35,10 @@ def test_stft_equals_the_slow_definition():
     frames = 1 + len(audio) // 512
     n = np.arange(1024)
     basis = np.exp(-2j * np.pi * np.arange(513)[:, None] * n / 1024)
-    slow = np.stack([basis @ (padded[t * 512 : t * 512 + 1024] * np.hanning(1024)) for t in range(frames)], axis=1)
+    slow = np.stack(
+        [basis @ (padded[t * 512 : t * 512 + 1024] * np.hanning(1024)) for t in range(frames)],
+        axis=1,
+    )
     assert data.stft(audio).shape == (513, frames)
     np.testing.assert_allclose(data.stft(audio), slow, atol=2e-4)
 
@@ -80,7 +89,9 @@ def test_stft_round_trip_has_the_exact_length(length):
     audio = noise(length, length)
     back = istft(data.stft(audio), length)
     assert back.shape == audio.shape
-    inside = slice(None, max(0, length - 512))  # the last half window is covered by one faded frame only
+    inside = slice(
+        None, max(0, length - 512)
+    )  # the last half window is covered by one faded frame only
     np.testing.assert_allclose(back[inside], audio[inside], atol=1e-5)
 
 
@@ -96,7 +107,11 @@ def test_tiles_last_2_97_seconds():
     assert pytest.approx(2.97, abs=0.005) == data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
 
 
-@given(piece=st.text("ab/~s1", min_size=1), transpose=st.integers(-12, 12), speed=st.sampled_from((0.5, 1, 1.25)))
+@given(
+    piece=st.text("ab/~s1", min_size=1),
+    transpose=st.integers(-12, 12),
+    speed=st.sampled_from((0.5, 1, 1.25)),
+)
 def test_versions_of_a_piece_are_found_again(piece, transpose, speed):
     assert data.piece_of(data.version_name(piece + ".x", transpose, speed)) == piece + ".x"
     assert data.version_name(piece) == piece
@@ -109,7 +124,9 @@ def test_read_audio_of_any_kind(tmp_path, rate, extension):
     soundfile.write(tmp_path / f"x.{extension}", np.stack([tone, tone], 1), rate)
     audio = data.read_audio(tmp_path / f"x.{extension}")
     assert audio.dtype == np.float32
-    assert len(audio) == pytest.approx(44100, abs=5000 if extension == "mp3" and rate == 8000 else 1500)  # mp3 frames
+    assert len(audio) == pytest.approx(
+        44100, abs=5000 if extension == "mp3" and rate == 8000 else 1500
+    )  # mp3 frames
     spectrum = np.abs(np.fft.rfft(audio[10000:30000]))
     assert np.argmax(spectrum) * 44100 / 20000 == pytest.approx(440, abs=3)
 

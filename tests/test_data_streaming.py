@@ -41,7 +41,9 @@ def test_a_full_scale_sine_reads_one():
 
 def test_synthesise_inverts_analyse():
     time = np.arange(20 * 512) / data.SAMPLE_RATE
-    audio = np.stack([np.sin(440 * time), np.cos(9000 * time)]).astype(np.float32)  # radians a second: well below 11 kHz
+    audio = np.stack([np.sin(440 * time), np.cos(9000 * time)]).astype(
+        np.float32
+    )  # radians a second: well below 11 kHz
     restored = data.synthesise(data.analyse(audio))
     assert restored.dtype == np.float32
     np.testing.assert_allclose(restored, audio[:, 512:-512], atol=1e-4)
@@ -55,9 +57,11 @@ def test_synthesise_is_the_least_squares_inverse_of_inconsistent_frames():
 
 @SETTINGS
 @given(
-    length=st.integers(0, 60), sizes=st.lists(st.integers(0, 17), min_size=1, max_size=4).filter(any),
-    size=st.integers(1, 20), keep=st.integers(0, 9),
-)  # fmt: skip
+    length=st.integers(0, 60),
+    sizes=st.lists(st.integers(0, 17), min_size=1, max_size=4).filter(any),
+    size=st.integers(1, 20),
+    keep=st.integers(0, 9),
+)
 def test_pieces_hold_the_stream_once(length, sizes, size, keep):
     stream = np.arange(2 * length).reshape(2, length)
     pieces = list(data.pieces(cut(stream, sizes), size, keep))
@@ -68,11 +72,16 @@ def test_pieces_hold_the_stream_once(length, sizes, size, keep):
     assert (len(pieces) - 1) * size + pieces[-1].shape[1] == length
 
 
-@pytest.mark.parametrize(("rate", "new_rate"), [(8000, 44100), (48000, 44100), (44100, 96000), (96000, 44100), (1000, 44100)])
+@pytest.mark.parametrize(
+    ("rate", "new_rate"),
+    [(8000, 44100), (48000, 44100), (44100, 96000), (96000, 44100), (1000, 44100)],
+)
 @pytest.mark.parametrize("length", [0, 1, 1000, 20001])
 def test_resampling_a_stream_is_resampling_the_whole(rate, new_rate, length):
     audio = noise(2, length)
-    streamed = np.concatenate(list(data.resample_blocks(cut(audio, [777, 1, 3000]), rate, new_rate)), axis=1)
+    streamed = np.concatenate(
+        list(data.resample_blocks(cut(audio, [777, 1, 3000]), rate, new_rate)), axis=1
+    )
     assert streamed.shape[1] >= round(length * new_rate / rate)
     padded = np.pad(audio, ((0, 0), (0, rate)))
     whole = soxr.resample(padded.T, rate, new_rate, quality="HQ").T

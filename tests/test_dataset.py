@@ -21,7 +21,10 @@ def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
     copy = shutil.copytree(features, tmp_path / "f")
     (copy / TARGET / "four.npy").unlink()
     (copy / ORIGIN / "bach/two.npy").unlink()
-    assert dataset.pair_pieces(copy, ORIGIN, TARGET) == (["bach/one", "three"], [f"{TARGET}/bach/two", f"{ORIGIN}/four"])
+    assert dataset.pair_pieces(copy, ORIGIN, TARGET) == (
+        ["bach/one", "three"],
+        [f"{TARGET}/bach/two", f"{ORIGIN}/four"],
+    )
 
 
 def test_pairing_mistakes(features):
@@ -63,7 +66,11 @@ def test_split_by_maestros_table(tmp_path):
     split = {"train": names[2:4], "validation": ["2018/c"], "test": names[:2]}
     assert dataset.maestro_split(path, names) == split
     no_piece = MAESTRO, "none of the 1 pieces in train"
-    for text, reason in (no_piece, ("a,b\n1,2\n", "no table"), ("midi_filename,split\n,", "no table")):
+    for text, reason in (
+        no_piece,
+        ("a,b\n1,2\n", "no table"),
+        ("midi_filename,split\n,", "no table"),
+    ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=reason):
             dataset.maestro_split(path, ["mine"])
@@ -145,10 +152,14 @@ def test_rotation_takes_the_origins_phase_to_the_targets(audios, tmp_path):
     turned = predict.turned(data.phasor(origin), y[0])
     loud = data.magnitude(target) > 1e-4
     assert loud.sum() > 5000
-    assert np.abs(turned - data.phasor(target))[loud].max() < 0.02  # radians; float16 keeps half turns to 5e-4
+    assert (
+        np.abs(turned - data.phasor(target))[loud].max() < 0.02
+    )  # radians; float16 keeps half turns to 5e-4
     weight = np.hypot(y[0, ..., 0], y[0, ..., 1])
     np.testing.assert_allclose(weight, data.amplitude_to_db(data.magnitude(target)), atol=2e-3)
-    plain = compute_features.main(["--audios", str(audios), "--features", str(tmp_path / "plain"), "--workers", "1"])
+    plain = compute_features.main(
+        ["--audios", str(audios), "--features", str(tmp_path / "plain"), "--workers", "1"]
+    )
     assert plain == 0
     with pytest.raises(UserError, match=r"--learn both: .* holds no phase"):
         dataset.TilePairs(tmp_path / "plain", ORIGIN, TARGET, ["three"], 3, learn="both")
@@ -175,7 +186,12 @@ def test_damaged_tiles_are_refused(features, tmp_path, damage):
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:1000])
     else:
-        new = {"pickled": np.array([{}]), "shape": tiles[:, :9], "type": tiles.astype(float), "tiles": tiles[:1]}[damage]
+        new = {
+            "pickled": np.array([{}]),
+            "shape": tiles[:, :9],
+            "type": tiles.astype(float),
+            "tiles": tiles[:1],
+        }[damage]
         np.save(path, new, allow_pickle=True)
     with pytest.raises(UserError, match="three"):
         dataset.TilePairs(tmp_path / "f", ORIGIN, TARGET, ["three"], 1)

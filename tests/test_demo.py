@@ -26,27 +26,40 @@ def banks():
 
 
 def test_demo_is_small():
-    sizes = [path.stat().st_size for path in DEMO.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    sizes = [
+        path.stat().st_size
+        for path in DEMO.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
     assert sum(sizes) <= 12e6
 
 
 def test_bank_holds_what_its_maker_keeps(banks):
     for instrument, bank in banks.items():
         pitches = sorted({pitch for pitch, _ in bank.paths})
-        assert set(pitches[:-1]) == {p for p in make_notes.KEPT_PITCHES[instrument] if p < pitches[-1]}
-        assert set(bank.paths) == {(pitch, velocity) for pitch in pitches for velocity in make_notes.KEPT_VELOCITIES}
+        assert set(pitches[:-1]) == {
+            p for p in make_notes.KEPT_PITCHES[instrument] if p < pitches[-1]
+        }
+        assert set(bank.paths) == {
+            (pitch, velocity) for pitch in pitches for velocity in make_notes.KEPT_VELOCITIES
+        }
 
 
 def test_no_note_of_the_range_is_lost_or_silent(banks):
     for bank in banks.values():
-        assert "lost" not in {bank.place(pitch, velocity)[2] for pitch in PITCHES for velocity in VELOCITIES}
+        assert "lost" not in {
+            bank.place(pitch, velocity)[2] for pitch in PITCHES for velocity in VELOCITIES
+        }
         for pitch, velocity in list(bank.paths)[::9]:
             assert 0.001 < np.abs(bank.note(pitch, velocity)).max() <= 1
 
 
 def test_louder_velocities_are_louder(banks):
     for bank in banks.values():
-        levels = [np.sqrt(np.mean(bank.note(60, velocity) ** 2)) for velocity in make_notes.KEPT_VELOCITIES]
+        levels = [
+            np.sqrt(np.mean(bank.note(60, velocity) ** 2))
+            for velocity in make_notes.KEPT_VELOCITIES
+        ]
         assert levels == sorted(levels)
 
 
@@ -70,7 +83,9 @@ def test_pieces_on_disk_are_what_the_scores_say(tmp_path):
         ours, theirs = midi.read_score(path), midi.read_score(tmp_path / path.name)
         assert len(ours) == len(theirs)
         for field in midi.NOTE.names:
-            np.testing.assert_allclose(ours[field], theirs[field], atol=2e-3, err_msg=f"{path.name}: {field}")
+            np.testing.assert_allclose(
+                ours[field], theirs[field], atol=2e-3, err_msg=f"{path.name}: {field}"
+            )
 
 
 def test_prelude_begins_and_ends_as_bach_wrote_it():
@@ -89,7 +104,11 @@ def test_prelude_begins_and_ends_as_bach_wrote_it():
         ("c4:2 r d4 |", [(0, 2, 60), (4, 2, 62)], 6),
         ("c#4+eb4:3 r:3|", [(0, 3, 61), (0, 3, 63)], 6),
         ("[a4:1 r:2]*2 |", [(0, 1, 69), (3, 1, 69)], 6),
-        ("[[c4]*2 d4]*2 |", [(0, 1, 60), (1, 1, 60), (2, 1, 62), (3, 1, 60), (4, 1, 60), (5, 1, 62)], 6),
+        (
+            "[[c4]*2 d4]*2 |",
+            [(0, 1, 60), (1, 1, 60), (2, 1, 62), (3, 1, 60), (4, 1, 60), (5, 1, 62)],
+            6,
+        ),
     ],
 )
 def test_notation(text, notes, end):
@@ -122,7 +141,9 @@ def test_practice_covers_pitches_and_velocities(practised):
     assert set(score["pitch"]) == set(PITCHES)
     layer = np.abs(score["velocity"][:, np.newaxis] - np.array(VELOCITIES)).argmin(axis=1)
     assert min(np.bincount(layer, minlength=5)) > 50
-    assert len(set(zip(score["pitch"].tolist(), layer.tolist()))) > 0.85 * len(PITCHES) * len(VELOCITIES)
+    assert len(set(zip(score["pitch"].tolist(), layer.tolist()))) > 0.85 * len(PITCHES) * len(
+        VELOCITIES
+    )
 
 
 def test_practice_lasts_as_long_as_asked_and_does_not_clip(practised, banks):
@@ -136,7 +157,9 @@ def test_practice_lasts_as_long_as_asked_and_does_not_clip(practised, banks):
 def test_practice_is_the_same_for_the_same_seed_however_many(practised, tmp_path):
     before = (practised / "practice_001.mid").stat().st_mtime_ns
     for folder, seed in ((tmp_path / "again", 0), (tmp_path / "other", 1)):
-        practice.main(["--midi_path", str(folder), "--pieces", "2", "--seconds", "60", "--seed", str(seed)])
+        practice.main(
+            ["--midi_path", str(folder), "--pieces", "2", "--seconds", "60", "--seed", str(seed)]
+        )
     piece = "practice_001.mid"
     assert (tmp_path / "again" / piece).read_bytes() == (practised / piece).read_bytes()
     assert (tmp_path / "other" / piece).read_bytes() != (practised / piece).read_bytes()
@@ -146,4 +169,8 @@ def test_practice_is_the_same_for_the_same_seed_however_many(practised, tmp_path
 
 def test_practice_refuses_nonsense_in_one_line(tmp_path, run_script):
     result = run_script("demo/practice.py", "--midi_path", tmp_path, "--pieces", "0")
-    assert result.returncode == 2 and "--pieces" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert (
+        result.returncode == 2
+        and "--pieces" in result.stderr
+        and len(result.stderr.strip().splitlines()) == 1
+    )

@@ -46,8 +46,16 @@ def test_two_devices_take_the_step_of_one(tmp_path, backend):
         pytest.skip(f"{backend} is not installed")
     results = []
     for devices in (1, 2):
-        env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
-        env |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        env = {
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "-1",
+        }
+        env |= {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_PLATFORMS": "cpu",
+        }
         out = tmp_path / f"{devices}.npz"
         command = [sys.executable, "-c", STEP, str(devices), str(out)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)

@@ -20,12 +20,18 @@ import data
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, note_name
 
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "demo" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "demo" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in (".", "demo", "docs", "benchmarks", "pretrained") for path in (ROOT / folder).glob("*.py")
+    for folder in (".", "demo", "docs", "benchmarks", "pretrained")
+    for path in (ROOT / folder).glob("*.py")
     if "cli.Parser(" in path.read_text(encoding="utf-8")
-)  # fmt: skip
+)
 VARIANT = "benchmarks/variant.py"  # runs another script
 TRAINING = "--filters 2 --epochs 1 --decay_epochs 0 --batch_size 2 --epoch_tiles 4 --findlr_steps 12 --preview_every 0 --fresh"
 SMALL = {  # flags that make a command small; of a flag given twice the last counts
@@ -39,7 +45,7 @@ SMALL = {  # flags that make a command small; of a flag given twice the last cou
     "benchmarks/data_preparation.py": "--pieces 1 --hours 0",
     "benchmarks/phase.py": "--limit 1 --seconds 1 --iterations 0 2",
     "benchmarks/feeding.py": "--filters 2 --batch_size 2 --tiles 2 --rounds 0 --seconds 0.1",
-}  # fmt: skip
+}
 NOT_RUN = {  # how a command begins: why it is not run. Flags of our own scripts are still checked
     r"(python3? -m venv|source|\.) ": "makes or enters an environment: that of this test is there already",
     r"pip install": "downloads",
@@ -52,7 +58,7 @@ NOT_RUN = {  # how a command begins: why it is not run. Flags of our own scripts
     r"(KERAS_BACKEND=\w+ )?python benchmarks/(train_step|predict|kernels)\.py": "minutes of measurement even when small",
     r"python demo/make_notes\.py": "would play FluidR3_GM.sf2, 148 MB, for minutes; test_render_notes.py plays a small font",
     r"python (pretrained/export|docs/figures)\.py": "needs a finished training; see test_export.py, `make figures`",
-}  # fmt: skip
+}
 
 
 def without_blocks(text):
@@ -62,10 +68,14 @@ def without_blocks(text):
 def commands(page):
     """The commands of a page, one a string: lines of its bash blocks, joined where they continue, and `python ...` inline."""
     text = page.read_text(encoding="utf-8")
-    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).replace(
+        "\\\n", " "
+    )
     lines = [re.sub(r"\s+#.*", "", line).strip() for line in blocks.splitlines()]
     inline = re.findall(r"`((?:\w+=\w+ )?python [\w/]+\.py [^`]*)`", without_blocks(text))
-    parts = [part.strip() for line in [*lines, *inline] for part in " ".join(line.split()).split("&&")]
+    parts = [
+        part.strip() for line in [*lines, *inline] for part in " ".join(line.split()).split("&&")
+    ]
     return list(dict.fromkeys(filter(None, parts)))
 
 
@@ -106,7 +116,9 @@ def run(command):
 
 @pytest.fixture(scope="module")
 def known_flags():
-    return {script: set(re.findall(r"--\w+", run_script(script, "--help")[1])) for script in SCRIPTS}
+    return {
+        script: set(re.findall(r"--\w+", run_script(script, "--help")[1])) for script in SCRIPTS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +137,20 @@ def workplace(tmp_path_factory):
                 if not (path := notes / note_name(instrument, pitch, velocity)).exists():
                     os.link(first, path)
     tune = [event for k in range(24) for event in note(480 * k, 480 * k + 400, 50 + k)]
-    for name in ("midi/bach/one.mid", "midi/two.MID", "midi/three.midi", *(f"maestro-v3.0.0/2018/{n}.midi" for n in "abc")):
+    for name in (
+        "midi/bach/one.mid",
+        "midi/two.MID",
+        "midi/three.midi",
+        *(f"maestro-v3.0.0/2018/{n}.midi" for n in "abc"),
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(midi_bytes(tune))
-    rows = [f"2018/{name}.midi,{side}" for name, side in zip("abc", ("train", "validation", "test"))]
-    (folder / "maestro-v3.0.0" / "maestro-v3.0.0.csv").write_text("\n".join(["midi_filename,split", *rows]))
+    rows = [
+        f"2018/{name}.midi,{side}" for name, side in zip("abc", ("train", "validation", "test"))
+    ]
+    (folder / "maestro-v3.0.0" / "maestro-v3.0.0.csv").write_text(
+        "\n".join(["midi_filename,split", *rows])
+    )
     for name in ("piano.wav", "recording.wav", "song.mp3", "recordings/one.wav"):
         data.write_audio(folder / name, melody(0, (1, 0.5), 4))
     before = Path.cwd()
@@ -151,8 +172,14 @@ def run_all(page):
 
 def test_readme_commands_ran(workplace):
     assert sum(not reason_not_to_run(command) for command in commands(README)) >= 7
-    for made in (f"audios/{ORIGIN}/bach/one.wav", f"features/{TARGET}/two.npy", "guitar.wav", "page/index.html",
-                 f"runs/{ORIGIN}_2_{TARGET}/generator.keras", f"runs/{ORIGIN}_2_{TARGET}/lr_finder/lr_finder.png"):  # fmt: skip
+    for made in (
+        f"audios/{ORIGIN}/bach/one.wav",
+        f"features/{TARGET}/two.npy",
+        "guitar.wav",
+        "page/index.html",
+        f"runs/{ORIGIN}_2_{TARGET}/generator.keras",
+        f"runs/{ORIGIN}_2_{TARGET}/lr_finder/lr_finder.png",
+    ):
         assert (workplace / made).stat().st_size > 0
     assert np.abs(data.read_audio(workplace / "guitar.wav")).max() > 0
 
@@ -163,12 +190,18 @@ def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
 
     monkeypatch.setattr(figures, "DOCS", tmp_path)
     for seed, instrument in enumerate((ORIGIN, TARGET)):
-        data.write_audio(workplace / "audios_of_demo" / instrument / f"{figures.PIECE}.wav", melody(seed, (1, 0.5), 4))
+        data.write_audio(
+            workplace / "audios_of_demo" / instrument / f"{figures.PIECE}.wav",
+            melody(seed, (1, 0.5), 4),
+        )
     run = f"runs/{ORIGIN}_2_{TARGET}"
     assert figures.main(["--run", run, "--audios_path", "audios_of_demo"]) == 0
     drawn = {path.name for path in tmp_path.iterdir()}
     in_docs = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")}
-    assert drawn == in_docs - {"listening_page.png", "phase_page.png"}  # those are pictures of a browser
+    assert drawn == in_docs - {
+        "listening_page.png",
+        "phase_page.png",
+    }  # those are pictures of a browser
     assert all((ROOT / "docs" / name).stat().st_size < 300_000 for name in in_docs)
 
 
@@ -197,7 +230,9 @@ def test_flags_exist(page, known_flags):
 
 def test_every_flag_is_explained(known_flags):
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    user_flags = set().union(*(known_flags[script] for script in SCRIPTS if "/" not in script)) - {"--help"}
+    user_flags = set().union(*(known_flags[script] for script in SCRIPTS if "/" not in script)) - {
+        "--help"
+    }
     aliases = {"--features_path"}
     assert not {flag for flag in user_flags - aliases if not re.search(rf"{flag}\b", text)}
 
@@ -213,4 +248,6 @@ def test_links_lead_somewhere(page):
         assert file.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}, target
+            assert anchor in {
+                re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings
+            }, target

@@ -35,7 +35,10 @@ def write_score(path, seconds):
 
 
 def rows_of(model, audio, reference, median, **changes):
-    return {row[0]: row[1:] for row in evaluate.systems(model, audio, reference, median, **{**OPTIONS, **changes})}
+    return {
+        row[0]: row[1:]
+        for row in evaluate.systems(model, audio, reference, median, **{**OPTIONS, **changes})
+    }
 
 
 def make_run(folder, train=("bach/one", "bach/two"), validation=("three", "four")):
@@ -66,17 +69,28 @@ def test_model_rows_are_what_predict_writes(name, length):
         return tiles[:, ::-1] * np.float32(0.5)
 
     found = rows_of(model, audio, None, None, names=[name])
-    expected = predict.predict(model, audio, data.SAMPLE_RATE, phase=name, phase_iterations=3, overlap=0.5, batch_size=2)
+    expected = predict.predict(
+        model, audio, data.SAMPLE_RATE, phase=name, phase_iterations=3, overlap=0.5, batch_size=2
+    )
     np.testing.assert_allclose(found[f"model, {name}"][0], expected, atol=1e-6)
 
 
 def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
     audio, median = tone(), np.full(256, 0.1, np.float32)
     models = {f"model, {name}" for name in phase.ESTIMATORS}
-    ceilings = {f"true magnitude, {name}" for name in phase.ESTIMATORS} | {"target", evaluate.OWN_PHASE}
+    ceilings = {f"true magnitude, {name}" for name in phase.ESTIMATORS} | {
+        "target",
+        evaluate.OWN_PHASE,
+    }
     assert set(rows_of(identity, audio, None, None)) == {"identity", *models}
     assert set(rows_of(identity, audio, audio, None)) == {"identity", "silence", *models, *ceilings}
-    assert set(rows_of(identity, audio, audio, median)) == {"identity", "silence", "median picture", *models, *ceilings}
+    assert set(rows_of(identity, audio, audio, median)) == {
+        "identity",
+        "silence",
+        "median picture",
+        *models,
+        *ceilings,
+    }
 
 
 def test_network_runs_once_a_piece():
@@ -100,15 +114,24 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
     reference = evaluate.Sound(audio)
     score = metrics.score_pitches([0], [1], [69], 1)
     found = {
-        name: evaluate.measure(name, *row, reference, score) for name, row in rows_of(identity, audio, audio, None).items()
+        name: evaluate.measure(name, *row, reference, score)
+        for name, row in rows_of(identity, audio, audio, None).items()
     }
     perfect, silence = found["model, input"], found["silence"]
-    assert perfect["mae_db"] < 1e-3 and perfect["written_mae_db"] < 0.05 and perfect["convergence"] < 0.01
+    assert (
+        perfect["mae_db"] < 1e-3
+        and perfect["written_mae_db"] < 0.05
+        and perfect["convergence"] < 0.01
+    )
     assert perfect["pitch_jaccard"] < 0.1 and perfect["lsd_db"] < 3
-    assert silence["mae_db"] == pytest.approx(metrics.picture_mae(0 * reference.picture, reference.picture))
+    assert silence["mae_db"] == pytest.approx(
+        metrics.picture_mae(0 * reference.picture, reference.picture)
+    )
     assert silence["mfcc_distance"] == 1 and silence["pitch_jaccard"] > 0.9
     assert "reanalysis_db" not in silence and "convergence" not in found["identity"]
-    assert [name for name, measures in found.items() if "snr_db" in measures] == [evaluate.OWN_PHASE]
+    assert [name for name, measures in found.items() if "snr_db" in measures] == [
+        evaluate.OWN_PHASE
+    ]
     assert found[evaluate.OWN_PHASE]["snr_db"] > 40
     assert all(np.isfinite(value) for measures in found.values() for value in measures.values())
     assert all(set(measures) <= set(evaluate.COLUMNS) for measures in found.values())
@@ -136,7 +159,10 @@ def test_markdown_has_one_width_and_keeps_its_columns():
 
 
 def test_best_phase_is_named_beside_the_inputs():
-    summary = {f"model, {n}": {"lsd_db": {"mean": m, "spread": None, "n": 1}} for n, m in (("input", 3), ("griffinlim", 2))}
+    summary = {
+        f"model, {n}": {"lsd_db": {"mean": m, "spread": None, "n": 1}}
+        for n, m in (("input", 3), ("griffinlim", 2))
+    }
     assert evaluate.best_phases(summary)[1] == "  LSD, dB: griffinlim 2.00, input 3.00"
     summary["model, griffinlim"]["lsd_db"]["mean"] = 4
     assert evaluate.best_phases(summary)[1] == "  LSD, dB: input 3.00"
@@ -160,9 +186,13 @@ def test_pieces_that_are_not_there_are_a_users_mistake(audios, tmp_path):
     with pytest.raises(UserError, match="--pairs or --inputs"):
         evaluate.find_pieces("run", {}, audios)
     with pytest.raises(UserError, match="none of these pieces"):
-        evaluate.find_pieces("run", evaluate.read_config(make_run(tmp_path, validation=["gone"])), audios)
+        evaluate.find_pieces(
+            "run", evaluate.read_config(make_run(tmp_path, validation=["gone"])), audios
+        )
     with pytest.raises(UserError, match="no such folder"):
-        evaluate.find_pieces("run", {"origin": "flute", "target": TARGET, "validation": ["three"]}, audios)
+        evaluate.find_pieces(
+            "run", {"origin": "flute", "target": TARGET, "validation": ["three"]}, audios
+        )
 
 
 def test_damaged_config_is_said(tmp_path):
@@ -175,7 +205,9 @@ def test_damaged_config_is_said(tmp_path):
 
 def test_pairs_are_read_relative_to_their_file(tmp_path):
     path = tmp_path / "pairs.csv"
-    path.write_text('input,reference\nsub/a.wav, b.wav\n\n"with, comma.wav",\nc.wav\n', encoding="utf-8")
+    path.write_text(
+        'input,reference\nsub/a.wav, b.wav\n\n"with, comma.wav",\nc.wav\n', encoding="utf-8"
+    )
     assert evaluate.read_pairs(path) == [
         ("sub/a.wav", tmp_path / "sub/a.wav", tmp_path / "b.wav"),
         ("with, comma.wav", tmp_path / "with, comma.wav", None),
@@ -183,7 +215,9 @@ def test_pairs_are_read_relative_to_their_file(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"input,reference\n", b"a,b,c\n", b",b\n", b"\xff\xfe\x00", b"a\x00b\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"input,reference\n", b"a,b,c\n", b",b\n", b"\xff\xfe\x00", b"a\x00b\n"]
+)
 def test_bad_pairs_are_said_in_one_line(tmp_path, content):
     path = tmp_path / "pairs.csv"
     path.write_bytes(content)
@@ -203,46 +237,93 @@ def test_sounds_are_cut_to_the_shorter(tmp_path):
         evaluate.read_piece(evaluate.Piece("a", tmp_path / "a.wav", tmp_path / "empty.wav"))
 
 
-@pytest.mark.parametrize(("settings", "frames"), [(None, 6), ("{", 6), ('{"duration_rate": 0.5, "pedal": false}', 3)])
+@pytest.mark.parametrize(
+    ("settings", "frames"), [(None, 6), ("{", 6), ('{"duration_rate": 0.5, "pedal": false}', 3)]
+)
 def test_score_is_read_as_it_was_rendered(tmp_path, settings, frames):
     write_score(tmp_path / "a.mid", 0.3)
     if settings:
         (tmp_path / "audios.json").write_text(settings)
     pitches = evaluate.read_pitches(tmp_path / "a.mid", tmp_path, 0.5)
-    assert pitches.shape == (88, 11) and pitches[60 - 21].nonzero()[0].tolist() == list(range(frames))
+    assert pitches.shape == (88, 11) and pitches[60 - 21].nonzero()[0].tolist() == list(
+        range(frames)
+    )
     assert evaluate.read_pitches(tmp_path / "a.mid", None, 0.5).sum() == 6
 
 
 def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_path):
-    assert evaluate.target_median(run_folder, evaluate.read_config(run_folder), audios) == pytest.approx(0.2)
+    assert evaluate.target_median(
+        run_folder, evaluate.read_config(run_folder), audios
+    ) == pytest.approx(0.2)
     config = evaluate.read_config(make_run(tmp_path))
     found = evaluate.target_median(tmp_path, config, audios)
-    pictures = [data.spectrogram(data.read_audio(audios / TARGET / f"{name}.wav")) for name in config["train"]]
-    np.testing.assert_allclose(found, np.median(np.concatenate(pictures, axis=1), axis=1), atol=0.02)
+    pictures = [
+        data.spectrogram(data.read_audio(audios / TARGET / f"{name}.wav"))
+        for name in config["train"]
+    ]
+    np.testing.assert_allclose(
+        found, np.median(np.concatenate(pictures, axis=1), axis=1), atol=0.02
+    )
     assert evaluate.target_median(tmp_path, config, None) is None
     assert evaluate.target_median(tmp_path, {}, audios) is None
 
 
-def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(audios, run_folder, tmp_path, capsys):
+def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
+    audios, run_folder, tmp_path, capsys
+):
     write_score(tmp_path / "three.mid", 5)
-    flags = ["--model", run_folder, "--audios_path", audios, "--midi_path", tmp_path, "--phase", "input", "griffinlim"]
-    flags += ["--phase_iterations", 2, "--output", tmp_path / "out", "--report", tmp_path / "page", "--report_seconds", 1]
+    flags = [
+        "--model",
+        run_folder,
+        "--audios_path",
+        audios,
+        "--midi_path",
+        tmp_path,
+        "--phase",
+        "input",
+        "griffinlim",
+    ]
+    flags += [
+        "--phase_iterations",
+        2,
+        "--output",
+        tmp_path / "out",
+        "--report",
+        tmp_path / "page",
+        "--report_seconds",
+        1,
+    ]
     assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "2 pieces held out from training: three, four" in printed
-    rows = ["identity", "silence", "median picture", "model, input", "model, griffinlim", "true magnitude, input",
-            "true magnitude, griffinlim", evaluate.OWN_PHASE, "target"]  # fmt: skip
+    rows = [
+        "identity",
+        "silence",
+        "median picture",
+        "model, input",
+        "model, griffinlim",
+        "true magnitude, input",
+        "true magnitude, griffinlim",
+        evaluate.OWN_PHASE,
+        "target",
+    ]
     table = [line for line in printed.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in table[2:]] == rows
 
     with open(tmp_path / "out" / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [(line["piece"], line["row"]) for line in lines] == [(piece, row) for piece in ("three", "four") for row in rows]
-    assert all(line["pitch_jaccard"] == "" for line in lines if line["piece"] == "four")  # it has no score
+    assert [(line["piece"], line["row"]) for line in lines] == [
+        (piece, row) for piece in ("three", "four") for row in rows
+    ]
+    assert all(
+        line["pitch_jaccard"] == "" for line in lines if line["piece"] == "four"
+    )  # it has no score
     summary = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     errors = [float(line["mae_db"]) for line in lines if line["row"] == "identity"]
     assert summary["identity"]["mae_db"]["mean"] == pytest.approx(np.mean(errors))
-    assert summary["identity"]["mae_db"]["n"] == 2 and summary["identity"]["pitch_jaccard"]["n"] == 1
+    assert (
+        summary["identity"]["mae_db"]["n"] == 2 and summary["identity"]["pitch_jaccard"]["n"] == 1
+    )
 
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert page.count("<audio ") == 2 * 4 and "output, phase: griffinlim" in page
@@ -253,27 +334,41 @@ def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path
     folder = tmp_path / "recordings"
     folder.mkdir()
     shutil.copy(audios / ORIGIN / "three.wav", folder)
-    flags = ["--model", run_folder / "generator.keras", "--inputs", folder, "--phase", "input", "--output", tmp_path]
+    flags = [
+        "--model",
+        run_folder / "generator.keras",
+        "--inputs",
+        folder,
+        "--phase",
+        "input",
+        "--output",
+        tmp_path,
+    ]
     assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in table[2:]] == ["identity", "model, input"]
     assert "MAE" not in table[0] and "re-analysis" in table[0]
 
 
-@pytest.mark.parametrize("flags", [
-    [],
-    ["--audios_path", "no_such_folder"],
-    ["--audios_path", "x", "--inputs", "y"],
-    ["--inputs", "missing.wav"],
-    ["--inputs", "missing.wav", "--phase", "magic"],
-    ["--inputs", "missing.wav", "--overlap", "1"],
-    ["--inputs", "missing.wav", "--target", "string_acoustic"],
-    ["--inputs", "."],
-    ["--pairs", "missing.csv"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--audios_path", "no_such_folder"],
+        ["--audios_path", "x", "--inputs", "y"],
+        ["--inputs", "missing.wav"],
+        ["--inputs", "missing.wav", "--phase", "magic"],
+        ["--inputs", "missing.wav", "--overlap", "1"],
+        ["--inputs", "missing.wav", "--target", "string_acoustic"],
+        ["--inputs", "."],
+        ["--pairs", "missing.csv"],
+    ],
+)
 def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, flags):
     try:
-        code = evaluate.main(["--model", str(run_folder), "--output", str(tmp_path / "out"), "--gpu", "cpu", *flags])
+        code = evaluate.main(
+            ["--model", str(run_folder), "--output", str(tmp_path / "out"), "--gpu", "cpu", *flags]
+        )
     except SystemExit as refused:
         code = refused.code
     error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]

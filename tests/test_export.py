@@ -21,16 +21,30 @@ def test_export(tmp_path, monkeypatch, run_script):
     keras.utils.set_random_seed(0)
     generator = models.build_generator(2)
     generator.save(run / "generator.keras")
-    flags = {"script": "train", "origin": "a", "target": "guitar_acoustic", "filters": 2, "gen_lr": 0.001, "gpu": "cpu"}
+    flags = {
+        "script": "train",
+        "origin": "a",
+        "target": "guitar_acoustic",
+        "filters": 2,
+        "gen_lr": 0.001,
+        "gpu": "cpu",
+    }
     flags |= {"epoch_tiles": 600, "batch_size": 4}
     split = {"train": ["x", "y"], "validation": ["z"]}
-    config = {"flags": flags, "policy": "float32", "baselines_db": {"identity": 6, "median": 7}, "split": split}
+    config = {
+        "flags": flags,
+        "policy": "float32",
+        "baselines_db": {"identity": 6, "median": 7},
+        "split": split,
+    }
     (run / "config.json").write_text(json.dumps(config))
     (run / "history.csv").write_text("epoch,seconds,tiles_per_s,val_mae_db\n1,9,2,3.21\n2,9,2,4\n")
     np.save(run / "median.npy", np.zeros(256))
     (run / "evaluation").mkdir()
     cell = {"mean": 1.234, "spread": None, "n": 1}
-    (run / "evaluation/results.json").write_text(json.dumps({"rows": {"model, input": {"mae_db": cell}}}))
+    (run / "evaluation/results.json").write_text(
+        json.dumps({"rows": {"model, input": {"mae_db": cell}}})
+    )
     about = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
     done = run_script(tmp_path / "pretrained/export.py", "--run", run, *about)
     assert done.returncode == 0, done.stderr

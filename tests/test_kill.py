@@ -1,6 +1,6 @@
 """Every long step killed with SIGKILL at random moments and run again; interrupted; on a full disk; its input changing.
 
-    KILLS=20 pytest tests/test_kill.py -k killed -s
+KILLS=20 pytest tests/test_kill.py -k killed -s
 """
 
 import contextlib
@@ -28,7 +28,9 @@ import predict
 from cli import UserError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-MUSIC = midi_bytes(*(note(48 * k, 48 * k + 240, 56 + 7 * k % 15, 30 + k % 90) for k in range(400)))  # 20 s
+MUSIC = midi_bytes(
+    *(note(48 * k, 48 * k + 240, 56 + 7 * k % 15, 30 + k % 90) for k in range(400))
+)  # 20 s
 KILLS = int(os.environ.get("KILLS", 1))  # of each step
 TRAINING = f"--origin {ORIGIN} --target {TARGET} --runs_path out --gpu cpu --filters 2 --batch_size 3 --epochs 3 --workers 1"
 STEPS = {
@@ -48,7 +50,13 @@ def place(tmp_path_factory, audios, features):
 
     folder = tmp_path_factory.mktemp("place")
     for instrument in (ORIGIN, TARGET):
-        make_bank(folder / "notes", f"{instrument}_000", pitches=(60, 67), velocities=(50, 100), seconds=0.5)
+        make_bank(
+            folder / "notes",
+            f"{instrument}_000",
+            pitches=(60, 67),
+            velocities=(50, 100),
+            seconds=0.5,
+        )
     (folder / "midi").mkdir()
     for number in range(40):
         (folder / f"midi/{number}.mid").write_bytes(MUSIC)
@@ -84,7 +92,9 @@ def finish(step, folder):
 
 def made(folder):
     """{path: what must be equal} of every file: bytes, decoded samples, arrays, rows without their seconds."""
-    return {str(p.relative_to(folder)): _essence(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): _essence(p) for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def _essence(path):
@@ -113,7 +123,13 @@ def _lasting(row):
 def _arrays(file):
     arrays = {}
     with h5py.File(file) as h5:
-        h5.visititems(lambda name, item: arrays.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None)
+        h5.visititems(
+            lambda name, item: (
+                arrays.update({name: item[()].tobytes()})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
     return arrays
 
 
@@ -150,7 +166,9 @@ def test_killed_anywhere_it_continues_to_the_same_end(place, step):
         before = work_in(place / "out")
         process = start(step, place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(timeout=rng.uniform(0, seconds) if await_work(process, place / "out", before) else 0)
+            process.wait(
+                timeout=rng.uniform(0, seconds) if await_work(process, place / "out", before) else 0
+            )
             assert made(place / "out") == undisturbed
             shutil.rmtree(place / "out")
             ends += 1
@@ -177,7 +195,11 @@ def test_interrupted_it_says_so_in_one_line(place, step):
     os.killpg(process.pid, signal.SIGINT)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130, err
-    lines = [line for line in err.splitlines() if line.strip() and "/s]" not in line and "%|" not in line and "?" not in line]
+    lines = [
+        line
+        for line in err.splitlines()
+        if line.strip() and "/s]" not in line and "%|" not in line and "?" not in line
+    ]
     assert lines == [f"{step}.py: interrupted; run the same command again to continue"]
     assert not [path for path in (place / "out").rglob(".*") if path.is_file()]
     assert not list((place / "tmp").iterdir())
@@ -189,20 +211,26 @@ def small_disk(place):
     out = place / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", out], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", out], capture_output=True
+    ).returncode:
         pytest.skip("mounting takes root")
     yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", out], check=True)
     subprocess.run(["umount", "-l", out], check=True)
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root, on Linux")
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root, on Linux"
+)
 @pytest.mark.parametrize("step", STEPS)
 def test_disk_full(place, small_disk, step):
     process = start(step, place)
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 2, err
     assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.startswith((f"{step}.py: ", "passed over: "))]
+    lines = [
+        line for line in err.splitlines() if line.startswith((f"{step}.py: ", "passed over: "))
+    ]
     assert lines
     assert step == "predict" or len(lines) == 1
     assert all("free some space" in line or "is the disk full?" in line for line in lines)

@@ -53,7 +53,9 @@ def test_stops_where_the_loss_diverges():
 def test_suggestion_is_the_steepest_descent_before_the_minimum():
     rates = np.geomspace(lr_finder.LOW, lr_finder.HIGH, 400)
     log = np.log10(rates)
-    losses = 1 - 0.8 / (1 + np.exp(-4 * (log + 4))) + 100 * np.clip(log + 1.5, 0, None) ** 2  # falls around 1e-4, diverges
+    losses = (
+        1 - 0.8 / (1 + np.exp(-4 * (log + 4))) + 100 * np.clip(log + 1.5, 0, None) ** 2
+    )  # falls around 1e-4, diverges
     noise = np.random.default_rng(0).normal(0, 0.005, 400)
     smoothed = lr_finder.smooth(losses + noise, 400)
     assert np.log10(lr_finder.suggest(rates, smoothed)) == pytest.approx(-4, abs=0.2)
@@ -72,7 +74,9 @@ def test_a_short_search_says_so(steps, tmp_path, capsys):
         model.compile(keras.optimizers.SGD(rate))
         return model
 
-    rates = lr_finder.search({"both": lr_finder.Sweep("lr", "loss", build)}, Ones(), steps, 0, tmp_path)
+    rates = lr_finder.search(
+        {"both": lr_finder.Sweep("lr", "loss", build)}, Ones(), steps, 0, tmp_path
+    )
     lines = capsys.readouterr().out.splitlines()
     assert f"use: --lr {rates['both']:.1e}" in "".join(lines)
     assert ("--findlr_steps 400" in lines[-1]) == (steps < 200)

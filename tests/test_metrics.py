@@ -10,8 +10,13 @@ from music import combine, istft
 import data
 import metrics
 
-MIXES = Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mixes"
-pytestmark = pytest.mark.filterwarnings("ignore:n_fft=")  # of librosa, on sounds shorter than one frame
+MIXES = (
+    Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    / "mixes"
+)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:n_fft="
+)  # of librosa, on sounds shorter than one frame
 SETTINGS = settings(max_examples=15, deadline=None)
 
 
@@ -19,7 +24,11 @@ def tone(pitches, seconds=1.0, rate=metrics.RATE, harmonics=6):
     """A chord of decaying harmonic tones."""
     time = np.arange(int(seconds * rate)) / rate
     frequencies = 440 * 2 ** ((np.atleast_1d(pitches) - 69) / 12)
-    audio = sum(np.sin(2 * np.pi * f * h * time) / h**2 for f in frequencies for h in range(1, harmonics + 1))
+    audio = sum(
+        np.sin(2 * np.pi * f * h * time) / h**2
+        for f in frequencies
+        for h in range(1, harmonics + 1)
+    )
     return (0.3 * audio / len(frequencies) * np.exp(-time)).astype(np.float32)
 
 
@@ -30,7 +39,9 @@ def sounds(draw, count=1):
     made = []
     for _ in range(count):
         noise = np.random.default_rng(draw(st.integers(0, 99))).normal(0, 0.1, length)
-        made.append((draw(st.sampled_from([0, 0.001, 1])) * np.clip(noise, -1, 1)).astype(np.float32))
+        made.append(
+            (draw(st.sampled_from([0, 0.001, 1])) * np.clip(noise, -1, 1)).astype(np.float32)
+        )
     return made
 
 
@@ -43,7 +54,9 @@ def pairwise(a, b):
         "lsd_per_frame": metrics.lsd_per_frame(mel_a, mel_b),
         "lsd_time_first": metrics.lsd_time_first(mel_a, mel_b),
         "mfcc_distance": metrics.mfcc_distance(mel_a, mel_b),
-        "pitch_jaccard": metrics.pitch_jaccard(metrics.sounding_pitches(a), metrics.sounding_pitches(b)),
+        "pitch_jaccard": metrics.pitch_jaccard(
+            metrics.sounding_pitches(a), metrics.sounding_pitches(b)
+        ),
     }
 
 
@@ -70,7 +83,10 @@ def test_distances_are_finite_symmetric_and_not_negative(pair):
 def test_mel_measures_and_pitches_are_blind_to_level(gain):
     audio = tone([60, 64, 67])
     found = pairwise(audio, (gain * audio).astype(np.float32))
-    assert all(found[name] < 0.01 for name in ("lsd_per_frame", "lsd_time_first", "mfcc_distance", "pitch_jaccard"))
+    assert all(
+        found[name] < 0.01
+        for name in ("lsd_per_frame", "lsd_time_first", "mfcc_distance", "pitch_jaccard")
+    )
 
 
 def test_every_measure_tells_silence_from_sound():
@@ -111,7 +127,9 @@ def test_multi_resolution_stft_is_the_obvious_sum():
         mags = []
         for x in (a, b):
             padded = np.concatenate([x, np.zeros(size)])
-            frames = [padded[start : start + size] * window for start in range(0, len(x), size // 4)]
+            frames = [
+                padded[start : start + size] * window for start in range(0, len(x), size // 4)
+            ]
             mags.append(np.abs(np.fft.rfft(frames)))
         logs = [np.log(np.maximum(mag, 1e-5)) for mag in mags]
         expected += np.abs(mags[0] - mags[1]).mean() + np.abs(logs[0] - logs[1]).mean()
@@ -160,7 +178,10 @@ def test_pieces_longer_than_a_block_are_measured_whole(monkeypatch):
     assert pairwise(a, b) == pytest.approx(whole, rel=1e-4)
 
 
-@pytest.mark.parametrize("function", [metrics.picture_mae, metrics.multi_resolution_stft, metrics.lsd_per_frame, metrics.snr])
+@pytest.mark.parametrize(
+    "function",
+    [metrics.picture_mae, metrics.multi_resolution_stft, metrics.lsd_per_frame, metrics.snr],
+)
 def test_different_or_empty_shapes_are_refused(function):
     with pytest.raises(ValueError, match="must be equal and not empty"):
         function(np.zeros(3), np.zeros(4))
@@ -178,10 +199,20 @@ def test_different_or_empty_shapes_are_refused(function):
     ],
 )
 def test_known_answers_on_real_mixes(target, identity_db, silence, input_db, input_convergence):
-    origin, reference = (data.read_audio(MIXES / f"{name}.wav") for name in ("keyboard_acoustic", target))
+    origin, reference = (
+        data.read_audio(MIXES / f"{name}.wav") for name in ("keyboard_acoustic", target)
+    )
     picture, mag = data.spectrogram(reference), data.magnitude(data.stft(reference))
-    assert metrics.picture_mae(data.spectrogram(origin), picture) == pytest.approx(identity_db, abs=0.006)
-    assert metrics.picture_mae(0 * picture, picture) / data.DB_RANGE * 2 == pytest.approx(silence, abs=0.0006)
+    assert metrics.picture_mae(data.spectrogram(origin), picture) == pytest.approx(
+        identity_db, abs=0.006
+    )
+    assert metrics.picture_mae(0 * picture, picture) / data.DB_RANGE * 2 == pytest.approx(
+        silence, abs=0.0006
+    )
     written = istft(combine(mag, data.phasor(data.stft(origin))), len(origin))
-    assert metrics.picture_mae(data.spectrogram(written), picture) == pytest.approx(input_db, abs=0.006)
-    assert metrics.spectral_convergence(data.magnitude(data.stft(written)), mag) == pytest.approx(input_convergence, abs=0.0006)
+    assert metrics.picture_mae(data.spectrogram(written), picture) == pytest.approx(
+        input_db, abs=0.006
+    )
+    assert metrics.spectral_convergence(data.magnitude(data.stft(written)), mag) == pytest.approx(
+        input_convergence, abs=0.0006
+    )

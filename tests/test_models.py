@@ -13,7 +13,9 @@ import losses
 import models
 from cli import UserError
 
-tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses tf.GradientTape")
+tensorflow_only = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="uses tf.GradientTape"
+)
 
 
 def tiles(n, seed=0):
@@ -31,9 +33,15 @@ def test_sizes_at_width_64():
 def test_losses_known_answers():
     logits = np.array([-2.0, 0.0, 3.0], np.float32)
     sigmoid = 1 / (1 + np.exp(-logits))
-    assert float(losses.adversarial_loss(logits, True)) == pytest.approx(-np.log(sigmoid).mean(), rel=1e-5)
-    assert float(losses.adversarial_loss(logits, False)) == pytest.approx(-np.log(1 - sigmoid).mean(), rel=1e-5)
-    assert float(losses.discriminator_loss(np.zeros(4), np.zeros(4))) == pytest.approx(2 * np.log(2), rel=1e-6)
+    assert float(losses.adversarial_loss(logits, True)) == pytest.approx(
+        -np.log(sigmoid).mean(), rel=1e-5
+    )
+    assert float(losses.adversarial_loss(logits, False)) == pytest.approx(
+        -np.log(1 - sigmoid).mean(), rel=1e-5
+    )
+    assert float(losses.discriminator_loss(np.zeros(4), np.zeros(4))) == pytest.approx(
+        2 * np.log(2), rel=1e-6
+    )
     x, y = np.zeros((2, 4, 4, 1), np.float32), np.ones((2, 4, 4, 1), np.float32)
     assert float(losses.l1_loss(x, y)) == 1
     np.testing.assert_allclose(ops.convert_to_numpy(losses.mae_db(x, y)), 96.3297 / 2, rtol=1e-5)
@@ -47,7 +55,9 @@ def test_joint_gradients_equal_those_of_two_tapes():
     model = models.Pix2Pix(models.build_generator(4), models.build_discriminator(4))
     generator, discriminator = model.generator, model.discriminator
     x, y = (ops.convert_to_tensor(tiles(2, seed)) for seed in (0, 1))
-    dropouts = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    dropouts = [
+        layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)
+    ]
     assert len(dropouts) == models.DROPOUT_BLOCKS
 
     def reseed():
@@ -64,9 +74,15 @@ def test_joint_gradients_equal_those_of_two_tapes():
         output = generator(x, training=True)
         generated = discriminator([x, output], training=True)
         generator_loss = losses.adversarial_loss(generated, True) + 100 * losses.l1_loss(y, output)
-        discriminator_loss = losses.discriminator_loss(discriminator([x, y], training=True), generated)
-    separate = generator_tape.gradient(generator_loss, [v.value for v in generator.trainable_variables])
-    separate += discriminator_tape.gradient(discriminator_loss, [v.value for v in discriminator.trainable_variables])
+        discriminator_loss = losses.discriminator_loss(
+            discriminator([x, y], training=True), generated
+        )
+    separate = generator_tape.gradient(
+        generator_loss, [v.value for v in generator.trainable_variables]
+    )
+    separate += discriminator_tape.gradient(
+        discriminator_loss, [v.value for v in discriminator.trainable_variables]
+    )
 
     assert len(joint) == len(separate) == 57
     assert all(float(ops.max(ops.abs(g))) > 0 for g in joint[:5])
@@ -77,7 +93,10 @@ def test_joint_gradients_equal_those_of_two_tapes():
 
 def test_two_rates_equal_two_adams():
     values = [np.random.default_rng(i).normal(size=3).astype(np.float32) for i in range(2)]
-    gradients = [ops.convert_to_tensor(np.random.default_rng(9 + i).normal(size=3).astype(np.float32)) for i in range(2)]
+    gradients = [
+        ops.convert_to_tensor(np.random.default_rng(9 + i).normal(size=3).astype(np.float32))
+        for i in range(2)
+    ]
     together = [keras.Variable(v) for v in values]
     ours = models.TwoRateAdam(0.01, (1.0, 0.1), split=1)
     for _ in range(3):
@@ -87,7 +106,9 @@ def test_two_rates_equal_two_adams():
         adam = keras.optimizers.Adam(rate, beta_1=0.5)
         for _ in range(3):
             adam.apply([gradient], [alone])
-        np.testing.assert_allclose(ops.convert_to_numpy(variable), ops.convert_to_numpy(alone), rtol=1e-5)
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(variable), ops.convert_to_numpy(alone), rtol=1e-5
+        )
 
 
 def test_fit_trains_both_networks():
@@ -99,14 +120,22 @@ def test_fit_trains_both_networks():
     history = model.fit(x, -x, batch_size=2, epochs=4, verbose=0, shuffle=False).history
     assert set(history) == {"loss", "gan_loss", "disc_loss", "mae_db"}
     assert history["mae_db"][-1] < history["mae_db"][0]
-    assert all(not np.array_equal(b, ops.convert_to_numpy(v)) for b, v in zip(before, model.trainable_variables))
+    assert all(
+        not np.array_equal(b, ops.convert_to_numpy(v))
+        for b, v in zip(before, model.trainable_variables)
+    )
     logs = model.evaluate(x, -x, verbose=0, return_dict=True)
     output = model.generator.predict(x, verbose=0)
     assert logs["mae_db"] == pytest.approx(np.abs(output + x).mean() * 96.3297 / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    "layout", [{"filters": 3, "dropout": 0}, {"filters": 2, "outputs": 3}, {"filters": 1, "channels": 2, "outputs": 2}],
+    "layout",
+    [
+        {"filters": 3, "dropout": 0},
+        {"filters": 2, "outputs": 3},
+        {"filters": 1, "channels": 2, "outputs": 2},
+    ],
 )
 def test_saved_generators_load_with_their_layout(tmp_path, layout):
     generator = models.build_generator(**layout)
@@ -115,7 +144,9 @@ def test_saved_generators_load_with_their_layout(tmp_path, layout):
     generator.save(run / "generator.keras")
     x = np.repeat(tiles(1), generator.input_shape[-1], axis=-1)
     for path in (run, run / "generator.keras"):
-        np.testing.assert_array_equal(models.load_generator(path).predict_on_batch(x), generator.predict_on_batch(x))
+        np.testing.assert_array_equal(
+            models.load_generator(path).predict_on_batch(x), generator.predict_on_batch(x)
+        )
 
 
 @pytest.mark.parametrize("rate", [0, 0.5])
@@ -174,7 +205,9 @@ np.savez(sys.argv[1] + "/xy.npz", x=x, y=model.predict(x, verbose=0))
 
 def test_weights_saved_by_older_keras_load_unchanged(tmp_path):
     pytest.importorskip("tf_keras", reason="older Keras is not installed")
-    subprocess.run([sys.executable, "-c", OLD_KERAS, str(tmp_path)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", OLD_KERAS, str(tmp_path)], check=True, capture_output=True
+    )
     stored = np.load(tmp_path / "xy.npz")
     for name in ("weights.h5", "whole.h5"):
         output = models.load_generator(tmp_path / name).predict_on_batch(stored["x"])
@@ -208,11 +241,17 @@ def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_pa
     generator.save_weights(tmp_path / "x.weights.h5")
     content = (tmp_path / "x.weights.h5").read_bytes()
     (folder / "generator.weights.h5").write_bytes(content)
-    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  generator.weights.h5\n")
+    (folder / "SHA256SUMS").write_text(
+        f"{hashlib.sha256(content).hexdigest()}  generator.weights.h5\n"
+    )
     x = tiles(1)
-    np.testing.assert_array_equal(models.load_generator("a_2_b").predict_on_batch(x), generator.predict_on_batch(x))
+    np.testing.assert_array_equal(
+        models.load_generator("a_2_b").predict_on_batch(x), generator.predict_on_batch(x)
+    )
     (folder / "generator.weights.h5").write_bytes(content + b"more")
-    with pytest.raises(UserError, match=r"generator\.weights\.h5: is not the file that SHA256SUMS names"):
+    with pytest.raises(
+        UserError, match=r"generator\.weights\.h5: is not the file that SHA256SUMS names"
+    ):
         models.load_generator("a_2_b")
     with pytest.raises(UserError, match=r"no model there; .* \(a_2_b\)"):
         models.load_generator("b_2_a")
@@ -230,11 +269,15 @@ def test_fused_batch_norm_is_keras_batch_norm(training, shape):
     for kind in (models.BatchNormalization, keras.layers.BatchNormalization):
         layer = kind()
         layer.build(shape)
-        layer.set_weights(list(np.float32([[1, 2, 3, 4], [4, 3, 2, 1], [0.5, 1, 2, 3], [1, 2, 3, 4]])))
+        layer.set_weights(
+            list(np.float32([[1, 2, 3, 4], [4, 3, 2, 1], [0.5, 1, 2, 3], [1, 2, 3, 4]]))
+        )
         with tf.GradientTape() as tape:
             tape.watch(given := tf.constant(x))
             loss = tf.reduce_sum(layer(given, training=training) * upstream)
-        results.append([loss, *tape.gradient(loss, [given, *layer.trainable_variables]), *layer.get_weights()])
+        results.append(
+            [loss, *tape.gradient(loss, [given, *layer.trainable_variables]), *layer.get_weights()]
+        )
     for ours, theirs in zip(*results):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -250,7 +293,9 @@ def test_convolutions_and_their_gradients_are_keras_convolutions(kind, side, pre
     results = []
     for module in (models, keras.layers):
         keras.utils.set_random_seed(3)
-        layer = getattr(module, kind)(5, 4, strides=2, padding="same", use_bias=False, dtype=precision)
+        layer = getattr(module, kind)(
+            5, 4, strides=2, padding="same", use_bias=False, dtype=precision
+        )
         with tf.GradientTape() as tape:
             tape.watch(x)
             output = tf.cast(layer(x), tf.float32)
@@ -259,7 +304,9 @@ def test_convolutions_and_their_gradients_are_keras_convolutions(kind, side, pre
     for ours, theirs in zip(*results):
         assert ours.shape == theirs.shape
         tolerance = 1e-5 if precision == "float32" else 0.02
-        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+        np.testing.assert_allclose(
+            ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max()
+        )
 
 
 @pytest.mark.parametrize("kind", [{}, {"channels": 2, "film": True}, {"channels": 2, "outputs": 3}])
@@ -273,20 +320,34 @@ def test_a_widened_network_computes_the_same_and_then_learns_apart(kind):
     expected = ops.convert_to_numpy(narrow(x))
     np.testing.assert_allclose(ops.convert_to_numpy(wide(x)), expected, atol=1e-5)
     assert expected.std() > 1e-3
-    kernels = [w for w in wide.trainable_weights if w.path.endswith("kernel") and len(w.shape) == 4][:-1]
+    kernels = [
+        w for w in wide.trainable_weights if w.path.endswith("kernel") and len(w.shape) == 4
+    ][:-1]
     wide.compile(models.TwoRateAdam(1e-2), loss="mae")
     wide.train_on_batch(x, np.repeat(tiles(2, 9), kind.get("outputs", 1), -1))
     for kernel in kernels:
-        axis = 2 if "transpose" in kernel.path else 3  # of the channels made, of which three were alike
+        axis = (
+            2 if "transpose" in kernel.path else 3
+        )  # of the channels made, of which three were alike
         copies = np.moveaxis(ops.convert_to_numpy(kernel), axis, 0)[:3]
-        assert np.abs(copies[0] - copies[1]).max() > 1e-3 and np.abs(copies[1] - copies[2]).max() > 1e-3
+        assert (
+            np.abs(copies[0] - copies[1]).max() > 1e-3
+            and np.abs(copies[1] - copies[2]).max() > 1e-3
+        )
 
 
 def test_code_in_a_model_file_is_never_run(tmp_path):
     generator = models.build_generator(2)
     generator.save(tmp_path / "g.keras")
-    evil = '{"module": "os", "class_name": "system", "config": {"command": "touch ' + str(tmp_path / "owned") + '"}}'
-    with zipfile.ZipFile(tmp_path / "g.keras") as old, zipfile.ZipFile(tmp_path / "evil.keras", "w") as new:
+    evil = (
+        '{"module": "os", "class_name": "system", "config": {"command": "touch '
+        + str(tmp_path / "owned")
+        + '"}}'
+    )
+    with (
+        zipfile.ZipFile(tmp_path / "g.keras") as old,
+        zipfile.ZipFile(tmp_path / "evil.keras", "w") as new,
+    ):
         for name in old.namelist():
             new.writestr(name, evil if name == "config.json" else old.read(name))
     x = tiles(1)

@@ -9,7 +9,16 @@ import midi
 import NoteSynthesizer
 from cli import UserError
 from data import SAMPLE_RATE
-from NoteSynthesizer import LEVEL, RELEASE, NoteBank, describe, length, note_name, render, write_piece
+from NoteSynthesizer import (
+    LEVEL,
+    RELEASE,
+    NoteBank,
+    describe,
+    length,
+    note_name,
+    render,
+    write_piece,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +33,9 @@ def bank(folder):
 
 def score_of(*notes):
     """(onset, duration, pitch, velocity) ... -> a sorted score."""
-    return np.sort(np.array(list(notes), midi.NOTE), order=("onset", "pitch", "velocity", "duration"))
+    return np.sort(
+        np.array(list(notes), midi.NOTE), order=("onset", "pitch", "velocity", "duration")
+    )
 
 
 def whole(score, bank, **kwargs):
@@ -37,18 +48,29 @@ def slow(score, bank):
     end = np.exp(-1 / 0.1875)
     for onset, duration, pitch, velocity in score.tolist():
         audio = bank.note(pitch, velocity).astype(float)
-        t = np.arange(len(audio)) / (SAMPLE_RATE - 1) - round(duration * SAMPLE_RATE) / (SAMPLE_RATE - 1)
+        t = np.arange(len(audio)) / (SAMPLE_RATE - 1) - round(duration * SAMPLE_RATE) / (
+            SAMPLE_RATE - 1
+        )
         envelope = np.where(t <= 0, 1, np.where(t <= 1, (np.exp(-t / 0.1875) - end) / (1 - end), 0))
-        start, stop = round(onset * SAMPLE_RATE), min(round(onset * SAMPLE_RATE) + len(audio), len(out))
+        start, stop = (
+            round(onset * SAMPLE_RATE),
+            min(round(onset * SAMPLE_RATE) + len(audio), len(out)),
+        )
         assert not (audio * envelope)[stop - start :].any()
         out[start:stop] += (audio * envelope)[: stop - start]
     return out * bank.gain
 
 
 notes_strategy = st.lists(
-    st.tuples(st.floats(0, 4), st.floats(0, 2), st.sampled_from([21, 48, 55, 60, 61, 108]), st.integers(1, 127)),
-    min_size=1, max_size=8,
-)  # fmt: skip
+    st.tuples(
+        st.floats(0, 4),
+        st.floats(0, 2),
+        st.sampled_from([21, 48, 55, 60, 61, 108]),
+        st.integers(1, 127),
+    ),
+    min_size=1,
+    max_size=8,
+)
 
 
 @settings(deadline=None, max_examples=25)
@@ -107,13 +129,24 @@ def test_release_has_the_methods_time_constant():
 @pytest.mark.parametrize(
     ("pitch", "velocity", "expected"),
     [
-        (60, 100, (60, 100, "exact")), (60, 1, (60, 25, "exact")), (60, 87, (60, 75, "exact")), (60, 88, (60, 100, "exact")),
-        (21, 127, (21, 127, "exact")), (108, 25, (108, 25, "exact")), (48, 100, (48, 75, "other velocity")),
-        (48, 60, (48, 75, "other velocity")), (48, 76, (48, 75, "exact")), (54, 50, (60, 50, "shifted")),
-        (53, 75, (48, 75, "shifted")), (120, 50, (108, 50, "shifted")), (9, 50, (21, 50, "shifted")),
-        (121, 50, (108, 50, "lost")), (8, 50, (21, 50, "lost")), (84, 50, (61, 50, "lost")),
+        (60, 100, (60, 100, "exact")),
+        (60, 1, (60, 25, "exact")),
+        (60, 87, (60, 75, "exact")),
+        (60, 88, (60, 100, "exact")),
+        (21, 127, (21, 127, "exact")),
+        (108, 25, (108, 25, "exact")),
+        (48, 100, (48, 75, "other velocity")),
+        (48, 60, (48, 75, "other velocity")),
+        (48, 76, (48, 75, "exact")),
+        (54, 50, (60, 50, "shifted")),
+        (53, 75, (48, 75, "shifted")),
+        (120, 50, (108, 50, "shifted")),
+        (9, 50, (21, 50, "shifted")),
+        (121, 50, (108, 50, "lost")),
+        (8, 50, (21, 50, "lost")),
+        (84, 50, (61, 50, "lost")),
     ],
-)  # fmt: skip
+)
 def test_placing(tmp_path_factory, folder, pitch, velocity, expected):
     bank = NoteBank(folder, "keyboard_acoustic")
     bank.paths = {key: path for key, path in bank.paths.items() if key[0] != 48 or key[1] == 75}
@@ -124,21 +157,30 @@ def test_placing(tmp_path_factory, folder, pitch, velocity, expected):
 def test_placings_are_counted_and_described(bank):
     score = score_of((0, 1, 60, 100), (0, 1, 60, 99), (0, 1, 62, 100), (0, 1, 127, 100))
     assert describe(bank.count(score)) == "4 notes: 2 exact, 0 other velocity, 1 shifted, 1 lost"
-    assert describe(bank.count(np.repeat(score[:1], 1546))) == "1,546 notes: 1,546 exact, 0 other velocity, 0 shifted, 0 lost"
+    assert (
+        describe(bank.count(np.repeat(score[:1], 1546)))
+        == "1,546 notes: 1,546 exact, 0 other velocity, 0 shifted, 0 lost"
+    )
 
 
 @pytest.mark.parametrize("shift", [-12, -5, 3, 12])
 def test_a_shifted_note_has_the_pitch_that_was_asked_for(tmp_path, shift):
-    bank = NoteBank(make_bank(tmp_path, pitches=(69,), velocities=(100,), decay=0), "keyboard_acoustic")
+    bank = NoteBank(
+        make_bank(tmp_path, pitches=(69,), velocities=(100,), decay=0), "keyboard_acoustic"
+    )
     audio = bank.note(69 + shift, 100)
     assert len(audio) == pytest.approx(1.5 * SAMPLE_RATE / 2 ** (shift / 12), abs=2)
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 4 * SAMPLE_RATE))
     assert np.argmax(spectrum) / 4 == pytest.approx(440 * 2 ** (shift / 12), abs=0.5)
 
 
-@pytest.mark.parametrize(("extension", "rate"), [("wav", 8000), ("flac", 44100), ("ogg", 48000), ("WAV", 22050)])
+@pytest.mark.parametrize(
+    ("extension", "rate"), [("wav", 8000), ("flac", 44100), ("ogg", 48000), ("WAV", 22050)]
+)
 def test_notes_of_any_rate_and_format(tmp_path, extension, rate):
-    soundfile.write(tmp_path / f"flute_synthetic_003-060-100.{extension}", tone(60, 1.0, rate), rate)
+    soundfile.write(
+        tmp_path / f"flute_synthetic_003-060-100.{extension}", tone(60, 1.0, rate), rate
+    )
     audio = NoteBank(tmp_path, "flute_synthetic_003").note(60, 100)
     assert len(audio) == SAMPLE_RATE
     expected = tone(60, 1.0, SAMPLE_RATE)
@@ -156,7 +198,9 @@ def test_presets_and_families_are_told_apart(tmp_path):
 
 def test_the_gain_brings_notes_of_any_level_to_one(tmp_path):
     for name, amplitude in (("quiet", 0.05), ("loud", 0.9)):
-        bank = NoteBank(make_bank(tmp_path / name, amplitude=amplitude, decay=0), "keyboard_acoustic")
+        bank = NoteBank(
+            make_bank(tmp_path / name, amplitude=amplitude, decay=0), "keyboard_acoustic"
+        )
         assert bank.gain * np.abs(bank.note(60, 100)).max() == pytest.approx(LEVEL, rel=0.02)
 
 
@@ -165,12 +209,19 @@ def test_only_a_piece_that_would_clip_is_made_lower(bank, tmp_path):
     assert not write_piece(tmp_path / "soft.wav", soft, bank)
     assert write_piece(tmp_path / "loud.wav", loud, bank)
     info = soundfile.info(tmp_path / "loud.wav")
-    assert (info.samplerate, info.channels, info.subtype, info.frames) == (44100, 1, "PCM_16", length(loud))
+    assert (info.samplerate, info.channels, info.subtype, info.frames) == (
+        44100,
+        1,
+        "PCM_16",
+        length(loud),
+    )
     audio, _ = soundfile.read(tmp_path / "loud.wav")
     assert 0.99 < np.abs(audio).max() < 1
     raw = whole(loud, bank)
     np.testing.assert_allclose(audio, raw * 0.999 / np.abs(raw).max(), atol=1e-4)
-    np.testing.assert_allclose(soundfile.read(tmp_path / "soft.wav")[0], whole(soft, bank), atol=1e-4)
+    np.testing.assert_allclose(
+        soundfile.read(tmp_path / "soft.wav")[0], whole(soft, bank), atol=1e-4
+    )
 
 
 def test_fingerprint_tells_banks_apart(folder, tmp_path):
@@ -186,10 +237,14 @@ def test_what_is_wrong_with_a_bank_is_said(tmp_path):
     with pytest.raises(UserError, match="no note of 'organ_electronic_000'; found no notes named"):
         NoteBank(tmp_path, "organ_electronic")
     make_bank(tmp_path, pitches=(60,))
-    with pytest.raises(UserError, match="no note of 'organ_electronic_003'; found keyboard_acoustic_000"):
+    with pytest.raises(
+        UserError, match="no note of 'organ_electronic_003'; found keyboard_acoustic_000"
+    ):
         NoteBank(tmp_path, "organ_electronic_003")
     make_bank(tmp_path, "organ_electronic_007", pitches=(60,))
-    with pytest.raises(UserError, match="found organ_electronic_007, keyboard_acoustic_000"):  # what is most like it first
+    with pytest.raises(
+        UserError, match="found organ_electronic_007, keyboard_acoustic_000"
+    ):  # what is most like it first
         NoteBank(tmp_path, "organ_electronic_003")
     for name in ("Keyboard", "keyboard", "../x_y", "a_b\n", "a__b"):
         with pytest.raises(UserError, match="no such name"):

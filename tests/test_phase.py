@@ -11,7 +11,10 @@ from music import combine, istft
 import data
 import phase
 
-MIXES = Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")) / "mixes"
+MIXES = (
+    Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    / "mixes"
+)
 
 
 def chord(seconds=1.5, harmonics=8, pluck=4.0):
@@ -21,7 +24,9 @@ def chord(seconds=1.5, harmonics=8, pluck=4.0):
     for onset, pitch in ((0.1, 220.0), (0.1, 277.2), (0.6, 329.6)):
         since = np.maximum(time - onset, 0)
         for h in range(1, harmonics + 1):
-            audio += np.sin(2 * np.pi * pitch * h * since) / h * np.exp(-pluck * since) * (time > onset)
+            audio += (
+                np.sin(2 * np.pi * pitch * h * since) / h * np.exp(-pluck * since) * (time > onset)
+            )
     return (0.1 * audio).astype(np.float32)
 
 
@@ -29,7 +34,9 @@ def chord(seconds=1.5, harmonics=8, pluck=4.0):
 def task():
     """(magnitude asked for, input's phase): the same notes with other overtones and decay."""
     spectrum = data.stft(chord())
-    return data.magnitude(data.stft(chord(harmonics=20, pluck=1.0))), data.phasor(spectrum)[: data.BINS]
+    return data.magnitude(data.stft(chord(harmonics=20, pluck=1.0))), data.phasor(spectrum)[
+        : data.BINS
+    ]
 
 
 def convergence(mag, unit):
@@ -53,7 +60,9 @@ def test_every_estimator_gives_unit_phasors_and_leaves_its_input_alone(name, fra
 
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
 def test_silence_gives_finite_phases(name):
-    result = phase.ESTIMATORS[name](np.zeros((256, 20), np.float32), np.ones((256, 20), np.complex64), iterations=4)
+    result = phase.ESTIMATORS[name](
+        np.zeros((256, 20), np.float32), np.ones((256, 20), np.complex64), iterations=4
+    )
     np.testing.assert_allclose(np.abs(result), 1, atol=1e-5)
 
 
@@ -66,7 +75,9 @@ def test_random_phases_are_uniform_and_depend_on_seed_and_frame_only(task):
     whole = phase.random(*task, seed=5)
     moments = [abs((whole**k).mean()) for k in (1, 2, 3)]
     assert max(moments) < 4 / np.sqrt(whole.size)  # of order 1 / sqrt(size) for a uniform angle
-    np.testing.assert_array_equal(whole[:, 37:60], phase.random(task[0][:, 37:60], None, seed=5, start=37))
+    np.testing.assert_array_equal(
+        whole[:, 37:60], phase.random(task[0][:, 37:60], None, seed=5, start=37)
+    )
     assert np.abs(whole - phase.random(*task, seed=6)).mean() > 1
 
 
@@ -119,7 +130,9 @@ def test_griffinlim_mends_what_the_inputs_phase_breaks(task):
     assert after < before / 2
     cold = convergence(mag, phase.griffinlim_random(mag, unit))
     assert after < cold < convergence(mag, phase.random(mag, unit)) / 2
-    assert convergence(mag, phase.griffinlim(mag, unit, iterations=0)) == pytest.approx(before, rel=1e-5)
+    assert convergence(mag, phase.griffinlim(mag, unit, iterations=0)) == pytest.approx(
+        before, rel=1e-5
+    )
 
 
 def test_a_consistent_phase_stays():
@@ -139,10 +152,15 @@ def test_a_consistent_phase_stays():
     ],
 )
 def test_known_values_on_the_mixes(target, kept, refined):
-    origin, audio = data.read_audio(MIXES / "keyboard_acoustic.wav"), data.read_audio(MIXES / f"{target}.wav")
+    origin, audio = (
+        data.read_audio(MIXES / "keyboard_acoustic.wav"),
+        data.read_audio(MIXES / f"{target}.wav"),
+    )
     mag, unit = data.magnitude(data.stft(audio)), data.phasor(data.stft(origin))[: data.BINS]
     for name, (error, distance) in (("input", kept), ("griffinlim", refined)):
         estimate = phase.ESTIMATORS[name](mag, unit)
         rebuilt = data.spectrogram(istft(combine(mag, estimate), len(audio)))
-        assert np.abs(rebuilt - data.amplitude_to_db(mag)).mean() * data.DB_RANGE == pytest.approx(error, abs=0.01)
+        assert np.abs(rebuilt - data.amplitude_to_db(mag)).mean() * data.DB_RANGE == pytest.approx(
+            error, abs=0.01
+        )
         assert convergence(mag, estimate) == pytest.approx(distance, abs=0.002)

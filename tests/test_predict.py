@@ -19,7 +19,9 @@ import predict
 
 ROOT = Path(__file__).parents[1]
 TILE = data.TILE_FRAMES * data.HOP_LENGTH  # samples
-SHIFT_TOLERANCE = 0.1  # change of the output, as a part of it, when a recording is shifted against the tiles
+SHIFT_TOLERANCE = (
+    0.1  # change of the output, as a part of it, when a recording is shifted against the tiles
+)
 LENGTHS = [0, 1, 511, 512, 513, 40000, TILE, TILE + 1, 3 * TILE - 512, 3 * TILE, 3 * TILE + 1]
 
 
@@ -78,11 +80,17 @@ def test_an_identity_network_gives_the_input_back(length, overlap):
     np.testing.assert_allclose(converted, slow_reference(audio), atol=2e-5)
 
 
-@pytest.mark.parametrize("rate", [1000, 8000, 16000, 22050, 32000, 44100, 48000, 96000, 192000, 11111])
+@pytest.mark.parametrize(
+    "rate", [1000, 8000, 16000, 22050, 32000, 44100, 48000, 96000, 192000, 11111]
+)
 def test_any_rate_comes_back_at_full_length(rate):
     for length in (0, 1, 2, 777, rate + 1):
         assert predict.predict(identity, noise(length, 2), rate).shape == (length, 2)
-    audio = music(2 * rate, rate) if rate > 4000 else np.sin(np.arange(2 * rate) * 0.3).astype(np.float32) * 0.1
+    audio = (
+        music(2 * rate, rate)
+        if rate > 4000
+        else np.sin(np.arange(2 * rate) * 0.3).astype(np.float32) * 0.1
+    )
     converted = predict.predict(identity, audio, rate)
     middle = slice(rate // 4, -rate // 4)
     assert np.abs(converted - audio)[middle].max() < 2e-3 * np.abs(audio).max()
@@ -91,13 +99,20 @@ def test_any_rate_comes_back_at_full_length(rate):
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
 @pytest.mark.parametrize("length", [0, 1, 5000, TILE + 1])
 def test_every_phase_keeps_length_and_channels(name, length):
-    converted = predict.predict(identity, noise(length, 3), data.SAMPLE_RATE, phase=name, phase_iterations=2)
+    converted = predict.predict(
+        identity, noise(length, 3), data.SAMPLE_RATE, phase=name, phase_iterations=2
+    )
     assert converted.shape == (length, 3)
     assert np.isfinite(converted).all()
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 900), st.integers(1, 5), st.floats(0, 0.95), st.sampled_from([identity, uneven, smear]))
+@given(
+    st.integers(1, 900),
+    st.integers(1, 5),
+    st.floats(0, 0.95),
+    st.sampled_from([identity, uneven, smear]),
+)
 def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, network):
     picture = np.random.default_rng(frames).random((256, frames), dtype=np.float32)
     stride = max(1, round(256 * (1 - overlap)))
@@ -105,7 +120,9 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
     for start in range(0, max(1, frames - 256 + stride), stride):
         tile = np.zeros((256, 256), np.float32)
         tile[:, : max(0, frames - start)] = picture[:, start : start + 256]
-        output = data.from_network(network(data.to_network(tile)[np.newaxis, ..., np.newaxis]))[0, ..., 0]
+        output = data.from_network(network(data.to_network(tile)[np.newaxis, ..., np.newaxis]))[
+            0, ..., 0
+        ]
         total[:, start : start + 256] += output * predict.tile_weights()
         weight[start : start + 256] += predict.tile_weights()
     converted = predict.convert_picture(network, picture, overlap, batch_size)[..., 0]
@@ -116,7 +133,9 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
 @pytest.mark.parametrize("overlap", [0, 0.3, 0.5, 0.9])
 def test_edges_count_fully(overlap):
     picture = np.full((256, 700), 0.25, np.float32)
-    converted = predict.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)[..., 0]
+    converted = predict.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)[
+        ..., 0
+    ]
     np.testing.assert_allclose(converted, 0.75, atol=1e-6)
 
 
@@ -132,8 +151,15 @@ def shift_error(shift, overlap):
     """RMS of the change, relative to the output's, that ``shift`` samples of silence in front make to the rest."""
     audio = music(3 * TILE)
     plain = predict.predict(smear, audio, data.SAMPLE_RATE, overlap=overlap)
-    moved = predict.predict(smear, np.concatenate([np.zeros(shift, np.float32), audio]), data.SAMPLE_RATE, overlap=overlap)
-    inner = slice(TILE // 2, -TILE // 2)  # the first and last half tile have no second tile to blend with
+    moved = predict.predict(
+        smear,
+        np.concatenate([np.zeros(shift, np.float32), audio]),
+        data.SAMPLE_RATE,
+        overlap=overlap,
+    )
+    inner = slice(
+        TILE // 2, -TILE // 2
+    )  # the first and last half tile have no second tile to blend with
     return np.linalg.norm((moved[shift:] - plain)[inner]) / np.linalg.norm(plain[inner])
 
 
@@ -154,7 +180,9 @@ def test_the_network_always_gets_one_batch_size():
 
 
 def test_silence_stays_silence():
-    assert not predict.predict(louder, np.zeros((TILE, 2)), data.SAMPLE_RATE, phase="griffinlim_random").any()
+    assert not predict.predict(
+        louder, np.zeros((TILE, 2)), data.SAMPLE_RATE, phase="griffinlim_random"
+    ).any()
     audio = np.concatenate([np.zeros(TILE), music(TILE), np.zeros(TILE)])
     converted = predict.predict(louder, audio, data.SAMPLE_RATE)
     assert np.abs(converted[TILE : 2 * TILE]).max() > 0.1
@@ -166,7 +194,9 @@ def test_channels_are_converted_apart():
     audio = np.stack([music(50000), music(50000, seed=1)], axis=1)
     both = predict.predict(uneven, audio, data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3)
     for channel in (0, 1):
-        one = predict.predict(uneven, audio[:, channel], data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3)
+        one = predict.predict(
+            uneven, audio[:, channel], data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3
+        )
         np.testing.assert_allclose(both[:, channel], one, atol=1e-6)
 
 
@@ -188,7 +218,9 @@ def test_memory_does_not_grow_with_length(monkeypatch):
     def peak(tiles):
         blocks = (noise(2, TILE) for _ in range(tiles))
         tracemalloc.start()
-        for _ in predict.convert_stream(identity, blocks, 48000, phase="griffinlim", phase_iterations=1, batch_size=2):
+        for _ in predict.convert_stream(
+            identity, blocks, 48000, phase="griffinlim", phase_iterations=1, batch_size=2
+        ):
             pass
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -257,7 +289,18 @@ def test_formats_in_and_out_keep_the_length(tmp_path, run, source, target):
 @pytest.mark.parametrize("new_rate", [8000, 22050, 96000])
 def test_sr_sets_the_outputs_rate(tmp_path, run, new_rate):
     write(tmp_path / "a.wav", music(44100), 44100)
-    assert run(identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav", "--sr", new_rate)[0] == 0
+    assert (
+        run(
+            identity,
+            "--input",
+            tmp_path / "a.wav",
+            "--output",
+            tmp_path / "b.wav",
+            "--sr",
+            new_rate,
+        )[0]
+        == 0
+    )
     audio, rate = soundfile.read(tmp_path / "b.wav")
     assert (rate, len(audio)) == (new_rate, new_rate)
 
@@ -267,7 +310,12 @@ def test_level_is_kept_and_a_peak_beyond_full_scale_is_turned_down(tmp_path, run
     write(tmp_path / "loud.wav", 0.8 * np.sin(np.arange(50000) * 0.05))
     _, out, _ = run(identity, "--input", tmp_path / "soft.wav", "--output", tmp_path / "out.wav")
     assert "scaled" not in out
-    assert np.abs(soundfile.read(tmp_path / "out.wav")[0] - soundfile.read(tmp_path / "soft.wav")[0]).max() < 1e-3
+    assert (
+        np.abs(
+            soundfile.read(tmp_path / "out.wav")[0] - soundfile.read(tmp_path / "soft.wav")[0]
+        ).max()
+        < 1e-3
+    )
     _, out, _ = run(louder, "--input", tmp_path / "loud.wav", "--output", tmp_path / "out.wav")
     audio, _ = soundfile.read(tmp_path / "out.wav")
     assert "scaled by -" in out
@@ -275,17 +323,26 @@ def test_level_is_kept_and_a_peak_beyond_full_scale_is_turned_down(tmp_path, run
     assert (np.abs(audio) > 0.999).sum() < 10  # not clipped
 
 
-@pytest.mark.parametrize(("flags", "peak"), [(["--normalize"], -1), (["--normalize", "-6"], -6), (["--normalize", "0"], 0)])
+@pytest.mark.parametrize(
+    ("flags", "peak"),
+    [(["--normalize"], -1), (["--normalize", "-6"], -6), (["--normalize", "0"], 0)],
+)
 def test_normalize_sets_the_peak(tmp_path, run, flags, peak):
     write(tmp_path / "a.wav", music(50000, level=0.05))
-    assert run(identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.flac", *flags)[0] == 0
+    assert (
+        run(identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.flac", *flags)[0]
+        == 0
+    )
     audio, _ = soundfile.read(tmp_path / "b.flac")
     assert 20 * np.log10(np.abs(audio).max()) == pytest.approx(peak, abs=0.01)
 
 
 def test_silence_cannot_be_normalized_and_stays(tmp_path, run):
     write(tmp_path / "a.wav", np.zeros(1000))
-    assert run(louder, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav", "--normalize")[0] == 0
+    assert (
+        run(louder, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav", "--normalize")[0]
+        == 0
+    )
     assert not soundfile.read(tmp_path / "b.wav")[0].any()
 
 
@@ -297,13 +354,21 @@ def test_a_folder_is_mirrored_and_finished_files_are_kept(tmp_path, run):
     output = tmp_path / "in" / "converted"  # below the input: must not be converted again
     code, out, _ = run(identity, "--input", tmp_path / "in", "--output", output)
     assert code == 0 and "3 of 3" in out
-    found = {str(path.relative_to(output)): path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    found = {
+        str(path.relative_to(output)): path.stat().st_mtime_ns
+        for path in output.rglob("*")
+        if path.is_file()
+    }
     assert set(found) == set(names)
 
     (output / "a.wav").unlink()
     code, out, _ = run(identity, "--input", tmp_path / "in", "--output", output)
     assert code == 0 and "2 of 3" in out and "1 of 1" in out
-    again = {str(path.relative_to(output)): path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    again = {
+        str(path.relative_to(output)): path.stat().st_mtime_ns
+        for path in output.rglob("*")
+        if path.is_file()
+    }
     assert all(again[name] == found[name] for name in names[1:]) and set(again) == set(names)
     code, out, _ = run(identity, "--input", tmp_path / "in", "--output", output)
     assert code == 0 and "3 of 3" in out
@@ -337,7 +402,13 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, run):
         "33 channels": ["--input", tmp_path / "crowd.wav", "--output", out],
         "overwrite": ["--input", good, "--output", tmp_path / "none" / ".." / "good.wav"],
         "give a folder": ["--input", good, wide, "--output", out],
-        "another input": ["--input", good, tmp_path / "other" / "good.wav", "--output", tmp_path / "none"],
+        "another input": [
+            "--input",
+            good,
+            tmp_path / "other" / "good.wav",
+            "--output",
+            tmp_path / "none",
+        ],
         "neither a folder": ["--input", good, "--output", tmp_path / "out.xyz"],
         "none: holds no": ["--input", tmp_path / "none", "--output", tmp_path / "out"],
         "24 channels": ["--input", wide, "--output", tmp_path / "out.mp3"],
@@ -346,7 +417,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, run):
         "--phase_iterations": ["--input", good, "--output", out, "--phase_iterations", "-1"],
         "--normalize": ["--input", good, "--output", out, "--normalize", "6"],
         "--batch_size": ["--input", good, "--output", out, "--batch_size", "0"],
-    }  # fmt: skip
+    }
     for text, flags in cases.items():
         try:
             code, _, err = run(identity, *flags)
@@ -359,7 +430,9 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, run):
 
 def test_24_channels_are_converted(tmp_path, run):
     write(tmp_path / "wide.wav", noise(3000, 24))
-    assert run(identity, "--input", tmp_path / "wide.wav", "--output", tmp_path / "out.flac")[0] == 2  # FLAC takes 8
+    assert (
+        run(identity, "--input", tmp_path / "wide.wav", "--output", tmp_path / "out.flac")[0] == 2
+    )  # FLAC takes 8
     assert run(identity, "--input", tmp_path / "wide.wav", "--output", tmp_path / "out.wav")[0] == 0
     assert soundfile.info(tmp_path / "out.wav").channels == 24
 
@@ -367,7 +440,9 @@ def test_24_channels_are_converted(tmp_path, run):
 def test_help_is_quick_to_import_and_says_units():
     program = "import sys, predict\ntry: predict.main(['--help'])\nexcept SystemExit: pass\n"
     program += "assert not {'keras', 'tensorflow'} & set(sys.modules)"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert all(word in result.stdout for word in ("Hz", "dBFS", "griffinlim", "default: 32"))
 
 
@@ -380,25 +455,53 @@ def test_a_flag_out_of_range_is_one_line(capsys):
 
 def test_a_real_model_as_a_user_runs_it(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    program = "import cli; cli.setup_device('cpu'); import models; models.build_generator(1).save('{}')"
+    program = (
+        "import cli; cli.setup_device('cpu'); import models; models.build_generator(1).save('{}')"
+    )
     (tmp_path / "run").mkdir()
     model = tmp_path / "run" / "generator.keras"
-    subprocess.run([sys.executable, "-c", program.format(model)], cwd=ROOT, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program.format(model)], cwd=ROOT, env=environment, check=True
+    )
     write(tmp_path / "a.wav", music(30000), 22050)
-    command = [sys.executable, "predict.py", "--model", model.parent, "--input", tmp_path / "a.wav", "--gpu", "cpu"]
+    command = [
+        sys.executable,
+        "predict.py",
+        "--model",
+        model.parent,
+        "--input",
+        tmp_path / "a.wav",
+        "--gpu",
+        "cpu",
+    ]
     result = subprocess.run(
-        [*command, "--output", tmp_path / "b.wav"], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, "--output", tmp_path / "b.wav"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert soundfile.info(tmp_path / "b.wav").frames == 30000
     command[command.index("--model") + 1] = tmp_path / "nothing"
     result = subprocess.run(
-        [*command, "--output", tmp_path / "c.wav"], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, "--output", tmp_path / "c.wav"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
-    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "nothing" in result.stderr
+    assert (
+        result.returncode == 2
+        and len(result.stderr.splitlines()) == 1
+        and "nothing" in result.stderr
+    )
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), soundfile.LibsndfileError(2), AssertionError()])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), soundfile.LibsndfileError(2), AssertionError()],
+)
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, run, monkeypatch, error):
     write(tmp_path / "a.wav", music(2000))
 
@@ -407,7 +510,12 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, run, monkeypatch, err
 
     monkeypatch.setattr(predict, "write_spool", fail)
     code, _, err = run(identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav")
-    assert code == 2 and len(err.splitlines()) == 1 and "b.wav" in err and ("full" in err or "space" in err)
+    assert (
+        code == 2
+        and len(err.splitlines()) == 1
+        and "b.wav" in err
+        and ("full" in err or "space" in err)
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 

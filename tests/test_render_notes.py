@@ -37,7 +37,15 @@ def run(capsys, *flags):
 
 
 def test_notes_are_nsynths(few, tmp_path, capsys):
-    flags = "--soundfont", FONT, "--nsynth_path", tmp_path, "--instruments", "keyboard_acoustic=0", "organ_electronic_001=19"
+    flags = (
+        "--soundfont",
+        FONT,
+        "--nsynth_path",
+        tmp_path,
+        "--instruments",
+        "keyboard_acoustic=0",
+        "organ_electronic_001=19",
+    )
     code, out, _ = run(capsys, *flags)
     assert code == 0
     assert out.count("0 notes already there, 4 written, 0 silent ones left out") == 2
@@ -47,7 +55,9 @@ def test_notes_are_nsynths(few, tmp_path, capsys):
         f"{i}-{n}" for i in ("keyboard_acoustic_000", "organ_electronic_001") for n in notes
     ]
     infos = [soundfile.info(path) for path in paths]
-    assert {(i.samplerate, i.channels, i.subtype, i.frames) for i in infos} == {(16000, 1, "PCM_16", 64000)}
+    assert {(i.samplerate, i.channels, i.subtype, i.frames) for i in infos} == {
+        (16000, 1, "PCM_16", 64000)
+    }
     organ = np.stack([soundfile.read(path)[0] for path in paths[4:]])
     assert np.abs(organ).max() == pytest.approx(0.9, abs=0.001)
     rms = np.sqrt((organ[3].reshape(-1, 4000) ** 2).mean(axis=1))  # quarters of a second
@@ -68,7 +78,9 @@ def test_a_note_is_in_tune_and_does_not_depend_on_those_before(font):
     np.testing.assert_array_equal(first, render_notes.SoundFont(FONT).note(0, 80, 69, 100))
     spectrum = np.abs(np.fft.rfft(first[:48000] * np.hanning(48000)))
     strongest = np.argmax(spectrum) / 3
-    assert strongest / 440 == pytest.approx(round(strongest / 440), abs=0.01)  # the tone or one of its partials
+    assert strongest / 440 == pytest.approx(
+        round(strongest / 440), abs=0.01
+    )  # the tone or one of its partials
 
 
 def test_silent_notes_are_left_out_and_the_loudest_sets_the_level(monkeypatch):
@@ -89,14 +101,20 @@ def test_list_shows_the_programs(font, capsys):
     assert any(line.startswith("128:") for line in out.splitlines())
 
 
-@pytest.mark.parametrize("text", ["a_b", "a_b=", "a_b=128", "a_b=129:0", "a_b=-1", "a_b=x", "=3", "X=3"])
+@pytest.mark.parametrize(
+    "text", ["a_b", "a_b=", "a_b=128", "a_b=129:0", "a_b=-1", "a_b=x", "=3", "X=3"]
+)
 def test_malformed_instruments(text):
     with pytest.raises(UserError, match=r"no such (program|name); write"):
         render_notes.parse_instrument(text)
 
 
 def test_instruments_with_a_bank():
-    assert render_notes.parse_instrument("organ_electronic_001=8:19") == ("organ_electronic_001", 8, 19)
+    assert render_notes.parse_instrument("organ_electronic_001=8:19") == (
+        "organ_electronic_001",
+        8,
+        19,
+    )
 
 
 def test_mistakes_are_told_in_one_line(font, tmp_path, capsys):
@@ -108,7 +126,10 @@ def test_mistakes_are_told_in_one_line(font, tmp_path, capsys):
         (("--soundfont", tmp_path / "no.sf2", "--list"), "no.sf2: is no SoundFont"),
         (("--soundfont", tmp_path / "cut.sf2", "--list"), "cut.sf2: FluidSynth cannot load"),
         (("--soundfont", FONT), "--nsynth_path: is missing"),
-        (("--soundfont", FONT, "--nsynth_path", tmp_path, "--instruments", "a_b=7:0"), "a_b=7:0: .* has no such program"),
+        (
+            ("--soundfont", FONT, "--nsynth_path", tmp_path, "--instruments", "a_b=7:0"),
+            "a_b=7:0: .* has no such program",
+        ),
     ):
         code, out, err = run(capsys, *flags)
         assert (code, out, len(err)) == (2, "", 1), reason

@@ -12,7 +12,10 @@ import pytest
 import data
 import report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
+    None,
+)
 HOSTILE = '<img src=x onerror="document.title=1"> $a_{ & "quoted" \u266b.wav'
 CHECK = """<script>
 const problems = [];
@@ -47,51 +50,76 @@ def picture(frames=40):
 def make_page(folder, names=("plain",), reference="target"):
     sounds = {"input": 0.3, "output, phase: input": 2.0, "target": 0.5}
     time = np.arange(22050) / data.SAMPLE_RATE
-    sounds = {label: (level * np.sin(2 * np.pi * 440 * time)).astype(np.float32) for label, level in sounds.items()}
+    sounds = {
+        label: (level * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+        for label, level in sounds.items()
+    }
     table = ["", "MAE <b>"], [["model, input", "1.0 ± 0.1"]]
-    sections = [report.write_section(folder, k, name, sounds, table, reference) for k, name in enumerate(names, 1)]
+    sections = [
+        report.write_section(folder, k, name, sounds, table, reference)
+        for k, name in enumerate(names, 1)
+    ]
     report.write_page(folder, "a → b", ["A note & more."], table, names, sections)
     return folder / "index.html"
 
 
 def test_spectrogram_figure_takes_any_names_and_lengths(tmp_path):
     path = tmp_path / "a.png"
-    report.spectrogram_figure({HOSTILE: picture(), "one frame": picture(1)}, path, title="$\\broken{")
+    report.spectrogram_figure(
+        {HOSTILE: picture(), "one frame": picture(1)}, path, title="$\\broken{"
+    )
     image = matplotlib.image.imread(path)
     assert image.shape[1] > image.shape[0] > 300
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_silence_and_full_scale_are_the_ends_of_one_scale(tmp_path):
-    report.spectrogram_figure({"silent": np.zeros((256, 40)), "full": np.ones((256, 40))}, tmp_path / "a.png")
+    report.spectrogram_figure(
+        {"silent": np.zeros((256, 40)), "full": np.ones((256, 40))}, tmp_path / "a.png"
+    )
     image = matplotlib.image.imread(tmp_path / "a.png")
     height, width = image.shape[:2]
     assert image[height // 2, width // 4, :3].max() < 0.1
     assert image[height // 2, width * 5 // 8, :3].min() > 0.7
 
 
-@pytest.mark.parametrize("columns", [
-    ["epoch", "seconds", "mae_db", "val_mae_db"],
-    ["epoch", "mae_db", "val_mae_db", "gan_loss", "disc_loss", "val_gan_loss", "val_disc_loss"],
-    ["epoch", "seconds"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["epoch", "seconds", "mae_db", "val_mae_db"],
+        ["epoch", "mae_db", "val_mae_db", "gan_loss", "disc_loss", "val_gan_loss", "val_disc_loss"],
+        ["epoch", "seconds"],
+    ],
+)
 @pytest.mark.parametrize("epochs", [0, 1, 40])
 def test_history_figure_draws_the_columns_there_are(tmp_path, columns, epochs):
     with open(tmp_path / "history.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows([epoch + 1, *("" if epoch == 1 else 0.5 for _ in columns[1:])] for epoch in range(epochs))
-    report.history_figure(tmp_path / "history.csv", tmp_path / "a.png", {"identity": 7.0, "median": 4.0})
-    panels = max(1, sum(name in columns for name in ("mae_db", "gan_loss", "disc_loss"))) if epochs else 1
-    assert matplotlib.image.imread(tmp_path / "a.png").shape[1] == pytest.approx(panels * 4.2 * 150, abs=2)
+        writer.writerows(
+            [epoch + 1, *("" if epoch == 1 else 0.5 for _ in columns[1:])]
+            for epoch in range(epochs)
+        )
+    report.history_figure(
+        tmp_path / "history.csv", tmp_path / "a.png", {"identity": 7.0, "median": 4.0}
+    )
+    panels = (
+        max(1, sum(name in columns for name in ("mae_db", "gan_loss", "disc_loss")))
+        if epochs
+        else 1
+    )
+    assert matplotlib.image.imread(tmp_path / "a.png").shape[1] == pytest.approx(
+        panels * 4.2 * 150, abs=2
+    )
 
 
 def test_section_writes_sounds_of_one_gain_and_pictures(tmp_path):
     make_page(tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {f"piece01_{k}.{kind}" for k in (1, 2, 3) for kind in ("png", "flac")} | {
-        "piece01_difference.png", "index.html",
-    }  # fmt: skip
+        "piece01_difference.png",
+        "index.html",
+    }
     peaks = [np.abs(data.read_audio(tmp_path / f"piece01_{k}.flac")).max() for k in (1, 2, 3)]
     assert peaks == pytest.approx([0.15, 1, 0.25], abs=1e-3)
 
@@ -113,12 +141,26 @@ def test_page_needs_no_network_and_escapes_texts(tmp_path):
 def open_in_chromium(page, width, home):
     """What the check script saw on ``page``, and the console's lines."""
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--mute-audio",
-        "--autoplay-policy=no-user-gesture-required", "--enable-logging=stderr", "--remote-debugging-port=0",
-        f"--window-size={width},900", f"--user-data-dir={home}", page.as_uri(),
-    ]  # fmt: skip
-    browser = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace")
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-extensions",
+        "--mute-audio",
+        "--autoplay-policy=no-user-gesture-required",
+        "--enable-logging=stderr",
+        "--remote-debugging-port=0",
+        f"--window-size={width},900",
+        f"--user-data-dir={home}",
+        page.as_uri(),
+    ]
+    browser = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
+    )
     timer = threading.Timer(60, browser.kill)
     timer.start()
     console, result = [], None
@@ -146,6 +188,8 @@ def test_page_works_in_chromium(tmp_path, width):
     assert seen["problems"] == [] and len(console) == 1
     assert seen["played"] == pytest.approx([0.5] * 6, abs=0.01)
     assert len(seen["widths"]) == 8 and min(seen["widths"]) > 300
-    assert sum(seen["playing"]) == 1 and seen["playing"][4], "key 2 plays the second sound of the last piece, and only it"
+    assert sum(seen["playing"]) == 1 and seen["playing"][4], (
+        "key 2 plays the second sound of the last piece, and only it"
+    )
     assert seen["headings"] == ["plain", HOSTILE]
     assert seen["title"] == "a → b" and not seen["wide"]

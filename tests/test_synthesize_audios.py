@@ -17,14 +17,23 @@ import synthesize_audios
 from cli import UserError
 from data import SAMPLE_RATE
 
-TUNE = midi_bytes(tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127))
+TUNE = midi_bytes(
+    tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127)
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """notes/ with two instruments, midi/ with three pieces."""
     for prefix, decay in (("keyboard_acoustic_000", 3), ("organ_electronic_001", 0)):
-        make_bank(tmp_path / "notes", prefix, pitches=(60, 67), velocities=(50, 100), seconds=0.5, decay=decay)
+        make_bank(
+            tmp_path / "notes",
+            prefix,
+            pitches=(60, 67),
+            velocities=(50, 100),
+            seconds=0.5,
+            decay=decay,
+        )
     (tmp_path / "midi" / "sub dir" / "März").mkdir(parents=True)
     for name in ("a.mid", "sub dir/b's.MIDI", "sub dir/März/c\n.MID"):
         (tmp_path / "midi" / name).write_bytes(TUNE)
@@ -37,26 +46,49 @@ def run(folder, capsys):
 
     def run(*flags):
         capsys.readouterr()
-        code = synthesize_audios.main([
-            "--nsynth_path", str(folder / "notes"), "--midi_path", str(folder / "midi"),
-            "--audios_path", str(folder / "audios"), "--instruments", "keyboard_acoustic", "organ_electronic_001",
-            "--workers", "1", *map(str, flags),
-        ])  # fmt: skip
+        code = synthesize_audios.main(
+            [
+                "--nsynth_path",
+                str(folder / "notes"),
+                "--midi_path",
+                str(folder / "midi"),
+                "--audios_path",
+                str(folder / "audios"),
+                "--instruments",
+                "keyboard_acoustic",
+                "organ_electronic_001",
+                "--workers",
+                "1",
+                *map(str, flags),
+            ]
+        )
         out, err = capsys.readouterr()
-        return code, out, "\n".join(line for line in err.splitlines() if "synthesize_audios.py" in line)
+        return (
+            code,
+            out,
+            "\n".join(line for line in err.splitlines() if "synthesize_audios.py" in line),
+        )
 
     return run
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_every_piece_by_every_instrument(folder, run):
     code, out, err = run()
     assert (code, err) == (0, "")
     pieces = ["a.wav", "sub dir/b's.wav", "sub dir/März/c\n.wav"]
-    names = [f"{instrument}/{piece}" for instrument in ("keyboard_acoustic", "organ_electronic_001") for piece in pieces]
+    names = [
+        f"{instrument}/{piece}"
+        for instrument in ("keyboard_acoustic", "organ_electronic_001")
+        for piece in pieces
+    ]
     assert sorted(contents(folder / "audios")) == sorted([*names, "audios.json"])
     infos = [soundfile.info(folder / "audios" / name) for name in names]
     assert {(i.samplerate, i.channels, i.subtype) for i in infos} == {(SAMPLE_RATE, 1, "PCM_16")}
@@ -70,7 +102,9 @@ def test_again_does_only_what_is_missing_or_older(folder, run):
     before = contents(folder / "audios")
     assert "0 pieces rendered, 6 were there" in run()[1]
     (folder / "audios/keyboard_acoustic/a.wav").unlink()
-    os.utime(folder / "audios/organ_electronic_001/a.wav", (0, 0))  # as if the MIDI file had changed since
+    os.utime(
+        folder / "audios/organ_electronic_001/a.wav", (0, 0)
+    )  # as if the MIDI file had changed since
     assert "2 pieces rendered, 4 were there" in run()[1]
     assert contents(folder / "audios") == before
 
@@ -98,16 +132,26 @@ def test_each_combination_is_a_piece_of_its_own(folder, run):
     shutil.rmtree(folder / "midi/sub dir")
     assert run("--transpose", -12, 0, "--playback_speed", 1, 2, 2)[0] == 0
     names = {"a", "a~t-12", "a~s2", "a~t-12~s2"}
-    sounds = {name: soundfile.read(folder / f"audios/organ_electronic_001/{name}.wav")[0] for name in names}
+    sounds = {
+        name: soundfile.read(folder / f"audios/organ_electronic_001/{name}.wav")[0]
+        for name in names
+    }
     assert {path.stem for path in (folder / "audios/organ_electronic_001").iterdir()} == names
     assert len(sounds["a"]) == len(sounds["a~t-12"]) == round(2.2 * SAMPLE_RATE)
     assert len(sounds["a~s2"]) == len(sounds["a~t-12~s2"]) == round(1.6 * SAMPLE_RATE)
-    strongest = {name: np.argmax(np.abs(np.fft.rfft(sound[:8820], SAMPLE_RATE))) for name, sound in sounds.items()}
-    assert strongest["a"] == pytest.approx(2 * strongest["a~t-12"], abs=4) == pytest.approx(262, abs=4)
+    strongest = {
+        name: np.argmax(np.abs(np.fft.rfft(sound[:8820], SAMPLE_RATE)))
+        for name, sound in sounds.items()
+    }
+    assert (
+        strongest["a"] == pytest.approx(2 * strongest["a~t-12"], abs=4) == pytest.approx(262, abs=4)
+    )
 
 
 def test_duration_rate_and_pedal(folder, run):
-    (folder / "midi/a.mid").write_bytes(midi_bytes([*note(0, 480), (0, 0xB0, 64, 127), (960, 0xB0, 64, 0)]))
+    (folder / "midi/a.mid").write_bytes(
+        midi_bytes([*note(0, 480), (0, 0xB0, 64, 127), (960, 0xB0, 64, 0)])
+    )
     shutil.rmtree(folder / "midi/sub dir")
 
     def frames():
@@ -126,7 +170,10 @@ def test_a_folder_keeps_one_set_of_settings(folder, run):
     before = contents(folder / "audios")
     code, _, err = run("--duration_rate", 0.5)
     assert code == 2
-    assert "audios.json: the audio there was made with duration_rate 1.0; choose another folder or give --fresh" in err
+    assert (
+        "audios.json: the audio there was made with duration_rate 1.0; choose another folder or give --fresh"
+        in err
+    )
     assert len(err.splitlines()) == 1
     assert run("--instruments", "organ_electronic_001")[0] == 0  # another instrument, same settings
     assert run("--transpose", 1)[0] == 0  # named in the file's name
@@ -170,7 +217,10 @@ def test_two_files_of_one_name_are_refused(folder, run):
         (("--midi_path", "/nowhere"), "/nowhere: no such folder"),
         (("--midi_path", "EMPTY"), "holds no .mid or .midi file"),
         (("--nsynth_path", "/nowhere"), "/nowhere: no such folder"),
-        (("--instruments", "flute_acoustic"), "no note of 'flute_acoustic_000'; found keyboard_acoustic_000"),
+        (
+            ("--instruments", "flute_acoustic"),
+            "no note of 'flute_acoustic_000'; found keyboard_acoustic_000",
+        ),
         (("--instruments", "../x"), "instrument '../x': no such name"),
         (("--dask", "tcp://127.0.0.1:1"), "--dask tcp://127.0.0.1:1: "),
         (("--audios_path", "/dev/null/x"), "/dev/null/x"),
@@ -183,7 +233,10 @@ def test_mistakes_are_told_in_one_line(folder, run, flags, reason):
     assert reason in err
 
 
-@pytest.mark.parametrize("flags", [("--playback_speed", 0), ("--transpose", 0.5), ("--duration_rate", "nan"), ("--workers", 0)])
+@pytest.mark.parametrize(
+    "flags",
+    [("--playback_speed", 0), ("--transpose", 0.5), ("--duration_rate", "nan"), ("--workers", 0)],
+)
 def test_flags_out_of_range(run, flags):
     with pytest.raises(SystemExit) as stop:
         run(*flags)
@@ -198,7 +251,12 @@ def test_a_damaged_note_stops_the_run_and_leaves_nothing_half_written(folder, ru
         assert code == 2
         assert "organ_electronic_001-067-100.wav: cannot be read as audio" in err
         names = sorted(path.name for path in (folder / "audios").rglob("*") if path.is_file())
-        assert names == ["a.wav", "audios.json", "b's.wav", "c\n.wav"]  # the first instrument's, and nothing hidden
+        assert names == [
+            "a.wav",
+            "audios.json",
+            "b's.wav",
+            "c\n.wav",
+        ]  # the first instrument's, and nothing hidden
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -209,10 +267,21 @@ def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):
     run()
     before = contents(folder / "audios")
     shutil.rmtree(folder / "audios")
-    flags = "--nsynth_path", "notes", "--midi_path", "midi", "--audios_path", "audios", "--workers", "2"
+    flags = (
+        "--nsynth_path",
+        "notes",
+        "--midi_path",
+        "midi",
+        "--audios_path",
+        "audios",
+        "--workers",
+        "2",
+    )
     instruments = "--instruments", "keyboard_acoustic", "organ_electronic_001"
     command = [sys.executable, ROOT / "synthesize_audios.py", *flags, *instruments]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while not list(folder.glob("audios/keyboard_acoustic/*.wav")):
         assert process.poll() is None
         time.sleep(0.005)
@@ -221,14 +290,20 @@ def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):
     assert not (folder / "audios/organ_electronic_001/39.wav").exists()
     if stop == signal.SIGINT:
         assert process.returncode == 130
-        assert err.splitlines()[-1] == "synthesize_audios.py: interrupted; run the same command again to continue"
+        assert (
+            err.splitlines()[-1]
+            == "synthesize_audios.py: interrupted; run the same command again to continue"
+        )
         assert "Traceback" not in err
     assert run("--workers", 2)[0] == 0
     assert contents(folder / "audios") == before
 
 
 def test_a_killed_worker_is_reported():
-    with pytest.raises(UserError, match="--workers 2: a worker was killed"), parallel.engine(2) as run:
+    with (
+        pytest.raises(UserError, match="--workers 2: a worker was killed"),
+        parallel.engine(2) as run,
+    ):
         run(os._exit, [(1,)])
 
 
@@ -248,7 +323,9 @@ with parallel.engine(2) as run:
 
 def test_a_worker_that_has_grown_is_replaced_in_silence():
     pytest.importorskip("psutil")  # without it loky does not look
-    result = subprocess.run([sys.executable, "-c", GROWING], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", GROWING], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert int(result.stdout) > 2  # processes in all: some came in another's place
     assert result.stderr == ""
 
@@ -258,5 +335,7 @@ def test_help_needs_no_keras(run_script):
     assert result.returncode == 0
     assert "--duration_rate" in result.stdout
     code = "import sys, synthesize_audios, render_notes; print(sorted({'keras', 'tensorflow', 'numba'} & set(sys.modules)))"
-    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    ).stdout
     assert output == "[]\n"

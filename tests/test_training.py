@@ -20,14 +20,31 @@ import training
 from cli import UserError
 
 RUN = f"{ORIGIN}_2_{TARGET}"
-SMALL = ("--origin", ORIGIN, "--target", TARGET, "--filters", 2, "--batch_size", 3, "--gpu", "cpu", "--validation_split", 0.3)
+SMALL = (
+    "--origin",
+    ORIGIN,
+    "--target",
+    TARGET,
+    "--filters",
+    2,
+    "--batch_size",
+    3,
+    "--gpu",
+    "cpu",
+    "--validation_split",
+    0.3,
+)
 
 
 def datasets(path):
     """Every array in an HDF5 file, by name."""
     arrays = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, item: arrays.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda name, item: (
+                arrays.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
     return arrays
 
 
@@ -41,7 +58,17 @@ def history(run):
 def undisturbed(features, tmp_path_factory):
     """Run folder of 4 epochs without a stop, and what the script printed."""
     runs = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, str(ROOT / "train.py"), "--dataset_path", features, *SMALL, "--epochs", "4", "--runs_path", runs]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--dataset_path",
+        features,
+        *SMALL,
+        "--epochs",
+        "4",
+        "--runs_path",
+        runs,
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return runs / RUN, done.stdout
@@ -51,7 +78,12 @@ def test_a_run_folder_holds_what_it_should(undisturbed):
     run, output = undisturbed
     config = json.loads((run / "config.json").read_text())
     assert config["flags"]["filters"] == 2
-    assert sorted(config["split"]["train"] + config["split"]["validation"]) == ["bach/one", "bach/two", "four", "three"]
+    assert sorted(config["split"]["train"] + config["split"]["validation"]) == [
+        "bach/one",
+        "bach/two",
+        "four",
+        "three",
+    ]
     assert not set(config["split"]["train"]) & set(config["split"]["validation"])
     assert set(config["baselines_db"]) == {"identity", "median"}
     rows = history(run)
@@ -83,9 +115,16 @@ def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path, run_scr
     """4 epochs, and 4 epochs killed with SIGKILL during the third and continued, give the same bits."""
     flags = ["--dataset_path", features, *SMALL, "--epochs", "4", "--runs_path", tmp_path]
     state = tmp_path / RUN / "last" / "state.json"
-    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *map(str, flags)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *map(str, flags)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.time() + 240
-    while not (state.exists() and len(json.loads(state.read_text())["history"]) >= 2) and time.time() < deadline:
+    while (
+        not (state.exists() and len(json.loads(state.read_text())["history"]) >= 2)
+        and time.time() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -104,23 +143,37 @@ def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path, run_scr
     assert not list(tmp_path.rglob(".part-*"))
 
 
-def test_what_a_kill_after_the_last_epoch_left_undone_is_done(undisturbed, features, tmp_path, run_script):
+def test_what_a_kill_after_the_last_epoch_left_undone_is_done(
+    undisturbed, features, tmp_path, run_script
+):
     """As if the process had been killed as soon as state.json was replaced."""
     run, again = undisturbed[0], tmp_path / RUN
     shutil.copytree(run, again)
-    undone = ("history.csv", "plots/history.png", "previews/epoch_004/audio.wav", "previews/epoch_004/spectrogram.png")
+    undone = (
+        "history.csv",
+        "plots/history.png",
+        "previews/epoch_004/audio.wav",
+        "previews/epoch_004/spectrogram.png",
+    )
     for name in undone:
         (again / name).unlink()
     (again / "last/epoch_0003.weights.h5").touch()
-    result = run_script("train.py", "--dataset_path", features, *SMALL, "--epochs", "4", "--runs_path", tmp_path)
+    result = run_script(
+        "train.py", "--dataset_path", features, *SMALL, "--epochs", "4", "--runs_path", tmp_path
+    )
     assert result.returncode == 0, result.stderr
     assert history(again) == history(run)
     assert (again / undone[2]).read_bytes() == (run / undone[2]).read_bytes()
-    files = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (run, again)]
+    files = [
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        for folder in (run, again)
+    ]
     assert files[0] == files[1]
 
 
-def test_flags_that_would_break_a_run_are_refused_with_both_values(undisturbed, features, run_script):
+def test_flags_that_would_break_a_run_are_refused_with_both_values(
+    undisturbed, features, run_script
+):
     run, _ = undisturbed
     flags = ["--dataset_path", features, *SMALL, "--epochs", "5", "--runs_path", run.parent]
     refused = run_script("train.py", *flags, "--filters", "3")
@@ -134,7 +187,17 @@ def test_flags_that_would_break_a_run_are_refused_with_both_values(undisturbed, 
 
 def test_fresh_starts_over_and_deletes_only_runs(undisturbed, features, tmp_path, run_script):
     run = shutil.copytree(undisturbed[0], tmp_path / RUN)
-    flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--epochs", 1, "--preview_every", 0]
+    flags = [
+        "--dataset_path",
+        features,
+        *SMALL,
+        "--runs_path",
+        tmp_path,
+        "--epochs",
+        1,
+        "--preview_every",
+        0,
+    ]
     done = run_script("train.py", *flags, "--fresh", "--filters", 3, "--epoch_offset", 10)
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in history(run)] == ["11"]
@@ -142,32 +205,70 @@ def test_fresh_starts_over_and_deletes_only_runs(undisturbed, features, tmp_path
 
 
 def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp_path, run_script):
-    flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--preview_every", 0, "--epoch_tiles", 3]
-    flags += ["--decay_epochs", 1, "--epochs", 2, "--weights", undisturbed[0], "--gen_lr", 1e-9, "--disc_lr", 1e-9]
+    flags = [
+        "--dataset_path",
+        features,
+        *SMALL,
+        "--runs_path",
+        tmp_path,
+        "--preview_every",
+        0,
+        "--epoch_tiles",
+        3,
+    ]
+    flags += [
+        "--decay_epochs",
+        1,
+        "--epochs",
+        2,
+        "--weights",
+        undisturbed[0],
+        "--gen_lr",
+        1e-9,
+        "--disc_lr",
+        1e-9,
+    ]
     refused = run_script("train.py", *flags, "--filters", 3)
     assert refused.returncode == 2
-    assert f"--weights {undisturbed[0]}: is of width 2; give --filters 2 or a multiple" in refused.stderr
+    assert (
+        f"--weights {undisturbed[0]}: is of width 2; give --filters 2 or a multiple"
+        in refused.stderr
+    )
     done = run_script("train.py", *flags, "--fresh")
     assert done.returncode == 0, done.stderr
     with h5py.File(tmp_path / RUN / "last/epoch_0002.weights.h5") as file:
         assert file["optimizer/vars/0"][()] == 2  # steps: one of three tiles, in each epoch
-        assert file["optimizer/vars/1"][()] == pytest.approx(0.5e-9)  # half the rate in the last epoch
-    before, after = (models.load_generator(run).get_weights() for run in (undisturbed[0], tmp_path / RUN))
+        assert file["optimizer/vars/1"][()] == pytest.approx(
+            0.5e-9
+        )  # half the rate in the last epoch
+    before, after = (
+        models.load_generator(run).get_weights() for run in (undisturbed[0], tmp_path / RUN)
+    )
     kernels = [(a, b) for a, b in zip(before, after) if a.ndim == 4]
-    assert all(np.abs(a - b).max() < 1e-6 for a, b in kernels)  # at such rates the given weights stay
+    assert all(
+        np.abs(a - b).max() < 1e-6 for a, b in kernels
+    )  # at such rates the given weights stay
 
 
 def test_weights_of_another_width_or_kind_are_refused(tmp_path):
-    wide, film, plain = (models.build_generator(**kind) for kind in (
-        {"filters": 3}, {"filters": 2, "channels": 2, "film": True}, {"filters": 2}))  # fmt: skip
-    for network, reason in ((wide, "is of width 3; give --filters 3"), (film, "is a model of another kind")):
+    wide, film, plain = (
+        models.build_generator(**kind)
+        for kind in ({"filters": 3}, {"filters": 2, "channels": 2, "film": True}, {"filters": 2})
+    )
+    for network, reason in (
+        (wide, "is of width 3; give --filters 3"),
+        (film, "is a model of another kind"),
+    ):
         network.save(tmp_path / "w.keras")
         with pytest.raises(UserError, match=reason):
             training.start_from(plain, tmp_path / "w.keras")
 
 
 def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
-    config = lambda filters, piece: {"flags": {"filters": filters}, "split": {"train": ["a", piece]}}  # noqa: E731
+    config = lambda filters, piece: {
+        "flags": {"filters": filters},
+        "split": {"train": ["a", piece]},
+    }
     run = training.Run(tmp_path)
     run.check_config(config(2, "b"))
     run.check_config(config(3, "b"))
@@ -179,19 +280,42 @@ def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
         run.check_config(config(3, "c"))
 
 
-@pytest.mark.parametrize(("conditioning", "origins"), [("film", [ORIGIN]), ("tile", [ORIGIN, TARGET])])
-def test_one_model_for_several_instruments(features, audios, tmp_path, run_script, conditioning, origins):
+@pytest.mark.parametrize(
+    ("conditioning", "origins"), [("film", [ORIGIN]), ("tile", [ORIGIN, TARGET])]
+)
+def test_one_model_for_several_instruments(
+    features, audios, tmp_path, run_script, conditioning, origins
+):
     for folder, made in ((features, "features"), (audios, "audios")):
         shutil.copytree(folder, tmp_path / made)
         shutil.copytree(folder / TARGET, tmp_path / made / "string_acoustic")
     model = tmp_path / f"{'any' if origins[1:] else ORIGIN}_2_any"
-    flags = ["--dataset_path", tmp_path / "features", *SMALL, "--runs_path", tmp_path, "--target", TARGET, "string_acoustic"]
+    flags = [
+        "--dataset_path",
+        tmp_path / "features",
+        *SMALL,
+        "--runs_path",
+        tmp_path,
+        "--target",
+        TARGET,
+        "string_acoustic",
+    ]
     flags += ["--origin", *origins]
     flags += ["--conditioning", conditioning, "--epochs", 1, "--validation_split", 0.5]
     done = run_script("train.py", *flags)
     assert done.returncode == 0, done.stderr
     source, output = audios / ORIGIN / "three.wav", tmp_path / "out.wav"
-    convert = ["predict.py", "--model", model, "--input", source, "--output", output, "--gpu", "cpu"]
+    convert = [
+        "predict.py",
+        "--model",
+        model,
+        "--input",
+        source,
+        "--output",
+        output,
+        "--gpu",
+        "cpu",
+    ]
     refused = run_script(*convert)
     assert refused.returncode == 2
     assert "--style: is missing" in refused.stderr
@@ -201,7 +325,17 @@ def test_one_model_for_several_instruments(features, audios, tmp_path, run_scrip
         assert done.returncode == 0, done.stderr
         sounds.append(soundfile.read(output)[0])
     assert not np.array_equal(*sounds)
-    evaluate = ["evaluate.py", "--model", model, "--audios_path", tmp_path / "audios", "--phase", "input", "--gpu", "cpu"]
+    evaluate = [
+        "evaluate.py",
+        "--model",
+        model,
+        "--audios_path",
+        tmp_path / "audios",
+        "--phase",
+        "input",
+        "--gpu",
+        "cpu",
+    ]
     done = run_script(*evaluate, "--origin", origins[-1])
     assert done.returncode == 0, done.stderr
     refused = run_script(*evaluate, "--origin", origins[-1], "--target", origins[-1])
@@ -214,21 +348,47 @@ def test_one_model_for_several_instruments(features, audios, tmp_path, run_scrip
 def test_learned_phase(features, audios, tmp_path, run_script):
     """Both ways from audio to audio: a second network for the phase, and one network for magnitude and phase."""
     features = tmp_path / "features"
-    done = run_script("compute_features.py", "--audios", audios, "--features", features, "--phase", "--workers", 1)
+    done = run_script(
+        "compute_features.py", "--audios", audios, "--features", features, "--phase", "--workers", 1
+    )
     assert done.returncode == 0, done.stderr
-    flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--epochs", 1, "--filters", 4]
+    flags = [
+        "--dataset_path",
+        features,
+        *SMALL,
+        "--runs_path",
+        tmp_path,
+        "--epochs",
+        1,
+        "--filters",
+        4,
+    ]
     for learn in ("magnitude", "phase", "both"):
         done = run_script("train.py", *flags, "--learn", learn)
         assert done.returncode == 0, done.stderr
     magnitude, phase, both = (tmp_path / f"{RUN}{suffix}" for suffix in ("", "_phase", "_both"))
     output = tmp_path / "out.wav"
-    convert = ["predict.py", "--input", audios / ORIGIN / "three.wav", "--output", output, "--gpu", "cpu"]
-    for flags in (["--model", magnitude], ["--model", phase], ["--model", both, "--phase_model", both]):
+    convert = [
+        "predict.py",
+        "--input",
+        audios / ORIGIN / "three.wav",
+        "--output",
+        output,
+        "--gpu",
+        "cpu",
+    ]
+    for flags in (
+        ["--model", magnitude],
+        ["--model", phase],
+        ["--model", both, "--phase_model", both],
+    ):
         refused = run_script(*convert, *flags, "--phase", "learned")
         assert refused.returncode == 2
         assert refused.stderr.count("\n") == 1
         assert "model" in refused.stderr
-    done = run_script(*convert, "--model", both, "--phase_model", phase, "--phase", "learned")  # one phase for the other
+    done = run_script(
+        *convert, "--model", both, "--phase_model", phase, "--phase", "learned"
+    )  # one phase for the other
     assert done.returncode == 0, done.stderr
     refused = run_script(*convert, "--model", magnitude, "--phase_model", phase)
     assert refused.returncode == 2 and "is not used by --phase input" in refused.stderr
@@ -240,15 +400,27 @@ def test_learned_phase(features, audios, tmp_path, run_script):
             sounds.append(soundfile.read(output)[0])
         assert not np.array_equal(sounds[0], sounds[1])
         assert not np.array_equal(sounds[1], sounds[2])
-        done = run_script("evaluate.py", *flags, "--audios_path", audios, "--limit", 1, "--gpu", "cpu")
+        done = run_script(
+            "evaluate.py", *flags, "--audios_path", audios, "--limit", 1, "--gpu", "cpu"
+        )
         assert done.returncode == 0, done.stderr
         assert "| true magnitude, learned_griffinlim " in done.stdout
-    refused = run_script("train.py", "--dataset_path", features, *SMALL, "--target", TARGET, "x", "--learn", "both")
+    refused = run_script(
+        "train.py", "--dataset_path", features, *SMALL, "--target", TARGET, "x", "--learn", "both"
+    )
     assert "--learn both: goes with one --target" in refused.stderr
 
 
 def test_generator_alone(features, tmp_path, run_script):
-    flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--cache", "--tensorboard"]
+    flags = [
+        "--dataset_path",
+        features,
+        *SMALL,
+        "--runs_path",
+        tmp_path,
+        "--cache",
+        "--tensorboard",
+    ]
     for epochs in (1, 2):
         done = run_script("train_generator.py", *flags, "--epochs", epochs)
         assert done.returncode == 0, done.stderr
@@ -260,7 +432,9 @@ def test_generator_alone(features, tmp_path, run_script):
     assert models.load_generator(run).count_params() == models.build_generator(2).count_params()
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(undisturbed, features, tmp_path, run_script):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
+    undisturbed, features, tmp_path, run_script
+):
     run = shutil.copytree(undisturbed[0], tmp_path / RUN)
     before = datasets(run / "last/epoch_0004.weights.h5")
     bad = shutil.copytree(features, tmp_path / "features")
@@ -275,9 +449,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(undisturb
     assert all(np.array_equal(before[k], after[k]) for k in before)
 
 
-@pytest.mark.parametrize(("disc_loss", "hint"), [(1.386, "at chance"), (0.05, "has won"), (1.0, None)])
+@pytest.mark.parametrize(
+    ("disc_loss", "hint"), [(1.386, "at chance"), (0.05, "has won"), (1.0, None)]
+)
 def test_hints(disc_loss, hint):
-    row = dict.fromkeys(("epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss"), 1) | {"disc_loss": disc_loss}
+    row = dict.fromkeys(
+        ("epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss"), 1
+    ) | {"disc_loss": disc_loss}
     line = training.epoch_line(row, 9, best=True)
     assert (hint in line) if hint else ("(" not in line)
 
@@ -289,7 +467,13 @@ def test_damaged_state_is_refused(tmp_path):
         training.Run(tmp_path)
 
 
-BAD_FLAGS = [("--epochs", "0"), ("--batch_size", "x"), ("--gen_lr", "-1"), ("--gpu", "first"), ("--gpu", "7")]
+BAD_FLAGS = [
+    ("--epochs", "0"),
+    ("--batch_size", "x"),
+    ("--gen_lr", "-1"),
+    ("--gpu", "first"),
+    ("--gpu", "7"),
+]
 
 
 @pytest.mark.parametrize("flags", BAD_FLAGS)
@@ -301,11 +485,26 @@ def test_bad_flags(features, run_script, flags):
 
 
 def test_find_learning_rates(features, tmp_path, run_script):
-    flags = ["--dataset_path", features, *SMALL, "--runs_path", tmp_path, "--findlr", "True", "--findlr_steps", 30]
+    flags = [
+        "--dataset_path",
+        features,
+        *SMALL,
+        "--runs_path",
+        tmp_path,
+        "--findlr",
+        "True",
+        "--findlr_steps",
+        30,
+    ]
     done = run_script("train.py", *flags)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / RUN / "lr_finder"
-    assert sorted(os.listdir(folder)) == ["both.csv", "discriminator.csv", "generator.csv", "lr_finder.png"]
+    assert sorted(os.listdir(folder)) == [
+        "both.csv",
+        "discriminator.csv",
+        "generator.csv",
+        "lr_finder.png",
+    ]
     assert os.listdir(tmp_path / RUN) == ["lr_finder"]  # no trace in the run
     assert "use: --gen_lr " in done.stdout
     assert "--disc_lr " in done.stdout

@@ -39,7 +39,10 @@ def watched(target, content):
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    clocks = {signal.ITIMER_PROF: SECONDS, signal.ITIMER_REAL: 6 * SECONDS}  # processor; wall, of a machine that is shared
+    clocks = {
+        signal.ITIMER_PROF: SECONDS,
+        signal.ITIMER_REAL: 6 * SECONDS,
+    }  # processor; wall, of a machine that is shared
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, too_long)
     before = peak()
@@ -65,7 +68,9 @@ def main(argv=None):
     parser.add_argument("--target", choices=targets.TARGETS, required=True, help="what to fuzz")
     parser.add_argument("--runs", type=cli.number(int, 1), default=100_000, help="inputs")
     parser.add_argument("--seed", type=cli.number(int, 0), default=0, help="of the random damage")
-    parser.add_argument("--engine", choices=("random", "atheris"), default="random", help="what makes the inputs")
+    parser.add_argument(
+        "--engine", choices=("random", "atheris"), default="random", help="what makes the inputs"
+    )
     args = parser.parse_args(argv)
     if args.engine == "atheris":
         return with_atheris(args)
@@ -75,7 +80,9 @@ def main(argv=None):
     for _ in range(args.runs):
         taken += watched(args.target, targets.damage(rng.choice(good), rng))
     seconds = time.time() - began
-    print(f"{args.target}: {args.runs:,} inputs in {seconds:.0f} s, {taken:,} taken, the others refused as documented")
+    print(
+        f"{args.target}: {args.runs:,} inputs in {seconds:.0f} s, {taken:,} taken, the others refused as documented"
+    )
 
 
 def with_atheris(args):
@@ -83,14 +90,24 @@ def with_atheris(args):
     try:
         import atheris
     except ImportError:
-        raise cli.UserError("--engine atheris: is not installed; pip install atheris, or use the other engine") from None
+        raise cli.UserError(
+            "--engine atheris: is not installed; pip install atheris, or use the other engine"
+        ) from None
     corpus = Path(f"corpus-{args.target}")
     corpus.mkdir(exist_ok=True)
-    with atheris.instrument_imports(include=["midi", "mido", "compute_features", "data", "dataset", "models"]):
+    with atheris.instrument_imports(
+        include=["midi", "mido", "compute_features", "data", "dataset", "models"]
+    ):
         for number, content in enumerate(targets.seeds(args.target)):
             assert targets.run_one(args.target, content)
             (corpus / f"seed{number}").write_bytes(content)
-    flags = f"-runs={args.runs}", f"-timeout={SECONDS}", f"-rss_limit_mb={BYTES >> 20}", "-max_len=100000", str(corpus)
+    flags = (
+        f"-runs={args.runs}",
+        f"-timeout={SECONDS}",
+        f"-rss_limit_mb={BYTES >> 20}",
+        "-max_len=100000",
+        str(corpus),
+    )
     atheris.Setup([sys.argv[0], *flags], lambda content: targets.run_one(args.target, content))
     atheris.Fuzz()
 

@@ -35,7 +35,9 @@ def fuzz_midi(content):
 
     score = midi.read_score(_file(content, ".mid"))
     for varied in (score, midi.change_score(score, speed=0.5, duration_rate=3, transpose=-2)):
-        assert len(varied) and np.isfinite(varied["onset"]).all() and (varied["duration"] >= 0).all()
+        assert (
+            len(varied) and np.isfinite(varied["onset"]).all() and (varied["duration"] >= 0).all()
+        )
 
 
 def fuzz_audio(content):
@@ -88,7 +90,13 @@ def seeds(target):
     noise = np.random.default_rng(0).normal(0, 0.1, (600, 2))
     if target == "audio":
         made = []
-        for kind, subtype in (("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", None)):
+        for kind, subtype in (
+            ("WAV", "PCM_16"),
+            ("WAV", "FLOAT"),
+            ("FLAC", "PCM_16"),
+            ("OGG", "VORBIS"),
+            ("MP3", None),
+        ):
             soundfile.write(file := io.BytesIO(), noise, 44100, subtype, format=kind)
             made.append(file.getvalue())
         return made
@@ -121,7 +129,9 @@ def damage(content, rng):
         elif kind == 3:
             content[at:at] = content[at : at + rng.randint(1, 64)]
         elif kind == 4:
-            content[at : at + 4] = rng.choice([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
+            content[at : at + 4] = rng.choice(
+                [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]
+            )
         else:
             del content[at : at + rng.randint(1, 16)]
     return bytes(content)
