@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from audio import read_audio
 from cli import UserError, complete
-from data import SAMPLE_RATE, read_audio
+from data import SAMPLE_RATE
 from midi import change_score
 
 PITCHES = range(21, 109)  # MIDI numbers of NSynth's notes, the 88 keys of a piano

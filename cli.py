@@ -9,14 +9,12 @@ import csv
 import functools
 import json
 import os
-import re
 import signal
 import sys
 import threading
 from pathlib import Path
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 INTERRUPTED = "interrupted; run the same command again to continue"
 
 
@@ -398,65 +396,6 @@ def training_flags(parser):
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")
     add("--fresh", action="store_true", help="delete this run's folder and start over")
-
-
-def setup_device(gpu=None):
-    """Choose backend and device; call it before Keras is imported.
-
-    Args:
-        gpu: "0", "0,1", "cpu" or None, which means 0 if there is one. CUDA_VISIBLE_DEVICES wins over None.
-
-    Returns:
-        Number of GPUs in use, 0 for the CPU.
-
-    Raises:
-        UserError: the backend named by KERAS_BACKEND is not installed, or a GPU was asked for and is not there.
-    """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if gpu == "cpu":
-        os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
-    elif gpu is not None:
-        if not re.fullmatch(r"\d+(,\d+)*", gpu):
-            raise UserError(f"--gpu {gpu}: give a number (0), several (0,1), or cpu")
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    else:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    try:
-        with quiet_stderr(), loading():
-            count = _count_gpus(backend)
-            import keras  # noqa: F401  # all that is slow to load loads here
-    except ImportError:
-        raise UserError(
-            f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend"
-        ) from None
-    wanted = 0 if gpu in (None, "cpu") else len(gpu.split(","))
-    if count < wanted:
-        raise UserError(
-            f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu"
-        )
-    if not count and gpu != "cpu":
-        print(f"No GPU that {backend} can use: running on the CPU.", file=sys.stderr)
-    return count
-
-
-def _count_gpus(backend):
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        return len(gpus)
-    if backend == "jax":
-        import jax
-
-        return sum(device.platform == "gpu" for device in jax.devices())
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.device_count()
-    raise UserError(f"KERAS_BACKEND={backend}: give tensorflow, jax or torch")
 
 
 @contextlib.contextmanager

@@ -18,16 +18,15 @@ import numpy as np
 
 import data
 import parallel
+from audio import AUDIO_EXTENSIONS, open_sound, read_blocks, resample_stream
 from cli import UserError
 
 
 def write_tiles(audio_path, tiles_path, phase=False):
     """Write one file's tiles and return how many. The audio streams through. Raises UserError if it cannot be read."""
-    with data.open_sound(audio_path) as sound:
-        mono = (block.mean(axis=0, keepdims=True) for block in data.read_blocks(sound))
-        spectra = data.analyse_blocks(
-            data.resample_blocks(mono, sound.samplerate, data.SAMPLE_RATE)
-        )
+    with open_sound(audio_path) as sound:
+        mono = (block.mean(axis=0, keepdims=True) for block in read_blocks(sound))
+        spectra = data.stft_stream(resample_stream(mono, sound.samplerate, data.SAMPLE_RATE))
         frames = [channels_of(block[0], phase) for block in spectra]
         samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
     frames = np.concatenate(frames, axis=1)[:, : 1 + samples // data.HOP_LENGTH]
@@ -76,7 +75,7 @@ def describe(features, audios, fresh=False, phase=False):
 def find_work(audios, features):
     """(audio path, tiles path) of every piece below ``audios``. Raises UserError if there is none, or a name twice."""
     work = {}
-    for path in cli.find_files(audios, cli.AUDIO_EXTENSIONS):
+    for path in cli.find_files(audios, AUDIO_EXTENSIONS):
         relative = path.relative_to(audios)
         if len(relative.parts) < 2:
             raise UserError(

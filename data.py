@@ -1,21 +1,12 @@
 """The signal side: audio <-> STFT <-> dB-scaled picture <-> 256 x 256 tiles. Pure functions, numpy and librosa only.
 
 audio (n,)  --stft-->  (513, t) complex  --magnitude, amplitude_to_db-->  (256, t) in [0, 1]  --slice_tiles-->  tiles
-audio (n,)  <--synthesise--  (t, 256) complex: magnitude and phase  <--db_to_amplitude--  (256, t)  <--join_tiles--  tiles
+audio (n,)  <--istft_frames--  (t, 256) complex: magnitude and phase  <--db_to_amplitude--  (256, t)  <--join_tiles--  tiles
 """
-
-import glob
-import os
-import re
-from pathlib import Path
 
 import librosa
 import numpy as np
 import scipy.fft
-import soundfile
-import soxr
-
-from cli import AUDIO_EXTENSIONS, UserError, complete, quiet_stderr
 
 SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
 N_FFT = 1024  # samples, 23 ms
@@ -26,9 +17,6 @@ BINS = (
 ) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz, so the upper half is empty
 TILE_FRAMES = 256  # frames, 2.97 s: makes the tile a square
 BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
-RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
-MAX_CHANNELS = 32  # they stream side by side, so memory grows with them
-MAX_SAMPLE = 2.0**32  # of a float file, full scale = 1: its power is still far from float32's end
 AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audio
 DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
 _DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
@@ -79,7 +67,7 @@ _SYNTHESIS = (WINDOW * np.float32(WINDOW.sum() / 2)).reshape(2, HOP_LENGTH) / (_
 )
 
 
-def analyse(audio):
+def stft_frames(audio):
     """`stft` for streams: kept bins only, frames first, not centred, on `magnitude`'s scale (its abs is the magnitude).
 
     Float32 (..., (t + 1) * 512) -> complex64 (..., t, 256): frame k begins at sample k * HOP_LENGTH.
@@ -88,8 +76,8 @@ def analyse(audio):
     return scipy.fft.rfft(frames * _ANALYSIS)[..., :BINS]
 
 
-def synthesise(frames):
-    """Inverse of `analyse` (least squares): complex64 (..., t, 256) -> float32 (..., (t - 1) * 512).
+def istft_frames(frames):
+    """Inverse of `stft_frames` (least squares): complex64 (..., t, 256) -> float32 (..., (t - 1) * 512).
 
     Returns the samples that two frames cover, which begin with the second half of the first frame.
     """
@@ -100,7 +88,7 @@ def synthesise(frames):
     return joined.reshape(*joined.shape[:-2], -1)
 
 
-def pieces(blocks, size, keep=0):
+def rechunk(blocks, size, keep=0):
     """Cut a stream anew: arrays (channels, any, ...), joined along axis 1 -> arrays (channels, size + keep, ...).
 
     Each piece begins with the last ``keep`` items of the one before; the last piece is as long as what is left.
@@ -119,8 +107,8 @@ def pieces(blocks, size, keep=0):
     yield np.concatenate(held, axis=1)
 
 
-def analyse_blocks(blocks):
-    """`analyse` of a whole stream: audio (channels, any) -> stream of centred spectra complex64 (channels, any, 256).
+def stft_stream(blocks):
+    """`stft_frames` of a whole stream: audio (channels, any) -> stream of centred spectra complex64 (channels, any, 256).
 
     The last frames reach beyond the end: every sample is covered by two, so that none is divided by a window near 0.
     """
@@ -134,26 +122,8 @@ def analyse_blocks(blocks):
             length += block.shape[1]
         yield np.zeros((len(block), -length % HOP_LENGTH + HOP_LENGTH), np.float32)
 
-    for piece in pieces(padded(), BLOCK_FRAMES * HOP_LENGTH, keep=HOP_LENGTH):
-        yield analyse(piece)
-
-
-def resample_blocks(blocks, rate, new_rate):
-    """Resample a stream of float32 (channels, any) by soxr at high quality, as `read_audio` does. Equal rates: unchanged.
-
-    Some silence follows the end, so that at least round(n * new_rate / rate) samples of n come out.
-    """
-    if rate == new_rate:
-        yield from blocks
-        return
-    stream = None
-    for block in blocks:
-        stream = stream or soxr.ResampleStream(
-            rate, new_rate, len(block), dtype="float32", quality="HQ"
-        )
-        yield stream.resample_chunk(block.T).T
-    silence = np.zeros((rate // 100 + rate // new_rate + 2, len(block)), np.float32)
-    yield stream.resample_chunk(silence, last=True).T
+    for piece in rechunk(padded(), BLOCK_FRAMES * HOP_LENGTH, keep=HOP_LENGTH):
+        yield stft_frames(piece)
 
 
 def amplitude_to_db(mag):
@@ -195,107 +165,3 @@ def slice_tiles(picture):
 def join_tiles(tiles, frames=None):
     """Inverse of `slice_tiles`: (n, 256, 256, 1) -> (256, frames); all n * 256 frames if ``frames`` is None."""
     return np.concatenate(tiles[..., 0], axis=1)[:, :frames]
-
-
-def version_name(piece, transpose=0, speed=1.0):
-    """Name of one version of a piece: ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``; unchanged for 0 and 1."""
-    return (
-        piece + (f"~t{transpose:+g}" if transpose else "") + (f"~s{speed:g}" if speed != 1 else "")
-    )
-
-
-def piece_of(name):
-    """The piece that a version is of, inverse of `version_name`: all versions of it belong on one side of a split."""
-    return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
-
-
-def find_audio(folder, name):
-    """The recording ``name`` (a path below ``folder``, without extension) as whichever format is there, or None."""
-    path = Path(folder) / name
-    found = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
-    return next(
-        (
-            p
-            for p in found
-            if p.stem == path.name and p.suffix.lower() in AUDIO_EXTENSIONS and p.is_file()
-        ),
-        None,
-    )
-
-
-def read_blocks(sound, size=2**18):
-    """An open soundfile.SoundFile -> stream of float32 (channels, any), at least one block. Raises UserError."""
-    before = os.stat(sound.name)
-    while True:
-        try:
-            with quiet_stderr():  # libmpg123 has its own words for a damaged mp3
-                block = sound.read(size, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{sound.name}: is damaged ({error}); export it again") from None
-        if not np.abs(block).max(initial=0) <= MAX_SAMPLE:
-            raise UserError(
-                f"{sound.name}: holds samples that are NaN, infinite or absurdly large; export it again"
-            )
-        after = os.stat(sound.name)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise UserError(
-                f"{sound.name}: changed while it was being read; run again once it is complete"
-            )
-        yield block.T
-        if len(block) < size:
-            return
-
-
-def open_sound(path):
-    """Open a recording for reading. Raises UserError if it is missing, no audio, or of an odd rate or layout."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    try:
-        with quiet_stderr():
-            sound = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as audio ({error}); give a wav, flac, ogg or mp3 file"
-        ) from None
-    if not sound.seekable():
-        sound.close()
-        raise UserError(f"{path}: is damaged (its length is not known); export it again")
-    if not RATES[0] <= sound.samplerate <= RATES[1] or sound.channels > MAX_CHANNELS:
-        sound.close()
-        limits = f"at most {MAX_CHANNELS} and {RATES[0]} ... {RATES[1]} Hz are taken"
-        raise UserError(
-            f"{path}: {sound.channels} channels at {sound.samplerate} Hz; {limits}: mix it down or resample it"
-        )
-    return sound
-
-
-def read_audio(path, sample_rate=SAMPLE_RATE):
-    """Read wav, flac, ogg or mp3 as mono: channels averaged, resampled to ``sample_rate`` (soxr, high quality).
-
-    Returns:
-        float32 (n,), full scale = 1.
-
-    Raises:
-        UserError: the file is missing, is no audio that libsndfile reads, or holds NaN, infinite or absurdly large samples.
-    """
-    with open_sound(path) as sound:
-        rate = sound.samplerate
-        audio = np.concatenate([block.mean(axis=0) for block in read_blocks(sound)])
-    return audio if rate == sample_rate else soxr.resample(audio, rate, sample_rate, quality="HQ")
-
-
-def write_audio(path, audio, sample_rate=SAMPLE_RATE):
-    """Write audio (n,) or (n, channels); the extension chooses the format, 16-bit PCM where it has one.
-
-    Samples beyond full scale would wrap or be cut: the caller scales, this raises ValueError.
-    """
-    peak = np.abs(audio).max(initial=0)
-    if not peak <= 1:
-        raise ValueError(f"peak {peak} exceeds full scale")
-    with complete(path) as part:
-        try:
-            soundfile.write(part, audio, sample_rate)
-        except soundfile.LibsndfileError as error:  # it does not say so if the disk is full
-            raise UserError(
-                f"{path}: cannot be written ({error}); free some space, or check the permissions"
-            ) from None

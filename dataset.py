@@ -10,8 +10,10 @@ from pathlib import Path, PurePosixPath
 import keras
 import numpy as np
 
+import learned_phase
 from cli import UserError, find_named, read_json
-from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, piece_of
+from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES
+from midi import piece_of
 
 SHAPES = (BINS, TILE_FRAMES, 1), (BINS, TILE_FRAMES, 2)  # of a tile without and with phase
 LEARN = ("magnitude", "phase", "both")  # what a network gives
@@ -285,7 +287,7 @@ class TilePairs(keras.utils.PyDataset):
             read_tile(origin, x[k, ..., 0])
             read_tile(target, x[k, ..., 1] if self.learn == "phase" else y[k, ..., 0])
             if self.learn != "magnitude":
-                y[k, ..., -2:] = rotation(origin, target)
+                y[k, ..., -2:] = learned_phase.rotation(origin, target)
             if self.styled:
                 piece, tile, *_ = self.styles[rows][k]
                 read_tile(self.pieces[piece][sides[1]][tile], x[k, ..., 1])
@@ -297,16 +299,6 @@ def read_tile(tile, out):
     out[:] = tile[..., 0]
     out *= 2  # while the tile is in the processor's cache
     out -= 1
-
-
-def rotation(origin, target):
-    """What turns the origin's phase into the target's: float32 (256, 256, 2), cos and sin, times the target's dB scale.
-
-    Both play the same notes, so along a partial the two phases advance alike and their difference stands still, where each
-    of them goes round many times in a tile. The weight says where it matters, and is 0 where nothing sounds.
-    """
-    angle = (target[..., 1].astype(np.float32) - origin[..., 1]) * np.float32(np.pi)
-    return target[..., :1] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
 def target_median(pairs, max_tiles=512):
@@ -332,7 +324,7 @@ def baselines_db(pairs, median):
     for piece, tile, *sides in pairs.index:
         x, y = (pairs.pieces[piece][side][tile].astype(np.float32) for side in sides)
         if pairs.learn == "phase":
-            turned, still = rotation(x, y), y[..., :1] * np.float32([1, 0])
+            turned, still = learned_phase.rotation(x, y), y[..., :1] * np.float32([1, 0])
             sums += np.abs(turned - still).mean() / 2, np.abs(turned).mean() / 2
             continue
         x, y = x[..., 0], y[..., 0]

@@ -26,12 +26,16 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+import convert
 import data
+import devices
+import learned_phase
 import metrics
 import midi
 import phase as phases
-import predict
 import report
+import styles
+from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 from cli import UserError
 
 COLUMNS = {  # measure: heading, digits
@@ -69,14 +73,14 @@ class Sound:
 
 
 def analyse(audio):
-    """Audio (n,) -> spectrum complex64 (t, 256), frames as `predict.predict` takes them."""
-    return np.concatenate(list(data.analyse_blocks([audio[np.newaxis]])), axis=1)[0]
+    """Audio (n,) -> spectrum complex64 (t, 256), frames as `convert.convert_audio` takes them."""
+    return np.concatenate(list(data.stft_stream([audio[np.newaxis]])), axis=1)[0]
 
 
 def resynthesise(mag, unit, length, estimate, iterations):
-    """Magnitude (t, 256) and the input's phasors -> audio (length,), by the path of `predict.predict`."""
-    spectra = predict.estimate_phases([(mag * unit)[np.newaxis]], estimate, iterations, seed=0)
-    return np.concatenate(list(predict.synthesise(spectra)), axis=1)[0, :length]
+    """Magnitude (t, 256) and the input's phasors -> audio (length,), by the path of `convert.convert_audio`."""
+    spectra = convert.estimate_phases([(mag * unit)[np.newaxis]], estimate, iterations, seed=0)
+    return np.concatenate(list(convert.istft_stream(spectra)), axis=1)[0, :length]
 
 
 def systems(
@@ -90,16 +94,16 @@ def systems(
     """
     frames = 1 + len(audio) // data.HOP_LENGTH
     spectrum = analyse(audio)
-    unit, picture = data.phasor(spectrum), predict.spectrum_to_db(spectrum)
+    unit, picture = data.phasor(spectrum), convert.spectrum_to_db(spectrum)
 
     def row(name, asked, phase_name, phase_of=unit, rotation=None):
         if phase_name in phases.LEARNED:
             if phase_model:
-                rotation = predict.convert_picture(
+                rotation = convert.convert_picture(
                     phase_model, np.stack([picture.T, asked.T], -1), overlap, batch_size
                 )
                 rotation = rotation.swapaxes(0, 1)
-            phase_of = predict.turned(unit, rotation)
+            phase_of = learned_phase.turned(unit, rotation)
         made = resynthesise(
             data.db_to_amplitude(asked), phase_of, len(audio), phases.ALL[phase_name], iterations
         )
@@ -110,13 +114,13 @@ def systems(
         yield "silence", np.zeros_like(audio), np.zeros_like(picture[:frames].T), False
         if median is not None:
             yield row("median picture", np.broadcast_to(median, picture.shape), "input")
-    converted = predict.convert_picture(model, picture.T, overlap, batch_size).swapaxes(0, 1)
+    converted = convert.convert_picture(model, picture.T, overlap, batch_size).swapaxes(0, 1)
     rotation = converted[..., 1:]
     for name in names:
         yield row(f"model, {name}", converted[..., 0], name, rotation=rotation)
     if reference is not None:
         spectrum = analyse(reference)
-        true = predict.spectrum_to_db(spectrum)
+        true = convert.spectrum_to_db(spectrum)
         for name in names:
             yield row(f"true magnitude, {name}", true, name, rotation=rotation)
         yield row(OWN_PHASE, true, "input", data.phasor(spectrum))
@@ -263,10 +267,10 @@ def find_pieces(model, config, audios, which="held_out"):
             "--pieces test: this run kept none for the test; train it with --maestro_split, or leave the flag out"
         )
     inputs, references = (
-        cli.find_named(audios / config[side], cli.AUDIO_EXTENSIONS) for side in ("origin", "target")
+        cli.find_named(audios / config[side], AUDIO_EXTENSIONS) for side in ("origin", "target")
     )
     names = sorted(inputs.keys() & references.keys()) if which == "all" else config[SIDES[which]]
-    names = [name for name in names if data.piece_of(name) == name] or names
+    names = [name for name in names if midi.piece_of(name) == name] or names
     missing = [name for name in names if name not in inputs or name not in references]
     pieces = [Piece(name, inputs[name], references[name]) for name in names if name not in missing]
     if pieces and missing:
@@ -312,10 +316,10 @@ def listed(paths):
     """Recordings: files as they are, folders as the recordings in them. Raises UserError if a folder has none."""
     files = []
     for path in paths:
-        found = cli.find_files(path, cli.AUDIO_EXTENSIONS) if path.is_dir() else [path]
+        found = cli.find_files(path, AUDIO_EXTENSIONS) if path.is_dir() else [path]
         if not found:
             raise UserError(
-                f"--inputs {path}: holds no {', '.join(cli.AUDIO_EXTENSIONS)} file; give another folder"
+                f"--inputs {path}: holds no {', '.join(AUDIO_EXTENSIONS)} file; give another folder"
             )
         files += found
     return files
@@ -344,16 +348,16 @@ def target_median(model, config, audios):
             return median.astype(np.float32)
     frames = []
     for name in config["train"][:: 1 + len(config["train"]) // MEDIAN_PIECES]:
-        if audios and (path := data.find_audio(audios / config["target"], name)):
-            picture = data.spectrogram(data.read_audio(path))
+        if audios and (path := find_audio(audios / config["target"], name)):
+            picture = data.spectrogram(read_audio(path))
             frames.append(picture[:, :: 1 + picture.shape[1] // MEDIAN_FRAMES])
     return np.median(np.concatenate(frames, axis=1), axis=1) if frames else None
 
 
 def read_piece(piece):
     """One piece's audio and its reference's audio or None, both cut to the shorter."""
-    audio = data.read_audio(piece.input)
-    reference = data.read_audio(piece.reference) if piece.reference else None
+    audio = read_audio(piece.input)
+    reference = read_audio(piece.reference) if piece.reference else None
     length = min(len(audio), len(audio if reference is None else reference))
     if not length:
         raise UserError(f"{piece.input}: has no sound to compare; leave it out")
@@ -438,7 +442,7 @@ def describe(pieces, args, config):
 
 
 def styled(model, config, audios):
-    """A model of several targets, with the style of config["target"]: its first training piece, see `predict.with_style`."""
+    """A model of several targets, with the style of config["target"]: its first training piece, see `styles.with_style`."""
     if model.input_shape[-1] == 1:
         return model
     if not config or audios is None:
@@ -446,12 +450,12 @@ def styled(model, config, audios):
             "--model: knows several targets, of which evaluate.py picks one with --audios_path only; give that"
         )
     folder, name = audios / config["target"], config["train"][0]
-    path = data.find_audio(folder, name)
+    path = find_audio(folder, name)
     if not path:
         raise UserError(
             f"{folder}: has no {name}, which the style is taken from; render it with synthesize_audios.py"
         )
-    return predict.with_style(model, data.spectrogram(data.read_audio(path)))
+    return styles.with_style(model, data.spectrogram(read_audio(path)))
 
 
 def build_parser():
@@ -507,13 +511,13 @@ def build_parser():
     add(
         "--overlap",
         type=cli.number(float, 0, 0.99),
-        default=predict.OVERLAP,
+        default=convert.OVERLAP,
         help="fraction of a tile that the next covers",
     )
     add(
         "--batch_size",
         type=cli.number(int, 1),
-        default=predict.BATCH_SIZE,
+        default=convert.BATCH_SIZE,
         help="tiles that go through the network at once",
     )
     add(
@@ -544,7 +548,7 @@ def evaluate_target(model, config, args, output, page):
         )
     pieces = pieces[: args.limit]
     for path in (path for piece in pieces for path in (piece.input, piece.reference) if path):
-        data.open_sound(path).close()  # a mistake shows before the work
+        open_sound(path).close()  # a mistake shows before the work
     median = target_median(args.model, config, args.audios_path)
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
@@ -600,7 +604,7 @@ def main(argv=None):
         )
     is_run = config and args.model.resolve().parent != cli.PRETRAINED.resolve()
     run = args.model / "evaluation" if is_run else Path("evaluation")
-    cli.setup_device(args.gpu)
+    devices.setup_device(args.gpu)
     import models
 
     model = models.load_generator(args.model)
@@ -608,7 +612,7 @@ def main(argv=None):
     args.phase = args.phase or list(
         phases.ALL if args.phase_model or model.output_shape[-1] == 3 else phases.ESTIMATORS
     )
-    predict.check_phases(args.phase, model, args.phase_model)
+    learned_phase.check_phases(args.phase, model, args.phase_model)
     for target in targets:
         folder = target if len(config.get("targets", ())) > 1 or args.target else ""
         if folder:

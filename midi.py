@@ -192,3 +192,15 @@ def _clock(tempos, division):
         return starts[index] + (tick - ticks[index]) * rates[index]
 
     return seconds
+
+
+def version_name(piece, transpose=0, speed=1.0):
+    """Name of one version of a piece: ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``; unchanged for 0 and 1."""
+    return (
+        piece + (f"~t{transpose:+g}" if transpose else "") + (f"~s{speed:g}" if speed != 1 else "")
+    )
+
+
+def piece_of(name):
+    """The piece that a version is of, inverse of `version_name`: all versions of it belong on one side of a split."""
+    return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)

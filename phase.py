@@ -104,7 +104,7 @@ def _refine(mag, phase, iterations, inertia):
     silence = ((data.HOP_LENGTH, data.HOP_LENGTH),)
     spectrum, previous, estimate = mag * phase, np.float32(0), phase
     for _ in range(iterations):
-        consistent = data.analyse(np.pad(data.synthesise(spectrum), silence))
+        consistent = data.stft_frames(np.pad(data.istft_frames(spectrum), silence))
         estimate = (
             consistent - inertia * previous
         )  # the extrapolation up to a factor, which the next line removes

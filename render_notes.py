@@ -17,8 +17,8 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
+from audio import write_audio
 from cli import UserError
-from data import write_audio
 from NoteSynthesizer import PITCHES, VELOCITIES, note_name, note_prefix
 
 NOTE_RATE = 16000  # Hz, NSynth's

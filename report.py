@@ -11,6 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 import data
+from audio import write_audio
 from cli import complete
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 
@@ -166,7 +167,7 @@ def write_section(folder, number, name, sounds, table, reference=None):
     pictures, cards = {}, []
     for k, (label, audio) in enumerate(sounds.items(), 1):
         stem = f"piece{number:02d}_{k}"
-        data.write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
+        write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
         pictures[label] = data.spectrogram(audio)
         _card_picture(pictures[label], folder / f"{stem}.png")
         player = f'<audio controls preload="metadata" src="{stem}.{AUDIO_FORMAT}"></audio>'

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import parallel
 from cli import UserError
-from data import SAMPLE_RATE, version_name
-from midi import change_score, read_score
+from data import SAMPLE_RATE
+from midi import change_score, read_score, version_name
 from NoteSynthesizer import (
     DEFAULT_INSTRUMENTS,
     LEVEL,

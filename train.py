@@ -9,6 +9,7 @@ searches the learning rates first.
 """
 
 import cli
+import devices
 
 
 @cli.command
@@ -30,7 +31,7 @@ def main(argv=None):
         help="lambda: weight of L1 in the loss",
     )
     args = parser.parse_args(argv)
-    gpus = cli.setup_device(args.gpu)
+    gpus = devices.setup_device(args.gpu)
 
     import losses  # Keras loads here, once the device is known
     import models

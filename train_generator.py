@@ -6,6 +6,7 @@ Writes runs/<origin>_2_<target>_generator/, of the same contents as train.py's. 
 """
 
 import cli
+import devices
 
 
 @cli.command
@@ -16,7 +17,7 @@ def main(argv=None):
     rate = cli.number(float, 0, 10, low_open=True)
     parser.add_argument("--lr", type=rate, default=5e-4, help="learning rate (Adam)")
     args = parser.parse_args(argv)
-    gpus = cli.setup_device(args.gpu)
+    gpus = devices.setup_device(args.gpu)
 
     import models  # Keras loads here, once the device is known
     import training

@@ -6,8 +6,6 @@
 <run>/history.csv, plots/history.png, previews/epoch_001/{audio.wav,spectrogram.png}
 """
 
-import contextlib
-import ctypes
 import importlib.metadata
 import importlib.util
 import math
@@ -20,12 +18,15 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+import convert
 import data
 import dataset
+import devices
 import lr_finder
 import models
-import predict
 import report
+import styles
+from audio import find_audio, read_audio, write_audio
 from cli import UserError, complete, quiet_stderr, read_json, undamaged, write_csv, write_json
 
 PREVIEW_SECONDS = 12
@@ -261,18 +262,18 @@ def make_preview(run, generator, features, audios, origin, target, split, every)
             (a, b) for a in dataset.listed(origin) for b in dataset.listed(target) if a != b
         )
         style = dataset.load_tiles(features / target / f"{split['train'][0]}.npy")
-        generator = predict.with_style(generator, data.join_tiles(style))
+        generator = styles.with_style(generator, data.join_tiles(style))
     tiles = (
         dataset.load_tiles(features / i / f"{name}.npy")[:count, ..., :1] for i in (origin, target)
     )
     x, y = map(data.join_tiles, tiles)
-    sound = data.find_audio(audios / origin, name)
+    sound = find_audio(audios / origin, name)
 
     def preview(epoch):
         if not every or epoch % every:
             return
         folder = run.folder / "previews" / f"epoch_{epoch:03d}"
-        output = predict.convert_picture(generator, x.astype(np.float32))[..., 0]
+        output = convert.convert_picture(generator, x.astype(np.float32))[..., 0]
         pictures = {
             f"{origin} (input)": x,
             f"epoch {epoch} (output)": output,
@@ -280,71 +281,11 @@ def make_preview(run, generator, features, audios, origin, target, split, every)
         }
         report.spectrogram_figure(pictures, folder / "spectrogram.png", title=name)
         if sound:
-            audio = data.read_audio(sound)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
-            converted = predict.predict(generator, audio, data.SAMPLE_RATE)
-            data.write_audio(
-                folder / "audio.wav", converted / max(1, np.abs(converted).max(initial=0))
-            )
+            audio = read_audio(sound)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
+            converted = convert.convert_audio(generator, audio, data.SAMPLE_RATE)
+            write_audio(folder / "audio.wav", converted / max(1, np.abs(converted).max(initial=0)))
 
     return preview
-
-
-def set_precision(precision, gpus):
-    """Set Keras's dtype policy; returns its name. "auto" is bfloat16 on GPUs that have it, float32 elsewhere."""
-    if precision == "auto":
-        precision = "bfloat16" if gpus and _has_bfloat16() else "float32"
-    policy = precision if precision == "float32" else f"mixed_{precision}"
-    keras.config.set_dtype_policy(policy)
-    return policy
-
-
-def _has_bfloat16():
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.is_bf16_supported()
-    if backend == "jax":
-        import jax
-
-        return float(jax.devices()[0].compute_capability) >= 8
-    import tensorflow as tf
-
-    gpu = tf.config.list_physical_devices("GPU")[0]
-    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (
-        8,
-        0,
-    )
-
-
-def keep_memory():
-    """Have the C library keep what is freed instead of giving it back to the system, where it is glibc.
-
-    A step's large tensors come and go; on a CPU, fetching each page anew costs 5 % of a step (width 64, 2 cores).
-    """
-    trim_threshold, mmap_max = -1, -4  # mallopt's numbers in malloc.h
-    with contextlib.suppress(AttributeError, TypeError, OSError):  # another library has no mallopt
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, -1)
-
-
-def device_scope(gpus):
-    """Context to build the model in: data parallel over several GPUs.
-
-    Batch norm uses each device's own share of the batch; gradients are averaged over the whole batch.
-    """
-    if gpus > 1 and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.distribute.MirroredStrategy().scope()
-    if gpus > 1 and keras.backend.backend() == "jax":
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
-    elif gpus > 1:
-        raise UserError(
-            "--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or jax"
-        )
-    return contextlib.nullcontext()
 
 
 def decay(rate, epochs, decaying):
@@ -497,12 +438,12 @@ def train(args, parser, gpus, build, sweeps, script):
         raise UserError(
             f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number"
         )
-    keep_memory()
+    devices.keep_memory()
     with (
         quiet_stderr()
     ):  # with another backend, this is where Keras loads TensorFlow, if it is installed
         keras.utils.set_random_seed(args.seed)
-    policy = set_precision(args.precision, gpus)
+    policy = devices.set_precision(args.precision, gpus)
     pairs, validation, split, description = load_pairs(args)
     folder = run_folder(args, script)
     if args.findlr:
@@ -524,7 +465,7 @@ def train(args, parser, gpus, build, sweeps, script):
         "tiles": len(pairs) * args.batch_size,
     }
     run, baselines = open_run(folder, args, config, pairs, validation)
-    with device_scope(gpus):
+    with devices.device_scope(gpus):
         model = build()
         networks = networks_of(model)
         if args.weights and not run.history:

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from train_step import machine
 
 import cli
+import devices
 
 
 def forget(paths):
@@ -101,7 +102,7 @@ def main(argv=None):
         "--seconds", type=cli.number(float, 0.1), default=3, help="for each figure of the loader"
     )
     args = parser.parse_args(argv)
-    cli.setup_device("cpu")
+    devices.setup_device("cpu")
     import dataset
 
     names, _ = dataset.pair_pieces(args.features, args.origin, args.target)

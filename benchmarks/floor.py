@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
+import convert
 import data
+import devices
 import evaluate
+import learned_phase
 import metrics
-import predict
 from cli import UserError
 from midi import NOTE, read_score
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
@@ -73,7 +75,7 @@ def floor(score, bank, jitter, count, rng):
 def model_error(model, score, origin, bank):
     """MAE in dB between what a model makes of a score played by the bank ``origin``, and the score played by ``bank``."""
     return metrics.picture_mae(
-        predict.convert_picture(model, picture_of(score, origin))[..., 0], picture_of(score, bank)
+        convert.convert_picture(model, picture_of(score, origin))[..., 0], picture_of(score, bank)
     )
 
 
@@ -152,7 +154,7 @@ def main(argv=None):
     args = parse_flags(argv)
     sides = read_models(args.models)
     if sides:
-        cli.setup_device("cpu")
+        devices.setup_device("cpu")
         import models
     heads = [f"{ms:g} ms" for ms in args.jitter] + ["model"] * bool(sides)
     print("| instrument | " + " | ".join(heads) + " |\n|---|" + "---:|" * len(heads))
@@ -160,7 +162,7 @@ def main(argv=None):
     for instrument in args.instruments:
         bank = NoteBank(args.nsynth_path, instrument)
         if instrument in sides:
-            predict.check_phases([], model := models.load_generator(sides[instrument][0]))
+            learned_phase.check_phases([], model := models.load_generator(sides[instrument][0]))
             origin = NoteBank(args.nsynth_path, sides[instrument][1])
         for kind, pieces in scores.items():
             cells = []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
+import devices
 
 LAYERS = {  # name: (smaller side, channels of the larger picture, of the smaller), channels in multiples of the width
     "down 2": (64, 1, 2),
@@ -48,7 +49,7 @@ def main(argv=None):
     )
     parser.add_argument("--batch_size", type=cli.number(int, 1), default=8, help="tiles")
     args = parser.parse_args(argv)
-    cli.setup_device("cpu")
+    devices.setup_device("cpu")
     import tensorflow as tf
 
     import kernels

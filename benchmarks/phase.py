@@ -16,10 +16,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
+import convert
 import data
+import devices
 import evaluate
+import learned_phase
 import phase as phases
-import predict
 from cli import UserError
 
 SHOWN = (
@@ -36,7 +38,7 @@ COLUMNS = {name: evaluate.COLUMNS[name] for name in SHOWN} | {"speed": ("x real 
 def starts(audio, asked, phase_model, both):
     """Yield (name, unit phasors (t, 256), seconds it took) of each start for the picture ``asked`` (t, 256)."""
     spectrum = evaluate.analyse(audio)
-    unit, picture = data.phasor(spectrum), predict.spectrum_to_db(spectrum)
+    unit, picture = data.phasor(spectrum), convert.spectrum_to_db(spectrum)
     yield "input", unit, 0.0
     for name in ("random", "flat"):
         began = time.perf_counter()
@@ -47,10 +49,10 @@ def starts(audio, asked, phase_model, both):
     ):
         if model:
             began = time.perf_counter()
-            learned = predict.convert_picture(
+            learned = convert.convert_picture(
                 model, np.stack([channel.T for channel in inputs], -1)
             ).swapaxes(0, 1)
-            yield name, predict.turned(unit, learned[..., -2:]), time.perf_counter() - began
+            yield name, learned_phase.turned(unit, learned[..., -2:]), time.perf_counter() - began
 
 
 def rows(audio, asked, iterations, phase_model, both):
@@ -77,9 +79,9 @@ def measure_piece(piece, args, models):
         else None
     )
     heard = evaluate.Sound(reference)
-    true = predict.spectrum_to_db(evaluate.analyse(reference))
-    converted = predict.convert_picture(
-        models["model"], predict.spectrum_to_db(evaluate.analyse(audio)).T
+    true = convert.spectrum_to_db(evaluate.analyse(reference))
+    converted = convert.convert_picture(
+        models["model"], convert.spectrum_to_db(evaluate.analyse(audio)).T
     )[..., 0].T
     measured = []
     for kind, asked in (("true magnitude", true), ("model's magnitude", converted)):
@@ -122,7 +124,7 @@ def build_parser():
 def main(argv=None):
     """Parse flags, measure, print the table."""
     args = build_parser().parse_args(argv)
-    cli.setup_device(args.gpu)
+    devices.setup_device(args.gpu)
     from models import load_generator
 
     model = cli.find_model(args.model)
@@ -131,7 +133,7 @@ def main(argv=None):
     ]
     paths = {"model": model, "phase_model": args.phase_model, "both": args.both}
     models = {name: load_generator(path) if path else None for name, path in paths.items()}
-    predict.check_phases([], models["model"], models["phase_model"])
+    learned_phase.check_phases([], models["model"], models["phase_model"])
     if models["both"] and models["both"].output_shape[-1] != 3:
         raise UserError(
             f"--both {args.both}: gives no phase beside its magnitude; give a run of train.py --learn both"

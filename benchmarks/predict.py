@@ -27,12 +27,15 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
 import cli  # noqa: E402
+import convert
 import data  # noqa: E402
+import devices
 import predict  # noqa: E402
+from audio import RATES
 
 STAGES = {  # stage -> what to time, where several nest each counts without what it waits for
     "reading": (data, "read_blocks"),
-    "resampling": (data, "resample_blocks"),
+    "resampling": (data, "resample_stream"),
     "STFT": (data, "analyse_blocks"),
     "dB, tiles, blending": (predict, "convert_frames"),
     "network": (predict, "_run"),
@@ -112,24 +115,22 @@ def build_parser():
     add("--filters", type=cli.number(int, 1), default=64, help="width of the untrained generator")
     add(
         "--rate",
-        type=cli.number(int, *data.RATES),
+        type=cli.number(int, *RATES),
         default=data.SAMPLE_RATE,
         help="sampling rate, Hz",
     )
     add("--channels", type=cli.number(int, 1), default=1, help="channels of the recording")
     add("--overlap", type=cli.number(float, 0, 0.9), default=0.0, help="of tiles, fraction")
-    add("--phase", choices=predict.phases.ESTIMATORS, default="input", help="phase estimator")
+    add("--phase", choices=convert.phases.ESTIMATORS, default="input", help="phase estimator")
     add("--phase_iterations", type=cli.number(int, 0), default=32, help="iterations of Griffin-Lim")
-    add("--batch_size", type=cli.number(int, 1), default=predict.BATCH_SIZE, help="tiles at once")
+    add("--batch_size", type=cli.number(int, 1), default=convert.BATCH_SIZE, help="tiles at once")
     add("--gpu", default="cpu", help="GPU number, or cpu")
     return parser
 
 
 def save_untrained(path, filters):
     """Write a generator's file, in a process of its own, whose memory does not count."""
-    program = (
-        "import cli; cli.setup_device('cpu'); import models; models.build_generator({}).save({!r})"
-    )
+    program = "import cli; devices.setup_device('cpu'); import models; models.build_generator({}).save({!r})"
     subprocess.run([sys.executable, "-c", program.format(filters, str(path))], cwd=ROOT, check=True)
 
 
@@ -157,14 +158,14 @@ def main(argv=None):
             save_untrained(model_path, args.filters)
         made = time.perf_counter() - made  # not part of converting
 
-        cli.setup_device(args.gpu)
+        devices.setup_device(args.gpu)
         import models
 
         model = models.load_generator(model_path)
         loaded = time.perf_counter() - START - made
 
         watch_stages(watch := Stopwatch(), model)
-        seconds, _, _ = predict.convert_file(
+        seconds, _, _ = convert.convert_file(
             model,
             source,
             Path(folder, "output.wav"),

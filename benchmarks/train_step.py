@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import cli
+import devices
 
 VARIANTS = (
     "eager",
@@ -126,9 +127,8 @@ def our_step(args, precision, jit):
 
     import losses
     import models
-    import training
 
-    training.keep_memory()
+    devices.keep_memory()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     model = models.Pix2Pix(
         models.build_generator(args.filters), models.build_discriminator(args.filters)
@@ -271,7 +271,7 @@ def measure(args):
     if name.startswith("torch"):
         seconds = torch_step(args, precision, compiled=name == "torch_compiled")
     else:
-        cli.setup_device(args.gpu)
+        devices.setup_device(args.gpu)
         if name.startswith("ours"):
             seconds = our_step(args, precision, "on" if name.endswith("_jit") else "auto")
         else:

@@ -20,13 +20,15 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cli
+import convert
 import data
+import devices
 import evaluate
 import metrics
 import midi
 import phase as phases
-import predict
 import report
+from audio import read_audio
 from cli import UserError
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
 from report import BLUE, ORANGE
@@ -329,7 +331,7 @@ def conversion(run, x, y):
     import models
 
     x, y = data.spectrogram(x), data.spectrogram(y)
-    output = predict.convert_picture(models.load_generator(run), x)[..., 0]
+    output = convert.convert_picture(models.load_generator(run), x)[..., 0]
     errors = [metrics.picture_mae(y, picture) for picture in (x, output)]
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
     spectrogram_row(
@@ -353,7 +355,7 @@ def texture():
         name = NAMES[instrument]
         pictures[name] = data.spectrogram(play(instrument, score))
         model = models.load_generator(f"keyboard_acoustic_2_{instrument}")
-        pictures[f"{name}, model"] = predict.convert_picture(model, x)[..., 0]
+        pictures[f"{name}, model"] = convert.convert_picture(model, x)[..., 0]
     frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
     spectrogram_row(
         "texture.png", {name: picture[:, :frames] for name, picture in pictures.items()}, height=3
@@ -393,11 +395,10 @@ def main(argv=None):
     if not (args.run / "generator.keras").is_file():
         raise UserError(f"{args.run}: no trained model there; run 'make demo' first")
     baselines = json.loads((args.run / "config.json").read_text())["baselines_db"]
-    cli.setup_device("cpu")
+    devices.setup_device("cpu")
     span = slice(int(SILENCE * data.SAMPLE_RATE), 30 * data.SAMPLE_RATE)
     x, y = (
-        data.read_audio(args.audios_path / i / f"{PIECE}.wav")[span]
-        for i in DEFAULT_INSTRUMENTS[:2]
+        read_audio(args.audios_path / i / f"{PIECE}.wav")[span] for i in DEFAULT_INSTRUMENTS[:2]
     )
     with matplotlib.rc_context(STYLE):
         for figure in (four_instruments, waveform_and_spectrogram, synthesiser, pipeline):

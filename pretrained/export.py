@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cli
+import devices
 from cli import UserError
 
 PHASES = ("input", "griffinlim")
@@ -134,7 +135,7 @@ def main(argv=None):
     )
     parser.add_argument("--hardware", required=True, help="what it was trained on")
     args = parser.parse_args(argv)
-    cli.setup_device("cpu")
+    devices.setup_device("cpu")
     import models
 
     generator = models.load_generator(args.run)

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 import compute_features
 import data
+from audio import write_audio
 
 settings.register_profile(
     "ci", derandomize=True
@@ -48,7 +49,7 @@ def audios(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audios")
     for instrument, partials in ((ORIGIN, (1, 0.2)), (TARGET, (0.5, 0.4, 0.3, 0.2))):
         for seed, name in enumerate(("bach/one", "bach/two", "three", "four")):
-            data.write_audio(folder / instrument / f"{name}.wav", melody(seed, partials))
+            write_audio(folder / instrument / f"{name}.wav", melody(seed, partials))
     return folder
 
 

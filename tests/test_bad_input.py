@@ -19,6 +19,7 @@ import soundfile
 from music import TUNE, make_bank, midi_bytes, note, tempo
 
 import data
+from audio import write_audio
 
 A, B = "keyboard_acoustic", "guitar_acoustic"
 TRAINING = f"--dataset_path features --origin {A} --target {B} --runs_path made --gpu cpu --filters 1 --batch_size 1 --epochs 1"
@@ -53,7 +54,7 @@ def good(tmp_path_factory):
     rng = np.random.default_rng(0)
     for instrument in (A, B):
         for name in ("one", "two"):
-            data.write_audio(folder / f"audios/{instrument}/{name}.wav", rng.normal(0, 0.05, 30000))
+            write_audio(folder / f"audios/{instrument}/{name}.wav", rng.normal(0, 0.05, 30000))
     paths = (
         "--audios",
         str(folder / "audios"),

@@ -10,12 +10,13 @@ from conftest import ORIGIN, ROOT, TARGET
 
 import compute_features
 import data
+from audio import read_audio
 
 
 def test_tiles_hold_the_spectrogram(audios, features):
     tiles = np.load(features / ORIGIN / "bach/one.npy")
     assert (tiles.dtype, tiles.shape) == (np.float16, (3, 256, 256, 1))
-    picture = data.spectrogram(data.read_audio(audios / ORIGIN / "bach/one.wav"))
+    picture = data.spectrogram(read_audio(audios / ORIGIN / "bach/one.wav"))
     np.testing.assert_allclose(data.join_tiles(tiles, picture.shape[1]), picture, atol=5e-4)
     assert tiles.min() >= 0
     assert tiles.max() <= 1

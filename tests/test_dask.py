@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from music import TUNE, make_bank
 
-import data
+from audio import write_audio
 
 pytest.importorskip("distributed")
 STEPS = {
@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     for number in range(PIECES):
         (folder / f"midi/{number:02d}.mid").write_bytes(TUNE)
-        data.write_audio(
+        write_audio(
             folder / f"audios/keyboard_acoustic/{number:02d}.wav",
             rng.uniform(-0.5, 0.5, 20 * 44100),
         )

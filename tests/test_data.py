@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from music import combine, istft
 
 import data
+import midi
+from audio import find_audio, read_audio, write_audio
 from cli import UserError
 
 
@@ -113,8 +115,8 @@ def test_tiles_last_2_97_seconds():
     speed=st.sampled_from((0.5, 1, 1.25)),
 )
 def test_versions_of_a_piece_are_found_again(piece, transpose, speed):
-    assert data.piece_of(data.version_name(piece + ".x", transpose, speed)) == piece + ".x"
-    assert data.version_name(piece) == piece
+    assert midi.piece_of(midi.version_name(piece + ".x", transpose, speed)) == piece + ".x"
+    assert midi.version_name(piece) == piece
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
@@ -122,7 +124,7 @@ def test_versions_of_a_piece_are_found_again(piece, transpose, speed):
 def test_read_audio_of_any_kind(tmp_path, rate, extension):
     tone = 0.4 * np.sin(2 * np.pi * 440 / rate * np.arange(rate))
     soundfile.write(tmp_path / f"x.{extension}", np.stack([tone, tone], 1), rate)
-    audio = data.read_audio(tmp_path / f"x.{extension}")
+    audio = read_audio(tmp_path / f"x.{extension}")
     assert audio.dtype == np.float32
     assert len(audio) == pytest.approx(
         44100, abs=5000 if extension == "mp3" and rate == 8000 else 1500
@@ -135,23 +137,23 @@ def test_audio_is_found_in_any_format_by_its_whole_name(tmp_path):
     for name in ("a/[b] c.flac", "a/[b] c.d.wav", "a/[b] c.txt", "a/x c.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert data.find_audio(tmp_path, "a/[b] c") == tmp_path / "a/[b] c.flac"
-    assert data.find_audio(tmp_path, "a/[b] c.d") == tmp_path / "a/[b] c.d.wav"
-    assert data.find_audio(tmp_path, "a/[b]") is None
+    assert find_audio(tmp_path, "a/[b] c") == tmp_path / "a/[b] c.flac"
+    assert find_audio(tmp_path, "a/[b] c.d") == tmp_path / "a/[b] c.d.wav"
+    assert find_audio(tmp_path, "a/[b]") is None
 
 
 def test_read_audio_refuses_what_is_no_sound(tmp_path):
     (tmp_path / "x.wav").write_bytes(b"RIFF, but no more")
     with pytest.raises(UserError, match=r"x\.wav"):
-        data.read_audio(tmp_path / "x.wav")
+        read_audio(tmp_path / "x.wav")
     soundfile.write(tmp_path / "nan.wav", np.array([0, np.nan, 1]), 44100, subtype="FLOAT")
     with pytest.raises(UserError, match="NaN"):
-        data.read_audio(tmp_path / "nan.wav")
+        read_audio(tmp_path / "nan.wav")
 
 
 def test_write_audio_never_clips(tmp_path):
     with pytest.raises(ValueError, match="exceeds"):
-        data.write_audio(tmp_path / "x.wav", np.array([0, 1.01]))
+        write_audio(tmp_path / "x.wav", np.array([0, 1.01]))
     assert list(tmp_path.iterdir()) == []
-    data.write_audio(tmp_path / "x.wav", np.array([0, -1.0, 1.0, 0.5]))
+    write_audio(tmp_path / "x.wav", np.array([0, -1.0, 1.0, 0.5]))
     np.testing.assert_allclose(soundfile.read(tmp_path / "x.wav")[0], [0, -1, 1, 0.5], atol=1e-4)

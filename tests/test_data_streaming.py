@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from music import combine, istft
 
 import data
+from audio import resample_stream
 
 SETTINGS = settings(max_examples=40, deadline=None)
 
@@ -26,7 +27,7 @@ def cut(array, sizes):
 
 def test_analyse_equals_the_stft_of_the_kept_bins():
     audio = noise(2, 5 * 512)
-    frames = data.analyse(audio)
+    frames = data.stft_frames(audio)
     assert frames.shape == (2, 4, 256)
     assert frames.dtype == np.complex64
     for channel, spectrum in zip(audio, frames):
@@ -36,7 +37,7 @@ def test_analyse_equals_the_stft_of_the_kept_bins():
 
 def test_a_full_scale_sine_reads_one():
     sine = np.sin(2 * np.pi * 64 / 1024 * np.arange(4096)).astype(np.float32)
-    np.testing.assert_allclose(np.abs(data.analyse(sine))[:, 64], 1, atol=1e-3)
+    np.testing.assert_allclose(np.abs(data.stft_frames(sine))[:, 64], 1, atol=1e-3)
 
 
 def test_synthesise_inverts_analyse():
@@ -44,7 +45,7 @@ def test_synthesise_inverts_analyse():
     audio = np.stack([np.sin(440 * time), np.cos(9000 * time)]).astype(
         np.float32
     )  # radians a second: well below 11 kHz
-    restored = data.synthesise(data.analyse(audio))
+    restored = data.istft_frames(data.stft_frames(audio))
     assert restored.dtype == np.float32
     np.testing.assert_allclose(restored, audio[:, 512:-512], atol=1e-4)
 
@@ -52,7 +53,7 @@ def test_synthesise_inverts_analyse():
 def test_synthesise_is_the_least_squares_inverse_of_inconsistent_frames():
     frames = (noise(9, 256) + 1j * noise(9, 256, seed=1)).astype(np.complex64)
     full = combine(np.abs(frames).T, data.phasor(frames).T)
-    np.testing.assert_allclose(data.synthesise(frames), istft(full, 8 * 512), atol=1e-4)
+    np.testing.assert_allclose(data.istft_frames(frames), istft(full, 8 * 512), atol=1e-4)
 
 
 @SETTINGS
@@ -64,7 +65,7 @@ def test_synthesise_is_the_least_squares_inverse_of_inconsistent_frames():
 )
 def test_pieces_hold_the_stream_once(length, sizes, size, keep):
     stream = np.arange(2 * length).reshape(2, length)
-    pieces = list(data.pieces(cut(stream, sizes), size, keep))
+    pieces = list(data.rechunk(cut(stream, sizes), size, keep))
     assert all(piece.shape[1] == size + keep for piece in pieces[:-1])
     assert len(pieces) == 1 or keep < pieces[-1].shape[1] <= size + keep
     for i, piece in enumerate(pieces):
@@ -80,7 +81,7 @@ def test_pieces_hold_the_stream_once(length, sizes, size, keep):
 def test_resampling_a_stream_is_resampling_the_whole(rate, new_rate, length):
     audio = noise(2, length)
     streamed = np.concatenate(
-        list(data.resample_blocks(cut(audio, [777, 1, 3000]), rate, new_rate)), axis=1
+        list(resample_stream(cut(audio, [777, 1, 3000]), rate, new_rate)), axis=1
     )
     assert streamed.shape[1] >= round(length * new_rate / rate)
     padded = np.pad(audio, ((0, 0), (0, rate)))
@@ -91,4 +92,4 @@ def test_resampling_a_stream_is_resampling_the_whole(rate, new_rate, length):
 
 def test_resampling_to_the_same_rate_passes_blocks_through():
     blocks = cut(noise(1, 100), [30])
-    assert all(a is b for a, b in zip(data.resample_blocks(iter(blocks), 44100, 44100), blocks))
+    assert all(a is b for a, b in zip(resample_stream(iter(blocks), 44100, 44100), blocks))

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 import compute_features
 import data
 import dataset
-import predict
+import learned_phase
+import midi
+from audio import read_audio
 from cli import UserError
 
 NAMES = ["bach/one", "bach/two", "four", "three"]
@@ -38,10 +40,10 @@ def test_pairing_mistakes(features):
 
 @given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5))
 def test_split_is_by_piece_and_keeps_versions_together(count, fraction, seed):
-    names = [data.version_name(f"p{i}", t) for i in range(count) for t in (-1, 0, 1)]
+    names = [midi.version_name(f"p{i}", t) for i in range(count) for t in (-1, 0, 1)]
     train, held_out = dataset.split_pieces(names, fraction, seed)
     assert sorted(train + held_out) == sorted(names)
-    assert not {data.piece_of(n) for n in train} & {data.piece_of(n) for n in held_out}
+    assert not {midi.piece_of(n) for n in train} & {midi.piece_of(n) for n in held_out}
     assert len(held_out) == 3 * min(count - 1, max(1, round(count * fraction)))
     assert dataset.split_pieces(names[::-1], fraction, seed)[1] == held_out[::-1]
 
@@ -147,9 +149,9 @@ def test_rotation_takes_the_origins_phase_to_the_targets(audios, tmp_path):
     np.testing.assert_array_equal(both_x, magnitudes)
     np.testing.assert_array_equal(both_y[..., 1:], y)
     np.testing.assert_array_equal(np.concatenate([both_x, both_y[..., :1]], axis=-1), x)
-    stft = lambda i: data.stft(data.read_audio(audios / i / "three.wav"))[:256, :256]  # noqa: E731
+    stft = lambda i: data.stft(read_audio(audios / i / "three.wav"))[:256, :256]  # noqa: E731
     origin, target = stft(ORIGIN), stft(TARGET)
-    turned = predict.turned(data.phasor(origin), y[0])
+    turned = learned_phase.turned(data.phasor(origin), y[0])
     loud = data.magnitude(target) > 1e-4
     assert loud.sum() > 5000
     assert (

@@ -21,7 +21,7 @@ import numpy as np
 import losses, models, training
 x, y = np.random.default_rng(0).uniform(-1, 1, (2, 4, 256, 256, 1)).astype("float32")
 keras.utils.set_random_seed(0)
-with training.device_scope(devices):
+with devices.device_scope(devices):
     model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
     for layer in model._flatten_layers():  # what depends on the share of the batch that a device sees, or on its own chance
         if isinstance(layer, keras.layers.BatchNormalization):

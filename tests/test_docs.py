@@ -16,7 +16,7 @@ import pytest
 from conftest import ORIGIN, ROOT, TARGET, melody
 from music import midi_bytes, note, tone
 
-import data
+from audio import read_audio, write_audio
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, note_name
 
 README = ROOT / "README.md"
@@ -131,7 +131,7 @@ def workplace(tmp_path_factory):
     notes = folder / "notes" / "audio"  # complete, so that render_notes.py has nothing to do
     for k, instrument in enumerate((*DEFAULT_INSTRUMENTS, "organ_acoustic", "flute_acoustic")):
         first = notes / note_name(instrument, PITCHES[0], VELOCITIES[0])
-        data.write_audio(first, tone(60 + k, 0.5), 16000)
+        write_audio(first, tone(60 + k, 0.5), 16000)
         for pitch in PITCHES:
             for velocity in VELOCITIES:
                 if not (path := notes / note_name(instrument, pitch, velocity)).exists():
@@ -152,7 +152,7 @@ def workplace(tmp_path_factory):
         "\n".join(["midi_filename,split", *rows])
     )
     for name in ("piano.wav", "recording.wav", "song.mp3", "recordings/one.wav"):
-        data.write_audio(folder / name, melody(0, (1, 0.5), 4))
+        write_audio(folder / name, melody(0, (1, 0.5), 4))
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -181,7 +181,7 @@ def test_readme_commands_ran(workplace):
         f"runs/{ORIGIN}_2_{TARGET}/lr_finder/lr_finder.png",
     ):
         assert (workplace / made).stat().st_size > 0
-    assert np.abs(data.read_audio(workplace / "guitar.wav")).max() > 0
+    assert np.abs(read_audio(workplace / "guitar.wav")).max() > 0
 
 
 def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
@@ -190,7 +190,7 @@ def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
 
     monkeypatch.setattr(figures, "DOCS", tmp_path)
     for seed, instrument in enumerate((ORIGIN, TARGET)):
-        data.write_audio(
+        write_audio(
             workplace / "audios_of_demo" / instrument / f"{figures.PIECE}.wav",
             melody(seed, (1, 0.5), 4),
         )

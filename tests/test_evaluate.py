@@ -6,11 +6,12 @@ import numpy as np
 import pretty_midi
 import pytest
 
+import convert
 import data
 import evaluate
 import metrics
 import phase
-import predict
+from audio import read_audio, write_audio
 from cli import UserError
 
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
@@ -69,7 +70,7 @@ def test_model_rows_are_what_predict_writes(name, length):
         return tiles[:, ::-1] * np.float32(0.5)
 
     found = rows_of(model, audio, None, None, names=[name])
-    expected = predict.predict(
+    expected = convert.convert_audio(
         model, audio, data.SAMPLE_RATE, phase=name, phase_iterations=3, overlap=0.5, batch_size=2
     )
     np.testing.assert_allclose(found[f"model, {name}"][0], expected, atol=1e-6)
@@ -229,7 +230,7 @@ def test_bad_pairs_are_said_in_one_line(tmp_path, content):
 
 def test_sounds_are_cut_to_the_shorter(tmp_path):
     for name, seconds in (("a", 1.0), ("b", 0.5), ("empty", 0)):
-        data.write_audio(tmp_path / f"{name}.wav", tone(seconds=seconds))
+        write_audio(tmp_path / f"{name}.wav", tone(seconds=seconds))
     piece = evaluate.Piece("a", tmp_path / "a.wav", tmp_path / "b.wav")
     audio, reference = evaluate.read_piece(piece)
     assert len(audio) == len(reference) == 22050
@@ -258,8 +259,7 @@ def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_p
     config = evaluate.read_config(make_run(tmp_path))
     found = evaluate.target_median(tmp_path, config, audios)
     pictures = [
-        data.spectrogram(data.read_audio(audios / TARGET / f"{name}.wav"))
-        for name in config["train"]
+        data.spectrogram(read_audio(audios / TARGET / f"{name}.wav")) for name in config["train"]
     ]
     np.testing.assert_allclose(
         found, np.median(np.concatenate(pictures, axis=1), axis=1), atol=0.02
@@ -327,7 +327,7 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
 
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert page.count("<audio ") == 2 * 4 and "output, phase: griffinlim" in page
-    assert len(data.read_audio(tmp_path / "page" / "piece01_2.flac")) == data.SAMPLE_RATE
+    assert len(read_audio(tmp_path / "page" / "piece01_2.flac")) == data.SAMPLE_RATE
 
 
 def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path, capsys):

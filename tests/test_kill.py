@@ -23,8 +23,8 @@ import soundfile
 from conftest import ORIGIN, ROOT, TARGET
 from music import make_bank, midi_bytes, note
 
-import data
-import predict
+import convert
+from audio import write_audio
 from cli import UserError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -64,9 +64,9 @@ def place(tmp_path_factory, audios, features):
     tone = np.sin(np.arange(20 * 44100) * 0.05) * 0.3
     for instrument in (ORIGIN, TARGET):
         for number in range(10):
-            data.write_audio(folder / f"audios/{instrument}/sub/{number}.wav", tone)
+            write_audio(folder / f"audios/{instrument}/sub/{number}.wav", tone)
     for number, ending in enumerate(("wav", "ogg", "flac", "mp3", "wav")):
-        data.write_audio(folder / f"recordings/sub/{number}.{ending}", tone)
+        write_audio(folder / f"recordings/sub/{number}.{ending}", tone)
     keras.utils.set_random_seed(0)
     models.build_generator(2).save(folder / "model.keras")
     return folder
@@ -242,12 +242,12 @@ def test_disk_full(place, small_disk, step):
 
 def test_a_recording_that_changes_while_it_is_read(tmp_path):
     source, target = tmp_path / "in.wav", tmp_path / "out.wav"
-    data.write_audio(source, np.zeros(30 * 44100))
+    write_audio(source, np.zeros(30 * 44100))
 
     def change(seconds):
         with open(source, "ab") as file:
             file.write(b"more")
 
     with pytest.raises(UserError, match=r"in\.wav: changed while it was being read; "):
-        predict.convert_file(lambda tiles: tiles, source, target, progress=change)
+        convert.convert_file(lambda tiles: tiles, source, target, progress=change)
     assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]

@@ -9,6 +9,7 @@ from music import combine, istft
 
 import data
 import metrics
+from audio import read_audio
 
 MIXES = (
     Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -200,7 +201,7 @@ def test_different_or_empty_shapes_are_refused(function):
 )
 def test_known_answers_on_real_mixes(target, identity_db, silence, input_db, input_convergence):
     origin, reference = (
-        data.read_audio(MIXES / f"{name}.wav") for name in ("keyboard_acoustic", target)
+        read_audio(MIXES / f"{name}.wav") for name in ("keyboard_acoustic", target)
     )
     picture, mag = data.spectrogram(reference), data.magnitude(data.stft(reference))
     assert metrics.picture_mae(data.spectrogram(origin), picture) == pytest.approx(

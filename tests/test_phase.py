@@ -10,6 +10,7 @@ from music import combine, istft
 
 import data
 import phase
+from audio import read_audio
 
 MIXES = (
     Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -153,8 +154,8 @@ def test_a_consistent_phase_stays():
 )
 def test_known_values_on_the_mixes(target, kept, refined):
     origin, audio = (
-        data.read_audio(MIXES / "keyboard_acoustic.wav"),
-        data.read_audio(MIXES / f"{target}.wav"),
+        read_audio(MIXES / "keyboard_acoustic.wav"),
+        read_audio(MIXES / f"{target}.wav"),
     )
     mag, unit = data.magnitude(data.stft(audio)), data.phasor(data.stft(origin))[: data.BINS]
     for name, (error, distance) in (("input", kept), ("griffinlim", refined)):

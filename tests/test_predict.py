@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from music import istft
 
-import cli
+import convert
 import data
+import devices
 import phase
 import predict
 
@@ -74,7 +75,7 @@ def noise(*shape):
 @pytest.mark.parametrize("overlap", [0, 0.5])
 def test_an_identity_network_gives_the_input_back(length, overlap):
     audio = noise(length)
-    converted = predict.predict(identity, audio, data.SAMPLE_RATE, overlap=overlap)
+    converted = convert.convert_audio(identity, audio, data.SAMPLE_RATE, overlap=overlap)
     assert converted.shape == audio.shape
     assert converted.dtype == np.float32
     np.testing.assert_allclose(converted, slow_reference(audio), atol=2e-5)
@@ -85,13 +86,13 @@ def test_an_identity_network_gives_the_input_back(length, overlap):
 )
 def test_any_rate_comes_back_at_full_length(rate):
     for length in (0, 1, 2, 777, rate + 1):
-        assert predict.predict(identity, noise(length, 2), rate).shape == (length, 2)
+        assert convert.convert_audio(identity, noise(length, 2), rate).shape == (length, 2)
     audio = (
         music(2 * rate, rate)
         if rate > 4000
         else np.sin(np.arange(2 * rate) * 0.3).astype(np.float32) * 0.1
     )
-    converted = predict.predict(identity, audio, rate)
+    converted = convert.convert_audio(identity, audio, rate)
     middle = slice(rate // 4, -rate // 4)
     assert np.abs(converted - audio)[middle].max() < 2e-3 * np.abs(audio).max()
 
@@ -99,7 +100,7 @@ def test_any_rate_comes_back_at_full_length(rate):
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
 @pytest.mark.parametrize("length", [0, 1, 5000, TILE + 1])
 def test_every_phase_keeps_length_and_channels(name, length):
-    converted = predict.predict(
+    converted = convert.convert_audio(
         identity, noise(length, 3), data.SAMPLE_RATE, phase=name, phase_iterations=2
     )
     assert converted.shape == (length, 3)
@@ -123,9 +124,9 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
         output = data.from_network(network(data.to_network(tile)[np.newaxis, ..., np.newaxis]))[
             0, ..., 0
         ]
-        total[:, start : start + 256] += output * predict.tile_weights()
-        weight[start : start + 256] += predict.tile_weights()
-    converted = predict.convert_picture(network, picture, overlap, batch_size)[..., 0]
+        total[:, start : start + 256] += output * convert.tile_weights()
+        weight[start : start + 256] += convert.tile_weights()
+    converted = convert.convert_picture(network, picture, overlap, batch_size)[..., 0]
     assert converted.shape == picture.shape
     np.testing.assert_allclose(converted, (total / np.maximum(weight, 1e-9))[:, :frames], atol=1e-5)
 
@@ -133,14 +134,14 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
 @pytest.mark.parametrize("overlap", [0, 0.3, 0.5, 0.9])
 def test_edges_count_fully(overlap):
     picture = np.full((256, 700), 0.25, np.float32)
-    converted = predict.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)[
+    converted = convert.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)[
         ..., 0
     ]
     np.testing.assert_allclose(converted, 0.75, atol=1e-6)
 
 
 def test_weights_favour_the_middle():
-    weights = predict.tile_weights()
+    weights = convert.tile_weights()
     assert weights.shape == (256,)
     np.testing.assert_array_equal(weights, weights[::-1])
     assert (np.diff(weights[:128]) > 0).all()
@@ -150,8 +151,8 @@ def test_weights_favour_the_middle():
 def shift_error(shift, overlap):
     """RMS of the change, relative to the output's, that ``shift`` samples of silence in front make to the rest."""
     audio = music(3 * TILE)
-    plain = predict.predict(smear, audio, data.SAMPLE_RATE, overlap=overlap)
-    moved = predict.predict(
+    plain = convert.convert_audio(smear, audio, data.SAMPLE_RATE, overlap=overlap)
+    moved = convert.convert_audio(
         smear,
         np.concatenate([np.zeros(shift, np.float32), audio]),
         data.SAMPLE_RATE,
@@ -165,7 +166,7 @@ def shift_error(shift, overlap):
 
 @pytest.mark.parametrize("shift", [TILE // 2, TILE // 4, 77 * data.HOP_LENGTH])
 def test_shifting_the_recording_hardly_changes_the_output(shift):
-    assert shift_error(shift, predict.OVERLAP) < SHIFT_TOLERANCE < shift_error(shift, overlap=0)
+    assert shift_error(shift, convert.OVERLAP) < SHIFT_TOLERANCE < shift_error(shift, overlap=0)
 
 
 def test_the_network_always_gets_one_batch_size():
@@ -175,16 +176,16 @@ def test_the_network_always_gets_one_batch_size():
         shapes.add((tiles.shape, tiles.dtype.name, tiles.min() >= -1 and tiles.max() <= 1))
         return tiles
 
-    predict.predict(network, 30 * noise(3 * TILE, 2), data.SAMPLE_RATE, batch_size=4)
+    convert.convert_audio(network, 30 * noise(3 * TILE, 2), data.SAMPLE_RATE, batch_size=4)
     assert shapes == {((4, 256, 256, 1), "float32", True)}
 
 
 def test_silence_stays_silence():
-    assert not predict.predict(
+    assert not convert.convert_audio(
         louder, np.zeros((TILE, 2)), data.SAMPLE_RATE, phase="griffinlim_random"
     ).any()
     audio = np.concatenate([np.zeros(TILE), music(TILE), np.zeros(TILE)])
-    converted = predict.predict(louder, audio, data.SAMPLE_RATE)
+    converted = convert.convert_audio(louder, audio, data.SAMPLE_RATE)
     assert np.abs(converted[TILE : 2 * TILE]).max() > 0.1
     assert not converted[: TILE - data.N_FFT].any()
     assert not converted[2 * TILE + data.N_FFT :].any()
@@ -192,9 +193,11 @@ def test_silence_stays_silence():
 
 def test_channels_are_converted_apart():
     audio = np.stack([music(50000), music(50000, seed=1)], axis=1)
-    both = predict.predict(uneven, audio, data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3)
+    both = convert.convert_audio(
+        uneven, audio, data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3
+    )
     for channel in (0, 1):
-        one = predict.predict(
+        one = convert.convert_audio(
             uneven, audio[:, channel], data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3
         )
         np.testing.assert_allclose(both[:, channel], one, atol=1e-6)
@@ -204,10 +207,10 @@ def test_channels_are_converted_apart():
 def test_the_streams_blocks_do_not_show(name, monkeypatch):
     audio = music(2 * TILE + 99)[np.newaxis]
     options = {"phase": name, "phase_iterations": 5, "overlap": 0.4}
-    whole = np.concatenate(list(predict.convert_stream(uneven, [audio], 48000, **options)), axis=1)
+    whole = np.concatenate(list(convert.convert_stream(uneven, [audio], 48000, **options)), axis=1)
     monkeypatch.setattr(data, "BLOCK_FRAMES", 50)
     blocks = [audio[:, start : start + 7001] for start in range(0, audio.shape[1], 7001)]
-    streamed = list(predict.convert_stream(uneven, blocks, 48000, batch_size=1, **options))
+    streamed = list(convert.convert_stream(uneven, blocks, 48000, batch_size=1, **options))
     assert len(streamed) > 8
     np.testing.assert_allclose(np.concatenate(streamed, axis=1), whole, atol=1e-4)
 
@@ -218,7 +221,7 @@ def test_memory_does_not_grow_with_length(monkeypatch):
     def peak(tiles):
         blocks = (noise(2, TILE) for _ in range(tiles))
         tracemalloc.start()
-        for _ in predict.convert_stream(
+        for _ in convert.convert_stream(
             identity, blocks, 48000, phase="griffinlim", phase_iterations=1, batch_size=2
         ):
             pass
@@ -232,8 +235,8 @@ def test_memory_does_not_grow_with_length(monkeypatch):
 
 def test_phase_estimators_see_the_networks_magnitude():
     audio = music(TILE)
-    converted = predict.predict(uneven, audio, data.SAMPLE_RATE, phase="griffinlim")
-    wanted = predict.convert_picture(uneven, data.spectrogram(audio))[..., 0]
+    converted = convert.convert_audio(uneven, audio, data.SAMPLE_RATE, phase="griffinlim")
+    wanted = convert.convert_picture(uneven, data.spectrogram(audio))[..., 0]
     error = {
         name: np.abs(data.spectrogram(sound) - wanted)[:, 1:-1].mean()
         for name, sound in (("converted", converted), ("untouched", audio))
@@ -243,9 +246,9 @@ def test_phase_estimators_see_the_networks_magnitude():
 
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="NaN"):
-        predict.predict(identity, np.array([0, np.nan]), data.SAMPLE_RATE)
+        convert.convert_audio(identity, np.array([0, np.nan]), data.SAMPLE_RATE)
     with pytest.raises(KeyError):
-        predict.predict(identity, np.zeros(9), data.SAMPLE_RATE, phase="none")
+        convert.convert_audio(identity, np.zeros(9), data.SAMPLE_RATE, phase="none")
 
 
 @pytest.fixture
@@ -253,7 +256,7 @@ def run(monkeypatch, capsys):
     """Run the command with a network in place of a model file: run(network, *flags) -> (exit code, stdout, stderr)."""
 
     def call(network, *flags):
-        monkeypatch.setattr(cli, "setup_device", lambda gpu: 0)
+        monkeypatch.setattr(devices, "setup_device", lambda gpu: 0)
         loads = []
         network.input_shape = network.output_shape = None, 256, 256, 1
         fake = types.SimpleNamespace(load_generator=lambda path: loads.append(path) or network)
@@ -455,9 +458,7 @@ def test_a_flag_out_of_range_is_one_line(capsys):
 
 def test_a_real_model_as_a_user_runs_it(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    program = (
-        "import cli; cli.setup_device('cpu'); import models; models.build_generator(1).save('{}')"
-    )
+    program = "import cli; devices.setup_device('cpu'); import models; models.build_generator(1).save('{}')"
     (tmp_path / "run").mkdir()
     model = tmp_path / "run" / "generator.keras"
     subprocess.run(
@@ -508,7 +509,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, run, monkeypatch, err
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(predict, "write_spool", fail)
+    monkeypatch.setattr(convert, "write_spool", fail)
     code, _, err = run(identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav")
     assert (
         code == 2

@@ -11,6 +11,7 @@ import pytest
 
 import data
 import report
+from audio import read_audio
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
@@ -120,7 +121,7 @@ def test_section_writes_sounds_of_one_gain_and_pictures(tmp_path):
         "piece01_difference.png",
         "index.html",
     }
-    peaks = [np.abs(data.read_audio(tmp_path / f"piece01_{k}.flac")).max() for k in (1, 2, 3)]
+    peaks = [np.abs(read_audio(tmp_path / f"piece01_{k}.flac")).max() for k in (1, 2, 3)]
     assert peaks == pytest.approx([0.15, 1, 0.25], abs=1e-3)
 
 

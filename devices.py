@@ -1,0 +1,135 @@
+"""Backend, GPU, precision: everything that differs between TensorFlow, JAX and PyTorch.
+
+Import it before Keras, and call `setup_device` first: Keras loads there.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import sys
+
+from cli import UserError, loading, quiet_stderr
+
+
+def setup_device(gpu=None):
+    """Choose backend and device; call it before Keras is imported.
+
+    Args:
+        gpu: "0", "0,1", "cpu" or None, which means 0 if there is one. CUDA_VISIBLE_DEVICES wins over None.
+
+    Returns:
+        Number of GPUs in use, 0 for the CPU.
+
+    Raises:
+        UserError: the backend named by KERAS_BACKEND is not installed, or a GPU was asked for and is not there.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if gpu == "cpu":
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
+    elif gpu is not None:
+        if not re.fullmatch(r"\d+(,\d+)*", gpu):
+            raise UserError(f"--gpu {gpu}: give a number (0), several (0,1), or cpu")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    else:
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    try:
+        with quiet_stderr(), loading():
+            count = _count_gpus(backend)
+            import keras  # noqa: F401  # all that is slow to load loads here
+    except ImportError:
+        raise UserError(
+            f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend"
+        ) from None
+    wanted = 0 if gpu in (None, "cpu") else len(gpu.split(","))
+    if count < wanted:
+        raise UserError(
+            f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu"
+        )
+    if not count and gpu != "cpu":
+        print(f"No GPU that {backend} can use: running on the CPU.", file=sys.stderr)
+    return count
+
+
+def _count_gpus(backend):
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        return len(gpus)
+    if backend == "jax":
+        import jax
+
+        return sum(device.platform == "gpu" for device in jax.devices())
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    raise UserError(f"KERAS_BACKEND={backend}: give tensorflow, jax or torch")
+
+
+def set_precision(precision, gpus):
+    """Set Keras's dtype policy; returns its name. "auto" is bfloat16 on GPUs that have it, float32 elsewhere."""
+    import keras
+
+    if precision == "auto":
+        precision = "bfloat16" if gpus and _has_bfloat16() else "float32"
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    keras.config.set_dtype_policy(policy)
+    return policy
+
+
+def _has_bfloat16():
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_bf16_supported()
+    if backend == "jax":
+        import jax
+
+        return float(jax.devices()[0].compute_capability) >= 8
+    import tensorflow as tf
+
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (
+        8,
+        0,
+    )
+
+
+def keep_memory():
+    """Have the C library keep what is freed instead of giving it back to the system, where it is glibc.
+
+    A step's large tensors come and go; on a CPU, fetching each page anew costs 5 % of a step (width 64, 2 cores).
+    """
+    trim_threshold, mmap_max = -1, -4  # mallopt's numbers in malloc.h
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # another library has no mallopt
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, -1)
+
+
+def device_scope(gpus):
+    """Context to build the model in: data parallel over several GPUs.
+
+    Batch norm uses each device's own share of the batch; gradients are averaged over the whole batch.
+    """
+    import keras
+
+    if gpus > 1 and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.MirroredStrategy().scope()
+    if gpus > 1 and keras.backend.backend() == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    elif gpus > 1:
+        raise UserError(
+            "--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or jax"
+        )
+    return contextlib.nullcontext()
