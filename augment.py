@@ -1,0 +1,217 @@
+"""Recording conditions: what rooms, microphones, noise and levels do to an origin's tile.
+
+A generator that only ever heard one clean piano knows that piano and nothing else. Each function
+here does to a picture what one part of a real recording does to a sound, at random strength, so
+that training meets a new room, a new microphone and a new noise with every tile.
+
+    conditions = Conditions(ALL)
+    origin, target = conditions(origin, target, rng)    # dB scale, (256, 256) each
+
+Pictures hold no phase, so everything works on magnitudes: (256, 256) = (bins, frames), linear,
+a full-scale sine reads 1.0. Where two sounds meet in a bin their powers add, which is right in
+the mean over phases.
+"""
+
+import numpy as np
+
+from data import BINS, HOP_LENGTH, N_FFT, SAMPLE_RATE, amplitude_to_db, db_to_amplitude
+
+FREQUENCIES = np.arange(BINS) * SAMPLE_RATE / N_FFT  # Hz, of the bins' centres
+OCTAVES = np.log2(np.maximum(FREQUENCIES, FREQUENCIES[1]) / 1000)  # from 1 kHz
+FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
+PROBABILITY = 0.5  # of each condition, for each tile
+LOUDEST = 1.0  # magnitude at which a picture ends: the networks' range is clipped there
+
+
+def db_to_gain(decibels):
+    """Decibels -> factor of a magnitude."""
+    return 10 ** (np.asarray(decibels) / 20)
+
+
+def add_room(mag, rng):
+    """Late reverberation: energy that decays from frame to frame, faster in the treble.
+
+    Polack's model (1988; Lebart, Boucher & Denbigh 2001, eq. 3): noise with an exponential
+    envelope, so in each bin the power R of the reverberation follows R[t] = a (R[t-1] + E[t-1])
+    with a = 10^(-6 frame / RT60). Many echoes meet at random phases: the power in a bin is
+    exponentially distributed. RT60 is 0.2 - 2.5 s at low frequencies and shorter above; the
+    reverberation lies 20 dB below to 6 dB above the direct sound.
+    """
+    bass_rt60 = np.exp(rng.uniform(np.log(0.2), np.log(2.5)))  # s
+    treble_share = rng.uniform(0.3, 0.9)  # RT60 at the top, relative to that of the bass
+    rt60 = bass_rt60 * np.linspace(1, treble_share, BINS)
+    decay = 10 ** (-6 * FRAME_SECONDS / rt60)
+
+    power = mag**2
+    reverberation = np.zeros_like(power)
+    for t in range(1, power.shape[1]):
+        reverberation[:, t] = decay * (reverberation[:, t - 1] + power[:, t - 1])
+    reverberation *= (1 - decay)[:, np.newaxis]  # a steady sound's reverberation is as loud as it
+    reverberation *= rng.exponential(size=power.shape)
+    share = db_to_gain(rng.uniform(-20, 6)) ** 2
+    return np.sqrt(power + share * reverberation)
+
+
+def add_reflections(mag, rng):
+    """Early reflections from walls and lid: the comb filter |1 + sum of g exp(-i 2 pi f delay)|.
+
+    Delays of 0.5 - 15 ms lie within a frame, so they colour it and leave its time (Kuttruff 2016,
+    chapter 7).
+    """
+    count = rng.integers(1, 5)
+    delays = rng.uniform(0.0005, 0.015, count)  # s
+    gains = rng.uniform(-0.5, 0.5, count)
+    turns = np.exp(-2j * np.pi * FREQUENCIES[:, np.newaxis] * delays)
+    response = np.abs(1 + turns @ gains)
+    return mag * response[:, np.newaxis]
+
+
+def change_tone(mag, rng):
+    """Microphone, equaliser, another instrument's soundboard: a smooth random curve.
+
+    A tilt of 1.5 dB an octave and knots an octave apart of 4 dB (both standard deviations), with
+    straight lines between: the size of differences between pianos' averaged spectra.
+    """
+    knots = np.arange(-5, 5)  # octaves from 1 kHz: 31 Hz ... 16 kHz
+    curve = np.interp(OCTAVES, knots, rng.normal(0, 4, len(knots)))
+    curve += rng.normal(0, 1.5) * OCTAVES
+    curve -= curve[: BINS // 4].mean()  # the level is another condition
+    return mag * db_to_gain(curve)[:, np.newaxis]
+
+
+def add_noise(mag, rng):
+    """A noise floor, white to brown, and sometimes mains hum.
+
+    The noise's power in a bin is exponentially distributed, as of any Gaussian noise. Magnitudes
+    at 1 kHz lie between -100 dB (a studio) and -50 dB (a cassette) of full scale.
+    """
+    slope = rng.uniform(-6, 0)  # dB an octave
+    floor = db_to_gain(rng.uniform(-100, -50) + slope * OCTAVES)
+    noise = floor[:, np.newaxis] ** 2 * rng.exponential(size=mag.shape)
+    if rng.random() < 0.3:
+        noise += hum_power(rng)[:, np.newaxis]
+    return np.sqrt(mag**2 + noise)
+
+
+def hum_power(rng):
+    """Power (256,) of mains hum: harmonics of 50 or 60 Hz, the first -80 to -45 dB."""
+    mains = rng.choice([50.0, 60.0])
+    harmonics = np.arange(1, 11)
+    levels = rng.uniform(-80, -45) - rng.uniform(2, 6) * (harmonics - 1)
+    bins = np.round(harmonics * mains * N_FFT / SAMPLE_RATE).astype(int)
+    power = np.zeros(BINS)
+    np.add.at(power, bins, db_to_gain(levels) ** 2)
+    return power
+
+
+def limit_band(mag, rng):
+    """The band of old recordings, telephones, lossy codecs: 12 - 48 dB an octave outside it.
+
+    The upper edge lies between 3 and 10 kHz, the lower one between 30 and 200 Hz.
+    """
+    upper = np.log2(rng.uniform(3000, 10_000) / 1000)
+    lower = np.log2(rng.uniform(30, 200) / 1000)
+    slope = rng.uniform(12, 48)
+    above = np.maximum(OCTAVES - upper, 0)
+    below = np.maximum(lower - OCTAVES, 0)
+    return mag * db_to_gain(-slope * (above + below / 2))[:, np.newaxis]
+
+
+def change_dynamics(mag, rng):
+    """A compressor, or a player and a piano of other dynamics: loud and soft moved apart or nearer.
+
+    A feed-forward gain computer with smoothing (Giannoulis, Massberg & Reiss 2012): the frame's
+    level is smoothed over 50 - 400 ms, and its distance from the tile's mean level is divided by a
+    ratio of 0.7 (an expander) to 2.5.
+    """
+    level = 10 * np.log10((mag**2).sum(axis=0) + 1e-8)  # dB, of each frame
+    smoothing = np.exp(-FRAME_SECONDS / rng.uniform(0.05, 0.4))
+    smooth = level.copy()
+    for t in range(1, len(level)):
+        smooth[t] = smoothing * smooth[t - 1] + (1 - smoothing) * level[t]
+    sounding = level > level.max() - 50
+    distance = np.clip(smooth - smooth[sounding].mean(), -25, 25)
+    ratio = rng.uniform(0.7, 2.5)
+    return mag * db_to_gain((1 / ratio - 1) * distance)
+
+
+def change_level(origin, target, rng):
+    """The same gain for both, -14 ... 8 dB: the network learns to answer as loud as it is asked.
+
+    It is never so large that the target would pass the end of the networks' range.
+    """
+    gain = db_to_gain(rng.uniform(-14, 8))
+    peak = max(origin.max(), target.max())
+    if peak > 0:
+        gain = min(gain, max(1, LOUDEST / peak))
+    return origin * gain, target * gain
+
+
+def detune(origin, target, rng):
+    """Another concert pitch, 30 cents up or down, for both: the frequency axis is stretched.
+
+    The output is played with the input's phase, so it has to stay in the input's tuning.
+    """
+    ratio = 2 ** (rng.uniform(-30, 30) / 1200)
+    position = np.minimum(np.arange(BINS) / ratio, BINS - 1)
+    below = np.floor(position).astype(int)
+    above = np.minimum(below + 1, BINS - 1)
+    share = (position - below)[:, np.newaxis]
+
+    def stretch(mag):
+        return (1 - share) * mag[below] + share * mag[above]
+
+    return stretch(origin), stretch(target)
+
+
+# In the order in which a recording meets them: the instrument, the room, the microphone.
+ORIGIN_ONLY = {
+    "dynamics": change_dynamics,
+    "reflections": add_reflections,
+    "room": add_room,
+    "tone": change_tone,
+    "band": limit_band,
+    "noise": add_noise,
+}
+BOTH = {"detune": detune, "level": change_level}
+ALL = (*ORIGIN_ONLY, *BOTH)
+
+
+class Conditions:
+    """Random recording conditions for pairs of tiles.
+
+    Args:
+        names: the conditions to draw from, of `ALL`.
+        probability: of each, for each pair.
+
+    Raises:
+        ValueError: there is no condition of a name.
+    """
+
+    def __init__(self, names=ALL, probability=PROBABILITY):
+        for name in names:
+            if name not in ALL:
+                raise ValueError(f"{name}: no such condition; there are {', '.join(ALL)}")
+        self.names = tuple(name for name in ALL if name in names)
+        self.probability = probability
+
+    def __call__(self, origin, target, rng):
+        """One pair under conditions that follow from ``rng``.
+
+        Args:
+            origin, target: dB scale [0, 1], (256, 256), any float type.
+            rng: numpy Generator.
+
+        Returns:
+            (origin, target): dB scale, float32 (256, 256), at least 0; may exceed 1 a little.
+        """
+        origin, target = db_to_amplitude(origin), db_to_amplitude(target)
+        drawn = rng.random(len(self.names)) < self.probability
+        chosen = [name for name, wanted in zip(self.names, drawn) if wanted]
+        for name in chosen:  # those of both come first: a noise floor keeps its own level
+            if name in BOTH:
+                origin, target = BOTH[name](origin, target, rng)
+        for name in chosen:
+            if name in ORIGIN_ONLY:
+                origin = ORIGIN_ONLY[name](origin, rng)
+        return amplitude_to_db(origin), amplitude_to_db(target)
