@@ -1,24 +1,34 @@
-"""The signal side: audio <-> STFT <-> dB-scaled picture <-> 256 x 256 tiles. Pure functions, numpy and librosa only.
+"""The signal side: audio <-> STFT <-> dB-scaled picture <-> 256 x 256 tiles. Pure functions.
 
-audio (n,)  --stft-->  (513, t) complex  --magnitude, amplitude_to_db-->  (256, t) in [0, 1]  --slice_tiles-->  tiles
-audio (n,)  <--istft_frames--  (t, 256) complex: magnitude and phase  <--db_to_amplitude--  (256, t)  <--join_tiles--  tiles
+There and back, with the shapes:
+
+    audio (n,)
+      -- stft -->                          spectrum, complex (513, t)
+      -- magnitude, amplitude_to_db -->    picture (256, t) in [0, 1]
+      -- slice_tiles -->                   tiles (tiles, 256, 256, 1)
+
+    tiles
+      -- join_tiles -->                    picture (256, t)
+      -- db_to_amplitude, a phase -->      frames, complex (t, 256)
+      -- istft_frames -->                  audio (n,)
+
+Recordings of any length go as streams: `stft_stream`, `rechunk`, `istft_frames`.
 """
 
-import librosa
 import numpy as np
 import scipy.fft
 
 SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
 N_FFT = 1024  # samples, 23 ms
-HOP_LENGTH = 512  # samples, 12 ms
+HOP_LENGTH = 512  # samples, 12 ms; a finer hop is for the way back to audio only
 WINDOW = np.hanning(N_FFT).astype(np.float32)  # the method's window is the symmetric Hann
-BINS = (
-    N_FFT // 2 + 1
-) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz, so the upper half is empty
+BINS = (N_FFT // 2 + 1) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz
 TILE_FRAMES = 256  # frames, 2.97 s: makes the tile a square
 BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
 AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audio
 DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
+
+_FULL_SCALE = np.float32(2 / WINDOW.sum())  # makes a full-scale sine read 1.0
 _DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
 
 FEATURE_PARAMETERS = {  # "format" is raised whenever tiles on disk change their meaning
@@ -33,97 +43,146 @@ FEATURE_PARAMETERS = {  # "format" is raised whenever tiles on disk change their
 }
 
 
-def stft(audio):
-    """Short-time Fourier transform: audio (n,) -> complex64 (N_FFT // 2 + 1, 1 + n // HOP_LENGTH).
+def _cut_frames(audio, hop_length):
+    """Frames of N_FFT samples, a view: (..., n) -> (..., t, N_FFT). Frame k begins at k * hop."""
+    windows = np.lib.stride_tricks.sliding_window_view(audio, N_FFT, axis=-1)
+    return windows[..., ::hop_length, :]
 
-    Frame t is centred on sample t * HOP_LENGTH, the ends padded with zeros.
+
+def stft(audio):
+    """Short-time Fourier transform of a whole sound, all bins, unscaled.
+
+    Frame t is centred on sample t * HOP_LENGTH; the ends are padded with zeros.
+
+    Args:
+        audio: (n,), full scale = 1.
+
+    Returns:
+        complex64 (N_FFT // 2 + 1, 1 + n // HOP_LENGTH).
     """
-    audio = np.pad(
-        np.asarray(audio, np.float32), N_FFT // 2
-    )  # not librosa's own, which warns of every sound below a frame
-    return librosa.stft(
-        audio, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, center=False, dtype=np.complex64
-    )
+    padded = np.pad(np.asarray(audio, np.float32), N_FFT // 2)
+    frames = _cut_frames(padded, HOP_LENGTH)
+    return scipy.fft.rfft(frames * WINDOW).T
 
 
 def magnitude(spectrum):
-    """Complex (513, t) -> float32 (256, t): magnitude of the kept bins, scaled so that a full-scale sine reads 1.0."""
-    return np.abs(spectrum[:BINS]) * np.float32(2 / WINDOW.sum())
+    """Magnitude of the kept bins, scaled so that a full-scale sine reads 1.0.
+
+    Complex (513, t) -> float32 (256, t).
+    """
+    return np.abs(spectrum[:BINS]) * _FULL_SCALE
 
 
 def phasor(spectrum):
-    """exp(i * phase) of a complex array, 1 where it is zero: complex64, same shape. Cheaper than angles, and exact."""
-    mag, tiny = (
-        np.abs(spectrum),
-        np.finfo(np.float32).tiny,
-    )  # below it numbers lose digits, and the phase with them
-    return np.where(mag >= tiny, spectrum / np.maximum(mag, tiny), np.complex64(1))
+    """exp(i * phase) of a complex array, 1 where it is zero: complex64, same shape.
 
-
-_HALVES = WINDOW.reshape(2, HOP_LENGTH)
-_ANALYSIS = WINDOW * np.float32(2 / WINDOW.sum())
-_SYNTHESIS = (WINDOW * np.float32(WINDOW.sum() / 2)).reshape(2, HOP_LENGTH) / (_HALVES**2).sum(
-    axis=0
-)
-
-
-def stft_frames(audio):
-    """`stft` for streams: kept bins only, frames first, not centred, on `magnitude`'s scale (its abs is the magnitude).
-
-    Float32 (..., (t + 1) * 512) -> complex64 (..., t, 256): frame k begins at sample k * HOP_LENGTH.
+    Cheaper than angles, and exact.
     """
-    frames = np.lib.stride_tricks.sliding_window_view(audio, N_FFT, axis=-1)[..., ::HOP_LENGTH, :]
-    return scipy.fft.rfft(frames * _ANALYSIS)[..., :BINS]
+    mag = np.abs(spectrum)
+    tiny = np.finfo(np.float32).tiny  # below it numbers lose digits, and the phase with them
+    unit = spectrum / np.maximum(mag, tiny)
+    return np.where(mag >= tiny, unit, np.complex64(1))
 
 
-def istft_frames(frames):
-    """Inverse of `stft_frames` (least squares): complex64 (..., t, 256) -> float32 (..., (t - 1) * 512).
+def stft_frames(audio, hop_length=HOP_LENGTH):
+    """`stft` for streams: kept bins only, time first, not centred, on `magnitude`'s scale.
 
-    Returns the samples that two frames cover, which begin with the second half of the first frame.
+    Its absolute value is the magnitude. Frame k begins at sample k * hop_length.
+
+    Args:
+        audio: float32 (..., n), n at least N_FFT.
+        hop_length: samples; a divisor of HOP_LENGTH.
+
+    Returns:
+        complex64 (..., 1 + (n - N_FFT) // hop_length, 256).
     """
-    audio = scipy.fft.irfft(frames, N_FFT)
-    joined = (
-        audio[..., :-1, HOP_LENGTH:] * _SYNTHESIS[1] + audio[..., 1:, :HOP_LENGTH] * _SYNTHESIS[0]
-    )
-    return joined.reshape(*joined.shape[:-2], -1)
+    frames = _cut_frames(audio, hop_length)
+    window = WINDOW * _FULL_SCALE
+    return scipy.fft.rfft(frames * window)[..., :BINS]
+
+
+def istft_frames(frames, hop_length=HOP_LENGTH):
+    """Inverse of `stft_frames` by least squares, the upper bins zero.
+
+    A sample is the mean of the frames that cover it, weighted by the window, over the sum of
+    the window's squares (Griffin and Lim, 1984, eq. 6).
+
+    Args:
+        frames: complex64 (..., t, 256), frame k beginning at sample k * hop_length.
+        hop_length: samples; a divisor of HOP_LENGTH.
+
+    Returns:
+        The samples that N_FFT // hop_length frames cover, which begin with sample
+        N_FFT - hop_length of the first frame: float32 (..., (t + 1) * hop_length - N_FFT).
+    """
+    overlap = N_FFT // hop_length  # frames that cover a sample
+    squares = (WINDOW**2).reshape(overlap, hop_length).sum(axis=0)
+    window = WINDOW / _FULL_SCALE / np.tile(squares, overlap)
+
+    pieces = scipy.fft.irfft(frames, N_FFT) * window  # (..., t, 1024)
+    pieces = pieces.reshape(*pieces.shape[:-1], overlap, hop_length)
+    count = max(0, pieces.shape[-3] - overlap + 1)
+    audio = np.zeros((*pieces.shape[:-3], count, hop_length), np.float32)
+    for part in range(overlap):
+        first = overlap - 1 - part  # the first frame whose part this is lies that far on
+        audio += pieces[..., first : first + count, part, :]
+    return audio.reshape(*audio.shape[:-2], count * hop_length)
 
 
 def rechunk(blocks, size, keep=0):
-    """Cut a stream anew: arrays (channels, any, ...), joined along axis 1 -> arrays (channels, size + keep, ...).
+    """Cut a stream anew: arrays (channels, any, ...) -> arrays (channels, size + keep, ...).
 
-    Each piece begins with the last ``keep`` items of the one before; the last piece is as long as what is left.
-    At least one piece comes, so an empty stream of shape (channels, 0, ...) gives one empty piece.
+    Each piece begins with the last ``keep`` items of the one before; the last piece is as long
+    as what is left. At least one piece comes: an empty stream of shape (channels, 0, ...) gives
+    one empty piece.
     """
-    held, count = [], 0
+    held = []
+    count = 0  # items in ``held``
     for block in blocks:
         held.append(block)
         count += block.shape[1]
-        if count > size + keep:
-            joined, start = np.concatenate(held, axis=1), 0
-            for start in range(0, count - size - keep, size):
-                yield joined[:, start : start + size + keep]
-            held = [joined[:, start + size :].copy()]
-            count -= start + size
+        if count <= size + keep:
+            continue
+        joined = np.concatenate(held, axis=1)
+        start = 0
+        while count - start > size + keep:
+            yield joined[:, start : start + size + keep]
+            start += size
+        held = [joined[:, start:].copy()]
+        count -= start
     yield np.concatenate(held, axis=1)
 
 
-def stft_stream(blocks):
-    """`stft_frames` of a whole stream: audio (channels, any) -> stream of centred spectra complex64 (channels, any, 256).
+def _pad_stream(blocks, hop_length):
+    """Zeros around a stream of audio, so that as many frames cover its ends as its middle."""
+    margin = N_FFT - hop_length
+    length = 0
+    for i, block in enumerate(blocks):
+        if i == 0:
+            yield np.zeros((len(block), margin), np.float32)
+        yield block
+        length += block.shape[1]
+    yield np.zeros((len(block), -length % hop_length + margin), np.float32)
 
-    The last frames reach beyond the end: every sample is covered by two, so that none is divided by a window near 0.
+
+def stft_stream(blocks, hop_length=HOP_LENGTH):
+    """`stft_frames` of a whole stream, which `istft_frames` gives back from its first sample on.
+
+    Frame k is centred on sample (k + 1) * hop_length - HOP_LENGTH: at the usual hop on
+    k * HOP_LENGTH, as in `stft`; at a finer one, the first few are centred before the sound.
+    The last frames reach beyond the end: every sample is covered by N_FFT // hop_length frames,
+    so that none is divided by a window near 0.
+
+    Args:
+        blocks: float32 (channels, any), at least one.
+        hop_length: samples; a divisor of HOP_LENGTH.
+
+    Yields:
+        complex64 (channels, any, 256).
     """
-
-    def padded():
-        length = 0
-        for i, block in enumerate(blocks):
-            if i == 0:
-                yield np.zeros((len(block), HOP_LENGTH), np.float32)
-            yield block
-            length += block.shape[1]
-        yield np.zeros((len(block), -length % HOP_LENGTH + HOP_LENGTH), np.float32)
-
-    for piece in rechunk(padded(), BLOCK_FRAMES * HOP_LENGTH, keep=HOP_LENGTH):
-        yield stft_frames(piece)
+    padded = _pad_stream(blocks, hop_length)
+    for piece in rechunk(padded, BLOCK_FRAMES * hop_length, keep=N_FFT - hop_length):
+        yield stft_frames(piece, hop_length)
 
 
 def amplitude_to_db(mag):
@@ -140,13 +199,17 @@ def db_to_amplitude(db):
 
 
 def spectrogram(audio):
-    """The picture of a sound: audio (n,) -> dB-scaled magnitude, float32 (256, 1 + n // 512), 0 ... 1 and a little above."""
-    return amplitude_to_db(magnitude(stft(audio)))
+    """The picture of a sound: its magnitude on the dB scale, 0 ... 1 and a little above.
+
+    Audio (n,) -> float32 (256, 1 + n // 512).
+    """
+    mag = magnitude(stft(audio))
+    return amplitude_to_db(mag)
 
 
 def to_network(db):
-    """dB scale [0, 1] -> the networks' range [-1, 1], clipped there (a peak may exceed 1). Float32."""
-    return np.clip(np.asarray(db, np.float32) * 2 - 1, -1, 1)
+    """dB scale [0, 1] -> the networks' range [-1, 1], clipped there. Float32."""
+    return np.clip(np.asarray(db, np.float32) * 2 - 1, -1, 1)  # a peak may exceed 1
 
 
 def from_network(x):
@@ -155,13 +218,20 @@ def from_network(x):
 
 
 def slice_tiles(picture):
-    """Cut a picture into tiles, the last one padded with zeros: (256, t) -> (ceil(t / 256), 256, 256, 1), same dtype."""
+    """Cut a picture into tiles, the last one padded with zeros.
+
+    (256, t) -> (ceil(t / 256), 256, 256, 1), same dtype.
+    """
     bins, frames = picture.shape
     count = -(-frames // TILE_FRAMES)
     padded = np.pad(picture, ((0, 0), (0, count * TILE_FRAMES - frames)))
-    return padded.reshape(bins, count, TILE_FRAMES).swapaxes(0, 1)[..., np.newaxis]
+    tiles = padded.reshape(bins, count, TILE_FRAMES).swapaxes(0, 1)
+    return tiles[..., np.newaxis]
 
 
 def join_tiles(tiles, frames=None):
-    """Inverse of `slice_tiles`: (n, 256, 256, 1) -> (256, frames); all n * 256 frames if ``frames`` is None."""
+    """Inverse of `slice_tiles`: (n, 256, 256, 1) -> (256, frames).
+
+    All n * 256 frames if ``frames`` is None.
+    """
     return np.concatenate(tiles[..., 0], axis=1)[:, :frames]

@@ -1,14 +1,18 @@
+"""Streams: the pieces hold what the whole holds, at every hop length."""
+
+import librosa
 import numpy as np
 import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from music import combine, istft
+from music import combine
 
 import data
 from audio import resample_stream
 
 SETTINGS = settings(max_examples=40, deadline=None)
+HOPS = pytest.mark.parametrize("hop_length", [512, 256, 128])
 
 
 def noise(*shape, seed=0):
@@ -17,7 +21,8 @@ def noise(*shape, seed=0):
 
 def cut(array, sizes):
     """Blocks of (channels, n) whose lengths cycle through ``sizes``."""
-    start, blocks = 0, []
+    start = 0
+    blocks = []
     while start < array.shape[1] or not blocks:
         size = sizes[len(blocks) % len(sizes)]
         blocks.append(array[:, start : start + size])
@@ -25,7 +30,7 @@ def cut(array, sizes):
     return blocks
 
 
-def test_analyse_equals_the_stft_of_the_kept_bins():
+def test_frames_are_the_stft_of_the_kept_bins():
     audio = noise(2, 5 * 512)
     frames = data.stft_frames(audio)
     assert frames.shape == (2, 4, 256)
@@ -35,25 +40,89 @@ def test_analyse_equals_the_stft_of_the_kept_bins():
         np.testing.assert_allclose(spectrum, expected, atol=1e-6)
 
 
-def test_a_full_scale_sine_reads_one():
+@pytest.mark.parametrize("hop_length", [256, 128])
+def test_frames_of_a_finer_hop_are_those_of_the_audio_moved(hop_length):
+    audio = noise(2, 8 * 512)
+    steps = 512 // hop_length
+    fine = data.stft_frames(audio, hop_length)
+    for step in range(steps):
+        expected = data.stft_frames(audio[:, step * hop_length :])
+        np.testing.assert_array_equal(fine[:, step::steps], expected)
+
+
+@HOPS
+def test_a_full_scale_sine_reads_one(hop_length):
     sine = np.sin(2 * np.pi * 64 / 1024 * np.arange(4096)).astype(np.float32)
-    np.testing.assert_allclose(np.abs(data.stft_frames(sine))[:, 64], 1, atol=1e-3)
+    frames = data.stft_frames(sine, hop_length)
+    np.testing.assert_allclose(np.abs(frames)[:, 64], 1, atol=1e-3)
 
 
-def test_synthesise_inverts_analyse():
+@HOPS
+def test_audio_below_11_khz_comes_back(hop_length):
     time = np.arange(20 * 512) / data.SAMPLE_RATE
-    audio = np.stack([np.sin(440 * time), np.cos(9000 * time)]).astype(
-        np.float32
-    )  # radians a second: well below 11 kHz
-    restored = data.istft_frames(data.stft_frames(audio))
+    low = np.sin(440 * time)  # radians a second
+    high = np.cos(9000 * time)
+    audio = np.stack([low, high]).astype(np.float32)
+    restored = data.istft_frames(data.stft_frames(audio, hop_length), hop_length)
     assert restored.dtype == np.float32
-    np.testing.assert_allclose(restored, audio[:, 512:-512], atol=1e-4)
+    margin = 1024 - hop_length  # samples at each end that fewer frames cover
+    np.testing.assert_allclose(restored, audio[:, margin:-margin], atol=1e-4)
 
 
-def test_synthesise_is_the_least_squares_inverse_of_inconsistent_frames():
-    frames = (noise(9, 256) + 1j * noise(9, 256, seed=1)).astype(np.complex64)
-    full = combine(np.abs(frames).T, data.phasor(frames).T)
-    np.testing.assert_allclose(data.istft_frames(frames), istft(full, 8 * 512), atol=1e-4)
+@HOPS
+def test_the_inverse_of_inconsistent_frames_is_librosas_least_squares(hop_length):
+    frames = (noise(19, 256) + 1j * noise(19, 256, seed=1)).astype(np.complex64)
+    spectrum = combine(np.abs(frames).T, data.phasor(frames).T)
+    whole = librosa.istft(
+        spectrum, n_fft=1024, hop_length=hop_length, window=data.WINDOW, center=False
+    )
+    audio = data.istft_frames(frames, hop_length)
+    assert len(audio) == 20 * hop_length - 1024
+    first = 1024 - hop_length
+    np.testing.assert_allclose(audio, whole[first : first + len(audio)], atol=1e-4)
+
+
+@HOPS
+@pytest.mark.parametrize("frames", [0, 1])
+def test_too_few_frames_give_no_audio(hop_length, frames):
+    audio = data.istft_frames(np.zeros((2, frames, 256), np.complex64), hop_length)
+    assert audio.shape == (2, 0)
+
+
+@SETTINGS
+@given(
+    length=st.integers(600, 9000),  # anything shorter fades too fast to lie below 11 kHz
+    sizes=st.lists(st.integers(1, 4000), min_size=1, max_size=4),
+    hop_length=st.sampled_from([512, 256, 128]),
+)
+def test_a_stream_comes_back_from_its_first_sample_to_its_last(length, sizes, hop_length):
+    time = np.arange(length) / data.SAMPLE_RATE
+    fade = np.sin(np.pi * np.arange(length) / (length - 1)) ** 2  # nothing above 11 kHz
+    audio = np.stack([fade * np.sin(2000 * time), fade]).astype(np.float32)
+    spectra = list(data.stft_stream(iter(cut(audio, sizes)), hop_length))
+    restored = data.istft_frames(np.concatenate(spectra, axis=1), hop_length)
+    assert restored.shape[1] >= length
+    np.testing.assert_allclose(restored[:, :length], audio, atol=5e-3)
+
+
+@HOPS
+@pytest.mark.parametrize("length", [0, 1, 511, 512, 513])
+def test_the_shortest_streams_come_back_whole(hop_length, length):
+    spectra = list(data.stft_stream([noise(2, length)], hop_length))
+    restored = data.istft_frames(np.concatenate(spectra, axis=1), hop_length)
+    assert length <= restored.shape[1] < length + 512
+
+
+@HOPS
+def test_a_streams_frames_are_the_stft_at_its_hop_whatever_the_blocks(hop_length, monkeypatch):
+    monkeypatch.setattr(data, "BLOCK_FRAMES", 3)  # many blocks
+    audio = noise(1, 5000)
+    spectra = list(data.stft_stream(iter(cut(audio, [700, 1, 1500])), hop_length))
+    assert {len(spectrum[0]) for spectrum in spectra[:-1]} == {3}
+    frames = np.concatenate(spectra, axis=1)[0]
+    centred = frames[512 // hop_length - 1 :: 512 // hop_length]  # those at multiples of 512
+    expected = data.stft(audio[0])[: data.BINS].T * (2 / data.WINDOW.sum())
+    np.testing.assert_allclose(centred[: len(expected)], expected, atol=1e-6)
 
 
 @SETTINGS
