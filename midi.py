@@ -1,28 +1,42 @@
 """Scores: a MIDI file -> an array of notes, and its variations in time and pitch.
 
-mido, pretty_midi's own reader, takes the file apart; notes are put together here, for pretty_midi drops those of zero
-length, those that are never switched off, and tempo changes outside the first track.
+`smf` takes the file apart; here its messages become notes. Rules where files are unclear:
+
+- Of one pitch struck twice, what was struck first is released first.
+- A note that is never switched off lasts until its pitch is struck again on its channel, or else to
+  the end of the file: a lost note-off harms one note, not all later ones of that pitch.
+- A note-off in another track of the same channel ends a note that its own track leaves sounding.
+- "All notes off" lifts every key of its channel, in all tracks; "all sound off" lifts the pedal's
+  notes, too.
+- The patterns of a type 2 file are played one after the other, each with its own tempo and pedal.
 """
 
-import io
+import bisect
 import re
-from collections import defaultdict, deque
+from collections import defaultdict
 from pathlib import Path
 
-import mido
 import numpy as np
 
+import smf
 from cli import UserError
 
 # One row a note: onset and duration in seconds, MIDI pitch and velocity (1 - 127)
 NOTE = np.dtype(
     [("onset", np.float64), ("duration", np.float64), ("pitch", np.int32), ("velocity", np.int32)]
 )
-MAX_BYTES = 4 << 20  # of a file: half a million notes, a gigabyte in mido's hands
+MAX_BYTES = 4 << 20  # of a file: half a million notes
 MAX_SECONDS = 4 * 3600  # of a piece: a stray tick of a broken file must not become a gap of days
 DRUMS = 9  # General MIDI's drum channel, counted from 0
-_SUSTAIN, _RESET_CONTROLLERS = 64, 121
-_TICK_BITS = 52
+DEFAULT_TEMPO = 500_000  # microseconds a quarter note, until a file says otherwise: 120 a minute
+
+# Controllers
+_SUSTAIN, _ALL_SOUND_OFF, _RESET_CONTROLLERS = 64, 120, 121
+_ALL_NOTES_OFF = range(123, 128)  # 124 - 127 change a channel's mode, which lifts its keys, too
+_PEDAL_DOWN = 64  # the sustain pedal's value, from which on it is down
+
+_TICK_BITS = 52  # a file of MAX_BYTES cannot count further
+_NEVER = np.iinfo(np.int64).max
 
 
 def read_score(path, pedal=True):
@@ -30,25 +44,32 @@ def read_score(path, pedal=True):
 
     Args:
         path: a .mid file.
-        pedal: apply the sustain pedal (controller 64, down from 64 on): a note whose key comes up while its channel's pedal
-            is down rings on until the pedal comes up or the same pitch is struck again.
+        pedal: apply the sustain pedal (controller 64, down from 64 on): a note whose key comes up
+            while its channel's pedal is down rings on until the pedal comes up or the same pitch
+            is struck again.
 
     Returns:
-        array (notes,) of `NOTE`, sorted by onset. A note that is never switched off lasts to the end of its file.
+        array (notes,) of `NOTE`, sorted by onset.
 
     Raises:
-        UserError: no MIDI file, a damaged one, one without notes, or beyond `MAX_BYTES` or `MAX_SECONDS`.
+        UserError: no MIDI file, one without notes, or beyond `MAX_BYTES` or `MAX_SECONDS`.
+    """
+    score, _ = read_repaired(path, pedal)
+    return score
+
+
+def read_repaired(path, pedal=True):
+    """`read_score`, and what had to be repaired to read it.
+
+    Returns:
+        (score, repairs): ``repairs`` in words, such as ``"note never switched off: 2"``; an empty
+        string for a file in order.
     """
     try:
         if Path(path).stat().st_size > MAX_BYTES:
             raise ValueError(f"is larger than {MAX_BYTES >> 20} MB")
-        notes, pedals, tempos, drums, division = _events(_parse(path))
-        if not notes:
-            raise ValueError("has drums only" if drums else "has no notes")
-        return _checked(
-            _timed(np.array(notes, np.int64), pedals if pedal else {}, tempos, division)
-        )
-    except (ValueError, OverflowError) as error:
+        return _parse_score(Path(path).read_bytes(), pedal)
+    except ValueError as error:
         raise UserError(
             f"{path}: {error}; leave this file out or export it again as MIDI"
         ) from None
@@ -56,6 +77,30 @@ def read_score(path, pedal=True):
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); check the file and its permissions"
         ) from None
+
+
+def _parse_score(data, pedal):
+    """A file's bytes -> (score, repairs in words). Raises ValueError if it holds no notes."""
+    file = smf.parse(data)
+    parts = [file.tracks]  # what plays together
+    if file.form == 2 and len(file.tracks) > 1:
+        parts = [[track] for track in file.tracks]
+        file.repairs["patterns of a type 2 file played one after the other"] = len(parts)
+    scores = [np.empty(0, NOTE)]
+    drums = 0
+    begin = 0.0  # s
+    for tracks in parts:
+        score, part_drums, seconds = _score_of(tracks, file, pedal, file.repairs)
+        score["onset"] += begin
+        scores.append(score)
+        drums += part_drums
+        begin += seconds
+    score = np.concatenate(scores)
+    repairs = smf.describe_repairs(file.repairs)
+    if len(score) == 0:
+        reason = "has drums only" if drums else "has no notes"
+        raise ValueError(f"{reason} ({repairs})" if repairs else reason)
+    return _checked(score), repairs
 
 
 def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
@@ -82,6 +127,7 @@ def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
 
 
 def _checked(score):
+    """The score, sorted. Raises ValueError if it is too long."""
     seconds = (score["onset"] + score["duration"]).max()
     if not seconds <= MAX_SECONDS:
         raise ValueError(
@@ -90,101 +136,258 @@ def _checked(score):
     return np.sort(score, order=("onset", "pitch", "velocity", "duration"))
 
 
-def _parse(path):
-    """The file as mido reads it. Raises ValueError if it is damaged, whatever mido makes of the damage."""
-    data = Path(path).read_bytes()
-    if re.search(
-        rb"[\x80-\xff]{4096}", data
-    ):  # mido would read it as one number, and take minutes for a megabyte
-        raise ValueError("is no MIDI file, or damaged")
-    try:
-        return mido.MidiFile(file=io.BytesIO(data))
-    except EOFError:
-        raise ValueError("ends in the middle") from None
-    except Exception as error:  # mido lets through what its parts raise: OSError, KeyError, IndexError, struct.error ...
-        raise ValueError(f"is no MIDI file, or damaged ({error})") from None
+def version_name(piece, transpose=0, speed=1.0):
+    """Name of one version of a piece, unchanged for 0 and 1.
+
+    ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``
+    """
+    name = piece
+    if transpose != 0:
+        name += f"~t{transpose:+g}"
+    if speed != 1:
+        name += f"~s{speed:g}"
+    return name
 
 
-def _events(file):
-    """([(on tick, off tick, channel, pitch, velocity)], pedals {channel: [(tick, down)]}, tempos, drum notes, ticks a beat)."""
-    if file.ticks_per_beat <= 0:
-        raise ValueError(
-            "counts time in video frames, not in beats"
-            if file.ticks_per_beat
-            else "has no ticks in a beat"
-        )
-    notes, pedals, tempos, drums, last = [], {}, [(0, 500_000)], 0, 0
-    for track in file.tracks:
-        tick, sounding = (
-            0,
-            defaultdict(deque),
-        )  # (channel, pitch) -> [(on tick, velocity)]: first struck, first released
-        for message in track:
-            tick += message.time
-            kind = message.type
-            last = max(last, tick)
-            if kind == "set_tempo":
-                tempos.append((tick, message.tempo))
-            elif kind == "note_on" and message.velocity:
-                drums += message.channel == DRUMS
-                if message.channel != DRUMS:
-                    sounding[message.channel, message.note].append((tick, message.velocity))
-            elif kind in ("note_on", "note_off") and sounding[message.channel, message.note]:
-                on, velocity = sounding[message.channel, message.note].popleft()
-                notes.append((on, tick, message.channel, message.note, velocity))
-            elif kind == "control_change" and message.control in (_SUSTAIN, _RESET_CONTROLLERS):
-                down = message.control == _SUSTAIN and message.value >= 64
-                pedals.setdefault(message.channel, []).append((tick, down))
-        notes += [
-            (on, None, *key, velocity) for key, left in sounding.items() for on, velocity in left
-        ]
-        if last >> _TICK_BITS:
-            raise ValueError("is damaged: counts more ticks than any music has")
-    notes = [(on, last if off is None else off, *rest) for on, off, *rest in notes]
-    return notes, pedals, tempos, drums, file.ticks_per_beat
+def piece_of(name):
+    """The piece that a version is of, inverse of `version_name`.
+
+    All versions of a piece belong on one side of a split.
+    """
+    return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
 
 
-def _timed(notes, pedals, tempos, division):
-    """Apply the pedal, and turn ticks into seconds: integers (n, 5) -> array (n,) of `NOTE`."""
-    on, off, channel, pitch, velocity = notes.T
-    last = off.max()
-    for number, presses in pedals.items():
-        mine = np.flatnonzero(channel == number)
-        off[mine] = _pedalled(
-            on[mine], off[mine], pitch[mine], sorted(presses, key=lambda press: press[0]), last
-        )
-    seconds = _clock(tempos, division)
-    score = np.empty(len(on), NOTE)
+# Messages -> notes in ticks
+
+
+class _Controls:
+    """What the controllers of one channel do to its notes, in all tracks."""
+
+    def __init__(self):
+        self.pedal = []  # (tick, whether the sustain pedal is down from there on)
+        self.notes_off = []  # ticks at which all keys come up
+        self.sound_off = []  # ticks at which everything falls silent
+
+    def add(self, message):
+        """Take a control change. Returns whether it lifts all keys."""
+        controller = message.first
+        if controller == _SUSTAIN:
+            self.pedal.append((message.tick, message.second >= _PEDAL_DOWN))
+        elif controller == _RESET_CONTROLLERS:
+            self.pedal.append((message.tick, False))
+        elif controller == _ALL_SOUND_OFF:
+            self.sound_off.append(message.tick)
+            self.notes_off.append(message.tick)
+        elif controller in _ALL_NOTES_OFF:
+            self.notes_off.append(message.tick)
+        return controller == _ALL_SOUND_OFF or controller in _ALL_NOTES_OFF
+
+
+class _Key:
+    """A pitch of a channel in one track: strikes and releases since it was last silent.
+
+    They are put together only when it falls silent again, or its track ends: not before is it
+    known whether a release is missing.
+    """
+
+    def __init__(self):
+        self.strikes = []  # (tick, velocity)
+        self.releases = []  # ticks
+        self._held = []  # indices of strikes, as on a stack: a release takes off the last one
+
+    def strike(self, tick, velocity):
+        self._held.append(len(self.strikes))
+        self.strikes.append((tick, velocity))
+
+    def release(self, tick):
+        """Returns whether the key is silent now."""
+        self._held.pop()
+        self.releases.append(tick)
+        return not self._held
+
+    def release_all(self, tick):
+        while not self.release(tick):
+            pass
+
+    def notes(self):
+        """[(on tick, off tick, velocity)]: what was struck first was released first."""
+        held = set(self._held)
+        ended = [strike for i, strike in enumerate(self.strikes) if i not in held]
+        return [(on, off, velocity) for (on, velocity), off in zip(ended, self.releases)]
+
+    def endless(self):
+        """[(on tick, velocity)] of strikes whose release is missing.
+
+        They are those at which the number of held strikes rose for good, and so the fewest notes
+        get another end than they had: of on, on, off, on, off the first.
+        """
+        return [self.strikes[i] for i in self._held]
+
+
+class _Notes:
+    """The notes of tracks that play together, in ticks."""
+
+    def __init__(self, tracks, repairs):
+        self.rows = []  # (on, off, channel, pitch, velocity)
+        self.drums = 0
+        self.controls = defaultdict(_Controls)  # by channel
+        self.end = max([track.end for track in tracks], default=0)
+        self._strikes = defaultdict(list)  # ticks, by (channel, pitch), of all tracks
+        self._endless = defaultdict(list)  # (on, velocity), by (channel, pitch)
+        self._stray = defaultdict(list)  # ticks of releases of what is not held in their track
+        for track in tracks:
+            self._add_track(track)
+        for key, notes in self._endless.items():
+            self._end_notes(key, sorted(notes), repairs)
+
+    def _add_track(self, track):
+        keys = {}  # those that sound: {(channel, pitch): _Key}
+        for message in track.messages:
+            key = message.channel, message.first
+            if message.kind == smf.CONTROL:
+                if self.controls[message.channel].add(message):
+                    self._lift_all(keys, message)
+            elif message.kind == smf.NOTE_ON and message.second > 0:
+                self._strike(keys, key, message)
+            elif message.kind in (smf.NOTE_ON, smf.NOTE_OFF):
+                if key not in keys:
+                    self._stray[key].append(message.tick)
+                elif keys[key].release(message.tick):
+                    self._keep(key, keys.pop(key))
+        for key, sounding in keys.items():
+            self._keep(key, sounding)
+
+    def _strike(self, keys, key, message):
+        if message.channel == DRUMS:
+            self.drums += 1
+        elif message.first < 128:  # a damaged pitch is none
+            self._strikes[key].append(message.tick)
+            if key not in keys:
+                keys[key] = _Key()
+            keys[key].strike(message.tick, message.second)
+
+    def _lift_all(self, keys, message):
+        for key in list(keys):
+            if key[0] == message.channel:
+                sounding = keys.pop(key)
+                sounding.release_all(message.tick)
+                self._keep(key, sounding)
+
+    def _keep(self, key, sounding):
+        for on, off, velocity in sounding.notes():
+            self.rows.append((on, off, *key, velocity))
+        self._endless[key] += sounding.endless()
+
+    def _end_notes(self, key, notes, repairs):
+        """End notes that their own tracks leave sounding."""
+        stray = sorted(self._stray[key])
+        strikes = sorted(self._strikes[key])
+        lifts = sorted(self.controls[key[0]].notes_off)
+        for on, velocity in notes:
+            off = _first_after(on, stray)
+            if off is not None:
+                stray.remove(off)  # it ends one note
+            else:
+                off = _first_after(on, lifts)
+            if off is None:
+                repairs["note never switched off"] += 1
+                off = _first_after(on, strikes) or self.end
+            self.rows.append((on, off, *key, velocity))
+
+
+def _first_after(tick, ticks):
+    """The first of the sorted ``ticks`` that is later than ``tick``, or None."""
+    index = bisect.bisect_right(ticks, tick)
+    return ticks[index] if index < len(ticks) else None
+
+
+# Notes in ticks -> a score in seconds
+
+
+def _score_of(tracks, file, pedal, repairs):
+    """What plays together: (array (n,) of `NOTE`, not sorted; drum notes; seconds it lasts)."""
+    notes = _Notes(tracks, repairs)
+    tempos = [(0, DEFAULT_TEMPO)]
+    for track in tracks:
+        tempos += track.tempos
+    seconds = _clock(tempos, file.ticks_per_beat, file.ticks_per_second)
+    rows = np.array(notes.rows, np.int64).reshape(-1, 5)
+    on, off, channel, pitch, velocity = rows.T
+    off = _released(on, off, channel, pitch, notes.controls, pedal)
+    score = np.empty(len(rows), NOTE)
     score["onset"] = seconds(on)
     score["duration"] = seconds(off) - score["onset"]
-    score["pitch"], score["velocity"] = pitch, velocity
-    return score
+    score["pitch"] = pitch
+    score["velocity"] = velocity
+    return score, notes.drums, float(seconds(np.int64(notes.end)))
+
+
+def _released(on, off, channel, pitch, controls, pedal):
+    """Off ticks (n,) by what all channels' controllers do: {channel: `_Controls`}."""
+    off = off.copy()
+    last = off.max(initial=0)
+    for number, control in controls.items():
+        mine = np.flatnonzero(channel == number)
+        ends = _cut(on[mine], off[mine], control.notes_off)
+        if pedal and control.pedal:
+            presses = sorted(control.pedal, key=_tick_of)
+            ends = _pedalled(on[mine], ends, pitch[mine], presses, last)
+        off[mine] = _cut(on[mine], ends, control.sound_off)
+    return off
+
+
+def _tick_of(press):
+    return press[0]
+
+
+def _cut(on, off, ticks):
+    """Off ticks, none later than the first of ``ticks`` after the note's on tick."""
+    ends = np.append(np.sort(np.array(ticks, np.int64)), _NEVER)
+    return np.minimum(off, ends[np.searchsorted(ends, on, side="right")])
 
 
 def _pedalled(on, off, pitch, presses, last):
-    """Off ticks of one channel's notes with the pedal: each off tick under the pedal moves to the pedal's next coming up,
-    but not past the pitch's next strike. Where a key is still held when its pitch is struck again, the key decides.
+    """Off ticks of one channel's notes with the pedal.
+
+    An off tick under the pedal moves to the pedal's next coming up, but not past the pitch's next
+    strike. Where a key is still held when its pitch is struck again, the key decides.
+
+    Args:
+        on, off, pitch: int64 (n,).
+        presses: [(tick, whether the pedal is down from there on)], sorted, not empty.
+        last: tick at which a pedal comes up that never does.
     """
-    ticks, down = np.array([tick for tick, _ in presses]), np.array([down for _, down in presses])
-    up = np.append(np.where(down, np.iinfo(np.int64).max, ticks), max(last, ticks[-1]))
+    ticks = np.array([tick for tick, _ in presses])
+    down = np.array([is_down for _, is_down in presses])
+    up = np.append(np.where(down, _NEVER, ticks), max(last, ticks[-1]))
     next_up = np.minimum.accumulate(up[::-1])[::-1]
-    index = (
-        np.searchsorted(ticks, off, side="right") - 1
-    )  # the last pedal event at or before the off tick
-    pedalled = np.where((index >= 0) & down[index], next_up[index], off)
+    press = np.searchsorted(ticks, off, side="right") - 1  # the last one at or before the off tick
+    pedalled = np.where((press >= 0) & down[press], next_up[press], off)
+    # Pitch and tick in one number, so that the next strike of a pitch is found by one search
     key = (pitch << _TICK_BITS) + on
     strikes = np.append(np.unique(key), np.int64(128) << _TICK_BITS)
-    following = strikes[
-        np.searchsorted(strikes, key, side="right")
-    ]  # the next later strike, of this pitch or a higher one
-    strike = np.where(following >> _TICK_BITS == pitch, following - (pitch << _TICK_BITS), pedalled)
-    return np.maximum(off, np.minimum(pedalled, strike))
+    following = strikes[np.searchsorted(strikes, key, side="right")]  # may be of a higher pitch
+    same_pitch = following >> _TICK_BITS == pitch
+    next_strike = np.where(same_pitch, following - (pitch << _TICK_BITS), pedalled)
+    return np.maximum(off, np.minimum(pedalled, next_strike))
 
 
-def _clock(tempos, division):
-    """A function from ticks to seconds, from [(tick, microseconds a quarter note)]; of changes at one tick the last counts."""
-    tempos = dict(sorted(tempos, key=lambda change: change[0]))
-    ticks, rates = np.array(list(tempos), float), np.array(list(tempos.values())) / (1e6 * division)
+def _clock(tempos, ticks_per_beat, ticks_per_second):
+    """A function from ticks, int64 of any shape, to seconds, float64.
+
+    Args:
+        tempos: [(tick, microseconds a quarter note)]; of several at one tick the last counts.
+        ticks_per_beat: or None, where ``ticks_per_second`` says it all.
+    """
+    if ticks_per_beat is None:
+
+        def counted_seconds(tick):
+            return tick / ticks_per_second
+
+        return counted_seconds
+    changes = dict(sorted(tempos, key=_tick_of))
+    ticks = np.array(list(changes), float)
+    rates = np.array(list(changes.values())) / (1e6 * ticks_per_beat)  # s a tick
     starts = np.append(0, np.cumsum(np.diff(ticks) * rates[:-1]))
 
     def seconds(tick):
@@ -192,15 +395,3 @@ def _clock(tempos, division):
         return starts[index] + (tick - ticks[index]) * rates[index]
 
     return seconds
-
-
-def version_name(piece, transpose=0, speed=1.0):
-    """Name of one version of a piece: ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``; unchanged for 0 and 1."""
-    return (
-        piece + (f"~t{transpose:+g}" if transpose else "") + (f"~s{speed:g}" if speed != 1 else "")
-    )
-
-
-def piece_of(name):
-    """The piece that a version is of, inverse of `version_name`: all versions of it belong on one side of a split."""
-    return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)

@@ -321,14 +321,6 @@ CASES = [
     ),
     ("MIDI with drums only", "synthesize_audios", midi(*note(0, 9, channel=9)), "", "drums only"),
     (
-        "MIDI counting frames",
-        "synthesize_audios",
-        midi(*note(0, 9), division=-6360),
-        "",
-        "video frames",
-    ),
-    ("MIDI of no ticks", "synthesize_audios", midi(*note(0, 9), division=0), "", "no ticks"),
-    (
         "MIDI with a 10 h gap",
         "synthesize_audios",
         midi(*note(0, 9), *note(35_000_000, 35_000_009)),
@@ -904,6 +896,18 @@ GOOD_CASES = [
         "synthesize_audios",
         midi((0, 0x90, 60, 100), (480, 0xB0, 1, 1)),
         "1 notes",
+    ),
+    (
+        "MIDI counting frames",
+        "synthesize_audios",
+        midi(*note(0, 9), division=-6360),
+        "1 pieces rendered",
+    ),
+    (
+        "MIDI of no ticks",
+        "synthesize_audios",
+        midi(*note(0, 9), division=0),
+        "1 pieces rendered",
     ),
     (
         "an hour of silence",

@@ -96,7 +96,7 @@ def with_atheris(args):
     corpus = Path(f"corpus-{args.target}")
     corpus.mkdir(exist_ok=True)
     with atheris.instrument_imports(
-        include=["midi", "mido", "compute_features", "data", "dataset", "models"]
+        include=["midi", "smf", "compute_features", "data", "dataset", "models"]
     ):
         for number, content in enumerate(targets.seeds(args.target)):
             assert targets.run_one(args.target, content)
