@@ -53,9 +53,10 @@ def attempt(function, *args):
 
 @contextlib.contextmanager
 def engine(workers, dask=None):
-    """Yield ``run(function, tasks, writes=(), **bar)``: list of ``function(*task)``, by processes here or a Dask cluster.
+    """Yield ``run(function, tasks, writes=(), done=None, **bar)``: list of ``function(*task)``, by processes here or a Dask cluster.
 
     ``writes`` are the paths that the tasks write by `cli.complete`: if one fails, nothing half-written stays of them.
+    ``done(task, result)`` is called here, in the parent process, as each task ends, in the tasks' order.
     ``bar`` are tqdm's arguments.
 
     Raises:
@@ -73,12 +74,17 @@ def engine(workers, dask=None):
         ):  # as they start, they would undo what `_start_without_sigint` does
             tracker.ensure_running()
 
-    def run(function, tasks, writes=(), **bar):
+    def run(function, tasks, writes=(), done=None, **bar):
         results = _start_without_sigint(
             parallel, (joblib.delayed(function)(*task) for task in tasks)
         )
         try:
-            return list(tqdm(results, total=len(tasks), disable=not tasks, **bar))
+            finished = []
+            for result in tqdm(results, total=len(tasks), disable=not tasks, **bar):
+                if done is not None:
+                    done(tasks[len(finished)], result)
+                finished.append(result)
+            return finished
         except BaseException:
             if not dask:  # its workers go on with what they have
                 results.close()  # ends the processes, which have no time to remove anything
