@@ -1,5 +1,15 @@
-"""A stream of audio through a generator: tiles that overlap, the network, blending, phase, sound."""
+"""A stream of audio through a generator: tiles that overlap, the network, blending, phase, sound.
 
+    audio  --STFT, dB-->  picture  --cut_tiles-->  tiles  --run_network-->  tiles
+           --OverlapAdd-->  picture  --estimate_phases-->  spectra  --istft_stream-->  audio
+
+Finer hops: the network knows pictures at a hop of 512 samples. With ``hops`` = k it gets k of
+them, of the same audio moved by 512 / k samples each. Interleaved, what it gives is one picture
+at a hop of 512 / k, of which phase and sound are made: more frames cover each sample, so that
+less is left to chance where magnitude and phase do not fit each other.
+"""
+
+import math
 import tempfile
 
 import numpy as np
@@ -11,22 +21,26 @@ import phase as phases
 from audio import create_sound, named_errors, open_sound, read_blocks, resample_stream, write_spool
 from cli import UserError
 
-# Without overlap the picture jumps at tile borders 2.6 times as much as elsewhere. A quarter of a tile ends that and lowers
-# the error by 0.03 dB; half a tile lowers it by another 0.003 dB at 1.5 times the cost (width 16, six held-out pieces).
+# Without overlap the picture jumps at tile borders 2.6 times as much as elsewhere. A quarter of a
+# tile ends that and lowers the error by 0.03 dB; half a tile lowers it by another 0.003 dB at 1.5
+# times the cost (width 16, six held-out pieces).
 OVERLAP = 0.25
 BATCH_SIZE = 8
+HOPS = (1, 2, 4)  # how many pictures may be interleaved
 
 
 def convert_audio(model, audio, sample_rate, **options):
-    """Convert a recording that is in memory, by the same stream as the command.
+    """Convert a recording that is in memory, by the same stream as the command, at its own level.
 
     Args:
         model: see `convert_stream`; ``options``: its others.
-        audio: float (n,) or (n, channels), full scale = 1, any n; each channel is converted by itself.
+        audio: float (n,) or (n, channels), full scale = 1, any n; each channel is converted by
+            itself.
         sample_rate: of ``audio``, whole Hz.
 
     Returns:
-        float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input above 11 kHz.
+        float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input
+        above 11 kHz.
 
     Raises:
         ValueError: ``audio`` holds NaN or infinite samples.
@@ -35,19 +49,33 @@ def convert_audio(model, audio, sample_rate, **options):
     audio = np.asarray(audio, np.float32)
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinite samples")
-    stream = convert_stream(model, [np.atleast_2d(audio.T)], sample_rate, **options)
-    return np.concatenate(list(stream), axis=1)[:, : len(audio)].T.reshape(audio.shape)
+    channels = np.atleast_2d(audio.T)
+    blocks = list(convert_stream(model, [channels], sample_rate, **options))
+    converted = np.concatenate(blocks, axis=1)[:, : len(audio)]
+    return converted.T.reshape(audio.shape)
 
 
-def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE):
-    """The network's picture of a whole piece: dB scale (256, t) or (256, t, k), 0 ... 1 -> float32 (256, t, channels).
+def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE, hops=1):
+    """The network's picture of a whole piece.
 
-    Tiles overlap and are blended as in `convert_audio`, and frames that are silent (all zero) stay so.
+    Tiles overlap and are blended as in `convert_stream`; frames that are silent (all zero) stay so.
+
+    Args:
+        model, overlap, batch_size: see `convert_stream`.
+        picture: dB scale 0 ... 1, float32 (256, t) or (256, t, inputs).
+        hops: how many pictures are interleaved in it, frame by frame.
+
+    Returns:
+        float32 (256, t, outputs).
     """
-    stream = convert_frames(
-        model, [picture.swapaxes(0, 1)[np.newaxis]], lambda frames: frames, overlap, batch_size
-    )
-    return np.concatenate([converted for _, converted in stream], axis=1)[0].swapaxes(0, 1)
+    frames = picture.swapaxes(0, 1)[np.newaxis]  # (1, t, 256[, inputs])
+    stream = convert_frames(model, [frames], _keep, overlap, batch_size, hops)
+    parts = [converted for _, converted in stream]
+    return np.concatenate(parts, axis=1)[0].swapaxes(0, 1)
+
+
+def _keep(frames):
+    return frames
 
 
 def convert_stream(
@@ -58,38 +86,61 @@ def convert_stream(
     *,
     phase="input",
     phase_iterations=32,
+    hops=1,
     overlap=OVERLAP,
     batch_size=BATCH_SIZE,
     seed=0,
 ):
-    """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate`` (default: ``rate``).
+    """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate``.
 
-    What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller cuts it.
+    What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller
+    cuts it.
 
     Args:
-        model: Keras generator (`models.load_generator`), or any function of its form: float32 (n, 256, 256, 1) in [-1, 1]
-            -> the same. It always gets ``batch_size`` tiles, of zeros where there are no more.
-        phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs, `phase.LEARNED`.
+        model: Keras generator (`models.load_generator`), or any function of its form: float32
+            (n, 256, 256, 1) in [-1, 1] -> the same. It always gets ``batch_size`` tiles, of zeros
+            where there are no more.
+        blocks: the audio, full scale = 1.
+        rate, new_rate: of input and output, Hz; the output's default is the input's.
+        phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs,
+            `phase.LEARNED`.
         phase_iterations: of iterative estimators.
+        hops: pictures that are interleaved, one of `HOPS`; the time it takes grows with them.
         overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
         batch_size: tiles that go through the network at once.
         seed: of random phases.
+
+    Raises:
+        KeyError: no such phase estimator.
     """
+    hop_length = data.HOP_LENGTH // hops
     blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
-    frames = convert_frames(model, data.stft_stream(blocks), spectrum_to_db, overlap, batch_size)
-    turn = learned_phase.turned if phase in phases.LEARNED else lambda unit, _: unit
-    spectra = (
-        data.db_to_amplitude(c[..., 0]) * turn(data.phasor(original), c[..., 1:])
-        for original, c in frames
-    )
-    spectra = estimate_phases(spectra, phases.ALL[phase], phase_iterations, seed)
-    return resample_stream(istft_stream(spectra), data.SAMPLE_RATE, new_rate or rate)
+    frames = data.stft_stream(blocks, hop_length)
+    frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
+    spectra = _combine(frames, learned=phase in phases.LEARNED)
+    estimate = phases.ALL[phase]
+    spectra = estimate_phases(spectra, estimate, phase_iterations, seed, hop_length)
+    audio = istft_stream(spectra, hop_length)
+    return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
 
-def istft_stream(spectra):
-    """Inverse of `data.stft_stream`: stream of spectra (channels, any, 256) -> stream of audio float32 (channels, any)."""
-    for piece in data.rechunk(spectra, data.BLOCK_FRAMES, keep=1):
-        yield data.istft_frames(piece)
+def _combine(frames, learned):
+    """Stream of `convert_frames` -> spectra of the network's magnitude and the input's phase.
+
+    If the phase is ``learned``, it is turned as the network's further outputs say.
+    """
+    for original, converted in frames:
+        unit = data.phasor(original)
+        if learned:
+            unit = learned_phase.turned(unit, converted[..., 1:])
+        yield data.db_to_amplitude(converted[..., 0]) * unit
+
+
+def istft_stream(spectra, hop_length=data.HOP_LENGTH):
+    """Inverse of `data.stft_stream`: complex64 (channels, any, 256) -> float32 (channels, any)."""
+    shared = data.N_FFT // hop_length - 1  # frames that a sample shares with the next block
+    for piece in data.rechunk(spectra, data.BLOCK_FRAMES, keep=shared):
+        yield data.istft_frames(piece, hop_length)
 
 
 def spectrum_to_db(frames):
@@ -98,103 +149,177 @@ def spectrum_to_db(frames):
 
 
 def tile_weights():
-    """Weight of each frame of a tile, (256,) float32: a triangle, for a tile's middle sees context on both sides."""
+    """Weight of each frame of a tile, (256,) float32.
+
+    A triangle, for a tile's middle sees context on both sides.
+    """
     return np.bartlett(data.TILE_FRAMES + 2)[1:-1].astype(np.float32)
 
 
-def convert_frames(model, frames, to_db, overlap, batch_size):
-    """Send a stream of frames through the network in tiles that overlap, and blend them on the dB scale.
+def convert_frames(model, frames, to_db, overlap, batch_size, hops=1):
+    """Send a stream of frames through the network in tiles that overlap, and blend them.
 
     Args:
+        model, overlap, batch_size, hops: see `convert_stream`.
         frames: stream of arrays (channels, any, 256, ...), time before frequency.
-        to_db: makes dB-scaled pictures, float32 (channels, any, 256) or (channels, any, 256, k), of them.
-        model, overlap, batch_size: see `convert_audio`.
+        to_db: makes dB-scaled pictures of them, float32 (rows, any, 256) or
+            (rows, any, 256, inputs).
 
     Yields:
-        (frames, converted): as they came, and what the network gave, float32 (channels, any, 256, outputs), the first
-        output in [0, 1]; 0 where the whole frame was 0. Weights sum to 1 everywhere: the first and last edge, which one
-        tile covers, count fully.
+        (frames, converted): as they came, and what the network gave, float32 (channels, any, 256,
+        outputs), the first output in [0, 1]; 0 where the whole frame was 0.
     """
     stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
-    held = data.TILE_FRAMES - stride  # frames that later tiles cover too
-    weights = tile_weights()[:, np.newaxis, np.newaxis]
-    total, weight = (
-        np.zeros((1, held, 1, 1), np.float32),
-        np.zeros((held, 1, 1), np.float32),
-    )  # of tiles before: incomplete
-    for piece in data.rechunk(frames, batch_size * stride, keep=held):
-        channels, length, bins = piece.shape[:3]
-        spans = [
-            slice(start, start + data.TILE_FRAMES)
-            for start in range(0, max(1, length - held), stride)
-        ]
-        done, end = len(spans) * stride, len(spans) * stride + held
-        picture = np.pad(
-            to_db(piece).reshape(channels, length, bins, -1),
-            ((0, 0), (0, end - length), (0, 0), (0, 0)),
-        )
-        tiles = np.stack(
-            [picture[:, span].swapaxes(1, 2) for span in spans], axis=1
-        )  # (channels, n, 256, 256, k)
-        tiles = run_network(
-            model, tiles.reshape(-1, bins, data.TILE_FRAMES, picture.shape[-1]), batch_size
-        )
-        tiles = tiles.reshape(channels, -1, bins, data.TILE_FRAMES, tiles.shape[-1]).swapaxes(2, 3)
-        shape = channels, end, bins, tiles.shape[-1]
-        total = np.pad(total, ((0, 0), (0, done), (0, 0), (0, 0))) + np.zeros(shape, np.float32)
-        weight = np.pad(weight, ((0, done), (0, 0), (0, 0)))
-        for k, span in enumerate(spans):
-            total[:, span] += tiles[:, k] * weights
+    held = data.TILE_FRAMES - stride  # frames at a piece's end that later tiles cover too
+    windows = math.lcm(batch_size, hops) // hops  # tiles in a row at a time: whole batches
+    blend = OverlapAdd(stride)
+    for piece in data.rechunk(frames, windows * stride * hops, keep=held * hops):
+        rows = split_hops(piece, hops)
+        tiles = cut_tiles(to_db(rows), stride)
+        outputs = run_network(model, tiles, batch_size)
+        converted = blend.add(outputs)[:, : rows.shape[1]]
+        converted *= find_sound(rows)
+        converted = join_hops(converted, hops)[:, : piece.shape[1]]
+        done = outputs.shape[1] * stride * hops  # frames that no later tile covers
+        yield piece[:, :done], converted[:, :done]
+    yield piece[:, done:], converted[:, done:]
+
+
+def split_hops(frames, hops):
+    """Frames at the fine hop -> a row for each picture: (channels, t, ...) -> (channels * hops,
+    ceil(t / hops), ...), zeros at the end where frames are missing."""
+    channels, length = frames.shape[:2]
+    padding = [(0, 0)] * frames.ndim
+    padding[1] = (0, -length % hops)
+    padded = np.pad(frames, padding)
+    pictures = padded.reshape(channels, -1, hops, *frames.shape[2:]).swapaxes(1, 2)
+    return pictures.reshape(channels * hops, -1, *frames.shape[2:])
+
+
+def join_hops(rows, hops):
+    """Inverse of `split_hops`: (channels * hops, t, ...) -> (channels, t * hops, ...)."""
+    length = rows.shape[1]
+    pictures = rows.reshape(-1, hops, *rows.shape[1:]).swapaxes(1, 2)
+    return pictures.reshape(-1, length * hops, *rows.shape[2:])
+
+
+def cut_tiles(picture, stride):
+    """Tiles that begin every ``stride`` frames, the last one padded with zeros.
+
+    Picture float32 (rows, t, 256) or (rows, t, 256, inputs) -> (rows, n, 256, 256, inputs),
+    frequency before time, as the network takes them; n is at least 1.
+    """
+    picture = picture.reshape(*picture.shape[:3], -1)
+    length = picture.shape[1]
+    held = data.TILE_FRAMES - stride
+    starts = range(0, max(1, length - held), stride)
+    missing = starts[-1] + data.TILE_FRAMES - length
+    picture = np.pad(picture, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    tiles = [picture[:, start : start + data.TILE_FRAMES] for start in starts]
+    return np.stack(tiles, axis=1).swapaxes(2, 3)
+
+
+class OverlapAdd:
+    """Blends tiles that overlap: their mean, weighted by `tile_weights`, piece after piece.
+
+    Every frame's sum is divided by the sum of its weights, so the first and last edge, which one
+    tile covers, count fully.
+    """
+
+    def __init__(self, stride):
+        self.stride = stride
+        self.held = data.TILE_FRAMES - stride
+        self.total = np.zeros((1, self.held, 1, 1), np.float32)  # of the tiles before
+        self.weight = np.zeros((self.held, 1, 1), np.float32)
+
+    def add(self, tiles):
+        """Take in the next tiles, float32 (rows, n, 256, 256, outputs).
+
+        Returns:
+            float32 (rows, n * stride + held, 256, outputs). The last ``held`` frames, which the
+            tiles to come cover too, are not final: the next call begins with them.
+        """
+        rows, count, bins, _, outputs = tiles.shape
+        done = count * self.stride
+        total = np.zeros((rows, done + self.held, bins, outputs), np.float32)
+        weight = np.zeros((done + self.held, 1, 1), np.float32)
+        total[:, : self.held] = self.total
+        weight[: self.held] = self.weight
+        weights = tile_weights()[:, np.newaxis, np.newaxis]
+        for k in range(count):
+            span = slice(k * self.stride, k * self.stride + data.TILE_FRAMES)
+            total[:, span] += tiles[:, k].swapaxes(1, 2) * weights
             weight[span] += weights
         assert weight.min() > 0
-        sounds = piece.reshape(channels, length, -1).any(axis=2)[..., np.newaxis, np.newaxis]
-        converted = total[:, :length] / weight[:length] * sounds
-        yield piece[:, :done], converted[:, :done]
-        rest = piece[:, done:], converted[:, done:]
-        total, weight = total[:, done:], weight[done:]
-    yield rest
+        self.total = total[:, done:].copy()
+        self.weight = weight[done:].copy()
+        return total / weight
+
+
+def find_sound(frames):
+    """Whether a frame holds anything but zeros: (rows, t, 256, ...) -> bool (rows, t, 1, 1)."""
+    sounds = frames.reshape(*frames.shape[:2], -1).any(axis=2)
+    return sounds[..., np.newaxis, np.newaxis]
 
 
 def run_network(model, tiles, batch_size):
-    """Tiles of the dB scale -> converted tiles, float32 (n, 256, 256, outputs), in batches of one size: nothing retraces.
+    """Send tiles through the network, in batches of one size, so that nothing is compiled twice.
 
-    The first output is on the dB scale, others stay as the network gives them. A phase network's outputs are others.
+    Args:
+        model: see `convert_stream`.
+        tiles: dB scale, float32 (rows, n, 256, 256, inputs).
+        batch_size: tiles that go through the network at once.
+
+    Returns:
+        float32 (rows, n, 256, 256, outputs). A magnitude, the first output, is on the dB scale;
+        others stay as the network gives them.
+
+    Raises:
+        UserError: the network gives values that are not finite.
     """
     run = getattr(model, "predict_on_batch", model)
-    padding = np.zeros((-len(tiles) % batch_size, *tiles.shape[1:]), np.float32)
-    batches = data.to_network(np.concatenate([tiles, padding])).reshape(
-        -1, batch_size, *tiles.shape[1:]
-    )
-    converted = np.concatenate([np.asarray(run(batch)) for batch in batches])[: len(tiles)]
+    flat = tiles.reshape(-1, *tiles.shape[2:])
+    count = len(flat)
+    padding = np.zeros((-count % batch_size, *flat.shape[1:]), np.float32)
+    inputs = data.to_network(np.concatenate([flat, padding]))
+    outputs = []
+    for start in range(0, count, batch_size):
+        outputs.append(np.asarray(run(inputs[start : start + batch_size])))
+    converted = np.concatenate(outputs)[:count]
     if not np.isfinite(converted).all():
-        raise UserError(
-            "--model: its network gives NaN or infinite values; train it again with a lower learning rate"
-        )
+        remedy = "train it again with a lower learning rate"
+        raise UserError(f"--model: its network gives NaN or infinite values; {remedy}")
     if converted.shape[-1] != 2:
         converted[..., 0] = data.from_network(converted[..., 0])
-    return converted
+    return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 
 
-def estimate_phases(spectra, estimate, iterations, seed):
-    """Give a stream of spectra (channels, any, 256) the phases that ``estimate`` makes of it, magnitudes unchanged.
+def estimate_phases(spectra, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
+    """Give a stream of spectra (channels, any, 256) the phases that ``estimate`` makes of it.
 
-    Blocks carry a margin of ``iterations`` frames on both sides, so they give what the whole would (see phase.py).
+    Magnitudes stay. Blocks carry a margin of `phase.reach` frames on both sides, so they give
+    what the whole would.
     """
-    start, rest = 0, None  # index of the block's first frame
-    for piece in data.rechunk(spectra, data.BLOCK_FRAMES, keep=2 * iterations):
-        mag, unit = np.abs(piece), data.phasor(piece)
-        result = np.stack(
-            [
-                m * estimate(m.T, p.T, iterations=iterations, seed=seed, start=start).T
-                for m, p in zip(mag, unit)
-            ]
-        )
-        begin = iterations if start else 0
-        end = max(begin, result.shape[1] - iterations)
+    margin = phases.reach(iterations, hop_length)
+    start = 0  # index of the block's first frame
+    for piece in data.rechunk(spectra, data.BLOCK_FRAMES, keep=2 * margin):
+        result = np.empty_like(piece)
+        for channel, spectrum in enumerate(piece):
+            mag = np.abs(spectrum).T
+            unit = estimate(
+                mag,
+                data.phasor(spectrum).T,
+                iterations=iterations,
+                seed=seed,
+                start=start,
+                hop_length=hop_length,
+            )
+            result[channel] = (mag * unit).T
+        begin = margin if start else 0
+        end = max(begin, result.shape[1] - margin)
         yield result[:, begin:end]
-        rest = result[:, end:]
         start += data.BLOCK_FRAMES
-    yield rest
+    yield result[:, end:]
 
 
 def convert_file(
@@ -202,8 +327,8 @@ def convert_file(
 ):
     """Convert one recording, whatever its length, at flat memory.
 
-    The peak is known at the end only, so float32 samples wait in a nameless temporary file beside the output, which
-    the system removes even if the process is killed.
+    The peak is known at the end only, so float32 samples wait in a nameless temporary file beside
+    the output, which the system removes even if the process is killed.
 
     Args:
         source, target: paths; the target's extension chooses the format.

@@ -1,14 +1,21 @@
-"""Phase estimators: what to combine a converted magnitude with, so that it becomes sound. One function each, one registry.
+"""Phase estimators: what a converted magnitude needs to become sound. One function each.
 
-Every estimator is called as ``estimate(mag, input_phase, iterations=32, seed=0, start=0)``:
+Every estimator is called as
+
+    estimate(mag, input_phase, iterations=32, seed=0, start=0, hop_length=512)
 
     mag          float32 (256, t), linear magnitude asked for, on the scale of `data.magnitude`
     input_phase  complex64 (256, t), unit phasors of the input, as `data.phasor` gives them
     iterations   how often an iterative estimator refines; the others ignore it
     seed, start  of random phases; ``start`` is the index of the first frame within its piece
+    hop_length   samples from frame to frame: data.HOP_LENGTH, or that divided by 2, 4, ...
 
-and returns complex64 (256, t), unit phasors. Frame k of the result depends on nothing beyond frames k - iterations
-... k + iterations: a stream that is cut into blocks with that margin gives the result of the whole (see `in_blocks`).
+and returns complex64 (256, t), unit phasors. An estimator names the arguments that it uses and
+takes the others as ``**_``. Frame k of the result depends on nothing beyond frames k - reach ...
+k + reach, see `reach`: a stream that is cut into blocks with that margin gives what the whole
+would give.
+
+To add one: write the function and put its name into `ESTIMATORS`.
 """
 
 import os
@@ -19,95 +26,127 @@ import numpy as np
 import data
 
 MOMENTUM = 0.99  # of fast Griffin-Lim: the best value of Perraudin et al. 2013
-_BLOCK_FRAMES = (
-    512  # frames that one thread refines at a time: its arrays stay in the processor's cache
-)
-_TINY = np.float32(
-    1e-20
-)  # far below any magnitude, and a magnitude divided by it does not overflow
+_BLOCK_FRAMES = 512  # that one thread refines at a time: they stay in the processor's cache
+_TINY = np.float32(1e-20)  # far below any magnitude; one divided by it does not overflow
 
 
-def input(mag, input_phase, iterations=32, seed=0, start=0):
-    """The input's phase, unchanged: the method's choice. Onsets stay where they were; overtones keep the input's."""
+def keep_input(mag, input_phase, **_):
+    """The input's phase, unchanged: the method's choice.
+
+    Onsets stay where they were; overtones keep the input's.
+    """
     return input_phase
 
 
-def flat(mag, input_phase, iterations=32, seed=0, start=0):
+def set_flat(mag, input_phase, **_):
     """Phase zero everywhere: the lower bound."""
     return np.ones_like(input_phase)
 
 
-def random(mag, input_phase, iterations=32, seed=0, start=0):
-    """Independent uniform phases. They depend on ``seed`` and the frame's index only, so blocks can be drawn apart."""
+def draw_random(mag, input_phase, seed=0, start=0, **_):
+    """Independent uniform phases.
+
+    They depend on ``seed`` and the frame's index only, so that blocks can be drawn apart.
+    """
     draws_per_frame = data.BINS // 8  # Philox counts steps of 256 bits: eight float32
-    generator = np.random.Generator(np.random.Philox(key=seed, counter=start * draws_per_frame))
+    bits = np.random.Philox(key=seed, counter=start * draws_per_frame)
+    generator = np.random.Generator(bits)
     angles = generator.random((mag.shape[1], data.BINS), dtype=np.float32).T
     return np.exp(angles * np.complex64(2j * np.pi))
 
 
-def griffinlim(mag, input_phase, iterations=32, seed=0, start=0):
+def griffinlim(mag, input_phase, iterations=32, hop_length=data.HOP_LENGTH, **_):
     """Fast Griffin-Lim, started from the input's phase: see `refine`."""
-    return refine(mag, input_phase, iterations)
+    return refine(mag, input_phase, iterations, hop_length=hop_length)
 
 
-def griffinlim_random(mag, input_phase, iterations=32, seed=0, start=0):
-    """Fast Griffin-Lim, started from `random` phases: see `refine`."""
-    return refine(mag, random(mag, input_phase, seed=seed, start=start), iterations)
+def griffinlim_random(
+    mag, input_phase, iterations=32, seed=0, start=0, hop_length=data.HOP_LENGTH, **_
+):
+    """Fast Griffin-Lim, started from `draw_random`'s phases: see `refine`."""
+    phase = draw_random(mag, input_phase, seed=seed, start=start)
+    return refine(mag, phase, iterations, hop_length=hop_length)
 
 
 ESTIMATORS = {
-    function.__name__: function for function in (input, griffinlim, griffinlim_random, random, flat)
+    "input": keep_input,
+    "griffinlim": griffinlim,
+    "griffinlim_random": griffinlim_random,
+    "random": draw_random,
+    "flat": set_flat,
 }
-LEARNED = {
-    "learned": input,
+LEARNED = {  # these are given the input's phase as a network has turned it
+    "learned": keep_input,
     "learned_griffinlim": griffinlim,
-}  # given the input's phase as a network has turned it
+}
 ALL = ESTIMATORS | LEARNED
 
 
-def refine(mag, phase, iterations, momentum=MOMENTUM):
+def reach(iterations, hop_length=data.HOP_LENGTH):
+    """How many frames away the result of any estimator may look, on either side.
+
+    A frame shares samples with N_FFT / hop_length - 1 neighbours on each side, and one iteration
+    carries news that far.
+    """
+    return iterations * (data.N_FFT // hop_length - 1)
+
+
+def refine(mag, phase, iterations, momentum=MOMENTUM, hop_length=data.HOP_LENGTH):
     """Fast Griffin-Lim: make ``phase`` (256, t) consistent with ``mag`` (256, t), which is kept.
 
-    Griffin & Lim 1984 project in turn on the spectrograms that some sound has, c = STFT(ISTFT(mag * phase)), and on
-    those with the magnitude asked for. Perraudin, Balazs & Sondergaard 2013 (eq. 10) extrapolate in between,
-    c + momentum * (c - previous c), which converges faster and further. Momentum 0 gives the original.
+    Griffin & Lim 1984 project in turn on the spectrograms that some sound has,
+    c = STFT(ISTFT(mag * phase)), and on those with the magnitude asked for. Perraudin, Balazs &
+    Sondergaard 2013 (eq. 10) extrapolate in between, c + momentum * (c - previous c), which
+    converges faster and further. Momentum 0 gives the original.
 
-    Frames before the first and after the last count as silence. Frames overlap by half, so one iteration carries
-    news to the next frame only: blocks with a margin of ``iterations`` frames give exactly the result of the whole.
+    Frames before the first and after the last count as silence. Blocks with a margin of `reach`
+    give exactly the result of the whole, so they are refined in threads.
     """
-    mag, phase = (
-        np.ascontiguousarray(mag.T, np.float32),
-        np.ascontiguousarray(phase.T, np.complex64),
-    )  # frames first
+    mag = np.ascontiguousarray(mag.T, np.float32)  # (t, 256): frames first
+    phase = np.ascontiguousarray(phase.T, np.complex64)
+    inertia = np.float32(momentum / (1 + momentum))
 
-    def block(span):
-        return _refine(mag[span], phase[span], iterations, np.float32(momentum / (1 + momentum)))
+    def refine_block(span):
+        return _refine(mag[span], phase[span], iterations, inertia, hop_length)
 
-    count = max(1, round(len(mag) / max(_BLOCK_FRAMES, 4 * iterations)))  # of blocks, evenly long
+    margin = reach(iterations, hop_length)
+    blocks = max(1, round(len(mag) / max(_BLOCK_FRAMES, 4 * margin)))
+    size = -(-len(mag) // blocks)  # evenly long
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return in_blocks(block, len(mag), -(-len(mag) // count), iterations, threads.map).T
+        refined = in_blocks(refine_block, len(mag), size, margin, threads.map)
+    return refined.T
 
 
-def in_blocks(function, frames, size, margin, map=map):
-    """Apply ``function(slice) -> (frames of the slice, ...)`` block by block with a margin on both sides, and join."""
+def in_blocks(function, frames, size, margin, map_blocks=map):
+    """Apply ``function`` block by block, with a margin on both sides, and join the results.
+
+    Args:
+        function: slice of frames -> array (frames of the slice, ...).
+        frames: how many there are.
+        size: frames of a block without its margins.
+        margin: frames that a block sees on either side.
+        map_blocks: as the built-in ``map``; that of a thread pool runs blocks side by side.
+    """
     starts = range(0, frames, size)
-    results = map(
-        function, [slice(max(0, start - margin), start + size + margin) for start in starts]
-    )
-    return np.concatenate(
-        [result[min(start, margin) :][:size] for start, result in zip(starts, results)]
-    )
+    spans = [slice(max(0, start - margin), start + size + margin) for start in starts]
+    inner = []
+    for start, result in zip(starts, map_blocks(function, spans)):
+        before = min(start, margin)
+        inner.append(result[before : before + size])
+    return np.concatenate(inner)
 
 
-def _refine(mag, phase, iterations, inertia):
-    """`refine` for one block, frames first: float32 (t, 256), complex64 (t, 256) -> complex64 (t, 256)."""
-    silence = ((data.HOP_LENGTH, data.HOP_LENGTH),)
-    spectrum, previous, estimate = mag * phase, np.float32(0), phase
+def _refine(mag, phase, iterations, inertia, hop_length):
+    """`refine` for one block, frames first: float32 (t, 256), complex64 (t, 256) -> the latter."""
+    margin = data.N_FFT - hop_length  # samples at either end that not all frames cover
+    spectrum = mag * phase
+    estimate = phase
+    previous = np.float32(0)
     for _ in range(iterations):
-        consistent = data.stft_frames(np.pad(data.istft_frames(spectrum), silence))
-        estimate = (
-            consistent - inertia * previous
-        )  # the extrapolation up to a factor, which the next line removes
+        audio = data.istft_frames(spectrum, hop_length)
+        consistent = data.stft_frames(np.pad(audio, margin), hop_length)
+        # The extrapolation, up to a factor, which the next line removes.
+        estimate = consistent - inertia * previous
         spectrum = estimate * (mag / np.maximum(np.abs(estimate), _TINY))
         previous = consistent
     return data.phasor(estimate)

@@ -60,7 +60,7 @@ def rows(audio, asked, iterations, phase_model, both):
     for name, unit, took in starts(audio, asked, phase_model, both):
         for count in iterations:
             began = time.perf_counter()
-            estimate = phases.griffinlim if count else phases.input
+            estimate = phases.griffinlim if count else phases.keep_input
             made = evaluate.resynthesise(
                 data.db_to_amplitude(asked), unit, len(audio), estimate, count
             )

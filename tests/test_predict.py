@@ -1,259 +1,27 @@
 import os
 import subprocess
 import sys
-import tracemalloc
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from music import istft
+from sounds import identity, louder, music, noise, write
 
 import convert
-import data
 import devices
-import phase
 import predict
 
 ROOT = Path(__file__).parents[1]
-TILE = data.TILE_FRAMES * data.HOP_LENGTH  # samples
-SHIFT_TOLERANCE = (
-    0.1  # change of the output, as a part of it, when a recording is shifted against the tiles
-)
-LENGTHS = [0, 1, 511, 512, 513, 40000, TILE, TILE + 1, 3 * TILE - 512, 3 * TILE, 3 * TILE + 1]
-
-
-def identity(tiles):
-    """A network that changes nothing."""
-    return tiles
-
-
-def louder(tiles):
-    """A network that adds 9.6 dB, and noise where there was silence."""
-    return np.minimum(tiles + 0.2, 1)
-
-
-def smear(tiles, reach=12):
-    """A network whose tiles are worst at their edges: a blur over time that knows nothing beyond the tile."""
-    padded = np.pad(tiles, ((0, 0), (0, 0), (reach, reach), (0, 0)), constant_values=-1)
-    return np.mean([padded[:, :, k : k + data.TILE_FRAMES] for k in range(2 * reach + 1)], axis=0)
-
-
-def uneven(tiles):
-    """A network whose output depends on the place in the tile."""
-    ramp = np.linspace(0, 0.5, data.TILE_FRAMES, dtype=np.float32)[:, np.newaxis]
-    return np.clip(tiles + ramp - 0.3, -1, 1)
-
-
-def music(samples, rate=data.SAMPLE_RATE, level=0.1, seed=0):
-    """Chords of soft-edged tones below 4 kHz with pauses, (n,)."""
-    random, time = np.random.default_rng(seed), np.arange(samples) / rate
-    audio = np.zeros(samples)
-    for onset in np.arange(0, samples / rate, 0.4):
-        since = np.clip(time - onset, 0, None)
-        for frequency in random.uniform(150, 1500, 3):
-            envelope = since * np.exp(-12 * since) * 12 * np.e
-            audio += envelope * np.sin(2 * np.pi * frequency * since) / 3
-    return (level * audio).astype(np.float32)
-
-
-def slow_reference(audio):
-    """What an identity network gives: the lower half of the STFT's bins, every sample covered by two frames."""
-    spectrum = data.stft(np.pad(audio, (0, 2 * data.N_FFT)))
-    spectrum[data.BINS :] = 0
-    return istft(spectrum, len(audio) + data.N_FFT)[: len(audio)]
-
-
-def noise(*shape):
-    return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("overlap", [0, 0.5])
-def test_an_identity_network_gives_the_input_back(length, overlap):
-    audio = noise(length)
-    converted = convert.convert_audio(identity, audio, data.SAMPLE_RATE, overlap=overlap)
-    assert converted.shape == audio.shape
-    assert converted.dtype == np.float32
-    np.testing.assert_allclose(converted, slow_reference(audio), atol=2e-5)
-
-
-@pytest.mark.parametrize(
-    "rate", [1000, 8000, 16000, 22050, 32000, 44100, 48000, 96000, 192000, 11111]
-)
-def test_any_rate_comes_back_at_full_length(rate):
-    for length in (0, 1, 2, 777, rate + 1):
-        assert convert.convert_audio(identity, noise(length, 2), rate).shape == (length, 2)
-    audio = (
-        music(2 * rate, rate)
-        if rate > 4000
-        else np.sin(np.arange(2 * rate) * 0.3).astype(np.float32) * 0.1
-    )
-    converted = convert.convert_audio(identity, audio, rate)
-    middle = slice(rate // 4, -rate // 4)
-    assert np.abs(converted - audio)[middle].max() < 2e-3 * np.abs(audio).max()
-
-
-@pytest.mark.parametrize("name", phase.ESTIMATORS)
-@pytest.mark.parametrize("length", [0, 1, 5000, TILE + 1])
-def test_every_phase_keeps_length_and_channels(name, length):
-    converted = convert.convert_audio(
-        identity, noise(length, 3), data.SAMPLE_RATE, phase=name, phase_iterations=2
-    )
-    assert converted.shape == (length, 3)
-    assert np.isfinite(converted).all()
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    st.integers(1, 900),
-    st.integers(1, 5),
-    st.floats(0, 0.95),
-    st.sampled_from([identity, uneven, smear]),
-)
-def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, network):
-    picture = np.random.default_rng(frames).random((256, frames), dtype=np.float32)
-    stride = max(1, round(256 * (1 - overlap)))
-    total, weight = np.zeros((256, frames + 512)), np.zeros(frames + 512)
-    for start in range(0, max(1, frames - 256 + stride), stride):
-        tile = np.zeros((256, 256), np.float32)
-        tile[:, : max(0, frames - start)] = picture[:, start : start + 256]
-        output = data.from_network(network(data.to_network(tile)[np.newaxis, ..., np.newaxis]))[
-            0, ..., 0
-        ]
-        total[:, start : start + 256] += output * convert.tile_weights()
-        weight[start : start + 256] += convert.tile_weights()
-    converted = convert.convert_picture(network, picture, overlap, batch_size)[..., 0]
-    assert converted.shape == picture.shape
-    np.testing.assert_allclose(converted, (total / np.maximum(weight, 1e-9))[:, :frames], atol=1e-5)
-
-
-@pytest.mark.parametrize("overlap", [0, 0.3, 0.5, 0.9])
-def test_edges_count_fully(overlap):
-    picture = np.full((256, 700), 0.25, np.float32)
-    converted = convert.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)[
-        ..., 0
-    ]
-    np.testing.assert_allclose(converted, 0.75, atol=1e-6)
-
-
-def test_weights_favour_the_middle():
-    weights = convert.tile_weights()
-    assert weights.shape == (256,)
-    np.testing.assert_array_equal(weights, weights[::-1])
-    assert (np.diff(weights[:128]) > 0).all()
-    assert weights.min() > 0
-
-
-def shift_error(shift, overlap):
-    """RMS of the change, relative to the output's, that ``shift`` samples of silence in front make to the rest."""
-    audio = music(3 * TILE)
-    plain = convert.convert_audio(smear, audio, data.SAMPLE_RATE, overlap=overlap)
-    moved = convert.convert_audio(
-        smear,
-        np.concatenate([np.zeros(shift, np.float32), audio]),
-        data.SAMPLE_RATE,
-        overlap=overlap,
-    )
-    inner = slice(
-        TILE // 2, -TILE // 2
-    )  # the first and last half tile have no second tile to blend with
-    return np.linalg.norm((moved[shift:] - plain)[inner]) / np.linalg.norm(plain[inner])
-
-
-@pytest.mark.parametrize("shift", [TILE // 2, TILE // 4, 77 * data.HOP_LENGTH])
-def test_shifting_the_recording_hardly_changes_the_output(shift):
-    assert shift_error(shift, convert.OVERLAP) < SHIFT_TOLERANCE < shift_error(shift, overlap=0)
-
-
-def test_the_network_always_gets_one_batch_size():
-    shapes = set()
-
-    def network(tiles):
-        shapes.add((tiles.shape, tiles.dtype.name, tiles.min() >= -1 and tiles.max() <= 1))
-        return tiles
-
-    convert.convert_audio(network, 30 * noise(3 * TILE, 2), data.SAMPLE_RATE, batch_size=4)
-    assert shapes == {((4, 256, 256, 1), "float32", True)}
-
-
-def test_silence_stays_silence():
-    assert not convert.convert_audio(
-        louder, np.zeros((TILE, 2)), data.SAMPLE_RATE, phase="griffinlim_random"
-    ).any()
-    audio = np.concatenate([np.zeros(TILE), music(TILE), np.zeros(TILE)])
-    converted = convert.convert_audio(louder, audio, data.SAMPLE_RATE)
-    assert np.abs(converted[TILE : 2 * TILE]).max() > 0.1
-    assert not converted[: TILE - data.N_FFT].any()
-    assert not converted[2 * TILE + data.N_FFT :].any()
-
-
-def test_channels_are_converted_apart():
-    audio = np.stack([music(50000), music(50000, seed=1)], axis=1)
-    both = convert.convert_audio(
-        uneven, audio, data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3
-    )
-    for channel in (0, 1):
-        one = convert.convert_audio(
-            uneven, audio[:, channel], data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3
-        )
-        np.testing.assert_allclose(both[:, channel], one, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", phase.ESTIMATORS)
-def test_the_streams_blocks_do_not_show(name, monkeypatch):
-    audio = music(2 * TILE + 99)[np.newaxis]
-    options = {"phase": name, "phase_iterations": 5, "overlap": 0.4}
-    whole = np.concatenate(list(convert.convert_stream(uneven, [audio], 48000, **options)), axis=1)
-    monkeypatch.setattr(data, "BLOCK_FRAMES", 50)
-    blocks = [audio[:, start : start + 7001] for start in range(0, audio.shape[1], 7001)]
-    streamed = list(convert.convert_stream(uneven, blocks, 48000, batch_size=1, **options))
-    assert len(streamed) > 8
-    np.testing.assert_allclose(np.concatenate(streamed, axis=1), whole, atol=1e-4)
-
-
-def test_memory_does_not_grow_with_length(monkeypatch):
-    monkeypatch.setattr(data, "BLOCK_FRAMES", 64)
-
-    def peak(tiles):
-        blocks = (noise(2, TILE) for _ in range(tiles))
-        tracemalloc.start()
-        for _ in convert.convert_stream(
-            identity, blocks, 48000, phase="griffinlim", phase_iterations=1, batch_size=2
-        ):
-            pass
-        used = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return used
-
-    peak(1)  # what is allocated once
-    assert peak(40) < 1.15 * peak(10)
-
-
-def test_phase_estimators_see_the_networks_magnitude():
-    audio = music(TILE)
-    converted = convert.convert_audio(uneven, audio, data.SAMPLE_RATE, phase="griffinlim")
-    wanted = convert.convert_picture(uneven, data.spectrogram(audio))[..., 0]
-    error = {
-        name: np.abs(data.spectrogram(sound) - wanted)[:, 1:-1].mean()
-        for name, sound in (("converted", converted), ("untouched", audio))
-    }
-    assert error["converted"] < error["untouched"] / 3
-
-
-def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="NaN"):
-        convert.convert_audio(identity, np.array([0, np.nan]), data.SAMPLE_RATE)
-    with pytest.raises(KeyError):
-        convert.convert_audio(identity, np.zeros(9), data.SAMPLE_RATE, phase="none")
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run the command with a network in place of a model file: run(network, *flags) -> (exit code, stdout, stderr)."""
+    """Run the command with a network in place of a model file.
+
+    run(network, *flags) -> (exit code, stdout, stderr)
+    """
 
     def call(network, *flags):
         monkeypatch.setattr(devices, "setup_device", lambda gpu: 0)
@@ -267,12 +35,6 @@ def run(monkeypatch, capsys):
         return code, out, err
 
     return call
-
-
-def write(path, audio, rate=44100):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, audio, rate)
-    return path
 
 
 @pytest.mark.parametrize("source", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
@@ -458,7 +220,7 @@ def test_a_flag_out_of_range_is_one_line(capsys):
 
 def test_a_real_model_as_a_user_runs_it(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    program = "import cli; devices.setup_device('cpu'); import models; models.build_generator(1).save('{}')"
+    program = "import devices; devices.setup_device('cpu'); import models; models.build_generator(1).save('{}')"
     (tmp_path / "run").mkdir()
     model = tmp_path / "run" / "generator.keras"
     subprocess.run(
