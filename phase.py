@@ -138,6 +138,8 @@ def in_blocks(function, frames, size, margin, map_blocks=map):
 
 def _refine(mag, phase, iterations, inertia, hop_length):
     """`refine` for one block, frames first: float32 (t, 256), complex64 (t, 256) -> the latter."""
+    if len(mag) < data.N_FFT // hop_length:  # no sample is covered by all frames
+        return phase
     margin = data.N_FFT - hop_length  # samples at either end that not all frames cover
     spectrum = mag * phase
     estimate = phase
