@@ -29,7 +29,7 @@ warnings.filterwarnings(
 def worker_flags(parser):
     """Add the flags of the scripts that spread files over processes."""
     parser.add_argument(
-        "--workers", type=number(int, 1), default=joblib.cpu_count(), help="processes"
+        "--workers", type=number(int, 1), help="processes; default: one for each core"
     )
     parser.add_argument(
         "--dask",
@@ -52,7 +52,7 @@ def attempt(function, *args):
 
 
 @contextlib.contextmanager
-def engine(workers, dask=None):
+def engine(workers=None, dask=None):
     """Yield ``run(function, tasks, writes=(), done=None, **bar)``: list of ``function(*task)``, by processes here or a Dask cluster.
 
     ``writes`` are the paths that the tasks write by `cli.complete`: if one fails, nothing half-written stays of them.
@@ -62,6 +62,7 @@ def engine(workers, dask=None):
     Raises:
         UserError: the cluster cannot be used, or a worker process was killed.
     """
+    workers = workers or joblib.cpu_count()
     watch = (
         {}
         if dask or workers == 1
