@@ -4,7 +4,7 @@ A generator that only ever heard one clean piano knows that piano and nothing el
 here does to a picture what one part of a real recording does to a sound, at random strength, so
 that training meets a new room, a new microphone and a new noise with every tile.
 
-    conditions = Conditions(ALL)
+    conditions = Conditions()
     origin, target = conditions(origin, target, rng)    # dB scale, (256, 256) each
 
 Pictures hold no phase, so everything works on magnitudes: (256, 256) = (bins, frames), linear,
@@ -175,6 +175,8 @@ ORIGIN_ONLY = {
 }
 BOTH = {"detune": detune, "level": change_level}
 ALL = (*ORIGIN_ONLY, *BOTH)
+# Without detuning: between two bins its interpolation blurs the target, too.
+DEFAULT = tuple(name for name in ALL if name != "detune")
 
 
 class Conditions:
@@ -188,7 +190,7 @@ class Conditions:
         ValueError: there is no condition of a name.
     """
 
-    def __init__(self, names=ALL, probability=PROBABILITY):
+    def __init__(self, names=DEFAULT, probability=PROBABILITY):
         for name in names:
             if name not in ALL:
                 raise ValueError(f"{name}: no such condition; there are {', '.join(ALL)}")
