@@ -1,70 +1,51 @@
-"""What every script shares at its edge: flag types, one-line errors, files that appear only when complete.
+"""What every script shares at its edge: flag types, one-line errors, files, locks.
 
-Imports nothing heavy, so that ``--help`` answers at once.
+Imports nothing heavy, so that ``--help`` answers at once. Scripts import it before all else: what
+goes wrong while the rest loads (Ctrl-C, a package that is missing) is then told in one line, too.
 """
 
 import argparse
 import contextlib
 import csv
+import errno
 import functools
+import hashlib
+import io
 import json
 import os
-import signal
+import secrets
+import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
-PRETRAINED = Path(__file__).parent / "pretrained"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+PROJECT = Path(__file__).resolve().parent
+PRETRAINED = PROJECT / "pretrained"
 INTERRUPTED = "interrupted; run the same command again to continue"
+PART = ".part-"  # how the hidden names of files that are being written begin
+ABANDONED = 24 * 3600  # s after which such a file of another machine counts as left behind
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its text names the file or flag, the value and the remedy."""
-
-
-_redirecting = threading.RLock()
-_stderr = 2  # descriptor of what the user sees, also within `quiet_stderr`
-
-
-def _end_at_once(*_):
-    os.write(_stderr, f"{Path(sys.argv[0]).name}: {INTERRUPTED}\n".encode())
-    os._exit(130)
-
-
-def _on_interrupt(before, after):
-    """Change what Ctrl-C does, unless something else was chosen for it: to ignore it, in a shell's background, for one."""
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is before
-    ):
-        signal.signal(signal.SIGINT, after)
-
-
-@contextlib.contextmanager
-def loading():
-    """Within, Ctrl-C ends the process at once, in one line: C++ extensions crash if they are interrupted while they load."""
-    _on_interrupt(signal.default_int_handler, _end_at_once)
-    try:
-        yield
-    finally:
-        _on_interrupt(_end_at_once, signal.default_int_handler)
-
-
-if (
-    Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent
-):  # one of our scripts, which import this first
-    _on_interrupt(signal.default_int_handler, _end_at_once)  # until its `command` begins
+    """A mistake that the user can mend. Its text names the file or flag, the value, the remedy."""
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that shows defaults, keeps the docstring's line breaks and answers an error in one line."""
+    """ArgumentParser that shows defaults and line breaks, and answers an error in one line."""
 
     class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action):
             if action.default is None or action.default is False:  # which would tell nothing
                 return action.help
             if isinstance(action.default, (list, tuple)):
-                return f"{action.help} (default: {' '.join(map(str, action.default))})"
+                default = " ".join(str(value) for value in action.default)
+                return f"{action.help} (default: {default})"
             return super()._get_help_string(action)
 
     def __init__(self, description, **kwargs):
@@ -86,24 +67,26 @@ class OneOrSeveral(argparse.Action):
 
 
 def number(kind, low=None, high=None, low_open=False):
-    """An argparse ``type=``: a finite ``kind`` (int or float) in [low, high], or in (low, high] if ``low_open``."""
+    """An argparse ``type=``: a finite ``kind`` (int or float) in [low, high].
+
+    With ``low_open`` the range is (low, high].
+    """
 
     def parse(text):
         value = kind(text)
         if value != value or value in (float("inf"), float("-inf")):
             raise argparse.ArgumentTypeError(f"'{text}' is not a finite number")
-        if low is not None and (value <= low if low_open else value < low):
-            bound = "above" if low_open else "of at least"
-            raise argparse.ArgumentTypeError(f"{text} is too small; give a number {bound} {low}")
+        if low is not None and low_open and value <= low:
+            raise argparse.ArgumentTypeError(f"{text} is too small; give a number above {low}")
+        if low is not None and value < low:
+            raise argparse.ArgumentTypeError(f"{text} is too small; give at least {low}")
         if high is not None and value > high:
-            raise argparse.ArgumentTypeError(
-                f"{text} is too large; give a number of at most {high}"
-            )
+            raise argparse.ArgumentTypeError(f"{text} is too large; give at most {high}")
         return value
 
-    parse.__name__ = (
-        "whole number" if kind is int else "number"
-    )  # argparse: "invalid number value: 'x'"
+    parse.__name__ = "number"  # argparse says "invalid number value: 'x'"
+    if kind is int:
+        parse.__name__ = "whole number"
     return parse
 
 
@@ -116,98 +99,281 @@ def boolean(text):
 
 
 def one_line(text):
-    """``text`` with control characters (a newline in a file name, say) escaped, so that it stays on one line."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text).strip()
-    )
+    """``text`` with its control characters escaped: a newline in a file name, for one."""
+    characters = []
+    for character in str(text).strip():
+        if not character.isprintable():
+            character = character.encode("unicode_escape").decode()
+        characters.append(character)
+    return "".join(characters)
 
 
 def command(main):
-    """Turn ``main(argv=None) -> int or None`` into a command: exit codes 0 (done), 2 (a user's mistake), 130 (Ctrl-C).
+    """Turn ``main(argv=None) -> int or None`` into a command, which answers mistakes in one line.
 
-    `UserError` and the operating system's refusals (no permission, disk full) become one line on stderr.
+    Exit codes: 0 done; 2 a user's mistake, a refusal of the operating system (no permission, disk
+    full), a package that is missing, or too little memory; 130 Ctrl-C.
     """
 
     @functools.wraps(main)
     def wrapped(argv=None):
         name = Path(sys.modules[main.__module__].__file__).name
-        _on_interrupt(_end_at_once, signal.default_int_handler)
+        print_anything()
         try:
             return main(argv) or 0
-        except UserError as error:
-            print(f"{name}: error: {one_line(error)}", file=sys.stderr)
-        except BrokenPipeError:  # `... | head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 0
-        except OSError as error:
-            path = error.filename2 or error.filename  # of two, the first is a temporary one
-            where = f"{path}: " if path else ""
-            remedy = (
-                "free some space" if error.errno == 28 else "check the path and its permissions"
-            )
-            print(
-                f"{name}: error: {one_line(where + (error.strerror or str(error)))}; {remedy} and run again",
-                file=sys.stderr,
-            )
-        except MemoryError as error:
-            print(
-                f"{name}: error: out of memory ({one_line(error)}); use shorter pieces or fewer workers",
-                file=sys.stderr,
-            )
         except KeyboardInterrupt:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             return 130
-        return 2
+        except BrokenPipeError:  # `... | head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+        except Exception as error:
+            line = _explain(error)
+            if line is None:
+                raise
+            print(f"{name}: error: {one_line(line)}", file=sys.stderr)
+            return 2
 
     return wrapped
 
 
+def print_anything():
+    """Have print escape what the terminal or pipe cannot show, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _explain(error):
+    """One line for the user, or None for an error that is our own mistake."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return _explain_missing(error)
+    if _is_of_device_memory(error):
+        remedy = "" if "device:CPU" in str(error) else ", or --gpu cpu"
+        return f"out of the device's memory; give a smaller --batch_size{remedy}"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}); use shorter pieces or fewer workers"
+    if isinstance(error, OSError):
+        return _explain_system(error)
+    return None
+
+
+def _explain_missing(error):
+    activate = ".venv\\Scripts\\activate" if os.name == "nt" else ". .venv/bin/activate"
+    return (
+        f"package {error.name} is not installed here; activate the environment ({activate}), "
+        f"or make it: pip install -r {PROJECT / 'requirements.txt'}"
+    )
+
+
+def _is_of_device_memory(error):
+    """Whether this is TensorFlow's, PyTorch's or JAX's error for it; none of them is imported."""
+    names = ("ResourceExhaustedError", "OutOfMemoryError")
+    return type(error).__name__ in names or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _explain_system(error):
+    remedies = {
+        errno.ENOSPC: "free some space",
+        errno.ENAMETOOLONG: "shorten the name",
+        errno.EMFILE: "allow more open files (ulimit -n 4096)",
+    }
+    remedy = remedies.get(error.errno, "check the path and its permissions")
+    path = error.filename2 or error.filename  # of two, the first is a temporary one
+    text = error.strerror or str(error)
+    if path:
+        text = f"{os.fsdecode(path)}: {text}"
+    return f"{text}; {remedy} and run again"
+
+
+def _on_error_while_loading(kind, error, trace):
+    """`sys.excepthook` of a script before its `command` begins: two errors become one line."""
+    name = Path(sys.argv[0]).name
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{name}: {INTERRUPTED}", file=sys.stderr, flush=True)
+        os._exit(130)
+    if issubclass(kind, ModuleNotFoundError):
+        print(f"{name}: error: {_explain_missing(error)}", file=sys.stderr, flush=True)
+        os._exit(2)  # Python itself would exit with 1
+    sys.__excepthook__(kind, error, trace)
+
+
+if Path(sys.argv[0]).resolve().is_relative_to(PROJECT):  # a script of ours, not another's program
+    sys.excepthook = _on_error_while_loading
+
+
 @contextlib.contextmanager
 def complete(path):
-    """Yield a hidden path beside ``path`` to write to; it gets its final name only if the block succeeds.
+    """Yield a hidden path beside ``path`` to write to; it is renamed if the block succeeds.
 
-    The hidden name is always the same for one ``path``: what a killed run leaves behind, the next run overwrites.
+    Every call has a hidden name of its own, with the ending of ``path``: two who write the same
+    file do not meet, and the last one to finish wins. What a killed run left behind is removed
+    when its folder is next written to.
+
+    Raises:
+        UserError: the name is too long for the disk.
     """
-    path, part = Path(path), part_of(path)
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check_length(path)
+    folder = os.path.abspath(path.parent)
+    if folder not in _tidied:
+        _tidied.add(folder)
+        remove_leftovers(folder)
+    ending = path.suffix if len(path.suffix) < 10 else ""  # of "Op. 9 in b flat" there is none
+    part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{ending}")
     try:
         yield part
         os.replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        if (
-            isinstance(error, OSError) and not error.filename
-        ):  # a write does not say where, numpy's not even why
-            raise OSError(
-                error.errno or 0, error.strerror or f"{error} (is the disk full?)", str(path)
-            ) from None
+        if isinstance(error, OSError) and not error.filename:
+            # a write does not say where it failed, and numpy's not even why
+            reason = error.strerror or f"{error} (is the disk full?)"
+            raise OSError(error.errno or 0, reason, str(path)) from None
         raise
 
 
-def part_of(path):
-    """The hidden path that `complete` writes to."""
-    return Path(path).with_name(f".part-{Path(path).name}")
+_tidied = set()  # folders in which this process has looked for leftovers
+
+
+def remove_leftovers(folder):
+    """Delete the hidden files that `complete` could not, because its process was killed."""
+    for part in Path(folder).glob(f"{PART}*"):
+        machine, _, rest = part.name.removeprefix(PART).partition("-")
+        process = rest.partition("-")[0]
+        with contextlib.suppress(OSError):  # another process may be as quick
+            if machine == _machine() and process.isdigit():
+                left = not _is_running(int(process))
+            else:
+                left = time.time() - part.stat().st_mtime > ABANDONED
+            if left:
+                part.unlink()
+
+
+def _check_length(path):
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{path}: this name is too long for the disk; shorten it") from None
+
+
+@functools.cache
+def _machine():
+    """Eight letters for this machine, and this container's numbering of processes."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):
+        name += os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def _is_running(process):
+    """Whether a process of this number runs on this machine."""
+    if os.name == "nt":  # where os.kill(process, 0) would end it
+        import ctypes
+
+        synchronize, timeout = 0x00100000, 0x00000102
+        kernel = ctypes.windll.kernel32
+        handle = kernel.OpenProcess(synchronize, False, process)
+        if not handle:
+            return False
+        running = kernel.WaitForSingleObject(handle, 0) == timeout
+        kernel.CloseHandle(handle)
+        return running
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def lock(folder):
+    """Within, no other process can be in `lock` of this folder, which need not be there yet.
+
+    The lock is the file .<folder>.lock beside it, so that the folder itself can be deleted. It ends
+    with its process, however that ends.
+
+    Raises:
+        UserError: another process holds it; its number and machine are named.
+    """
+    folder = Path(os.path.abspath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        descriptor = _take(path)
+    except (BlockingIOError, FileExistsError):
+        raise UserError(
+            f"{folder}: is being written by {_holder(path)}; wait until it ends, or stop it first"
+        ) from None
+    try:
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        if fcntl:  # elsewhere the system deletes it
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _take(path):
+    """Descriptor of a lock file that is ours. Raises BlockingIOError or FileExistsError."""
+    if not fcntl:  # Windows deletes such a file when its process ends
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_TEMPORARY)
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        except FileNotFoundError:  # its holder has just ended and deleted it
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError:  # a network disk that knows no locks
+            return descriptor
+        os.close(descriptor)
+
+
+def _holder(path):
+    try:
+        return path.read_text() or "another process"
+    except OSError:
+        return "another process"
 
 
 def read_json(path, remedy, **kinds):
-    """The object in a JSON file, or None if there is no file; ``kinds`` are keys that it must have, and their types.
+    """The object in a JSON file, or None if there is no file.
 
-    Raises `UserError` with the ``remedy`` if it is damaged.
+    Args:
+        path: the file.
+        remedy: what the user can do if it is damaged.
+        kinds: keys that it must have, and the types of their values.
+
+    Raises:
+        UserError: it is damaged.
     """
     with undamaged(path, remedy):
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if not all(isinstance(content[key], kind) for key, kind in kinds.items()):
-            raise ValueError
+        for key, kind in kinds.items():
+            if not isinstance(content[key], kind):
+                raise ValueError
     return content
 
 
 @contextlib.contextmanager
 def undamaged(path, remedy):
-    """Within, what a file's contents of another form raise becomes a `UserError` with the ``remedy``."""
+    """Within, what contents of another form raise becomes a `UserError` with the ``remedy``."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -217,35 +383,91 @@ def undamaged(path, remedy):
 def write_json(path, content, indent=1):
     """Write a JSON file by `complete`."""
     with complete(path) as part:
-        part.write_text(json.dumps(content, indent=indent) + "\n")
+        part.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 
 
 def write_csv(path, rows):
-    """Write a CSV file by `complete`."""
-    with complete(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    """Write a CSV file by `complete`. Of a file name, bytes that are no UTF-8 are escaped."""
+    utf8 = {"encoding": "utf-8", "errors": "backslashreplace"}
+    with complete(path) as part, open(part, "w", newline="", **utf8) as file:
         csv.writer(file).writerows(rows)
 
 
-def find_files(folder, extensions):
-    """Files below ``folder`` whose extension is one of ``extensions`` in any case, hidden ones left out, sorted.
+def read_csv(path):
+    """The rows of a table, lists of strings; empty lines are left out.
 
-    Raises `UserError` if ``folder`` is not a folder.
+    Takes what spreadsheets write: commas, semicolons or tabs, UTF-8 or UTF-16, with or without a
+    byte-order mark. Bytes that are no UTF-8 become what they are in a file name of Python's.
+
+    Raises:
+        UserError: there is no such file, or it is no text.
     """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a CSV file") from None
+    encoding = "utf-8-sig"
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    try:
+        text = content.decode(encoding, errors="surrogateescape")
+        if "\0" in text:
+            raise ValueError
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_find_delimiter(text)))
+    except (ValueError, csv.Error):
+        raise UserError(f"{path}: is no text; give a CSV file") from None
+    return [row for row in rows if row]
+
+
+def _find_delimiter(text):
+    """The sign that cuts the first line into most columns; a comma, if none does."""
+    first = text.lstrip().partition("\n")[0]
+    best, most = ",", 1
+    for delimiter in (",", ";", "\t"):
+        columns = len(next(csv.reader([first], delimiter=delimiter), []))
+        if columns > most:
+            best, most = delimiter, columns
+    return best
+
+
+def find_files(folder, extensions):
+    """Files below ``folder`` whose extension is one of ``extensions`` in any case, sorted.
+
+    Links are followed; what is hidden, and what lies in hidden folders (.ipynb_checkpoints, a
+    desktop's .Trash-1000), is left out.
+
+    Raises:
+        UserError: ``folder`` is not a folder.
+    """
+    folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; check the path")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in extensions and not path.name.startswith(".") and path.is_file()
-    )
+    return sorted(_walk(folder, extensions, ()))
+
+
+def _walk(folder, extensions, above):
+    """Files below; ``above`` are the real paths of the folders on the way: links may lead up."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return []
+    found = []
+    for entry in os.scandir(folder):
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            found += _walk(path, extensions, (*above, real))
+        elif path.suffix.lower() in extensions and entry.is_file():
+            found.append(path)
+    return found
 
 
 def find_named(folder, extensions):
     """`find_files` by name: {path below ``folder``, without extension: path}."""
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in find_files(folder, extensions)
-    }
+    named = {}
+    for path in find_files(folder, extensions):
+        named[path.relative_to(folder).with_suffix("").as_posix()] = path
+    return named
 
 
 def find_model(model):
@@ -258,9 +480,11 @@ def find_model(model):
         return path
     if path.name == str(path) and (PRETRAINED / path).is_dir():
         return PRETRAINED / path
-    there = ", ".join(sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())) or "none"
+    names = sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())
+    there = ", ".join(names) or "none"
     raise UserError(
-        f"{model}: no model there; give a run folder, a model file, or the name of a pretrained model ({there})"
+        f"{model}: no model there; give a run folder, a model file, "
+        f"or the name of a pretrained model ({there})"
     )
 
 
@@ -398,21 +622,23 @@ def training_flags(parser):
     add("--fresh", action="store_true", help="delete this run's folder and start over")
 
 
+_redirecting = threading.RLock()
+
+
 @contextlib.contextmanager
 def quiet_stderr():
-    """Drop what native libraries print to the process's stderr, past Python's: TensorFlow while it loads, for one."""
-    global _stderr
-    with (
-        _redirecting
-    ):  # one thread at a time: another would save what this one has put in its place
+    """Drop what native libraries print to the process's stderr, past Python's.
+
+    One thread at a time: another would save what this one has put in its place.
+    """
+    with _redirecting:
         sys.stderr.flush()
-        _stderr = saved = os.dup(2)
+        saved = os.dup(2)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         try:
             yield
         finally:
             os.dup2(saved, 2)
-            _stderr = 2
             os.close(saved)
             os.close(null)

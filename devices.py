@@ -9,7 +9,7 @@ import os
 import re
 import sys
 
-from cli import UserError, loading, quiet_stderr
+from cli import UserError, quiet_stderr
 
 
 def setup_device(gpu=None):
@@ -35,7 +35,7 @@ def setup_device(gpu=None):
     else:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     try:
-        with quiet_stderr(), loading():
+        with quiet_stderr():
             count = _count_gpus(backend)
             import keras  # noqa: F401  # all that is slow to load loads here
     except ImportError:

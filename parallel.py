@@ -14,7 +14,7 @@ import joblib
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from tqdm import tqdm
 
-from cli import UserError, number, part_of
+from cli import UserError, number, remove_leftovers
 
 # Two warnings would break into the user's output and tell of nothing wrong: loky restarts a worker whose memory grew by
 # 300 MB, as it does with a second instrument's notes, and no job is lost; joblib counts what Ctrl-C has cut short.
@@ -89,9 +89,8 @@ def engine(workers=None, dask=None):
         except BaseException:
             if not dask:  # its workers go on with what they have
                 results.close()  # ends the processes, which have no time to remove anything
-                for path in writes:
-                    with contextlib.suppress(OSError):
-                        part_of(path).unlink()
+                for folder in {path.parent for path in writes}:
+                    remove_leftovers(folder)
             raise
 
     try:

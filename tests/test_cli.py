@@ -1,13 +1,22 @@
 import argparse
+import csv
+import errno
+import io
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from conftest import ROOT
 
 import cli
+
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and names")
 
 
 def test_a_file_appears_only_when_complete(tmp_path):
@@ -18,9 +27,111 @@ def test_a_file_appears_only_when_complete(tmp_path):
         raise RuntimeError
     assert os.listdir(path.parent) == []
     with cli.complete(path) as part:
+        assert part.suffix == ".txt"  # which tells some writers the format
         part.write_text("whole")
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["x.txt"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "x.txt"
+    with cli.complete(path) as slow:
+        slow.write_text("slow, ")
+        with cli.complete(path) as quick:
+            quick.write_text("quick")
+        assert path.read_text() == "quick"
+        with open(slow, "a") as file:
+            file.write("and whole")
+    assert path.read_text() == "slow, and whole"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+@pytest.mark.parametrize("name", ["é" * 125 + ".wav", "x" * 251 + ".wav", "Op. " + "9" * 250])
+def test_names_as_long_as_the_disk_takes(tmp_path, name):
+    with cli.complete(tmp_path / name) as part:
+        part.write_text("x")
+    assert os.listdir(tmp_path) == [name]
+
+
+@posix
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path):
+    with pytest.raises(cli.UserError, match="shorten"), cli.complete(tmp_path / ("x" * 256)):
+        raise AssertionError("the work began")
+
+
+@posix
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    code = (
+        "import cli, sys, time\n"
+        "with cli.complete(sys.argv[1]) as part:\n"
+        "    part.write_text('half')\n"
+        "    print('writing', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x.txt")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    foreign = tmp_path / f"{cli.PART}0123abcd-1-0123abcd.txt"  # another machine's
+    old = tmp_path / f"{cli.PART}0123abcd-2-0123abcd.txt"
+    for path in (foreign, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    cli.remove_leftovers(tmp_path)
+    assert len(os.listdir(tmp_path)) == 2  # it is still writing
+    process.kill()
+    process.communicate()
+    with cli.complete(tmp_path / "y.txt") as part:
+        part.write_text("whole")
+    assert sorted(os.listdir(tmp_path)) == [foreign.name, "y.txt"]
+
+
+LOCKING = (
+    "import cli, sys, time\n"
+    "with cli.lock(sys.argv[1]):\n"
+    "    print('locked', flush=True)\n"
+    "    time.sleep(60)\n"
+)
+
+
+def test_a_folder_is_locked_for_one_process_even_if_it_is_deleted(tmp_path):
+    folder = tmp_path / "runs" / "a_2_b"
+    command = [sys.executable, "-c", LOCKING, str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    holder = rf"a_2_b: .*process {process.pid} on {socket.gethostname()}; "
+    with pytest.raises(cli.UserError, match=holder), cli.lock(folder):
+        pass
+    with cli.lock(tmp_path / "runs" / "c_2_d"):
+        pass
+    process.kill()
+    process.communicate()
+    with cli.lock(folder):  # a dead process holds nothing
+        pass
+    assert os.listdir(tmp_path / "runs") == []
+
+
+def test_only_one_of_many_gets_the_lock(tmp_path):
+    inside, most, entered = [], [], []
+
+    def enter():
+        for _ in range(50):
+            try:
+                with cli.lock(tmp_path / "run"):
+                    inside.append(1)
+                    most.append(len(inside))
+                    time.sleep(0.0005)
+                    inside.pop()
+                    entered.append(1)
+            except cli.UserError:
+                time.sleep(0.0005)
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert entered
+    assert max(most) == 1
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "nan", "inf", "3"])
@@ -45,73 +156,161 @@ def test_boolean_flags_work_bare_and_with_a_value(words, value):
     assert parser.parse_args(words).f is value
 
 
-def test_commands_answer_a_mistake_in_one_line(capsys):
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as PyTorch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (cli.UserError("a\nb: bad; mend it"), 2, r"error: a\nb: bad; mend it"),
+        (OSError(errno.ENOSPC, "No space", "/x/y"), 2, "/x/y: No space; free some space"),
+        (OSError(errno.ENAMETOOLONG, "Too long", "/x/y"), 2, "shorten the name"),
+        (OSError(errno.EMFILE, "Too many", "/x/y"), 2, "ulimit"),
+        (PermissionError(errno.EACCES, "Denied", "/x/y"), 2, "/x/y: Denied; check"),
+        (MemoryError("8 GiB"), 2, "out of memory (8 GiB); use"),
+        (ModuleNotFoundError("x", name="librosa"), 2, "librosa is not installed here; activate"),
+        (ResourceExhaustedError("OOM, device:GPU:0"), 2, "--batch_size, or --gpu cpu"),
+        (ResourceExhaustedError("OOM, device:CPU:0"), 2, "smaller --batch_size\n"),
+        (OutOfMemoryError("CUDA out of memory"), 2, "smaller --batch_size"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "smaller --batch_size"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again"),
+    ],
+    ids=repr,
+)
+def test_commands_answer_in_one_line(capsys, error, code, says):
     @cli.command
-    def user():
-        raise cli.UserError("a\nb: bad; mend it")
+    def main(argv):
+        raise error
 
+    assert main([]) == code
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.startswith("test_cli.py: ")
+    assert err.count("\n") == 1
+
+
+def test_our_own_mistakes_keep_their_traceback():
     @cli.command
-    def disk():
-        raise OSError(28, "No space left on device", "/x/y")
+    def main(argv):
+        raise KeyError("oops")
 
-    @cli.command
-    def interrupted():
-        raise KeyboardInterrupt
-
-    # each gets argv, which these take no notice of
-    assert [
-        cli.command(lambda argv, f=f: f.__wrapped__())() for f in (user, disk, interrupted)
-    ] == [2, 2, 130]
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert r"a\nb: bad; mend it" in lines[0]
-    assert "/x/y: No space left on device; free some space" in lines[1]
+    with pytest.raises(KeyError):
+        main([])
 
 
-SCRIPTS = [
-    "compute_features",
-    "evaluate",
-    "predict",
-    "render_notes",
-    "synthesize_audios",
-    "train",
-    "train_generator",
-]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path, script):
-    """The signal comes in the middle of an import."""
-    waiting = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
-    for name in ("cli.py", f"{script}.py"):
+@posix
+def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path):
+    for name in ("cli.py", "compute_features.py"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    late = script.startswith(
-        "train"
-    )  # these load all else in their command, once the device is known
-    (tmp_path / ("tensorflow.py" if late else "data.py")).write_text(waiting)
-    flags = (
-        ["--dataset_path", "x", "--origin", "a", "--target", "b", "--gpu", "cpu"] if late else []
-    )
-    env = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(tmp_path / f"{script}.py"), *flags]
-    process = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    waiting = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "numpy.py").write_text(waiting)
+    command = [sys.executable, str(tmp_path / "compute_features.py")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes)
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=10)[1]
-    assert (process.returncode, err) == (
-        130,
-        f"{script}.py: interrupted; run the same command again to continue\n",
-    )
+    assert err == f"compute_features.py: {cli.INTERRUPTED}\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("script", ["synthesize_audios", "compute_features", "predict", "evaluate"])
+def test_without_the_environment_a_script_says_how_to_activate_it(script):
+    command = [sys.executable, "-S", str(ROOT / f"{script}.py"), "--help"]  # no site-packages
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert re.match(rf"{script}\.py: error: package \w+ is not installed here; act", result.stderr)
+
+
+@pytest.mark.parametrize("text", ["–", "Müller 音楽", os.fsdecode(b"caf\xe9.wav")], ids=ascii)
+def test_what_a_terminal_cannot_show_is_escaped(text, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+
+    @cli.command
+    def main(argv):
+        print(text)
+
+    assert main([]) == 0
+    sys.stdout.flush()
+    assert raw.getvalue().decode("ascii") == ascii(text)[1:-1] + "\n"
+
+
+def write(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def found_in(folder, extensions=(".mid", ".midi")):
+    paths = cli.find_files(folder, extensions)
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def test_find_files(tmp_path):
-    for name in ("b.MID", "a.mid", "sub/c.midi", ".part-d.mid", "e.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = cli.find_files(tmp_path, (".mid", ".midi"))
-    assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.mid", "b.MID", "sub/c.midi"]
+    write(tmp_path, "b.MID", "a.mid", "sub/c.midi", ".part-d.mid", "e.txt")
+    (tmp_path / "folder.mid").mkdir()
+    assert found_in(tmp_path) == ["a.mid", "b.MID", "sub/c.midi"]
     with pytest.raises(cli.UserError, match="no such folder"):
         cli.find_files(tmp_path / "x", (".mid",))
+
+
+def test_hidden_folders_are_left_out_but_the_one_that_is_named(tmp_path):
+    top = tmp_path / ".cache"
+    write(top, "a.mid", ".ipynb_checkpoints/a.mid", "sub/.Trash-1000/files/b.mid")
+    assert found_in(top) == ["a.mid"]
+
+
+@posix
+def test_links_are_followed_and_end(tmp_path):
+    write(tmp_path, "disk/one/a.mid", "music/b.mid")
+    (tmp_path / "music/more").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/one/up").symlink_to(tmp_path / "music")
+    (tmp_path / "music/self").symlink_to(".")
+    (tmp_path / "music/dead.mid").symlink_to("nowhere")
+    assert found_in(tmp_path / "music") == ["b.mid", "more/one/a.mid"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_names_that_are_not_utf8_are_found_and_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    write(tmp_path, f"{name}.mid")
+    assert list(cli.find_named(tmp_path, (".mid",))) == [name]
+    with cli.complete(tmp_path / f"{name}.wav") as part:
+        part.write_text("x")
+    cli.write_json(tmp_path / "x.json", {"name": name})
+    assert cli.read_json(tmp_path / "x.json", "") == {"name": name}
+    cli.write_csv(tmp_path / "x.csv", [[name]])
+    assert (tmp_path / "x.csv").read_text(encoding="utf-8") == "caf\\udce9\n"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_as_spreadsheets_write_them(tmp_path, delimiter, encoding, end):
+    rows = [["name", "split", "a; b, c"], ["Études\nNo. 1", "train", ""], ['"x"', "2", "3"]]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, lineterminator=end).writerows(rows)
+    text = text.getvalue() + end
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+    assert cli.read_csv(tmp_path / "x.csv") == rows
+
+
+def test_a_table_of_one_column_and_one_with_a_latin1_name(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"a\nb\n\ncaf\xe9\n")
+    assert cli.read_csv(tmp_path / "x.csv") == [["a"], ["b"], [os.fsdecode(b"caf\xe9")]]
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"a\0b")
+    with pytest.raises(cli.UserError, match=r"x\.csv: is no text; "):
+        cli.read_csv(tmp_path / "x.csv")
+    with pytest.raises(cli.UserError, match=r"y\.csv: cannot be read \(No such file"):
+        cli.read_csv(tmp_path / "y.csv")
