@@ -1,0 +1,86 @@
+"""What the benchmarks measure with: the machine's name, time, and memory."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+
+def machine():
+    """Processor, cores, GPU if there is one, and Keras's backend: one line."""
+    processor = "unknown processor"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":")[1].strip()
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        gpu = "no GPU"
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    return f"{processor}, {os.cpu_count()} cores, {gpu}, KERAS_BACKEND={backend}"
+
+
+def peak_memory():
+    """Peak memory of this process so far, GiB; NaN on Windows."""
+    if resource is None:
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return peak * unit / 2**30
+
+
+def call_times(function, seconds, warm_up=1, clock=time.perf_counter):
+    """Seconds that each of several calls took.
+
+    Args:
+        function: takes nothing; it must wait for what it starts (on a GPU, for one).
+        seconds: call it until so much time has passed, once at least.
+        warm_up: calls before that which do not count.
+        clock: ``time.process_time`` counts the processor's time instead, of all threads.
+    """
+    for _ in range(warm_up):
+        function()
+    times = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        began = clock()
+        function()
+        times.append(clock() - began)
+    return times
+
+
+class Stopwatch:
+    """Processor time and peak memory of stages, printed as they come."""
+
+    def __init__(self):
+        self.seconds = {}  # {stage: processor time, s}
+
+    def run(self, stage, function, *args, music=0.0):
+        """Call ``function(*args)``, print what it took, and return what it returned.
+
+        With ``music``, seconds of it, the speed is printed as well.
+        """
+        began = time.process_time()
+        result = function(*args)
+        self.seconds[stage] = time.process_time() - began
+        self._print(stage, self.seconds[stage], music, f"peak {peak_memory():5.2f} GiB")
+        return result
+
+    def add_up(self, name, stages, music):
+        """Print the time of several stages together; returns it, s."""
+        seconds = sum(self.seconds[stage] for stage in stages)
+        self._print(name, seconds, music)
+        return seconds
+
+    def _print(self, name, seconds, music, memory=""):
+        speed = f"{music / seconds:8,.0f} x real time" if music else ""
+        print(f"{name:38s} {seconds:8.2f} s  {memory:14s} {speed}".rstrip(), flush=True)
