@@ -18,7 +18,16 @@ import cli
 import data
 import learned_phase
 import phase as phases
-from audio import create_sound, named_errors, open_sound, read_blocks, resample_stream, write_spool
+from audio import (
+    check_writable,
+    create_sound,
+    named_errors,
+    open_sound,
+    print_remarks,
+    read_blocks,
+    resample_stream,
+    write_spool,
+)
 from cli import UserError
 
 # Without overlap the picture jumps at tile borders 2.6 times as much as elsewhere. A quarter of a
@@ -346,16 +355,18 @@ def convert_file(
         cli.complete(target) as part,
         tempfile.TemporaryFile(dir=target.parent) as spool,
     ):
-        rate, peak = new_rate or sound.samplerate, 0.0
-        with create_sound(target, part, sound.channels, rate) as output:
-            for block in convert_stream(
-                model, read_blocks(sound), sound.samplerate, rate, **options
-            ):
-                peak = max(peak, float(np.abs(block).max(initial=0)))
-                spool.write(np.ascontiguousarray(block.T).tobytes())
-                progress(block.shape[1] / rate)
-            wanted = min(peak, 1.0) if normalize is None else 10 ** (normalize / 20)
-            gain = wanted / peak if peak else 1.0
-            length = round(sound.tell() * rate / sound.samplerate)
+        rate = new_rate or sound.samplerate
+        check_writable(target, sound.channels, rate)
+        peak = 0.0
+        blocks = read_blocks(sound)
+        for block in convert_stream(model, blocks, sound.samplerate, rate, **options):
+            peak = max(peak, float(np.abs(block).max(initial=0)))
+            spool.write(np.ascontiguousarray(block.T).tobytes())
+            progress(block.shape[1] / rate)
+        wanted = min(peak, 1.0) if normalize is None else 10 ** (normalize / 20)
+        gain = wanted / peak if peak else 1.0
+        length = round(sound.tell() * rate / sound.samplerate)
+        with create_sound(target, part, sound.channels, rate, length / rate) as output:
             write_spool(spool, output, length, gain)
+    print_remarks(sound)
     return length / rate, peak, gain

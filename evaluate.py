@@ -318,9 +318,7 @@ def listed(paths):
     for path in paths:
         found = cli.find_files(path, AUDIO_EXTENSIONS) if path.is_dir() else [path]
         if not found:
-            raise UserError(
-                f"--inputs {path}: holds no {', '.join(AUDIO_EXTENSIONS)} file; give another folder"
-            )
+            raise UserError(f"--inputs {path}: holds no recording; give another folder")
         files += found
     return files
 

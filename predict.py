@@ -3,7 +3,7 @@
     python predict.py --model runs/keyboard_acoustic_2_guitar_acoustic --input piano.wav --output guitar.wav
     python predict.py --model runs/keyboard_acoustic_2_guitar_acoustic --input recordings --output converted
 
-Reads wav, flac, ogg and mp3 at any sampling rate, mono or not, and of any length: recordings stream through, so memory
+Reads recordings and videos of any format and sampling rate, mono or not, and of any length: they stream through, so memory
 does not grow with them. The output has the input's length, channels and rate. Its level is the network's; if its peak
 would pass full scale, the whole is turned down to fit. A folder is mirrored below --output; files already there are kept.
 Where the input is digital silence, so is the output. Each channel is converted by itself: mid and side came out 0.2 dB
@@ -24,11 +24,16 @@ import devices
 import learned_phase
 import phase as phases
 import styles
-from audio import AUDIO_EXTENSIONS, RATES, open_sound, read_audio
+from audio import AUDIO_EXTENSIONS, RATES, WRITTEN_EXTENSIONS, open_sound, read_audio
 from cli import UserError
 from convert import BATCH_SIZE, OVERLAP, convert_file
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
+
+
+def as_written(path):
+    """The name of a recording's conversion: its own, as .wav if its format is only read."""
+    return path if path.suffix.lower() in WRITTEN_EXTENSIONS else path.with_suffix(".wav")
 
 
 def plan(inputs, output):
@@ -42,7 +47,7 @@ def plan(inputs, output):
         or (output.suffix and len(inputs) == 1 and inputs[0].is_file() and not output.is_dir())
     ):
         raise UserError(
-            f"--output {output}: neither a folder nor {', '.join(AUDIO_EXTENSIONS)}; give one of these"
+            f"--output {output}: neither a folder nor {', '.join(WRITTEN_EXTENSIONS)}; give one of these"
         )
     pairs = []
     for path in inputs:
@@ -52,12 +57,10 @@ def plan(inputs, output):
                 file for file in found if output.resolve() not in file.resolve().parents
             ]  # the output may lie inside
             if not found:
-                raise UserError(
-                    f"{path}: holds no {', '.join(AUDIO_EXTENSIONS)} file; give another --input"
-                )
-            pairs += [(file, output / file.relative_to(path)) for file in found]
+                raise UserError(f"{path}: holds no recording and no video; give another --input")
+            pairs += [(file, output / as_written(file.relative_to(path))) for file in found]
         else:
-            pairs.append((path, output if audio else output / path.name))
+            pairs.append((path, output if audio else output / as_written(Path(path.name))))
     targets = set()
     for source, target in pairs:
         if target.resolve() == source.resolve():
@@ -86,7 +89,7 @@ def convert_all(model, pairs, **options):
         began = time.perf_counter()
         try:
             with open_sound(source) as sound:
-                seconds = sound.frames / sound.samplerate
+                seconds = (sound.frames or 0) / sound.samplerate  # an estimate
             with tqdm(
                 total=round(seconds), desc=source.name, leave=False, disable=None, bar_format=_BAR
             ) as bar:
@@ -141,7 +144,7 @@ def build_parser():
         "--input",
         required=True,
         nargs="+",
-        help="recordings, or folders of them: wav, flac, ogg, mp3",
+        help="recordings or videos, or folders of them: wav, flac, mp3, m4a, mp4 ...",
     )
     add(
         "--output",
