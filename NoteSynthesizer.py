@@ -1,9 +1,10 @@
 """A bank of single notes, and rendering a score with it.
 
     bank = NoteBank("nsynth-train", "keyboard_acoustic")
-    for block in render(read_score("piece.mid"), bank): ...
+    for block in render(read_score("piece.mid"), bank, bank.gain): ...
 
-Notes are resampled once, as they are loaded, and added up at the rate of the piece: a piece is never resampled.
+Notes are resampled once, as they are loaded, and added up at the rate of the piece: a piece is
+never resampled.
 """
 
 import functools
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from audio import read_audio
+from audio import AUDIO_EXTENSIONS, read_audio
 from cli import UserError, complete
 from data import SAMPLE_RATE
 from midi import change_score
@@ -34,38 +35,58 @@ MAX_SHIFT = 12  # semitones that a note may be resampled by, to stand in for one
 PLACINGS = ("exact", "other velocity", "shifted", "lost")
 
 RELEASE = SAMPLE_RATE  # samples, 1 s: from full level to nothing
-RELEASE_TIME = (
-    3000 / 16000
-)  # s, the decay's time constant: 3,000 samples of a 16 kHz note in the method's renderer
-FADE = (
-    SAMPLE_RATE // 100
-)  # samples, 10 ms: so that a recorded note that is cut off at its end does not click
-LEVEL = 0.28  # peak in a piece of a typical note at velocity 100: the method's example mixes hold their notes times 0.35
+# s, the decay's time constant: in the method's renderer 3,000 samples of a 16 kHz note
+RELEASE_TIME = 3000 / 16000
+# samples, 10 ms: so that a recorded note that is cut off at its end does not click
+FADE = SAMPLE_RATE // 100
+# Peak in a piece of a typical note at velocity 100: the method's example mixes hold their notes
+# times 0.35
+LEVEL = 0.28
 BLOCK = 1 << 18  # samples rendered at a time, 6 s: larger ones leave the processor's cache
 
 
-_DECAY = np.exp(-np.linspace(0, RELEASE / SAMPLE_RATE / RELEASE_TIME, RELEASE))
-_ENVELOPE = ((_DECAY - _DECAY[-1]) / (1 - _DECAY[-1])).astype(
-    np.float32
-)  # shifted and scaled to go from 1 to 0 exactly
+def _release_envelope():
+    """float32 (RELEASE,): an exponential decay, shifted and scaled to go from 1 to 0 exactly."""
+    decay = np.exp(-np.linspace(0, RELEASE / SAMPLE_RATE / RELEASE_TIME, RELEASE))
+    return ((decay - decay[-1]) / (1 - decay[-1])).astype(np.float32)
+
+
+_ENVELOPE = _release_envelope()
 
 
 def note_prefix(instrument):
-    """What the names of an instrument's notes begin with: ``organ_electronic_001``; preset 000 where none is given.
+    """What the names of an instrument's notes begin with.
+
+    ``organ_electronic_001`` as it is; ``organ_electronic`` becomes ``organ_electronic_000``.
 
     Raises:
         UserError: the name is not ``family_source`` or ``family_source_PPP`` in small letters.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)+", instrument):
         raise UserError(
-            f"instrument '{instrument}': no such name; write family_source or family_source_003, as NSynth does"
+            f"instrument '{instrument}': no such name; "
+            "write family_source or family_source_003, as NSynth does"
         )
-    return instrument if re.search(r"_\d{3}$", instrument) else f"{instrument}_000"
+    has_preset = re.search(r"_\d{3}$", instrument)
+    return instrument if has_preset else f"{instrument}_000"
 
 
 def note_name(instrument, pitch, velocity):
-    """NSynth's name of a note's file: ``note_name("keyboard_acoustic", 60, 100) == "keyboard_acoustic_000-060-100.wav"``."""
+    """NSynth's name of a note's file.
+
+    ``note_name("keyboard_acoustic", 60, 100) == "keyboard_acoustic_000-060-100.wav"``
+    """
     return f"{note_prefix(instrument)}-{pitch:03d}-{velocity:03d}.wav"
+
+
+def nearest_velocity(velocity):
+    """NSynth's velocity that is nearest to ``velocity``; of two as near, the softer."""
+    return _nearest(VELOCITIES, velocity)
+
+
+def _nearest(numbers, wanted):
+    """The one of ``numbers`` that is nearest to ``wanted``; of two as near, the smaller."""
+    return min(numbers, key=lambda number: (abs(number - wanted), number))
 
 
 class NoteBank:
@@ -76,92 +97,79 @@ class NoteBank:
         instrument: ``family_source`` (preset 000) or ``family_source_PPP``.
         max_shift: semitones that a note may be resampled by.
 
+    Attributes:
+        paths: {(pitch, velocity): path}.
+
     Raises:
         UserError: no such folder, or no note of this instrument in it.
     """
 
     def __init__(self, folder, instrument, max_shift=MAX_SHIFT):
         folder = Path(folder)
-        folder = folder / "audio" if (folder / "audio").is_dir() else folder
+        if (folder / "audio").is_dir():
+            folder = folder / "audio"
         if not folder.is_dir():
             raise UserError(
                 f"{folder}: no such folder; give --nsynth_path the folder of an NSynth split"
             )
-        name = re.compile(
-            re.escape(note_prefix(instrument)) + r"-(\d{3})-(\d{3})(\.wav|\.flac|\.ogg)",
-            re.IGNORECASE,
-        )
-        files = sorted(filter(name.fullmatch, os.listdir(folder)))
-        self.paths = {
-            tuple(map(int, name.fullmatch(file).groups()[:2])): folder / file for file in files
-        }
+        self.paths = _find_notes(folder, note_prefix(instrument))
         if not self.paths:
-            raise UserError(
-                f"{folder}: has no note of '{note_prefix(instrument)}'; found {_instruments(folder, instrument)}"
-            )
+            there = _list_instruments(folder, instrument)
+            raise UserError(f"{folder}: has no note of '{note_prefix(instrument)}'; found {there}")
         self.max_shift = max_shift
-        self._sources, self._notes = {}, {}
+        self._sources = {}  # (pitch, velocity, semitones it is shifted by) -> samples
+        self._notes = {}  # (pitch, velocity) asked for -> samples
 
     @functools.cached_property
     def gain(self):
-        """Factor for notes in a piece: makes `LEVEL` of the median peak of the notes nearest to velocity 100, one a pitch."""
+        """Factor for notes in a piece, so that levels are the same for every bank.
+
+        It makes `LEVEL` of the median peak of the notes nearest to velocity 100, one a pitch.
+        """
         pitches = sorted({pitch for pitch, _ in self.paths})
-        return LEVEL / max(
-            np.median([np.abs(self.note(pitch, 100)).max() for pitch in pitches]), 1e-3
-        )
+        peaks = [np.abs(self.note(pitch, 100)).max() for pitch in pitches]
+        return LEVEL / max(np.median(peaks), 1e-3)
 
     def place(self, pitch, velocity):
         """Which of the bank's notes plays a note: (its pitch, its velocity, one of `PLACINGS`).
 
-        The pitch counts first (of two as near, the higher: it keeps its treble), then the velocity. "exact" is the pitch
-        itself, at that of NSynth's five velocities which is nearest to ``velocity``.
+        The pitch counts first (of two as near, the higher: it keeps its treble), then the velocity.
+        "exact" is the pitch itself, at that of NSynth's five velocities which is nearest to
+        ``velocity``.
         """
-        source = min({p for p, _ in self.paths}, key=lambda p: (abs(p - pitch), -p))
-        layer = min((v for p, v in self.paths if p == source), key=lambda v: (abs(v - velocity), v))
+        pitches = {pitch for pitch, _ in self.paths}
+        source = min(pitches, key=lambda p: (abs(p - pitch), -p))
+        layers = [v for p, v in self.paths if p == source]
+        layer = _nearest(layers, velocity)
         if abs(source - pitch) > self.max_shift:
             return source, layer, "lost"
         if source != pitch:
             return source, layer, "shifted"
-        return (
-            source,
-            layer,
-            "exact"
-            if layer == min(VELOCITIES, key=lambda v: abs(v - velocity))
-            else "other velocity",
-        )
+        if layer != nearest_velocity(velocity):
+            return source, layer, "other velocity"
+        return source, layer, "exact"
 
     def note(self, pitch, velocity):
-        """The note that plays (pitch, velocity): read-only float32 (n,) at SAMPLE_RATE, empty if it is lost.
+        """The note that plays (pitch, velocity): read-only float32 (n,) at SAMPLE_RATE.
+
+        Empty if it is lost.
 
         Raises:
             UserError: its file cannot be read, or has no samples.
         """
-        if (pitch, velocity) not in self._notes:
+        wanted = pitch, velocity
+        if wanted not in self._notes:
             source, layer, placing = self.place(pitch, velocity)
-            key = source, layer, pitch - source
-            if placing != "lost" and key not in self._sources:
-                self._sources[key] = self._load(*key)
-            self._notes[pitch, velocity] = self._sources.get(key, np.empty(0, np.float32))
-        return self._notes[pitch, velocity]
-
-    def _load(self, pitch, velocity, shift):
-        audio = read_audio(self.paths[pitch, velocity])
-        if shift:
-            audio = soxr.resample(audio, SAMPLE_RATE * 2 ** (shift / 12), SAMPLE_RATE)
-        if not len(audio):
-            raise UserError(
-                f"{self.paths[pitch, velocity]}: has no samples; leave this note out or record it again"
-            )
-        fade = min(FADE, len(audio))
-        audio[len(audio) - fade :] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
-        audio.setflags(write=False)
-        return audio
+            if placing == "lost":
+                self._notes[wanted] = np.empty(0, np.float32)
+            else:
+                self._notes[wanted] = self._source(source, layer, pitch - source)
+        return self._notes[wanted]
 
     def count(self, score):
         """How a score's notes are placed: `Counter` of `PLACINGS`."""
-        pairs, times = np.unique(
-            np.stack([score["pitch"], score["velocity"]]), axis=1, return_counts=True
-        )
+        columns = np.stack([score["pitch"], score["velocity"]])
+        pairs, times = np.unique(columns, axis=1, return_counts=True)
         counts = Counter()
         for pitch, velocity, n in zip(*pairs.tolist(), times.tolist()):
             counts[self.place(pitch, velocity)[2]] += n
@@ -171,48 +179,83 @@ class NoteBank:
         """A hash of the bank's files, names and contents: tells one bank from another."""
         digest = hashlib.blake2b(digest_size=8)
         for path in sorted(self.paths.values()):
-            digest.update(path.name.encode() + path.read_bytes())
+            digest.update(os.fsencode(path.name))
+            digest.update(path.read_bytes())
         return digest.hexdigest()
 
+    def _source(self, pitch, velocity, shift):
+        key = pitch, velocity, shift
+        if key not in self._sources:
+            self._sources[key] = self._load(*key)
+        return self._sources[key]
 
-def _instruments(folder, wanted):
-    """A few of the instruments whose notes a folder holds, those named like ``wanted`` first, for an error message."""
-    matches = (re.fullmatch(r"(\w+)-\d{3}-\d{3}\.\w+", name) for name in os.listdir(folder))
+    def _load(self, pitch, velocity, shift):
+        """A file's samples, ``shift`` semitones higher, faded out at their end."""
+        path = self.paths[pitch, velocity]
+        audio = read_audio(path)
+        if shift != 0:
+            audio = soxr.resample(audio, SAMPLE_RATE * 2 ** (shift / 12), SAMPLE_RATE)
+        if len(audio) == 0:
+            raise UserError(f"{path}: has no samples; leave this note out or record it again")
+        fade = min(FADE, len(audio))
+        quarter = np.linspace(0, np.pi / 2, fade, dtype=np.float32)
+        audio[len(audio) - fade :] *= np.cos(quarter) ** 2
+        audio.setflags(write=False)
+        return audio
+
+
+def _find_notes(folder, prefix):
+    """The notes of one instrument: {(pitch, velocity): path}."""
+    paths = {}
+    for name in sorted(os.listdir(folder)):
+        match = re.fullmatch(re.escape(prefix) + r"-(\d{3})-(\d{3})(\.\w+)", name, re.IGNORECASE)
+        if match and match[3].lower() in AUDIO_EXTENSIONS:
+            paths[int(match[1]), int(match[2])] = folder / name
+    return paths
+
+
+def _list_instruments(folder, wanted):
+    """A few of the instruments whose notes a folder holds, those most like ``wanted`` first."""
+    names = set()
+    for file in os.listdir(folder):
+        match = re.fullmatch(r"(\w+)-\d{3}-\d{3}\.\w+", file)
+        if match:
+            names.add(match[1])
+    if not names:
+        return "no notes named as NSynth names them"
     family = re.sub(r"_\d{3}$", "", wanted)
-    names = sorted(
-        {match[1] for match in matches if match},
-        key=lambda name: (not name.startswith(family), name),
-    )
-    return (
-        ", ".join(names[:6] + ["..."] * (len(names) > 6)) or "no notes named as NSynth names them"
-    )
+    alike = sorted(name for name in names if name.startswith(family))
+    others = sorted(name for name in names if not name.startswith(family))
+    listed = [*alike, *others]
+    if len(listed) > 6:
+        listed[6:] = ["..."]
+    return ", ".join(listed)
 
 
-def describe(counts):
+def describe_placings(counts):
     """``"1,546 notes: 1,534 exact, 9 other velocity, 3 shifted, 0 lost"``."""
-    return f"{sum(counts.values()):,} notes: " + ", ".join(
-        f"{counts[placing]:,} {placing}" for placing in PLACINGS
-    )
+    parts = [f"{counts[placing]:,} {placing}" for placing in PLACINGS]
+    return f"{counts.total():,} notes: " + ", ".join(parts)
 
 
-def _samples(score):
-    """First sample and number of held samples of each note: two int64 arrays."""
-    return tuple(
-        np.rint(score[name] * SAMPLE_RATE).astype(np.int64) for name in ("onset", "duration")
-    )
+def _in_samples(score):
+    """First sample and number of held samples of each note: two int64 arrays (notes,)."""
+    starts = np.rint(score["onset"] * SAMPLE_RATE).astype(np.int64)
+    holds = np.rint(score["duration"] * SAMPLE_RATE).astype(np.int64)
+    return starts, holds
 
 
 def length(score):
     """Samples that a piece takes, with the last release: the same for every instrument."""
-    starts, held = _samples(score)
-    return int((starts + held).max()) + RELEASE
+    starts, holds = _in_samples(score)
+    return int((starts + holds).max()) + RELEASE
 
 
 def render(score, bank, gain, block=BLOCK):
     """Render a score in blocks: memory does not grow with the length of the piece.
 
-    Each note sounds as recorded while it is held, and then fades within `RELEASE`. Notes are added in the score's order,
-    whatever the block size, so that the samples are always the same.
+    Each note sounds as recorded while it is held, and then fades within `RELEASE`. Notes are added
+    in the score's order, whatever the block size, so that the samples are always the same.
 
     Args:
         score: array of `midi.NOTE`, sorted by onset.
@@ -223,33 +266,37 @@ def render(score, bank, gain, block=BLOCK):
     Yields:
         float32 (block,), the last one shorter; together `length` samples.
     """
-    starts, holds = _samples(score)
+    starts, holds = _in_samples(score)
+    pitches, velocities = score["pitch"].tolist(), score["velocity"].tolist()
     total = length(score)
-    notes = zip(
-        starts.tolist(), holds.tolist(), score["pitch"].tolist(), score["velocity"].tolist()
-    )
-    note = next(notes)
+    # Samples from the block's beginning on; the ends of its notes may reach far beyond the block
     buffer = np.zeros(2 * block, np.float32)
+    number = 0  # of the next note
     for begin in range(0, total, block):
-        while note and note[0] < begin + block:
-            start, hold, pitch, velocity = note
-            at, audio = start - begin, bank.note(pitch, velocity)[: hold + RELEASE]
-            missing = at + len(audio) - len(buffer)
+        while number < len(score) and starts[number] < begin + block:
+            at, hold = int(starts[number] - begin), int(holds[number])
+            note = bank.note(pitches[number], velocities[number])[: hold + RELEASE]
+            missing = at + len(note) - len(buffer)
             if missing > 0:
                 buffer = np.append(buffer, np.zeros(max(missing, block), np.float32))
-            held, released = audio[:hold], audio[hold:]
-            buffer[at : at + len(held)] += held
-            buffer[at + hold : at + len(audio)] += released * _ENVELOPE[: len(released)]
-            note = next(notes, None)
+            _add_note(buffer[at : at + len(note)], note, hold)
+            number += 1
         yield buffer[: min(block, total - begin)] * np.float32(gain)
         buffer = np.append(buffer[block:], np.zeros(block, np.float32))
+
+
+def _add_note(place, note, hold):
+    """Add a note, float32 (n,), to ``place``, (n,): as it is for ``hold`` samples, then fading."""
+    released = note[hold:]
+    place[:hold] += note[:hold]
+    place[hold:] += released * _ENVELOPE[: len(released)]
 
 
 def write_piece(path, score, bank):
     """Render a score to a 16-bit mono wav file.
 
-    The level is `NoteBank.gain` for every piece, so that levels can be learned; only a piece that would clip is rendered
-    a second time, lower.
+    The level is `NoteBank.gain` for every piece, so that levels can be learned; only a piece that
+    would clip is rendered a second time, lower.
 
     Returns:
         whether that was so.
@@ -262,9 +309,10 @@ def write_piece(path, score, bank):
 
 
 def _write_blocks(path, blocks):
-    """Write float blocks as 16-bit wav (by Python's own module, which reports a full disk as such); return their peak.
+    """Write float blocks as 16-bit wav; return their peak.
 
-    Beyond a peak of 1 nothing more is written: the caller has to lower the level.
+    By Python's own module, which reports a full disk as such. Beyond a peak of 1 nothing more is
+    written: the caller has to lower the level.
     """
     peak = 0.0
     with open(path, "wb") as file, wave.open(file) as wav:
@@ -278,7 +326,10 @@ def _write_blocks(path, blocks):
     return peak
 
 
-_bank = functools.lru_cache(maxsize=1)(NoteBank)
+@functools.lru_cache(maxsize=1)
+def _open_bank(folder, instrument, max_shift, fingerprint):
+    """A bank, kept for the next piece. The fingerprint tells it from one with other notes."""
+    return NoteBank(folder, instrument, max_shift)
 
 
 def render_task(path, piece, bank):
@@ -287,10 +338,11 @@ def render_task(path, piece, bank):
     Args:
         path: wav file to write.
         piece: arguments of `midi.change_score`.
-        bank: arguments of `NoteBank`.
+        bank: arguments of `NoteBank`, and the bank's fingerprint.
 
     Returns:
         (`Counter` of `PLACINGS`, whether the piece had to be made lower, its number of samples).
     """
-    bank, score = _bank(*bank), change_score(*piece)
-    return bank.count(score), write_piece(path, score, bank), length(score)
+    bank, score = _open_bank(*bank), change_score(*piece)
+    lowered = write_piece(path, score, bank)
+    return bank.count(score), lowered, length(score)

@@ -1,131 +1,247 @@
 """Step 1: render MIDI files with single notes, once for each instrument.
 
     python synthesize_audios.py --nsynth_path nsynth-train --midi_path midi --audios_path audios
-    python synthesize_audios.py --nsynth_path notes --midi_path midi --audios_path audios --transpose -2 0 2
+    python synthesize_audios.py --nsynth_path notes --midi_path midi --audios_path audios \\
+        --transpose -2 0 2
 
-Reads .mid and .midi files below --midi_path and writes <audios>/<instrument>/<sub/folders>/<piece>.wav, 44.1 kHz mono 16 bit;
-of several transpositions or speeds each combination becomes a piece of its own, such as <piece>~t+2~s0.9.wav.
-A wav that is there and newer than its MIDI file is kept. Exit code 2 if some MIDI file had to be left out.
+Reads .mid and .midi files below --midi_path and writes
+<audios>/<instrument>/<sub/folders>/<piece>.wav, 44.1 kHz mono 16 bit; of several transpositions or
+speeds each combination becomes a piece of its own, such as <piece>~t+2~s0.9.wav.
+A wav is made again if it was made from another file or otherwise (<audios>/.made.jsonl knows); one
+that this script did not make is kept. Exit code 2 if some MIDI file had to be left out.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import itertools
+import os
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import parallel
 from cli import UserError
 from data import SAMPLE_RATE
-from midi import change_score, read_score, version_name
+from midi import change_score, piece_of, read_repaired, version_name
 from NoteSynthesizer import (
     DEFAULT_INSTRUMENTS,
     LEVEL,
     MAX_SHIFT,
     NoteBank,
-    describe,
+    describe_placings,
     note_prefix,
     render_task,
 )
+from provenance import Record
 
 FORMAT = 1  # raised whenever the same settings come to give other samples
+MAX_NAME = 255  # bytes of a file's name, on all usual file systems
+
+
+class Version(NamedTuple):
+    """A score as it is to be played."""
+
+    name: str  # of the wav, below the instrument's folder and without its extension
+    midi: Path
+    speed: float
+    transpose: int  # semitones
+
+
+class Piece(NamedTuple):
+    """A wav file to have: a version of a score by one instrument."""
+
+    wav: Path
+    version: Version
+    settings: dict  # what else decides about its samples
 
 
 def find_versions(midi_path, speeds, transposes):
-    """All pieces to make: {name: (MIDI file, speed, semitones)}. Raises UserError if there is none, or a name twice."""
-    versions = {}
+    """All versions of all scores.
+
+    Returns:
+        (list of `Version`, scores whose name is too long for their audio's: list of paths).
+
+    Raises:
+        UserError: there is none, or two would have the same name.
+    """
+    versions, too_long = {}, []
     for path in cli.find_files(midi_path, (".mid", ".midi")):
         piece = path.relative_to(midi_path).with_suffix("").as_posix()
         for speed, transpose in itertools.product(speeds, transposes):
             name = version_name(piece, transpose, speed)
             if name in versions:
-                raise UserError(
-                    f"{path}: would be {name}.wav, and so would {versions[name][0].name}; rename one"
-                )
-            versions[name] = path, speed, transpose
-    if not versions:
+                other = versions[name].midi.name
+                raise UserError(f"{path}: would be {name}.wav, and so would {other}; rename one")
+            if len(os.fsencode(Path(name).name)) + len(".wav") > MAX_NAME:
+                too_long.append(path)
+            else:
+                versions[name] = Version(name, path, speed, transpose)
+    if not versions and not too_long:
         raise UserError(f"{midi_path}: holds no .mid or .midi file; check the path")
-    return versions
+    return list(versions.values()), list(dict.fromkeys(too_long))
 
 
-def check_settings(audios, settings, fresh=False):
-    """Write audios.json, or refuse if the audio in the folder was made with other settings or other notes.
+def find_pieces(versions, instrument, audios, settings):
+    """The wav files to have of one instrument: list of `Piece`."""
+    pieces = []
+    for version in versions:
+        own = settings | {
+            "notes": settings["notes"][instrument],
+            "speed": version.speed,
+            "transpose": version.transpose,
+        }
+        pieces.append(Piece(audios / instrument / f"{version.name}.wav", version, own))
+    return pieces
 
-    ``fresh`` deletes that audio first: the wav files of the instruments that audios.json names.
+
+def sort_pieces(pieces, record):
+    """Split pieces by what is there: (those to make, those that are not ours to overwrite)."""
+    due, foreign = [], []
+    for piece in pieces:
+        if record.is_current(piece.wav, [piece.version.midi], piece.settings):
+            continue
+        if piece.wav.exists() and not record.knows(piece.wav):
+            foreign.append(piece)
+        else:
+            due.append(piece)
+    return due, foreign
+
+
+def check_settings(audios, settings, record, fresh=False):
+    """Write audios.json, or refuse if the folder's audio was made with other settings or notes.
+
+    ``fresh`` deletes that audio first: wav files of ours, of the instruments in audios.json.
     """
     path = audios / "audios.json"
-    found = cli.read_json(path, f"delete {audios} and start over", notes=dict) or settings
-    notes = found["notes"]
+    remedy = "delete this file: audio that was made otherwise is then made again"
+    found = cli.read_json(path, remedy, notes=dict) or settings
     if fresh:
-        for folder in (audios / instrument for instrument in notes if note_prefix(instrument)):
-            for wav in cli.find_files(folder, (".wav",)) if folder.is_dir() else ():
+        for instrument in found["notes"]:
+            note_prefix(instrument)  # refuses a name that would lead out of the folder
+            for wav in find_own_wavs(audios / instrument, record):
                 wav.unlink()
-        found, notes = settings, {}
-    changed = [
-        f"{key} {found.get(key)}"
-        for key, value in settings.items()
-        if key != "notes" and found.get(key) != value
-    ]
-    changed += [
-        f"other notes of {name}"
-        for name, value in settings["notes"].items()
-        if notes.get(name, value) != value
-    ]
+        found = settings | {"notes": {}}
+    changed = []
+    for key, value in settings.items():
+        if key != "notes" and found.get(key) != value:
+            changed.append(f"{key} {found.get(key)}")
+    for instrument, fingerprint in settings["notes"].items():
+        if found["notes"].get(instrument, fingerprint) != fingerprint:
+            changed.append(f"other notes of {instrument}")
     if changed:
         raise UserError(
-            f"{path}: the audio there was made with {', '.join(changed)}; choose another folder or give --fresh"
+            f"{path}: the audio there was made with {', '.join(changed)}; "
+            "choose another folder or give --fresh"
         )
-    cli.write_json(path, settings | {"notes": notes | settings["notes"]}, indent=2)
+    notes = found["notes"] | settings["notes"]
+    cli.write_json(path, settings | {"notes": notes}, indent=2)
+
+
+def find_own_wavs(folder, record, keep=()):
+    """The wav files in ``folder`` that this script made, without those of the pieces ``keep``."""
+    own = []
+    if folder.is_dir():
+        for name, wav in cli.find_named(folder, (".wav",)).items():
+            if piece_of(name) not in keep and record.knows(wav):
+                own.append(wav)
+    return own
 
 
 def read_checked(path, pedal, changes):
-    """A file's score. Raises UserError if it, or a version that is asked for, cannot be had."""
-    score = read_score(path, pedal)
+    """(score, repairs) of a file.
+
+    Raises UserError if it, or a version that is asked for, cannot be had.
+    """
+    score, repairs = read_repaired(path, pedal)
     try:
         for change in changes:
             change_score(score, *change)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    return score
+    return score, repairs
 
 
-def read_scores(paths, pedal, changes, run):
-    """Parse MIDI files: ({path: score}, [UserError])."""
-    tasks = [(read_checked, path.absolute(), pedal, changes) for path in paths]
+def read_scores(due, args, run):
+    """Read the scores of the pieces to make, and say what was repaired or had to be left out.
+
+    Returns:
+        ({path: score}, how many were left out).
+    """
+    paths = sorted({piece.version.midi for piece in due})
+    changes = []
+    for speed, transpose in itertools.product(args.playback_speed, args.transpose):
+        changes.append((speed, args.duration_rate, transpose))
+    tasks = [(read_checked, path.absolute(), not args.no_pedal, changes) for path in paths]
     results = run(parallel.attempt, tasks, unit="file", desc="reading")
-    scores = {
-        path: result for path, result in zip(paths, results) if not isinstance(result, UserError)
-    }
-    return scores, [result for result in results if isinstance(result, UserError)]
+    scores = {}
+    for path, result in zip(paths, results):
+        if isinstance(result, UserError):
+            has_old = any(p.wav.exists() for p in due if p.version.midi == path)
+            old = "; the audio of an earlier version of it is still there" if has_old else ""
+            say_left_out(f"{result}{old}")
+            continue
+        scores[path], repairs = result
+        if repairs:
+            print(f"{cli.one_line(path)}: repaired: {repairs}")
+    return scores, len(paths) - len(scores)
 
 
-def render_instrument(instrument, versions, scores, args, run):
-    """Render what one instrument lacks, and say what was done with the notes. Returns (pieces rendered, samples)."""
-    bank, tasks = (str(args.nsynth_path.absolute()), instrument, args.max_shift), []
-    for name, (midi, speed, transpose) in versions.items():
-        wav = args.audios_path / instrument / f"{name}.wav"
-        if midi in scores and not parallel.is_done(wav, midi):
-            # the score in a tuple: alone, joblib would hand it to one Dask worker for all, and it would be lost with that one
-            tasks.append(
-                (wav.absolute(), (scores[midi], speed, args.duration_rate, transpose), bank)
-            )
-    tasks.sort(
-        key=lambda task: -len(task[1][0])
-    )  # the longest first: no worker is left alone with it at the end
-    results = run(render_task, tasks, [wav for wav, *_ in tasks], unit="piece", desc=instrument)
-    counts, lowered, samples = zip(*results) if results else ((), (), ())
-    note = (
-        f"; {sum(lowered)} of {len(tasks)} pieces made lower, they would have clipped"
-        if any(lowered)
-        else ""
-    )
-    print(
-        f"{instrument}: {describe(sum(counts, Counter()))}{note}"
-        if tasks
-        else f"{instrument}: nothing to do"
-    )
-    return len(tasks), sum(samples)
+def say_left_out(text):
+    """One line on stderr about a score that could not be used."""
+    print(f"synthesize_audios.py: left out: {cli.one_line(text)}", file=sys.stderr)
+
+
+def render_pieces(instrument, pieces, scores, args, record, run):
+    """Render pieces by one instrument, and say what was done with the notes.
+
+    Args:
+        pieces: list of `Piece`, to make.
+        scores: {MIDI file: score}; pieces of others are left out.
+
+    Returns:
+        (how many pieces, their samples).
+    """
+    pieces = [piece for piece in pieces if piece.version.midi in scores]
+    if not pieces:
+        print(f"{instrument}: nothing to do")
+        return 0, 0
+    # The longest first: no worker is left alone with it at the end
+    pieces.sort(key=lambda piece: -len(scores[piece.version.midi]))
+    folder = str(args.nsynth_path.absolute())
+    tasks, piece_by_wav = [], {}
+    for piece in pieces:
+        bank = folder, instrument, args.max_shift, piece.settings["notes"]
+        version = piece.version
+        # The score in a tuple: alone, joblib would hand it to one Dask worker for all, and it
+        # would be lost with that one
+        change = scores[version.midi], version.speed, args.duration_rate, version.transpose
+        wav = piece.wav.absolute()
+        piece_by_wav[wav] = piece
+        tasks.append((wav, change, bank))
+
+    def note_done(task, result):
+        piece = piece_by_wav[task[0]]
+        record.add(piece.wav, [piece.version.midi], piece.settings)
+
+    wavs = list(piece_by_wav)
+    record.begin(wavs)
+    results = run(render_task, tasks, wavs, note_done, unit="piece", desc=instrument)
+    return len(results), say_rendered(instrument, results)
+
+
+def say_rendered(instrument, results):
+    """Print what was done with the notes; return the samples of all pieces."""
+    placings, lowered, samples = Counter(), 0, 0
+    for counts, was_lowered, length in results:
+        placings += counts
+        lowered += was_lowered
+        samples += length
+    line = f"{instrument}: {describe_placings(placings)}"
+    if lowered:
+        line += f"; {lowered} of {len(results)} pieces made lower, they would have clipped"
+    print(line)
+    return samples
 
 
 def parse_flags(argv):
@@ -171,67 +287,101 @@ def parse_flags(argv):
     add(
         "--fresh",
         action="store_true",
-        help="delete all wav files of the instruments made before, and start over",
+        help="delete all wav files that this script made there, and start over",
+    )
+    add(
+        "--prune",
+        action="store_true",
+        help="delete wav files that this script made of scores that are gone from --midi_path",
     )
     args = parser.parse_args(argv)
     for name in ("instruments", "playback_speed", "transpose"):
-        setattr(args, name, list(dict.fromkeys(getattr(args, name))))
+        once_each = list(dict.fromkeys(getattr(args, name)))
+        setattr(args, name, once_each)
     return args
+
+
+def get_settings(args):
+    """What decides about the samples besides the scores, and the versions' speeds and pitches."""
+    notes = {}
+    for instrument in args.instruments:
+        notes[instrument] = NoteBank(args.nsynth_path, instrument).fingerprint()
+    return {
+        "format": FORMAT,
+        "sample_rate": SAMPLE_RATE,
+        "level": LEVEL,
+        "pedal": not args.no_pedal,
+        "duration_rate": args.duration_rate,
+        "max_shift": args.max_shift,
+        "notes": notes,
+    }
+
+
+def handle_orphans(versions, args, record):
+    """Audio of ours whose score is gone: delete it if that was asked for, or else say so."""
+    pieces = {piece_of(version.name) for version in versions}
+    orphans = []
+    for instrument in args.instruments:
+        orphans += find_own_wavs(args.audios_path / instrument, record, pieces)
+    if not orphans:
+        return
+    if args.prune:
+        for wav in orphans:
+            wav.unlink()
+        print(f"{len(orphans):,} wav files deleted, their scores are gone")
+    else:
+        print(
+            f"{len(orphans):,} wav files are of scores that are not in {args.midi_path}, such as "
+            f"{cli.one_line(orphans[0])}; they stay part of the set unless you give --prune"
+        )
+
+
+def say_foreign(foreign):
+    """Name audio that is in the way of a piece and that this script did not make."""
+    if foreign:
+        print(
+            f"{len(foreign):,} wav files kept that this script did not make, or that were changed "
+            f"since, such as {cli.one_line(foreign[0].wav)}; move them away to have them rendered"
+        )
 
 
 @cli.command
 def main(argv=None):
-    """Render what is missing, report."""
+    """Render what is missing or out of date, report."""
     args = parse_flags(argv)
     start = time.time()
-    versions = find_versions(args.midi_path, args.playback_speed, args.transpose)
-    notes = {name: NoteBank(args.nsynth_path, name).fingerprint() for name in args.instruments}
-    check_settings(
-        args.audios_path,
-        {
-            "format": FORMAT,
-            "sample_rate": SAMPLE_RATE,
-            "level": LEVEL,
-            "pedal": not args.no_pedal,
-            "duration_rate": args.duration_rate,
-            "max_shift": args.max_shift,
-            "notes": notes,
-        },
-        args.fresh,
-    )
-    wanted = {
-        midi
-        for name, (midi, _, _) in versions.items()
-        if not all(
-            parallel.is_done(args.audios_path / instrument / f"{name}.wav", midi)
-            for instrument in args.instruments
-        )
-    }
-    changes = [
-        (speed, args.duration_rate, transpose)
-        for speed in args.playback_speed
-        for transpose in args.transpose
-    ]
+    versions, too_long = find_versions(args.midi_path, args.playback_speed, args.transpose)
+    for path in too_long:
+        say_left_out(f"{path}: too long a name for its wav files; rename it")
+    settings = get_settings(args)
+    record = Record(args.audios_path)
+    check_settings(args.audios_path, settings, record, args.fresh)
+
+    due, all_due, foreign = {}, [], []
+    for instrument in args.instruments:
+        pieces = find_pieces(versions, instrument, args.audios_path, settings)
+        due[instrument], others = sort_pieces(pieces, record)
+        all_due += due[instrument]
+        foreign += others
+    count, samples = 0, 0
     with parallel.engine(args.workers, args.dask) as run:
-        scores, errors = read_scores(sorted(wanted), not args.no_pedal, changes, run)
-        for error in errors:
-            print(f"synthesize_audios.py: left out: {cli.one_line(error)}", file=sys.stderr)
-        done = [
-            render_instrument(instrument, versions, scores, args, run)
-            for instrument in args.instruments
-        ]
-    pieces, music = (
-        sum(count for count, _ in done),
-        sum(samples for _, samples in done) / SAMPLE_RATE,
-    )
-    seconds = time.time() - start
-    left_out = len(errors) * len(changes) * len(args.instruments)
+        scores, unreadable = read_scores(all_due, args, run)
+        for instrument in args.instruments:
+            done = render_pieces(instrument, due[instrument], scores, args, record, run)
+            count += done[0]
+            samples += done[1]
+
+    say_foreign(foreign)
+    handle_orphans(versions, args, record)
+    left_out = len(too_long) + unreadable
+    there = len(versions) * len(args.instruments) - len(all_due)
+    seconds, music = time.time() - start, samples / SAMPLE_RATE
     print(
-        f"{pieces:,} pieces rendered, {len(versions) * len(args.instruments) - pieces - left_out:,} were there,"
-        f" {len(errors):,} MIDI files left out\n"
-        f"{music / 3600:.2f} h of audio in {seconds:.1f} s ({music / seconds:.0f} x real time) -> {args.audios_path}"
+        f"{count:,} pieces rendered, {there:,} were there, {left_out:,} MIDI files left out\n"
+        f"{music / 3600:.2f} h of audio in {seconds:.1f} s ({music / seconds:.0f} x real time) "
+        f"-> {args.audios_path}"
     )
-    return 2 if errors else 0
+    return 2 if left_out else 0
 
 
 if __name__ == "__main__":

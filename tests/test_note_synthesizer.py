@@ -13,7 +13,7 @@ from NoteSynthesizer import (
     LEVEL,
     RELEASE,
     NoteBank,
-    describe,
+    describe_placings,
     length,
     note_name,
     render,
@@ -104,7 +104,10 @@ def test_every_instrument_gives_a_piece_the_same_length(bank, tmp_path):
 
 
 def test_a_note_ends_without_a_click(tmp_path):
-    """The largest second difference of a sine is known; a step would exceed it by far. Note cut off at its file's end, too."""
+    """The largest second difference of a sine is known; a step would exceed it by far.
+
+    A note that is cut off at its file's end, too.
+    """
     bank = NoteBank(make_bank(tmp_path, pitches=(60,), decay=0, seconds=0.75), "keyboard_acoustic")
     source = np.abs(np.diff(bank.note(60, 100)[1000:-1000], 2)).max() * bank.gain
     for duration in (0.2, 0.3, 5):
@@ -156,9 +159,12 @@ def test_placing(tmp_path_factory, folder, pitch, velocity, expected):
 
 def test_placings_are_counted_and_described(bank):
     score = score_of((0, 1, 60, 100), (0, 1, 60, 99), (0, 1, 62, 100), (0, 1, 127, 100))
-    assert describe(bank.count(score)) == "4 notes: 2 exact, 0 other velocity, 1 shifted, 1 lost"
     assert (
-        describe(bank.count(np.repeat(score[:1], 1546)))
+        describe_placings(bank.count(score))
+        == "4 notes: 2 exact, 0 other velocity, 1 shifted, 1 lost"
+    )
+    assert (
+        describe_placings(bank.count(np.repeat(score[:1], 1546)))
         == "1,546 notes: 1,546 exact, 0 other velocity, 0 shifted, 0 lost"
     )
 

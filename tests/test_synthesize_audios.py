@@ -5,21 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
-from music import make_bank, midi_bytes, note, tempo
+from music import TUNE, make_bank, midi_bytes, note
 
 import parallel
 import synthesize_audios
 from cli import UserError
 from data import SAMPLE_RATE
-
-TUNE = midi_bytes(
-    tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127)
-)
 
 
 @pytest.fixture
@@ -42,7 +39,10 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(folder, capsys):
-    """run(*flags) -> (exit code, stdout, stderr without progress bars), two instruments on one worker unless flags say else."""
+    """run(*flags) -> (exit code, stdout, stderr without progress bars).
+
+    Two instruments on one worker, unless the flags say otherwise.
+    """
 
     def run(*flags):
         capsys.readouterr()
@@ -73,11 +73,12 @@ def run(folder, capsys):
 
 
 def contents(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    """{name: bytes} of the files below, but the record of what they were made from."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != ".made.jsonl":
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files
 
 
 def test_every_piece_by_every_instrument(folder, run):
@@ -97,16 +98,98 @@ def test_every_piece_by_every_instrument(folder, run):
     assert "6 pieces rendered, 0 were there, 0 MIDI files left out" in out
 
 
-def test_again_does_only_what_is_missing_or_older(folder, run):
+def test_again_does_only_what_is_missing_or_out_of_date(folder, run):
     run()
     before = contents(folder / "audios")
     assert "0 pieces rendered, 6 were there" in run()[1]
     (folder / "audios/keyboard_acoustic/a.wav").unlink()
-    os.utime(
-        folder / "audios/organ_electronic_001/a.wav", (0, 0)
-    )  # as if the MIDI file had changed since
-    assert "2 pieces rendered, 4 were there" in run()[1]
+    assert "1 pieces rendered, 5 were there" in run()[1]
     assert contents(folder / "audios") == before
+    path = folder / "midi/a.mid"
+    path.write_bytes(midi_bytes(note(0, 480)))
+    os.utime(path, (0, 0))  # an older file in a newer one's place
+    assert "2 pieces rendered, 4 were there" in run()[1]
+    after = contents(folder / "audios")
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"keyboard_acoustic/a.wav", "organ_electronic_001/a.wav"}
+    os.utime(path)  # the same file, touched: made again, to the same samples
+    assert "2 pieces rendered, 4 were there" in run()[1]
+    assert contents(folder / "audios") == after
+
+
+def test_audio_made_otherwise_does_not_pass_as_done_without_audios_json(folder, run):
+    run("--no_pedal")
+    (folder / "audios/audios.json").unlink()
+    assert "6 pieces rendered, 0 were there" in run()[1]
+
+
+def test_other_notes_are_heard_in_the_same_process(folder, run):
+    flags = "--instruments", "keyboard_acoustic"
+    run(*flags)
+    before = contents(folder / "audios")
+    make_bank(folder / "notes", pitches=(60, 67), velocities=(50, 100), seconds=0.5, decay=9)
+    assert run(*flags, "--fresh")[0] == 0
+    assert (
+        contents(folder / "audios")["keyboard_acoustic/a.wav"]
+        != (before["keyboard_acoustic/a.wav"])
+    )
+
+
+def test_the_users_own_audio_is_kept_and_said(folder, run):
+    own = folder / "audios/keyboard_acoustic/a.wav"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"my recording")
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert "1 wav files kept that this script did not make" in out
+    assert str(own) in out
+    assert "5 pieces rendered, 1 were there" in out
+    run("--fresh", "--prune")
+    assert own.read_bytes() == b"my recording"
+
+
+def test_audio_of_a_score_that_is_gone_is_said_and_pruned_on_demand(folder, run):
+    run("--transpose", 0, 2)
+    (folder / "midi/a.mid").unlink()
+    own = folder / "audios/keyboard_acoustic/mine.wav"
+    own.write_bytes(b"my recording")
+    assert "4 wav files are of scores that are not in" in run()[1]
+    gone = folder / "audios/keyboard_acoustic/a.wav"
+    assert gone.exists()
+    assert "4 wav files deleted, their scores are gone" in run("--prune")[1]
+    assert not gone.exists()
+    assert own.exists()
+    assert (folder / "audios/keyboard_acoustic/sub dir/b's~t+2.wav").exists()
+
+
+def test_a_score_that_has_become_unreadable_leaves_a_word_about_its_audio(folder, run):
+    run()
+    (folder / "midi/a.mid").write_bytes(b"no longer")
+    code, _, err = run()
+    assert code == 2
+    assert "a.mid: is no MIDI file" in err
+    assert "the audio of an earlier version of it is still there" in err
+
+
+def test_what_was_repaired_is_said_once_a_file(folder, run):
+    damaged = midi_bytes([*note(0, 480), (0, 0xFF, 0x51, 3, 0, 0, 0), (0, 0x90, 67, 90)])
+    (folder / "midi/damaged.mid").write_bytes(damaged)
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    lines = [line for line in out.splitlines() if ": repaired: " in line]
+    path = folder / "midi/damaged.mid"
+    assert lines == [f"{path}: repaired: tempo of 0 passed over: 1; note never switched off: 1"]
+    assert ": repaired: " not in run()[1]  # it is not read again
+
+
+def test_a_name_too_long_for_its_versions_is_left_out_alone(folder, run):
+    long_name = folder / "midi" / f"{'x' * 249}.mid"
+    long_name.write_bytes(TUNE)
+    code, out, err = run("--transpose", 0, -10, "--playback_speed", 1.25)
+    assert code == 2
+    assert err.count("\n") == 0
+    assert "too long a name" in err
+    assert "12 pieces rendered" in out
 
 
 def test_files_do_not_depend_on_the_number_of_workers(folder, run):
@@ -123,7 +206,7 @@ def test_bad_files_are_named_and_passed_over(folder, run):
     code, out, err = run()
     assert code == 2
     assert len(err.splitlines()) == 2
-    assert "bad.mid: ends in the middle" in err
+    assert "bad.mid: has no notes" in err
     assert "drums.mid: has drums only" in err
     assert "6 pieces rendered, 0 were there, 2 MIDI files left out" in out
 
@@ -170,14 +253,12 @@ def test_a_folder_keeps_one_set_of_settings(folder, run):
     before = contents(folder / "audios")
     code, _, err = run("--duration_rate", 0.5)
     assert code == 2
-    assert (
-        "audios.json: the audio there was made with duration_rate 1.0; choose another folder or give --fresh"
-        in err
-    )
+    assert "audios.json: the audio there was made with duration_rate 1.0; choose another" in err
     assert len(err.splitlines()) == 1
     assert run("--instruments", "organ_electronic_001")[0] == 0  # another instrument, same settings
     assert run("--transpose", 1)[0] == 0  # named in the file's name
-    make_bank(folder / "notes", pitches=(60,), velocities=(100,), decay=9, seconds=0.5)
+    note_path = folder / "notes/audio/keyboard_acoustic_000-060-100.wav"
+    shutil.copy(folder / "notes/audio/keyboard_acoustic_000-067-100.wav", note_path)
     assert "made with other notes of keyboard_acoustic" in run()[2]
     (folder / "audios/keyboard_acoustic/notes.txt").write_text("mine")
     assert run("--fresh")[0] == 0
@@ -191,6 +272,7 @@ def test_a_folder_keeps_one_set_of_settings(folder, run):
 
 
 def test_fresh_deletes_nothing_outside_the_folder(folder, run):
+    """Not even where audios.json was tampered with."""
     run()
     path = folder / "audios/audios.json"
     settings = json.loads(path.read_text())
@@ -250,13 +332,9 @@ def test_a_damaged_note_stops_the_run_and_leaves_nothing_half_written(folder, ru
         code, _, err = run("--workers", workers)
         assert code == 2
         assert "organ_electronic_001-067-100.wav: cannot be read as audio" in err
-        names = sorted(path.name for path in (folder / "audios").rglob("*") if path.is_file())
-        assert names == [
-            "a.wav",
-            "audios.json",
-            "b's.wav",
-            "c\n.wav",
-        ]  # the first instrument's, and nothing hidden
+        # The first instrument's, and nothing half-written
+        names = sorted(Path(name).name for name in contents(folder / "audios"))
+        assert names == ["a.wav", "audios.json", "b's.wav", "c\n.wav"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -334,7 +412,10 @@ def test_help_needs_no_keras(run_script):
     result = run_script("synthesize_audios.py", "--help")
     assert result.returncode == 0
     assert "--duration_rate" in result.stdout
-    code = "import sys, synthesize_audios, render_notes; print(sorted({'keras', 'tensorflow', 'numba'} & set(sys.modules)))"
+    code = (
+        "import sys, synthesize_audios, render_notes\n"
+        "print(sorted({'keras', 'tensorflow', 'numba'} & set(sys.modules)))"
+    )
     output = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     ).stdout
