@@ -101,7 +101,7 @@ def sort_pieces(pieces, record):
     for piece in pieces:
         if record.is_current(piece.wav, [piece.version.midi], piece.settings):
             continue
-        if piece.wav.exists() and not record.knows(piece.wav):
+        if piece.wav.is_file() and not record.knows(piece.wav):
             foreign.append(piece)
         else:
             due.append(piece)
