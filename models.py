@@ -5,6 +5,7 @@ Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 
 import collections
 import hashlib
+import json
 import tempfile
 import warnings
 import zipfile
@@ -15,9 +16,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+import kinds
 import losses
 from cli import UserError, find_model
 from data import BINS, TILE_FRAMES
+from kinds import Kind, Style
 
 if keras.backend.backend() == "tensorflow":
     import kernels
@@ -116,22 +119,33 @@ def modulate(x, style):
     return layers.Add()([x, layers.Multiply()([x, change[..., :channels]]), change[..., channels:]])
 
 
-def build_generator(filters=FILTERS, channels=1, film=False, outputs=1, dropout=0.5):
-    """U-Net: tiles (n, 256, 256, channels) in [-1, 1] -> (n, 256, 256, outputs) in [-1, 1]. 54,419,713 parameters at width 64.
+def build_generator(
+    filters=FILTERS, kind=Kind.MAGNITUDE, style=Style.NONE, dropout=0.5, **channels
+):
+    """U-Net: tiles (n, 256, 256, inputs) in [-1, 1] -> (n, 256, 256, outputs) in [-1, 1].
 
-    The channels behind the first are styles. The plain network takes them as pictures; with ``film`` (one style) an encoder
-    of four convolutions and a mean over the tile describes the style in 8 ``filters`` numbers, which modulate each block of
-    the decoder: timbre has no place in a tile, and the skip connections bypass what is known at the bottom.
+    54,419,713 parameters at width 64. Each block is a Sequential of its own, so that HDF5 weights
+    of this well-known layout saved by older Keras code load unchanged. The output layer computes in
+    float32 under any precision policy.
 
-    Each block is a Sequential of its own, so that HDF5 weights of this well-known layout saved by older Keras code load
-    unchanged. The output layer computes in float32 under any precision policy.
+    Args:
+        filters: width, the first block's channels.
+        kind: `kinds.Kind`, what it gives.
+        style: `kinds.Style`. The channel behind the first is the style. TILE takes it as a picture;
+            FILM has an encoder of four convolutions and a mean over the tile that describes it in 8
+            ``filters`` numbers, which modulate each block of the decoder: timbre has no place in a
+            tile, and the skip connections bypass what is known at the bottom.
+        dropout: rate in the decoder's first three blocks.
     """
-    inputs = x = layers.Input((BINS, TILE_FRAMES, channels))
-    if film:
-        x, style = inputs[..., :1], inputs[..., 1:]
-        for width in STYLE:
-            style = downsample(width * filters)(style)
-        style = layers.GlobalAveragePooling2D()(style)
+    if channels:  # the older way to ask
+        kind, style = kinds.infer(
+            channels.get("channels", 1), channels.get("outputs", 1), channels.get("film", False)
+        )
+    inputs = layers.Input((BINS, TILE_FRAMES, kinds.count_inputs(kind, style)))
+    x = inputs
+    if style is Style.FILM:
+        x = inputs[..., :1]
+        described = encode_style(inputs[..., 1:], filters)
     skips = []
     for i, width in enumerate(DOWN):
         x = downsample(width * filters, batch_norm=i > 0)(x)
@@ -139,10 +153,11 @@ def build_generator(filters=FILTERS, channels=1, film=False, outputs=1, dropout=
     concatenate = layers.Concatenate()
     for i, (width, skip) in enumerate(zip(UP, reversed(skips[:-1]))):
         x = upsample(width * filters, dropout if i < DROPOUT_BLOCKS else None)(x)
-        x = modulate(x, style) if film else x
+        if style is Style.FILM:
+            x = modulate(x, described)
         x = concatenate([x, skip])
     x = layers.Conv2DTranspose(
-        outputs,
+        kinds.OUTPUTS[kind],
         4,
         strides=2,
         padding="same",
@@ -150,25 +165,40 @@ def build_generator(filters=FILTERS, channels=1, film=False, outputs=1, dropout=
         activation="tanh",
         dtype="float32",
     )(x)
-    return keras.Model(inputs, x, name="generator")
+    generator = keras.Model(inputs, x, name="generator")
+    generator.kind = kind
+    generator.style = style
+    return generator
 
 
-def compiled_generator(filters, learning_rate, jit="auto", **kind):
-    """A generator, built with ``kind``, compiled to be trained alone: L1, Adam with beta_1 0.5; ``jit`` is a key of JIT."""
-    generator = build_generator(filters, **kind)
+def encode_style(picture, filters):
+    """A tile of the target (n, 256, 256, 1) -> what describes its timbre, (n, 8 filters)."""
+    for width in STYLE:
+        picture = downsample(width * filters)(picture)
+    return layers.GlobalAveragePooling2D()(picture)
+
+
+def compiled_generator(filters, learning_rate, jit="auto", **options):
+    """A generator compiled to be trained alone: L1, Adam with beta_1 0.5.
+
+    ``jit`` is a key of JIT; ``options`` are `build_generator`'s.
+    """
+    generator = build_generator(filters, **options)
     generator.compile(
         TwoRateAdam(learning_rate), loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit]
     )
     return generator
 
 
-def build_discriminator(filters=FILTERS, channels=1, outputs=1):
-    """PatchGAN: [input (n, 256, 256, channels), picture (n, 256, 256, outputs)] -> logits (n, 16, 16, 1), one a patch.
+def build_discriminator(filters=FILTERS, kind=Kind.MAGNITUDE, **channels):
+    """PatchGAN: [input (n, 256, 256, inputs), output] -> logits (n, 16, 16, 1), one a patch.
 
-    2,766,337 parameters at width 64.
+    2,766,337 parameters at width 64. It sees what a generator of ``kind`` sees but the style.
     """
-    inputs = layers.Input((BINS, TILE_FRAMES, channels))
-    picture = layers.Input((BINS, TILE_FRAMES, outputs))
+    if channels:  # the older way to ask
+        kind, _ = kinds.infer(channels.get("channels", 1), channels.get("outputs", 1), False)
+    inputs = layers.Input((BINS, TILE_FRAMES, kinds.count_inputs(kind)))
+    picture = layers.Input((BINS, TILE_FRAMES, kinds.OUTPUTS[kind]))
     x = layers.Concatenate()([inputs, picture])
     for i, width in enumerate(DOWN[:4]):
         x = downsample(width * filters, batch_norm=i > 0)(x)
@@ -261,58 +291,88 @@ class Pix2Pix(keras.Model):
         return judged, self.discriminator([x, ops.stop_gradient(y_pred)], training=training)
 
 
-def load_generator(path):
-    """A trained generator as a Keras model.
+def save_generator(generator, path):
+    """Save a generator with its kind and style: a ``.keras`` file, or weights alone (``.h5``)."""
+    entry = json.dumps(kinds.describe(generator.kind, generator.style))
+    if path.suffix == ".h5":
+        generator.save_weights(path)
+        with h5py.File(path, "a") as file:
+            file.attrs[kinds.ENTRY] = entry
+        return
+    generator.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(kinds.ENTRY, entry)
 
-    Only weights are read, into a network built here: a model file's own configuration, and any code in it, is never run.
-    The width is taken from the weights' shapes.
+
+def load_generator(path):
+    """A trained generator as a Keras model, with its ``kind`` and ``style``.
+
+    Only weights are read, into a network built here: a model file's own configuration, and any code
+    in it, is never run. The width is taken from the weights' shapes; so is the kind, if the file is
+    of a time when it was not stored.
 
     Args:
-        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the name of a pretrained model,
-            whose file is compared with the SHA-256 beside it.
+        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the name
+            of a pretrained model, whose file is compared with the SHA-256 beside it.
 
     Raises:
-        UserError: the file is missing, of another kind or content, or holds weights of another layout.
+        UserError: the file is missing, of another kind or content, or holds weights of another
+            layout.
     """
-    file = find_model(path)
-    if file.is_dir():
-        file = next(
-            (f for f in (file / "generator.keras", file / "generator.weights.h5") if f.is_file()),
-            file,
-        )
-    if not file.is_file():
-        raise UserError(
-            f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)"
-        )
-    sums = file.with_name("SHA256SUMS")
-    if (
-        sums.is_file()
-        and hashlib.sha256(file.read_bytes()).hexdigest().encode() not in sums.read_bytes().split()
-    ):
-        raise UserError(
-            f"{file}: is not the file that {sums.name} names; restore it: git checkout {file.parent}"
-        )
+    file = find_generator(path)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            if (
-                file.suffix == ".keras"
-            ):  # a zip archive, in which HDF5 would seek back and forth for seconds
+            weights = file
+            if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
                 with zipfile.ZipFile(file) as archive:
                     weights = Path(archive.extract("model.weights.h5", folder))
-            else:
-                weights = file
-            generator = build_generator(**_layout(weights))
+            generator = build_generator(**_layout(weights, _stored_kind(file)))
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras only warns of weights that it does not find
                 generator.load_weights(weights)
-        except (
-            Exception
-        ) as error:  # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
+        # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
+        except Exception as error:
             reason = str(error)[:100]
             raise UserError(
                 f"{file}: holds no generator of this layout ({reason}); train one with train.py"
             ) from None
     return generator
+
+
+def find_generator(path):
+    """The file of a generator, from what `load_generator` takes. Raises UserError."""
+    file = find_model(path)
+    for name in ("generator.keras", "generator.weights.h5"):
+        if file.is_dir() and (file / name).is_file():
+            file = file / name
+    if not file.is_file():
+        raise UserError(
+            f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)"
+        )
+    sums = file.with_name("SHA256SUMS")
+    if sums.is_file():
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if found not in sums.read_text().split():
+            raise UserError(
+                f"{file}: is not the file that {sums.name} names; "
+                f"restore it: git checkout {file.parent}"
+            )
+    return file
+
+
+def _stored_kind(file):
+    """(kind, style) as `save_generator` wrote them, or None. Raises many kinds, if damaged."""
+    if file.suffix == ".keras":
+        with zipfile.ZipFile(file) as archive:
+            if kinds.ENTRY not in archive.namelist():
+                return None
+            entry = archive.read(kinds.ENTRY)
+    else:
+        with h5py.File(file) as weights:
+            entry = weights.attrs.get(kinds.ENTRY)
+        if entry is None:
+            return None
+    return kinds.parse(json.loads(entry))
 
 
 def width_of(generator):
@@ -355,29 +415,31 @@ def _repeat_channels(values, shape, reads, rng):
     return (values + np.moveaxis(noise, 0, reads)) / copies[reads]
 
 
-def _layout(file):
+def _layout(file, stored):
     """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
 
-    Of its kernels the first has the fewest outputs; the last layer is the only convolution with a bias.
+    Of its kernels the first has the fewest outputs; the last layer is the only convolution with a
+    bias. ``stored`` is (kind, style), or None if the shapes have to tell it.
     """
     groups = collections.defaultdict(list)  # shapes by layer
+
+    def collect(_, item):
+        if isinstance(item, h5py.Dataset):
+            groups[item.parent.name].append(item.shape)
+
     with h5py.File(file, "r") as h5:
-        h5.visititems(
-            lambda _, item: (
-                groups[item.parent.name].append(item.shape)
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+        h5.visititems(collect)
     shapes = [shape for layer in groups.values() for shape in layer]
-    channels, filters = min((shape[2:] for shape in shapes if len(shape) == 4), key=lambda s: s[1])
-    if not (1 <= channels <= 16 and 1 <= filters <= 512):
-        raise ValueError(f"{channels} channels, width {filters}")
-    film = any(len(shape) == 2 for shape in shapes)
-    last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
-    return {
-        "filters": filters,
-        "channels": 2 if film else channels,
-        "film": film,
-        "outputs": min(last, key=len)[0],
-    }
+    kernels_shapes = [shape for shape in shapes if len(shape) == 4]
+    inputs, filters = min((shape[2:] for shape in kernels_shapes), key=lambda s: s[1])
+    if not (1 <= inputs <= 16 and 1 <= filters <= 512):
+        raise ValueError(f"{inputs} channels, width {filters}")
+    if stored is None:
+        modulated = any(len(shape) == 2 for shape in shapes)
+        if modulated:
+            inputs = 2  # the style has an encoder of its own
+        last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
+        outputs = min(last, key=len)[0]
+        stored = kinds.infer(inputs, outputs, modulated)
+    kind, style = stored
+    return {"filters": filters, "kind": kind, "style": style}
