@@ -16,6 +16,7 @@ import numpy as np
 
 import cli
 import data
+import kinds
 import learned_phase
 import phase as phases
 from audio import (
@@ -298,7 +299,7 @@ def run_network(model, tiles, batch_size):
     if not np.isfinite(converted).all():
         remedy = "train it again with a lower learning rate"
         raise UserError(f"--model: its network gives NaN or infinite values; {remedy}")
-    if converted.shape[-1] != 2:
+    if kinds.kind_of(model) is not kinds.Kind.PHASE:
         converted[..., 0] = data.from_network(converted[..., 0])
     return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 

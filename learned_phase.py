@@ -5,6 +5,7 @@ import numpy as np
 import data
 import phase as phases
 from cli import UserError
+from kinds import Kind, kind_of
 
 
 def turned(unit, rotation):
@@ -25,14 +26,14 @@ def with_phase(model, phase_model):
 
 def check_phases(names, model, phase_model=None):
     """Raise UserError if a model or a phase model is of the wrong kind, or if they cannot give the phases ``names``."""
-    if model.output_shape[-1] == 2:
+    if kind_of(model) is Kind.PHASE:
         raise UserError(
             "--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes"
         )
-    if phase_model and phase_model.output_shape[-1] != 2:
+    if phase_model and kind_of(phase_model) is not Kind.PHASE:
         raise UserError("--phase_model: gives a magnitude; give a model of train.py --learn phase")
     for name in names:
-        if name in phases.LEARNED and not phase_model and model.output_shape[-1] == 1:
+        if name in phases.LEARNED and not phase_model and kind_of(model) is Kind.MAGNITUDE:
             raise UserError(
                 f"--phase {name}: this model gives no phase; give --phase_model, or a --model of --learn both"
             )

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import data
 import devices
+import kinds
 import learned_phase
 import phase as phases
 import styles
@@ -121,9 +122,9 @@ def prepare(model, phase, style=None, phase_model=None):
         raise UserError(
             f"--phase_model: is not used by --phase {phase}; give --phase {' or '.join(phases.LEARNED)}"
         )
-    if model.input_shape[-1] == 1 and style:
+    if style and not kinds.takes_style(model):
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
-    if model.input_shape[-1] == 2 and not style:
+    if kinds.takes_style(model) and not style:
         raise UserError(
             "--style: is missing, and this model knows several targets; give a recording of the one wanted"
         )

@@ -20,6 +20,7 @@ import convert
 import data
 import devices
 import evaluate
+import kinds
 import learned_phase
 import phase as phases
 from cli import UserError
@@ -134,7 +135,7 @@ def main(argv=None):
     paths = {"model": model, "phase_model": args.phase_model, "both": args.both}
     models = {name: load_generator(path) if path else None for name, path in paths.items()}
     learned_phase.check_phases([], models["model"], models["phase_model"])
-    if models["both"] and models["both"].output_shape[-1] != 3:
+    if models["both"] and kinds.kind_of(models["both"]) is not kinds.Kind.BOTH:
         raise UserError(
             f"--both {args.both}: gives no phase beside its magnitude; give a run of train.py --learn both"
         )

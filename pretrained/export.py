@@ -65,6 +65,8 @@ def halve(source, target):
                 new[name].attrs[key] = value
 
         old.visititems(copy)
+        for key, value in old.attrs.items():  # what kind of network it is
+            new.attrs[key] = value
 
 
 def command_line(flags):
@@ -158,7 +160,8 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "generator.weights.h5"
     with tempfile.TemporaryDirectory() as temporary, cli.complete(weights) as part:
-        generator.save_weights(whole := Path(temporary) / "whole.weights.h5")
+        whole = Path(temporary) / "whole.weights.h5"
+        models.save_generator(generator, whole)
         halve(whole, part)
     (folder / "SHA256SUMS").write_text(
         f"{hashlib.sha256(weights.read_bytes()).hexdigest()}  {weights.name}\n"

@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import h5py
 import keras
 import numpy as np
 from conftest import ROOT
 
 import cli
 import models
+from kinds import ENTRY, Kind
 
 
 def test_export(tmp_path, monkeypatch, run_script):
@@ -58,9 +60,12 @@ def test_export(tmp_path, monkeypatch, run_script):
     x = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 1)).astype(np.float32)
     half = models.load_generator("a_2_guitar_acoustic")
     assert all(w.dtype == "float32" for w in half.weights)
+    assert half.kind is Kind.MAGNITUDE
     difference = np.abs(half.predict_on_batch(x) - generator.predict_on_batch(x))
     assert 0 < difference.max() < 1e-2
     weights = tmp_path / "pretrained/a_2_guitar_acoustic/generator.weights.h5"
+    with h5py.File(weights) as file:
+        assert json.loads(file.attrs[ENTRY]) == {"kind": "magnitude", "style": "none"}
     generator.save_weights(whole := tmp_path / "whole.weights.h5")
     assert weights.stat().st_size < 0.9 * whole.stat().st_size
 

@@ -1,17 +1,21 @@
 import hashlib
+import json
 import subprocess
 import sys
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import cli
+import kinds
 import losses
 import models
 from cli import UserError
+from kinds import Kind, Style
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="uses tf.GradientTape"
@@ -133,20 +137,58 @@ def test_fit_trains_both_networks():
     "layout",
     [
         {"filters": 3, "dropout": 0},
-        {"filters": 2, "outputs": 3},
-        {"filters": 1, "channels": 2, "outputs": 2},
+        {"filters": 2, "kind": Kind.BOTH},
+        {"filters": 1, "kind": Kind.PHASE},
+        {"filters": 1, "style": Style.FILM},
+        {"filters": 1, "style": Style.TILE},
     ],
 )
-def test_saved_generators_load_with_their_layout(tmp_path, layout):
+def test_saved_generators_load_with_their_layout_and_kind(tmp_path, layout):
     generator = models.build_generator(**layout)
     run = tmp_path / "run"
     run.mkdir()
-    generator.save(run / "generator.keras")
+    models.save_generator(generator, run / "generator.keras")
+    models.save_generator(generator, tmp_path / "x.weights.h5")
+    generator.save(tmp_path / "older.keras")  # which tells no kind
     x = np.repeat(tiles(1), generator.input_shape[-1], axis=-1)
-    for path in (run, run / "generator.keras"):
-        np.testing.assert_array_equal(
-            models.load_generator(path).predict_on_batch(x), generator.predict_on_batch(x)
-        )
+    expected = generator.predict_on_batch(x)
+    for path in (run, tmp_path / "x.weights.h5", tmp_path / "older.keras"):
+        loaded = models.load_generator(path)
+        np.testing.assert_array_equal(loaded.predict_on_batch(x), expected)
+        assert loaded.kind is layout.get("kind", Kind.MAGNITUDE)
+        assert loaded.style is layout.get("style", Style.NONE)
+
+
+@pytest.mark.parametrize("kind", ["both", "colour"])
+def test_a_stored_kind_has_to_fit(tmp_path, kind):
+    generator = models.build_generator(1, Kind.PHASE)
+    models.save_generator(generator, tmp_path / "x.weights.h5")
+    with h5py.File(tmp_path / "x.weights.h5", "a") as file:
+        file.attrs[kinds.ENTRY] = json.dumps({"kind": kind, "style": "none"})
+    with pytest.raises(UserError, match="no generator of this layout"):
+        models.load_generator(tmp_path / "x.weights.h5")
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("style", Style)
+def test_kinds_are_told_by_channels_where_nothing_else_tells(kind, style):
+    if kind is Kind.PHASE and style is not Style.NONE:
+        return  # a phase model is of one pair
+    inputs = kinds.count_inputs(kind, style)
+    assert kinds.infer(inputs, kinds.OUTPUTS[kind], style is Style.FILM) == (kind, style)
+    assert kinds.parse(json.loads(json.dumps(kinds.describe(kind, style)))) == (kind, style)
+
+
+@pytest.mark.parametrize("channels", [(1, 2), (3, 1), (1, 4), (2, 5)])
+def test_channels_of_no_kind(channels):
+    with pytest.raises(ValueError, match="outputs"):
+        kinds.infer(*channels, modulated=False)
+
+
+def test_what_gives_no_kind_gives_magnitudes():
+    assert kinds.kind_of(np.tanh) is Kind.MAGNITUDE
+    assert not kinds.takes_style(np.tanh)
+    assert kinds.takes_style(models.build_generator(1, style=Style.TILE))
 
 
 @pytest.mark.parametrize("rate", [0, 0.5])
@@ -317,14 +359,14 @@ def test_convolutions_and_their_gradients_are_exact(kind, side, precision):
         np.testing.assert_array_equal(np.asarray(result, np.float64), reference)
 
 
-@pytest.mark.parametrize("kind", [{}, {"channels": 2, "film": True}, {"channels": 2, "outputs": 3}])
+@pytest.mark.parametrize("kind", [{}, {"style": Style.FILM}, {"kind": Kind.PHASE}])
 def test_a_widened_network_computes_the_same_and_then_learns_apart(kind):
     keras.utils.set_random_seed(0)
     narrow, wide = models.build_generator(2, **kind), models.build_generator(6, **kind)
     for weight in narrow.weights:  # away from the zeros and ones that they begin with
         weight.assign(weight + 0.1 * keras.random.uniform(weight.shape, -1))
     models.widen(narrow, wide)
-    x = np.concatenate([tiles(2, seed) for seed in range(kind.get("channels", 1))], axis=-1)
+    x = np.concatenate([tiles(2, seed) for seed in range(narrow.input_shape[-1])], axis=-1)
     expected = ops.convert_to_numpy(narrow(x))
     np.testing.assert_allclose(ops.convert_to_numpy(wide(x)), expected, atol=1e-5)
     assert expected.std() > 1e-3
@@ -332,7 +374,7 @@ def test_a_widened_network_computes_the_same_and_then_learns_apart(kind):
         w for w in wide.trainable_weights if w.path.endswith("kernel") and len(w.shape) == 4
     ][:-1]
     wide.compile(models.TwoRateAdam(1e-2), loss="mae")
-    wide.train_on_batch(x, np.repeat(tiles(2, 9), kind.get("outputs", 1), -1))
+    wide.train_on_batch(x, np.repeat(tiles(2, 9), narrow.output_shape[-1], -1))
     for kernel in kernels:
         axis = (
             2 if "transpose" in kernel.path else 3
