@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from cli import UserError, number, remove_leftovers
 
-# Two warnings would break into the user's output and tell of nothing wrong: loky restarts a worker whose memory grew by
-# 300 MB, as it does with a second instrument's notes, and no job is lost; joblib counts what Ctrl-C has cut short.
-warnings.filterwarnings(
-    "ignore", "A worker stopped while some jobs were given to the executor", UserWarning
-)
-warnings.filterwarnings(
-    "ignore", r"\d+ tasks which were still being processed by the workers", UserWarning
-)
+# Two warnings would break into the user's output and tell of nothing wrong: loky restarts a worker
+# whose memory grew by 300 MB, as it does with a second instrument's notes, and no job is lost;
+# joblib counts what Ctrl-C has cut short.
+for warning in (
+    "A worker stopped while some jobs were given to the executor",
+    r"\d+ tasks which were still being processed by the workers",
+):
+    warnings.filterwarnings("ignore", warning, UserWarning)
 
 
 def worker_flags(parser):
@@ -34,7 +34,8 @@ def worker_flags(parser):
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="use the workers of this Dask scheduler instead, say tcp://host:8786; they must see the same paths",
+        help="use the workers of this Dask scheduler instead, say tcp://host:8786; "
+        "they must see the same paths",
     )
 
 
@@ -53,64 +54,75 @@ def attempt(function, *args):
 
 @contextlib.contextmanager
 def engine(workers=None, dask=None):
-    """Yield ``run(function, tasks, writes=(), done=None, **bar)``: list of ``function(*task)``, by processes here or a Dask cluster.
+    """Yield ``run``, which spreads tasks over processes of this machine, or over a Dask cluster.
 
-    ``writes`` are the paths that the tasks write by `cli.complete`: if one fails, nothing half-written stays of them.
-    ``done(task, result)`` is called here, in the parent process, as each task ends, in the tasks' order.
-    ``bar`` are tqdm's arguments.
+    ``run(function, tasks, writes=(), done=None, **bar)`` is the list of ``function(*task)``.
+    ``writes`` are the paths that the tasks write by `cli.complete`: if one fails, nothing
+    half-written stays of them. ``done(task, result)`` is called here, in the parent process, as
+    each task ends, in the tasks' order. ``bar`` are tqdm's arguments.
+
+    Args:
+        workers: number of processes; one for each core by default.
+        dask: address of a scheduler, whose workers are used instead.
 
     Raises:
         UserError: the cluster cannot be used, or a worker process was killed.
     """
     workers = workers or joblib.cpu_count()
-    watch = (
-        {}
-        if dask or workers == 1
-        else {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
-    )
-    if watch and hasattr(signal, "pthread_sigmask"):
-        for tracker in (
-            loky_tracker,
-            resource_tracker,
-        ):  # as they start, they would undo what `_start_without_sigint` does
-            tracker.ensure_running()
+    backend = contextlib.nullcontext()
+    options = {}
+    if dask:
+        workers = -1  # all that the cluster has
+        backend = _dask_backend(dask)
+    elif workers > 1:
+        _start_trackers()
+        options = {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
 
     def run(function, tasks, writes=(), done=None, **bar):
-        results = _start_without_sigint(
-            parallel, (joblib.delayed(function)(*task) for task in tasks)
-        )
+        jobs = [joblib.delayed(function)(*task) for task in tasks]
+        results = _start_without_sigint(parallel, jobs)
+        finished = []
         try:
-            finished = []
             for result in tqdm(results, total=len(tasks), disable=not tasks, **bar):
                 if done is not None:
                     done(tasks[len(finished)], result)
                 finished.append(result)
-            return finished
         except BaseException:
             if not dask:  # its workers go on with what they have
                 results.close()  # ends the processes, which have no time to remove anything
                 for folder in {path.parent for path in writes}:
                     remove_leftovers(folder)
             raise
+        return finished
 
     try:
-        with _dask_backend(dask) if dask else contextlib.nullcontext():
+        with backend:
             parallel = joblib.Parallel(
-                -1 if dask else workers,
-                return_as="generator",
-                batch_size=1,
-                max_nbytes=None,
-                **watch,
+                workers, return_as="generator", batch_size=1, max_nbytes=None, **options
             )
             yield run
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
-            f"--workers {workers}: a worker was killed, maybe for want of memory; run again with fewer"
+            f"--workers {workers}: a worker was killed, maybe for want of memory; "
+            "run again with fewer"
         ) from None
 
 
+def _start_trackers():
+    """Start joblib's and Python's own watchers of processes.
+
+    They let Ctrl-C through as they start, which would undo what `_start_without_sigint` does.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        loky_tracker.ensure_running()
+        resource_tracker.ensure_running()
+
+
 def _start_without_sigint(parallel, jobs):
-    """``parallel(jobs)``, whose processes inherit that Ctrl-C is not for them: else each would print a traceback."""
+    """``parallel(jobs)``, whose processes inherit that Ctrl-C is not for them.
+
+    Else each of them would print a traceback.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         return parallel(jobs)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -121,7 +133,10 @@ def _start_without_sigint(parallel, jobs):
 
 
 def _end_with_parent(parent):
-    """Have this worker process end soon after its parent was killed: it must not write what the next run writes."""
+    """Have this worker process end soon after its parent was killed.
+
+    Its work is wanted no more, and the next run would do the same beside it.
+    """
 
     def watch():
         while os.getppid() == parent:
@@ -143,16 +158,16 @@ def _dask_backend(address):
         client = distributed.Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--dask {address}: no Dask scheduler answers there ({error}); start one or mend the address"
+            f"--dask {address}: no Dask scheduler answers there ({error}); "
+            "start one or mend the address"
         ) from None
     with client:
         if not client.scheduler_info()["workers"]:
             raise UserError(
-                f"--dask {address}: the scheduler has no workers; start some with 'dask worker {address}'"
+                f"--dask {address}: the scheduler has no workers; "
+                f"start some with 'dask worker {address}'"
             )
-        for module in Path(__file__).parent.glob(
-            "*.py"
-        ):  # so that workers need not have the project
+        for module in Path(__file__).parent.glob("*.py"):  # workers need not have the project
             client.upload_file(str(module), load=False)
         try:
             with joblib.parallel_config("dask"):

@@ -1,4 +1,7 @@
-"""Every mistake that we could think of, over all scripts: exit code 2, one line, nothing overwritten, nothing left behind."""
+"""Mistakes over all scripts: exit code 2, one line that names the file or flag, nothing spoilt.
+
+One case of each kind; what a line says is checked where its error is raised, if at all.
+"""
 
 import csv
 import ctypes
@@ -10,21 +13,24 @@ import pickle
 import re
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from music import TUNE, make_bank, midi_bytes, note, tempo
+from music import TUNE, make_bank, midi_bytes, note
 
 import data
 from audio import write_audio
 
 A, B = "keyboard_acoustic", "guitar_acoustic"
-TRAINING = f"--dataset_path features --origin {A} --target {B} --runs_path made --gpu cpu --filters 1 --batch_size 1 --epochs 1"
+TRAINING = (
+    f"--dataset_path features --origin {A} --target {B} --runs_path made --gpu cpu --filters 1 "
+    "--batch_size 1 --epochs 1"
+)
+STEP1 = f"--nsynth_path notes --midi_path midi --audios_path made --instruments {A} --workers 1"
 COMMANDS = {
-    "synthesize_audios": f"--nsynth_path notes --midi_path midi --audios_path made --instruments {A} --workers 1",
+    "synthesize_audios": STEP1,
     "compute_features": "--audios audios --features made --workers 1",
     "train": TRAINING,
     "train_generator": TRAINING,
@@ -32,10 +38,6 @@ COMMANDS = {
     "evaluate": "--model run --output made --gpu cpu --phase input",
     "render_notes": "--nsynth_path made",
 }
-DESCRIPTIONS = {
-    "made/audios.json",
-    "made/features.json",
-}  # written before the first file is found to be bad
 RUN = f"made/{A}_2_{B}"
 
 
@@ -55,15 +57,8 @@ def good(tmp_path_factory):
     for instrument in (A, B):
         for name in ("one", "two"):
             write_audio(folder / f"audios/{instrument}/{name}.wav", rng.normal(0, 0.05, 30000))
-    paths = (
-        "--audios",
-        str(folder / "audios"),
-        "--features",
-        str(folder / "features"),
-        "--workers",
-        "1",
-    )
-    assert compute_features.main(paths) == 0
+    paths = ["--audios", str(folder / "audios"), "--features", str(folder / "features")]
+    assert compute_features.main([*paths, "--workers", "1"]) == 0
     keras.utils.set_random_seed(0)
     generator = models.build_generator(1)
     (folder / "run").mkdir()
@@ -84,29 +79,28 @@ def folder(good, tmp_path, monkeypatch):
     return copy
 
 
-def contents(folder="."):
-    """{path: bytes} of every file below, hidden ones too; None for a folder."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
-        for p in Path(folder).rglob("*")
-    }
+def contents():
+    """{path: bytes} of every file below the current folder, hidden ones too; None for a folder."""
+    found = {}
+    for path in Path().rglob("*"):
+        found[str(path)] = path.read_bytes() if path.is_file() else None
+    return found
 
 
 def run(script, flags, capfd):
-    """Run a command in this process: (exit code, stdout, lines on stderr that are no progress bar)."""
+    """Run a command in this process: (exit code, stdout, lines on stderr but for progress bars)."""
     capfd.readouterr()
     try:
         code = importlib.import_module(script).main(flags)
     except SystemExit as stop:  # argparse
         code = stop.code
     out, err = capfd.readouterr()
-    bar = re.compile(
-        r"\d/(\d+|\?) \[|\dit \[|\d%\|"
-    )  # tqdm's; it goes back to the line's start, where splitlines cuts too
-    return code, out, [line for line in err.splitlines() if line.strip() and not bar.search(line)]
+    bar = re.compile(r"\d/(\d+|\?) \[|\dit \[|\d%\|")  # splitlines cuts where it begins anew, too
+    lines = [line for line in err.splitlines() if line.strip() and not bar.search(line)]
+    return code, out, lines
 
 
-# What spoils the good folder
+# What spoils the good folder: each function returns one that does it
 
 
 def put(path, content=b""):
@@ -120,37 +114,30 @@ def put(path, content=b""):
 
 
 def cut(path, size):
-    return lambda: Path(path).write_bytes(Path(path).read_bytes()[:size])
-
-
-def patch(path, at, content):
-    """Overwrite bytes within a file."""
+    """Keep the first bytes."""
 
     def spoil():
-        raw = bytearray(Path(path).read_bytes())
-        raw[at : at + len(content)] = content
-        Path(path).write_bytes(raw)
+        Path(path).write_bytes(Path(path).read_bytes()[:size])
 
     return spoil
 
 
-def remove(path):
-    return lambda: Path(path).unlink() if Path(path).is_file() else shutil.rmtree(path)
+def remove(*paths):
+    def spoil():
+        for path in paths:
+            Path(path).unlink()
+
+    return spoil
 
 
 def folder_at(path):
     """A directory where a file belongs."""
 
     def spoil():
-        if Path(path).is_file():
-            Path(path).unlink()
+        Path(path).unlink(missing_ok=True)
         Path(path).mkdir(parents=True)
 
     return spoil
-
-
-def all_of(*spoils):
-    return lambda: [spoil() for spoil in spoils]
 
 
 def sound(path, samples, rate=44100, subtype="FLOAT"):
@@ -163,633 +150,208 @@ def sound(path, samples, rate=44100, subtype="FLOAT"):
 
 def array(path, value):
     """A .npy file of an array, or of pickled objects."""
-    return lambda: np.save(path, value, allow_pickle=True)
+
+    def spoil():
+        np.save(path, value, allow_pickle=True)
+
+    return spoil
+
+
+def tiles(count=1, bins=256, dtype=np.float16):
+    return array(TILES, np.zeros((count, bins, 256, 1), dtype))
 
 
 def midi(*events, **header):
     return put("midi/one.mid", midi_bytes(list(events), **header))
 
 
-def raw_midi(body):
-    """A MIDI file whose only track is of these bytes."""
-    return put("midi/one.mid", midi_bytes()[:14] + b"MTrk" + len(body).to_bytes(4, "big") + body)
+def link(path, to):
+    def spoil():
+        os.symlink(to, path)
+
+    return spoil
 
 
-def model(layers, path="model.keras"):
-    """Another Keras model."""
+def rename_origins():
+    for path in Path(f"features/{A}").iterdir():
+        path.rename(path.with_name(f"other {path.name}"))
+
+
+def model(layer, *sizes, **options):
+    """Another Keras model, of one layer."""
 
     def spoil():
         import keras
 
-        keras.Sequential([keras.layers.Input((256, 256, 1)), *layers(keras.layers)]).save(path)
+        made = getattr(keras.layers, layer)(*sizes, **options)
+        keras.Sequential([keras.layers.Input((256, 256, 1)), made]).save("model.keras")
 
     return spoil
 
 
-def archive(path, **files):
-    def spoil():
-        with zipfile.ZipFile(path, "w") as file:
-            for name, content in files.items():
-                file.writestr(name.replace("__", "."), content)
+def lambda_model():
+    import keras
 
-    return spoil
+    layer = keras.layers.Lambda(lambda x: x + 1)
+    keras.Sequential([keras.layers.Input((256, 256, 1)), layer]).save("model.keras")
 
 
-def weights(change):
-    """Change every array in the model's weights."""
+def nan_model():
+    import models
 
-    def spoil():
-        import models
+    generator = models.build_generator(1)
+    generator.set_weights([w * np.nan for w in generator.get_weights()])
+    generator.save("run/generator.keras")
 
-        generator = models.build_generator(1)
-        generator.set_weights([change(w) for w in generator.get_weights()])
-        generator.save("run/generator.keras")
 
-    return spoil
+def header_only(shape):
+    """The beginning of a .npy file that promises more than there is."""
+    file = io.BytesIO()
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+def noise_with(value):
+    samples = NOISE.copy()
+    samples[20000] = value
+    return samples
 
 
 RANDOM = np.random.default_rng(0).bytes(5000)
 NOISE = np.random.default_rng(0).normal(0, 0.1, 30000).astype(np.float32)
 ONE, NOTE, IN = f"audios/{A}/one.wav", "notes/audio/keyboard_acoustic_000-060-100.wav", "in.wav"
 TILES = f"features/{A}/one.npy"
-PARAMETERS = {**data.FEATURE_PARAMETERS, "hop_length": 256}
+OTHER_HOP = json.dumps({"parameters": {**data.FEATURE_PARAMETERS, "hop_length": 256}}).encode()
+
+CASES = {  # script: [(what, what spoils the folder or None, more flags, what the line must name)]
+    "synthesize_audios": [
+        ("unknown flag", None, "--unknown 1", "--unknown"),
+        ("abbreviated flag", None, "--trans 1", "--trans"),
+        ("number not finite", None, "--playback_speed nan", "nan"),
+        ("number too large", None, "--transpose 99", "99"),
+        ("no folder", None, "--midi_path nowhere", "nowhere"),
+        ("folder without scores", remove("midi/one.mid"), "", "midi: holds no"),
+        ("dead link", link("scores", "nowhere"), "--midi_path scores", "scores"),
+        ("no notes", None, "--nsynth_path audios", "audios"),
+        ("unknown instrument", None, "--instruments flute_acoustic", "flute_acoustic"),
+        ("instrument with a path", None, "--instruments ../x", "../x"),
+        ("output is a file", None, "--audios_path text.txt", "text.txt"),
+        ("output below a file", None, "--audios_path text.txt/x", "text.txt"),
+        ("settings damaged", put("made/audios.json", b"{"), "", "audios.json"),
+        ("settings binary", put("made/audios.json", RANDOM), "", "audios.json"),
+        ("settings a folder", folder_at("made/audios.json"), "", "audios.json"),
+        ("same name twice", put("midi/one.midi", TUNE), "", "one.mid"),
+        ("note of random bytes", put(NOTE, RANDOM), "", NOTE),
+        ("note without samples", sound(NOTE, NOISE[:0]), "", NOTE),
+        ("note with NaN", sound(NOTE, noise_with(np.nan)), "", NOTE),
+        ("score empty", put("midi/one.mid"), "", "one.mid"),
+        ("score of random bytes", put("midi/one.mid", RANDOM), "", "one.mid"),
+        ("score without notes", midi(), "", "one.mid"),
+        ("score of 10 h", midi(*note(0, 9), *note(35_000_000, 35_000_009)), "", "one.mid"),
+        ("no cluster", None, "--dask here", "--dask here"),
+    ],
+    "compute_features": [
+        ("no audio", None, "--audios midi", "midi"),
+        ("no instrument's folder", None, "--audios .", "in.wav"),
+        ("same name twice", sound(f"audios/{A}/one.flac", NOISE, 44100, "PCM_16"), "", "one.flac"),
+        ("audio empty", put(ONE), "", ONE),
+        ("audio of random bytes", put(ONE, RANDOM), "", ONE),
+        ("mp3 of random bytes", put(f"audios/{A}/x.mp3", RANDOM), "", "x.mp3"),
+        ("NaN", sound(ONE, noise_with(np.nan)), "", ONE),
+        ("infinite", sound(ONE, noise_with(-np.inf)), "", ONE),
+        ("1 MHz", sound(ONE, NOISE, 1_000_000), "", ONE),
+        ("33 channels", sound(ONE, np.zeros((100, 33))), "", ONE),
+        ("output = input", None, "--features audios --fresh", "audios"),
+        ("output holds input", put("features.json", b"{}"), "--features . --fresh", "--features ."),
+        ("description damaged", put("made/features.json", b"[]"), "", "features.json"),
+        ("other parameters", put("made/features.json", OTHER_HOP), "", "features.json"),
+    ],
+    "train": [
+        ("no description", remove("features/features.json"), "", "features.json"),
+        ("other parameters", put("features/features.json", OTHER_HOP), "", "hop_length"),
+        ("origin = target", None, f"--target {A}", A),
+        ("unknown origin", None, "--origin flute_acoustic", "flute_acoustic"),
+        ("no common piece", rename_origins, "", A),
+        ("one piece", remove(TILES, f"features/{B}/one.npy"), "", "two"),
+        ("tile counts differ", tiles(7), "", "one"),
+        ("tiles of random bytes", put(TILES, RANDOM), "", TILES),
+        ("tiles cut off", cut(TILES, 5000), "", TILES),
+        ("tiles pickled", array(TILES, np.array([{}, []], object)), "", TILES),
+        ("tiles a bare pickle", put(TILES, pickle.dumps(np.zeros(3))), "", TILES),
+        ("tiles of float32", tiles(dtype=np.float32), "", TILES),
+        ("tiles of 128 bins", tiles(bins=128), "", TILES),
+        ("no tiles", tiles(0), "", TILES),
+        ("absurd tile count", put(TILES, header_only((10**12, 256, 256, 1))), "", TILES),
+        ("batch larger than the data", None, "--batch_size 99", "--batch_size"),
+        ("number with a fraction", None, "--batch_size 1.5", "1.5"),
+        ("no such choice", None, "--precision float8", "float8"),
+        ("no weights there", None, "--weights nowhere", "nowhere"),
+        ("weights cut off", cut("run/generator.keras", 20000), "--weights run", "generator.keras"),
+        ("no such GPU", None, "--gpu 99", "--gpu 99"),
+        ("no MAESTRO table", None, "--maestro_split nowhere.csv", "nowhere.csv"),
+        ("another table", put("m.csv", b"a,b\n1,2"), "--maestro_split m.csv", "m.csv"),
+        ("runs are a file", None, "--runs_path text.txt", "text.txt"),
+        ("state damaged", put(f"{RUN}/last/state.json", b"{"), "", "state.json"),
+        ("state of another kind", put(f"{RUN}/last/state.json", b"[1]"), "", "state.json"),
+    ],
+    "train_generator": [
+        ("unknown target", None, "--target flute_acoustic", "flute_acoustic"),
+        ("configuration damaged", put(f"{RUN}_generator/config.json", b"[]"), "", "config.json"),
+        ("rate negative", None, "--lr -1", "--lr"),
+    ],
+    "predict": [
+        ("no model", None, "--model nowhere", "nowhere"),
+        ("model folder empty", None, "--model midi", "midi"),
+        ("model not that of the sum", put("run/SHA256SUMS", b"0" * 64), "", "SHA256SUMS"),
+        ("sums are binary", put("run/SHA256SUMS", RANDOM), "", "SHA256SUMS"),
+        ("model of random bytes", put("model.h5", RANDOM), "--model model.h5", "model.h5"),
+        ("model is text", None, "--model text.txt", "text.txt"),
+        ("model with code in it", lambda_model, "--model model.keras", "model.keras"),
+        ("model of another layout", model("Dense", 3), "--model model.keras", "model.keras"),
+        ("model of NaN", nan_model, "", "NaN"),
+        ("style for a model of one target", None, "--style in.wav", "--style"),
+        ("no input", None, "--input nowhere.wav", "nowhere.wav"),
+        ("input folder without audio", None, "--input midi --output made", "midi"),
+        ("input empty", put(IN), "", IN),
+        ("input of random bytes", put(IN, RANDOM), "", IN),
+        ("input with NaN", sound(IN, noise_with(np.nan)), "", IN),
+        ("input of 33 channels", sound(IN, np.zeros((100, 33))), "", IN),
+        ("output = input", None, "--output in.wav", "in.wav"),
+        ("output = input by a link", link("out.wav", IN), "--output out.wav", "in.wav"),
+        ("format unknown", None, "--output out.xyz", "out.xyz"),
+        ("several to one file", None, f"--input in.wav {ONE} --output out.wav", "out.wav"),
+        ("two of one name", None, f"--input {ONE} audios/{B}/one.wav --output made", "one.wav"),
+        ("mp3 of 24 channels", sound(IN, np.zeros((100, 24))), "--output out.mp3", "out.mp3"),
+        ("mp3 at an odd rate", None, "--output out.mp3 --sr 12345", "out.mp3"),
+    ],
+    "evaluate": [
+        ("no pieces named", None, "", "--audios"),
+        ("configuration damaged", put("run/config.json", b"[]"), "--audios audios", "config.json"),
+        ("no test pieces", None, "--audios_path audios --pieces test", "--pieces test"),
+        ("no list of pairs", None, "--pairs nowhere.csv", "nowhere.csv"),
+        ("pairs of random bytes", put("p.csv", RANDOM), "--pairs p.csv", "p.csv"),
+        ("pairs of three", put("p.csv", b"a,b,c\n"), "--pairs p.csv", "p.csv"),
+        ("pair not there", put("p.csv", b"in.wav,no.wav\n"), "--pairs p.csv", "no.wav"),
+        ("input without sound", sound(IN, NOISE[:0]), "--inputs in.wav", IN),
+        ("piece cut off", cut(f"audios/{A}/two.wav", 30), "--audios audios", "two.wav"),
+        ("piece not there", remove(f"audios/{B}/two.wav"), "--audios audios", "audios"),
+        ("no scores", None, "--audios audios --midi_path nowhere", "nowhere"),
+    ],
+    "render_notes": [
+        ("no font", None, "--soundfont nowhere.sf2", "nowhere.sf2"),
+        ("font is text", None, "--soundfont text.txt", "text.txt"),
+        ("program too high", None, "--soundfont x --instruments organ_acoustic=128", "=128"),
+        ("no program", None, "--soundfont x --instruments organ_acoustic", "organ_acoustic"),
+    ],
+}
+PARAMETERS = []
+for script, cases in CASES.items():
+    for what, *case in cases:
+        PARAMETERS.append(pytest.param(script, *case, id=f"{script}: {what}"))
 
 
-def bad_number(value):
-    samples = NOISE.copy()
-    samples[20000] = value
-    return samples
-
-
-# Each: name, command, what spoils the folder (or None), more flags, what the line must name
-CASES = [
-    ("no flags", "synthesize_audios", None, "--unknown 1", "--unknown"),
-    ("abbreviation", "synthesize_audios", None, "--trans 1", "--trans"),
-    ("no folder", "synthesize_audios", None, "--midi_path nowhere", "nowhere"),
-    ("file for folder", "synthesize_audios", None, "--midi_path text.txt", "text.txt"),
-    (
-        "empty folder",
-        "synthesize_audios",
-        all_of(remove("midi"), folder_at("midi")),
-        "",
-        "midi: holds no",
-    ),
-    (
-        "folder named as a file",
-        "synthesize_audios",
-        folder_at("midi/one.mid"),
-        "",
-        "midi: holds no",
-    ),
-    (
-        "dangling link",
-        "synthesize_audios",
-        lambda: (remove("midi/one.mid")(), os.symlink("no", "midi/one.mid")),
-        "",
-        "midi: ",
-    ),
-    ("no notes", "synthesize_audios", None, "--nsynth_path nowhere", "nowhere"),
-    ("notes are a file", "synthesize_audios", None, "--nsynth_path text.txt", "text.txt"),
-    ("notes of nothing", "synthesize_audios", None, "--nsynth_path audios", "audios"),
-    (
-        "unknown instrument",
-        "synthesize_audios",
-        None,
-        "--instruments flute_acoustic",
-        "flute_acoustic",
-    ),
-    ("unknown preset", "synthesize_audios", None, f"--instruments {A}_001", f"{A}_001"),
-    ("instrument with a path", "synthesize_audios", None, "--instruments ../x", "../x"),
-    ("instrument in capitals", "synthesize_audios", None, "--instruments Piano", "Piano"),
-    ("output is a file", "synthesize_audios", None, "--audios_path text.txt", "text.txt"),
-    ("output below a file", "synthesize_audios", None, "--audios_path text.txt/x", "text.txt"),
-    (
-        "a folder has the wav's name",
-        "synthesize_audios",
-        folder_at(f"made/{A}/one.wav"),
-        "",
-        "one.wav",
-    ),
-    ("settings damaged", "synthesize_audios", put("made/audios.json", b"{"), "", "audios.json"),
-    (
-        "settings are a list",
-        "synthesize_audios",
-        put("made/audios.json", b"[1]"),
-        "",
-        "audios.json",
-    ),
-    (
-        "settings are binary",
-        "synthesize_audios",
-        put("made/audios.json", RANDOM),
-        "",
-        "audios.json",
-    ),
-    (
-        "settings are a folder",
-        "synthesize_audios",
-        folder_at("made/audios.json"),
-        "",
-        "audios.json",
-    ),
-    (
-        "other settings",
-        "synthesize_audios",
-        put("made/audios.json", b'{"notes": {}, "format": 0}'),
-        "",
-        "format 0",
-    ),
-    ("same name twice", "synthesize_audios", put("midi/one.midi", TUNE), "", "one.mid"),
-    ("note empty", "synthesize_audios", put(NOTE), "", NOTE),
-    ("note truncated", "synthesize_audios", cut(NOTE, 30), "", NOTE),
-    ("note of random bytes", "synthesize_audios", put(NOTE, RANDOM), "", NOTE),
-    ("note without samples", "synthesize_audios", sound(NOTE, NOISE[:0]), "", NOTE),
-    ("note with NaN", "synthesize_audios", sound(NOTE, bad_number(np.nan)), "", NOTE),
-    ("note is a folder", "synthesize_audios", folder_at(NOTE), "", NOTE),
-    ("MIDI empty", "synthesize_audios", put("midi/one.mid"), "", "one.mid"),
-    ("MIDI truncated", "synthesize_audios", cut("midi/one.mid", 40), "", "one.mid"),
-    ("MIDI header only", "synthesize_audios", cut("midi/one.mid", 14), "", "one.mid"),
-    ("MIDI of random bytes", "synthesize_audios", put("midi/one.mid", RANDOM), "", "one.mid"),
-    ("MIDI is a wav", "synthesize_audios", lambda: shutil.copy(IN, "midi/one.mid"), "", "one.mid"),
-    ("MIDI without notes", "synthesize_audios", midi(), "", "has no notes"),
-    (
-        "MIDI without tracks",
-        "synthesize_audios",
-        put("midi/one.mid", midi_bytes()),
-        "",
-        "has no notes",
-    ),
-    ("MIDI with drums only", "synthesize_audios", midi(*note(0, 9, channel=9)), "", "drums only"),
-    (
-        "MIDI with a 10 h gap",
-        "synthesize_audios",
-        midi(*note(0, 9), *note(35_000_000, 35_000_009)),
-        "",
-        "10.1 h",
-    ),
-    (
-        "MIDI with absurd ticks",
-        "synthesize_audios",
-        raw_midi(b"\xff" * 30 + b"\x7f\x90\x3c\x64"),
-        "",
-        "one.mid",
-    ),
-    (
-        "MIDI with an absurd tempo",
-        "synthesize_audios",
-        midi(*tempo(0, 0xFFFFFF), *note(9, 1_000_000)),
-        "",
-        "9.7 h",
-    ),
-    ("MIDI without status", "synthesize_audios", raw_midi(b"\0\x3c\x64"), "", "one.mid"),
-    (
-        "MIDI of a million notes",
-        "synthesize_audios",
-        raw_midi(b"\0\x90\x3c\x64" + b"\0\x3c\0\1\x3c\x64" * 10**6),
-        "",
-        "4 MB",
-    ),
-    ("speed 0", "synthesize_audios", None, "--playback_speed 0", "--playback_speed"),
-    ("speed not finite", "synthesize_audios", None, "--playback_speed nan", "nan"),
-    ("speed negative", "synthesize_audios", None, "--playback_speed -1", "-1"),
-    ("speed no number", "synthesize_audios", None, "--playback_speed fast", "fast"),
-    ("durations of 0", "synthesize_audios", None, "--duration_rate 0", "--duration_rate"),
-    ("durations infinite", "synthesize_audios", None, "--duration_rate inf", "inf"),
-    (
-        "durations too long",
-        "synthesize_audios",
-        midi(*note(0, 480_000)),
-        "--duration_rate 100",
-        "one.mid: at speed 1",
-    ),
-    ("part of a semitone", "synthesize_audios", None, "--transpose 0.5", "0.5"),
-    ("transposed too far", "synthesize_audios", None, "--transpose 99", "99"),
-    ("no workers", "synthesize_audios", None, "--workers 0", "--workers"),
-    ("no cluster", "synthesize_audios", None, "--dask tcp://127.0.0.1:1", "tcp://127.0.0.1:1"),
-    ("no test pieces", "evaluate", None, "--audios_path audios --pieces test", "--pieces test"),
-    ("cluster without a port", "compute_features", None, "--dask here", "--dask here"),
-    ("no folder", "compute_features", None, "--audios nowhere", "nowhere"),
-    ("file for folder", "compute_features", None, "--audios in.wav", "in.wav"),
-    ("no audio", "compute_features", None, "--audios midi", "midi: holds no audio"),
-    ("no instrument's folder", "compute_features", None, "--audios .", "in.wav: lies in no"),
-    (
-        "same name twice",
-        "compute_features",
-        sound(f"audios/{A}/one.flac", NOISE, subtype="PCM_16"),
-        "",
-        "same name",
-    ),
-    ("audio empty", "compute_features", put(ONE), "", ONE),
-    ("audio truncated", "compute_features", cut(ONE, 30), "", ONE),
-    ("audio of random bytes", "compute_features", put(ONE, RANDOM), "", ONE),
-    ("mp3 of random bytes", "compute_features", put(f"audios/{A}/x.mp3", RANDOM), "", "x.mp3"),
-    (
-        "ogg of random bytes",
-        "compute_features",
-        put(f"audios/{A}/x.ogg", b"OggS" + RANDOM),
-        "",
-        "x.ogg",
-    ),
-    ("text for audio", "compute_features", put(ONE, b"hello\n" * 99), "", ONE),
-    ("NaN", "compute_features", sound(ONE, bad_number(np.nan)), "", ONE),
-    ("infinite", "compute_features", sound(ONE, bad_number(-np.inf)), "", ONE),
-    ("huge samples", "compute_features", sound(ONE, bad_number(1e38)), "", ONE),
-    ("0 Hz", "compute_features", patch(ONE, 24, bytes(4)), "", ONE),
-    ("1 MHz", "compute_features", sound(ONE, NOISE, 1_000_000), "", "1000000 Hz"),
-    ("33 channels", "compute_features", sound(ONE, np.zeros((100, 33))), "", "33 channels"),
-    (
-        "flac cut off",
-        "compute_features",
-        all_of(
-            sound(f"audios/{A}/x.flac", NOISE, subtype="PCM_16"), cut(f"audios/{A}/x.flac", 20000)
-        ),
-        "",
-        "x.flac",
-    ),
-    ("output is a file", "compute_features", None, "--features text.txt", "text.txt"),
-    ("output = input", "compute_features", None, "--features audios --fresh", "--features audios"),
-    (
-        "output holds the input",
-        "compute_features",
-        put("features.json", b"{}"),
-        "--features . --fresh",
-        "--features .",
-    ),
-    (
-        "a folder has the tiles' name",
-        "compute_features",
-        folder_at(f"made/{A}/one.npy"),
-        "",
-        "one.npy",
-    ),
-    (
-        "description damaged",
-        "compute_features",
-        put("made/features.json", b"[]"),
-        "",
-        "features.json",
-    ),
-    (
-        "description binary",
-        "compute_features",
-        put("made/features.json", RANDOM),
-        "",
-        "features.json",
-    ),
-    (
-        "other parameters",
-        "compute_features",
-        put("made/features.json", json.dumps({"parameters": PARAMETERS}).encode()),
-        "",
-        "hop_length",
-    ),
-    ("no folder", "train", None, "--dataset_path nowhere", "nowhere"),
-    ("file for folder", "train", None, "--dataset_path text.txt", "text.txt"),
-    ("no description", "train", remove("features/features.json"), "", "features.json: not found"),
-    (
-        "description damaged",
-        "train",
-        put("features/features.json", b'{"parameters": 3}'),
-        "",
-        "features.json: damaged",
-    ),
-    ("description is a folder", "train", folder_at("features/features.json"), "", "features.json"),
-    (
-        "other parameters",
-        "train",
-        put("features/features.json", json.dumps({"parameters": PARAMETERS}).encode()),
-        "",
-        "hop_length is 256",
-    ),
-    ("origin = target", "train", None, f"--target {A}", A),
-    ("unknown origin", "train", None, "--origin flute_acoustic", "flute_acoustic"),
-    ("unknown target", "train_generator", None, "--target flute_acoustic", "flute_acoustic"),
-    (
-        "no common piece",
-        "train",
-        lambda: [p.rename(p.with_name(f"other {p.name}")) for p in Path(f"features/{A}").iterdir()],
-        "",
-        "no piece in common",
-    ),
-    (
-        "one piece",
-        "train",
-        lambda: [Path(f"features/{i}/one.npy").unlink() for i in (A, B)],
-        "",
-        "two: is the only piece",
-    ),
-    (
-        "tile counts differ",
-        "train",
-        array(TILES, np.zeros((7, 256, 256, 1), np.float16)),
-        "",
-        "one: 7 tiles",
-    ),
-    ("tiles empty", "train", put(TILES), "", TILES),
-    ("tiles truncated", "train", cut(TILES, 5000), "", TILES),
-    ("tiles of random bytes", "train", put(TILES, RANDOM), "", TILES),
-    ("tiles pickled", "train", array(TILES, np.array([{}, []], object)), "", TILES),
-    ("a bare pickle", "train", put(TILES, pickle.dumps(np.zeros(3))), "", TILES),
-    (
-        "tiles an archive",
-        "train",
-        lambda: (np.savez("x.npz", a=NOISE), os.replace("x.npz", TILES)),
-        "",
-        TILES,
-    ),
-    (
-        "tiles in float32",
-        "train",
-        array(TILES, np.zeros((1, 256, 256, 1), np.float32)),
-        "",
-        "float32",
-    ),
-    (
-        "tiles of other shape",
-        "train",
-        array(TILES, np.zeros((1, 128, 256, 1), np.float16)),
-        "",
-        "(1, 128, 256, 1)",
-    ),
-    ("tiles a number", "train", array(TILES, np.float16(1)), "", TILES),
-    ("no tiles", "train", array(TILES, np.zeros((0, 256, 256, 1), np.float16)), "", TILES),
-    (
-        "absurd tile count",
-        "train",
-        lambda: Path(TILES).write_bytes(header_only((10**12, 256, 256, 1))),
-        "",
-        TILES,
-    ),
-    ("batch larger than the data", "train", None, "--batch_size 99", "--batch_size 99"),
-    ("epochs 0", "train", None, "--epochs 0", "--epochs"),
-    ("epochs no number", "train_generator", None, "--epochs many", "many"),
-    ("part of a batch", "train", None, "--batch_size 1.5", "1.5"),
-    ("all held out", "train", None, "--validation_split 1", "--validation_split"),
-    ("nothing held out", "train", None, "--validation_split 0", "--validation_split"),
-    ("rate 0", "train", None, "--gen_lr 0", "--gen_lr"),
-    ("rate negative", "train_generator", None, "--lr -1", "-1"),
-    ("rate not finite", "train", None, "--disc_lr nan", "nan"),
-    ("no weights there", "train", None, "--weights nowhere", "nowhere"),
-    (
-        "weights unnamed",
-        "train_generator",
-        None,
-        f"--weights {A}_2_flute_acoustic",
-        f"{A}_2_flute_acoustic: no model there",
-    ),
-    ("weights are text", "train", None, "--weights text.txt", "text.txt"),
-    (
-        "weights truncated",
-        "train_generator",
-        cut("run/generator.keras", 20000),
-        "--weights run",
-        "generator.keras",
-    ),
-    (
-        "weights of another layout",
-        "train",
-        model(lambda L: [L.Conv2D(2, 4, padding="same")]),
-        "--weights model.keras",
-        "model.keras",
-    ),
-    (
-        "weights not those of the sum",
-        "train",
-        put("run/SHA256SUMS", b"0" * 64),
-        "--weights run",
-        "SHA256SUMS",
-    ),
-    ("epochs of no tiles", "train", None, "--epoch_tiles 0", "--epoch_tiles"),
-    ("epochs of half a tile", "train_generator", None, "--epoch_tiles 0.5", "0.5"),
-    (
-        "batch larger than an epoch",
-        "train",
-        None,
-        "--batch_size 2 --epoch_tiles 1",
-        "--batch_size 2",
-    ),
-    ("decay negative", "train", None, "--decay_epochs -1", "--decay_epochs"),
-    ("decay no number", "train_generator", None, "--decay_epochs late", "late"),
-    ("decay longer than training", "train", None, "--decay_epochs 2", "--decay_epochs 2"),
-    ("one of two targets unknown", "train", None, f"--target {B} flute_acoustic", "flute_acoustic"),
-    ("one of two targets the origin", "train", None, f"--target {B} {A}", A),
-    ("same target twice", "train", None, f"--target {B} {B}", B),
-    ("no such conditioning", "train", None, "--conditioning magic", "magic"),
-    ("neither true nor false", "train", None, "--findlr perhaps", "perhaps"),
-    ("no such GPU", "train", None, "--gpu 99", "--gpu 99"),
-    ("GPU by name", "train", None, "--gpu first", "--gpu first"),
-    ("no such precision", "train", None, "--precision float8", "float8"),
-    ("no MAESTRO table", "train", None, "--maestro_split nowhere.csv", "nowhere.csv"),
-    (
-        "MAESTRO table of others",
-        "train",
-        put("m.csv", b"midi_filename,split\nx.midi,train"),
-        "--maestro_split m.csv",
-        "m.csv",
-    ),
-    ("MAESTRO table a folder", "train", None, "--maestro_split midi", "midi"),
-    ("runs are a file", "train", None, "--runs_path text.txt", "text.txt"),
-    (
-        "configuration damaged",
-        "train_generator",
-        put(f"{RUN}_generator/config.json", b"[]"),
-        "",
-        "config.json",
-    ),
-    ("state damaged", "train", put(f"{RUN}/last/state.json", b"{"), "", "state.json"),
-    ("state of another kind", "train", put(f"{RUN}/last/state.json", b"[1]"), "", "state.json"),
-    (
-        "state half there",
-        "train",
-        put(f"{RUN}/last/state.json", b'{"history": 3}'),
-        "",
-        "state.json",
-    ),
-    ("no model", "predict", None, "--model nowhere", "nowhere"),
-    (
-        "no pretrained model of this name",
-        "predict",
-        None,
-        f"--model {A}_2_flute",
-        f"{A}_2_flute: no model there",
-    ),
-    ("model not that of the sum", "predict", put("run/SHA256SUMS", b"0" * 64), "", "SHA256SUMS"),
-    ("sums are binary", "predict", put("run/SHA256SUMS", RANDOM), "", "SHA256SUMS"),
-    ("style for a model of one target", "predict", None, "--style in.wav", "--style"),
-    ("seed too large", "predict", None, f"--seed {2**128}", "--seed"),
-    ("no style there", "predict", None, "--style nowhere.wav", "--style"),
-    ("model folder empty", "predict", None, "--model midi", "midi: no model"),
-    ("model empty", "predict", put("model.keras"), "--model model.keras", "model.keras"),
-    ("model of random bytes", "predict", put("model.h5", RANDOM), "--model model.h5", "model.h5"),
-    ("model truncated", "predict", cut("run/generator.keras", 20000), "", "generator.keras"),
-    ("model is text", "predict", None, "--model text.txt", "text.txt"),
-    ("model is audio", "predict", None, "--model in.wav", "in.wav"),
-    (
-        "model archive of text",
-        "predict",
-        archive("m.keras", model__weights__h5="x"),
-        "--model m.keras",
-        "m.keras",
-    ),
-    (
-        "model archive without weights",
-        "predict",
-        archive("m.keras", x="x"),
-        "--model m.keras",
-        "m.keras",
-    ),
-    (
-        "model with code in it",
-        "predict",
-        model(lambda L: [L.Lambda(lambda x: x + 1)]),
-        "--model model.keras",
-        "model.keras",
-    ),
-    (
-        "model of another layout",
-        "predict",
-        model(lambda L: [L.Conv2D(2, 4, padding="same")]),
-        "--model model.keras",
-        "model.keras",
-    ),
-    (
-        "model too narrow",
-        "predict",
-        model(lambda L: [L.Dense(3)]),
-        "--model model.keras",
-        "model.keras",
-    ),
-    ("model of NaN", "predict", weights(lambda w: w * np.nan), "", "NaN"),
-    ("no input", "predict", None, "--input nowhere.wav", "nowhere.wav"),
-    ("input folder without audio", "predict", None, "--input midi --output made", "midi"),
-    ("input empty", "predict", put(IN), "", IN),
-    ("input truncated", "predict", cut(IN, 30), "", IN),
-    ("input of random bytes", "predict", put(IN, RANDOM), "", IN),
-    ("input a MIDI file", "predict", None, "--input midi/one.mid", "one.mid"),
-    ("input with NaN", "predict", sound(IN, bad_number(np.nan)), "", IN),
-    ("input infinite", "predict", sound(IN, bad_number(np.inf)), "", IN),
-    ("input of 0 Hz", "predict", patch(IN, 24, bytes(4)), "", IN),
-    ("input of 1 MHz", "predict", sound(IN, NOISE, 1_000_000), "", "1000000 Hz"),
-    ("input of 33 channels", "predict", sound(IN, np.zeros((100, 33))), "", "33 channels"),
-    ("output = input", "predict", None, "--output in.wav", "in.wav"),
-    (
-        "output = input by a link",
-        "predict",
-        lambda: os.symlink(IN, "out.wav"),
-        "--output out.wav",
-        "in.wav",
-    ),
-    ("output folder = input's", "predict", None, "--output .", "in.wav"),
-    ("format unknown", "predict", None, "--output out.xyz", "out.xyz"),
-    ("several to one file", "predict", None, f"--input in.wav {ONE} --output out.wav", "out.wav"),
-    ("folder to one file", "predict", None, "--input audios --output out.wav", "out.wav"),
-    (
-        "two of one name",
-        "predict",
-        None,
-        f"--input {ONE} audios/{B}/one.wav --output made",
-        "one.wav",
-    ),
-    ("output below a file", "predict", None, "--output text.txt/out.wav", "text.txt"),
-    (
-        "mp3 of 24 channels",
-        "predict",
-        sound(IN, np.zeros((100, 24))),
-        "--output out.mp3",
-        "out.mp3",
-    ),
-    ("mp3 at an odd rate", "predict", None, "--output out.mp3 --sr 12345", "out.mp3"),
-    ("rate 0 Hz", "predict", None, "--sr 0", "--sr"),
-    ("rate 1 MHz", "predict", None, "--sr 1000000", "--sr"),
-    ("overlap 1", "predict", None, "--overlap 1", "--overlap"),
-    ("level above full scale", "predict", None, "--normalize 3", "--normalize"),
-    ("no such phase", "predict", None, "--phase magic", "magic"),
-    ("seed negative", "predict", None, "--seed -1", "--seed"),
-    ("no model", "evaluate", None, "--model nowhere --audios audios", "nowhere"),
-    ("no pieces named", "evaluate", None, "", "--audios"),
-    ("no folder", "evaluate", None, "--audios nowhere", "nowhere"),
-    (
-        "configuration damaged",
-        "evaluate",
-        put("run/config.json", b"[]"),
-        "--audios audios",
-        "config.json",
-    ),
-    ("no list of pairs", "evaluate", None, "--pairs nowhere.csv", "nowhere.csv"),
-    ("pairs of random bytes", "evaluate", put("p.csv", RANDOM), "--pairs p.csv", "p.csv"),
-    ("pairs of three", "evaluate", put("p.csv", b"a,b,c\n"), "--pairs p.csv", "line 1"),
-    ("pair not there", "evaluate", put("p.csv", b"in.wav,no.wav\n"), "--pairs p.csv", "no.wav"),
-    ("input not there", "evaluate", None, "--inputs no.wav", "no.wav"),
-    ("input without sound", "evaluate", sound(IN, NOISE[:0]), "--inputs in.wav", IN),
-    ("no pieces wanted", "evaluate", None, "--inputs in.wav --limit 0", "--limit"),
-    (
-        "no pretrained model of this name",
-        "evaluate",
-        None,
-        "--model flute --inputs in.wav",
-        "flute: no model there",
-    ),
-    (
-        "model not that of the sum",
-        "evaluate",
-        put("run/SHA256SUMS", b"0" * 64),
-        "--inputs in.wav",
-        "SHA256SUMS",
-    ),
-    ("input with NaN", "evaluate", sound(IN, bad_number(np.nan)), "--inputs in.wav", IN),
-    ("piece truncated", "evaluate", cut(f"audios/{A}/two.wav", 30), "--audios audios", "two.wav"),
-    (
-        "piece not there",
-        "evaluate",
-        remove(f"audios/{B}/two.wav"),
-        "--audios audios",
-        "audios: holds none",
-    ),
-    ("report is a file", "evaluate", None, "--inputs in.wav --report text.txt", "text.txt"),
-    ("output is a file", "evaluate", None, "--inputs in.wav --output text.txt", "text.txt"),
-    ("no scores", "evaluate", None, "--audios audios --midi_path nowhere", "nowhere"),
-    ("model of NaN", "evaluate", weights(lambda w: w * np.nan), "--inputs in.wav", "NaN"),
-    ("no font", "render_notes", None, "--soundfont nowhere.sf2", "nowhere.sf2"),
-    ("font is text", "render_notes", None, "--soundfont text.txt", "text.txt"),
-    ("font is a folder", "render_notes", None, "--soundfont midi", "midi"),
-    (
-        "font truncated",
-        "render_notes",
-        put("x.sf2", b"RIFF\xff\0\0\0sfbkLIST"),
-        "--soundfont x.sf2",
-        "FluidSynth",
-    ),
-    (
-        "program too high",
-        "render_notes",
-        None,
-        "--soundfont x --instruments organ_acoustic=128",
-        "organ_acoustic=128",
-    ),
-    (
-        "no program",
-        "render_notes",
-        None,
-        "--soundfont x --instruments organ_acoustic",
-        "organ_acoustic",
-    ),
-    ("instrument with a path", "render_notes", None, "--soundfont x --instruments ../x=1", "../x"),
-]
-
-
-def header_only(shape):
-    """The beginning of a .npy file that promises more than there is."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "<f2", "fortran_order": False, "shape": shape}
-    )
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("script", "spoil", "flags", "names"),
-    [pytest.param(*c[1:], id=f"{c[1]}: {c[0]}") for c in CASES],
-)
+@pytest.mark.parametrize(("script", "spoil", "flags", "names"), PARAMETERS)
 def test_a_mistake_is_told_in_one_line(folder, capfd, script, spoil, flags, names):
     if spoil:
         spoil()
@@ -798,38 +360,41 @@ def test_a_mistake_is_told_in_one_line(folder, capfd, script, spoil, flags, name
     assert code == 2
     assert len(lines) == 1, lines
     assert names in lines[0]
-    assert re.search(r"; \w|: give|see --help", lines[0]), f"no remedy: {lines[0]}"
+    assert re.search(r"; \w|see --help", lines[0]), f"no remedy: {lines[0]}"
     after = contents()
     assert {path: after.get(path) for path in before} == before
 
 
 def test_training_on_values_that_are_no_numbers(folder, capfd):
-    np.save(TILES, np.full((1, 256, 256, 1), np.nan, np.float16))
-    np.save(f"features/{A}/two.npy", np.full((1, 256, 256, 1), np.nan, np.float16))
+    for name in ("one", "two"):
+        np.save(f"features/{A}/{name}.npy", np.full((1, 256, 256, 1), np.nan, np.float16))
     code, _, lines = run("train_generator", COMMANDS["train_generator"].split(), capfd)
     assert code == 2
     assert len(lines) == 1
-    assert "lower the learning rate" in lines[0]
     assert not list(Path("made").rglob("*.keras"))
 
 
 STRANGE = 'it\'s a "test"\n\t– музыка 音楽 🎹 %s {x} [1]* $HOME; -x #~t+'
+BYTES = os.fsdecode(b"caf\xe9 \xff")  # no UTF-8, as from an old archive
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # the previews' titles
-def test_strange_paths_work(folder, capfd):
-    """All steps in a row below a folder with quotes, line breaks, other scripts and signs that mean something to others."""
+@pytest.mark.parametrize("strange", [STRANGE, pytest.param(BYTES, marks=on_linux)], ids=ascii)
+def test_strange_names_work(folder, capfd, strange):
+    """All steps in a row, below and with such names: what means something to others, or nothing."""
     for name in ("notes", "midi", "in.wav"):
-        (folder / STRANGE).mkdir(exist_ok=True)
-        os.rename(name, f"{STRANGE}/{name}")
-    os.chdir(STRANGE)
-    os.rename("midi/one.mid", f"midi/{STRANGE}.mid")
-    shutil.copytree("midi", f"midi/{STRANGE}")
+        (folder / strange).mkdir(exist_ok=True)
+        os.rename(name, f"{strange}/{name}")
+    os.chdir(strange)
+    os.rename("midi/one.mid", f"midi/{strange}.mid")
+    shutil.copytree("midi", f"midi/{strange}")
     make_bank(
         Path("notes"), "guitar_acoustic_000", pitches=(60,), velocities=(100,), seconds=0.3, decay=5
     )
-    with open(f"{STRANGE}.csv", "w", newline="", encoding="utf-8") as file:
-        rows = (f"{STRANGE}.mid", "train"), (f"{STRANGE}/{STRANGE}.mid", "validation")
+    names = {"encoding": "utf-8", "errors": "surrogateescape"}
+    with open(f"{strange}.csv", "w", newline="", **names) as file:
+        rows = (f"{strange}.mid", "train"), (f"{strange}/{strange}.mid", "validation")
         csv.writer(file).writerows([("midi_filename", "split"), *rows])
     here = os.getcwd()
 
@@ -840,113 +405,61 @@ def test_strange_paths_work(folder, capfd):
         assert os.getcwd() == here
 
     works("synthesize_audios", "--audios_path", f"{here}/a udio", "--instruments", A, B)
-    works("compute_features", "--audios", "a udio", "--features", f"{STRANGE}/features")
-    training = (
-        "--dataset_path",
-        f"{STRANGE}/features",
-        "--runs_path",
-        STRANGE,
-        "--maestro_split",
-        f"{STRANGE}.csv",
-    )
-    works("train_generator", *training)
-    model = f"{STRANGE}/{A}_2_{B}_generator"
-    assert Path(model, "previews/epoch_001/audio.wav").is_file()
-    works("predict", "--model", model, "--input", "a udio", "--output", f"{STRANGE}/converted")
-    works(
-        "predict",
-        "--model",
-        f"{model}/generator.keras",
-        "--input",
-        "in.wav",
-        "--output",
-        f"{STRANGE}/{STRANGE}.ogg",
-    )
-    works(
-        "evaluate",
-        "--model",
-        model,
-        "--audios",
-        "a udio",
-        "--midi_path",
-        "midi",
-        "--report",
-        f"{STRANGE}/page",
-    )
-    assert soundfile.info(f"{STRANGE}/{STRANGE}.ogg").frames == 30000
-    assert soundfile.info(f"{STRANGE}/converted/{B}/{STRANGE}/{STRANGE}.wav").frames > 0
+    works("compute_features", "--audios", "a udio", "--features", f"{strange}/features")
+    training = ["--dataset_path", f"{strange}/features", "--runs_path", strange]
+    works("train_generator", *training, "--maestro_split", f"{strange}.csv")
+    run_folder = f"{strange}/{A}_2_{B}_generator"
+    assert Path(run_folder, "previews/epoch_001/audio.wav").is_file()
+    converted, single = f"{strange}/converted", f"{strange}/{strange}.ogg"
+    works("predict", "--model", run_folder, "--input", "a udio", "--output", converted)
+    weights = f"{run_folder}/generator.keras"
+    works("predict", "--model", weights, "--input", "in.wav", "--output", single)
+    where = ["--audios", "a udio", "--midi_path", "midi", "--report", f"{strange}/page"]
+    works("evaluate", "--model", run_folder, *where)
+    assert soundfile.info(single).frames == 30000
+    assert soundfile.info(f"{converted}/{B}/{strange}/{strange}.wav").frames > 0
     assert not [path for path in contents() if ".part-" in path]
 
 
-GOOD_CASES = [
-    (
-        "pitches 0 and 127",
-        "synthesize_audios",
-        midi(*note(0, 9, 0), *note(0, 9, 60), *note(9, 18, 127)),
-        "2 lost",
-    ),
-    (
-        "note of no length",
-        "synthesize_audios",
-        midi(*note(480, 480), *note(0, 480)),
-        "1 pieces rendered",
-    ),
-    (
-        "note never switched off",
-        "synthesize_audios",
-        midi((0, 0x90, 60, 100), (480, 0xB0, 1, 1)),
-        "1 notes",
-    ),
-    (
-        "MIDI counting frames",
-        "synthesize_audios",
-        midi(*note(0, 9), division=-6360),
-        "1 pieces rendered",
-    ),
-    (
-        "MIDI of no ticks",
-        "synthesize_audios",
-        midi(*note(0, 9), division=0),
-        "1 pieces rendered",
-    ),
-    (
-        "an hour of silence",
-        "synthesize_audios",
-        midi(*note(0, 9), *note(3_456_000, 3_456_009)),
-        "1.00 h",
-    ),
-    ("a wav without samples", "compute_features", sound(ONE, NOISE[:0]), "0 left out"),
-    ("one sample", "compute_features", sound(ONE, NOISE[:1]), "0 left out"),
-    ("loud samples", "compute_features", sound(ONE, NOISE * np.float32(1e9)), "0 left out"),
-    ("24 channels", "compute_features", sound(ONE, np.zeros((1000, 24))), "0 left out"),
-    ("24 channels", "predict", sound(IN, np.full((1000, 24), 0.1)), "1 of 1"),
-    ("1 kHz", "predict", sound(IN, NOISE[:500], 1000), "1 of 1"),
-    ("a wav without samples", "predict", sound(IN, NOISE[:0]), "1 of 1"),
-    ("loud samples", "predict", sound(IN, NOISE * np.float32(1e9)), "1 of 1"),
+MADE = {
+    "synthesize_audios": f"made/{A}/one.wav",
+    "compute_features": f"made/{A}/one.npy",
+    "predict": "made/out.wav",
+}
+FAR = midi(*note(0, 9), *note(3_456_000, 3_456_009))
+LOUD = NOISE * np.float32(1e9)
+ODD = [
+    ("synthesize_audios", "pitches 0 and 127", midi(*note(0, 9, 0), *note(0, 9, 60))),
+    ("synthesize_audios", "note of no length", midi(*note(480, 480), *note(0, 480))),
+    ("synthesize_audios", "an hour of silence", FAR),
+    ("compute_features", "no samples", sound(ONE, NOISE[:0])),
+    ("compute_features", "one sample", sound(ONE, NOISE[:1])),
+    ("compute_features", "loud samples", sound(ONE, LOUD)),
+    ("compute_features", "24 channels", sound(ONE, np.zeros((1000, 24)))),
+    ("predict", "no samples", sound(IN, NOISE[:0])),
+    ("predict", "1 kHz", sound(IN, NOISE[:500], 1000)),
+    ("predict", "loud samples", sound(IN, LOUD)),
+    ("predict", "24 channels", sound(IN, np.full((1000, 24), 0.1))),
 ]
 
 
-@pytest.mark.parametrize(
-    ("script", "spoil", "says"), [pytest.param(*c[1:], id=f"{c[1]}: {c[0]}") for c in GOOD_CASES]
-)
+@pytest.mark.parametrize(("script", "what", "spoil"), ODD)
 @pytest.mark.filterwarnings("error")
-def test_odd_input_that_works(folder, capfd, script, spoil, says):
+def test_odd_input_that_works(folder, capfd, script, what, spoil):
     spoil()
-    code, out, lines = run(script, COMMANDS[script].split(), capfd)
+    code, _, lines = run(script, COMMANDS[script].split(), capfd)
     assert (code, lines) == (0, [])
-    assert says in out
+    assert Path(MADE[script]).is_file()
 
 
 @pytest.fixture
 def powerless(folder):
-    """Root, too, obeys permissions: without these two capabilities of Linux."""
+    """Root, too, obeys permissions: without two capabilities of Linux."""
     if os.name == "nt" or (os.geteuid() == 0 and sys.platform != "linux"):
         pytest.skip("POSIX permissions")
-    libc, header, capabilities = (
-        ctypes.CDLL(None),
-        (ctypes.c_uint32 * 2)(0x20080522, 0),
-        (ctypes.c_uint32 * 6)(),
-    )
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    capabilities = (ctypes.c_uint32 * 6)()
     libc.capget(header, capabilities)
     before = capabilities[0]  # the effective ones
     capabilities[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
@@ -984,5 +497,5 @@ def test_without_permission(powerless, capfd, script, path, mode, flags):
     assert code == 2
     assert len(lines) == 1, lines
     assert (path if path != "." else "made") in lines[0]
-    assert re.search(r"; \w", lines[0])
-    assert not list(Path("made").rglob(f"{A}/one.*")) + list(Path("made").rglob(".*"))
+    assert not list(Path("made").rglob(f"{A}/one.*"))
+    assert not list(Path("made").rglob(".part-*"))

@@ -1,4 +1,4 @@
-"""Steps 1 and 2 on a real cluster: `dask scheduler` and two `dask worker` processes, of which one is killed midway."""
+"""Steps 1 and 2 on a real cluster: a scheduler and two workers, of which one is killed midway."""
 
 import os
 import subprocess
@@ -14,7 +14,8 @@ from audio import write_audio
 
 pytest.importorskip("distributed")
 STEPS = {
-    "synthesize_audios": "--nsynth_path notes --midi_path midi --audios_path {} --instruments keyboard_acoustic",
+    "synthesize_audios": "--nsynth_path notes --midi_path midi --audios_path {} "
+    "--instruments keyboard_acoustic",
     "compute_features": "--audios audios --features {}",
 }
 PIECES = 60

@@ -1,4 +1,4 @@
-"""Every long step killed with SIGKILL at random moments and run again; interrupted; on a full disk; its input changing.
+"""Every long step killed at random moments and run again; interrupted; on a full disk.
 
 KILLS=20 pytest tests/test_kill.py -k killed -s
 """
@@ -24,19 +24,20 @@ from conftest import ORIGIN, ROOT, TARGET
 from music import make_bank, midi_bytes, note
 
 import convert
+import provenance
 from audio import write_audio
 from cli import UserError
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-MUSIC = midi_bytes(
-    *(note(48 * k, 48 * k + 240, 56 + 7 * k % 15, 30 + k % 90) for k in range(400))
-)  # 20 s
+NOTES = [note(48 * k, 48 * k + 240, 56 + 7 * k % 15, 30 + k % 90) for k in range(400)]
+MUSIC = midi_bytes(*NOTES)  # 20 s
 KILLS = int(os.environ.get("KILLS", 1))  # of each step
-TRAINING = f"--origin {ORIGIN} --target {TARGET} --runs_path out --gpu cpu --filters 2 --batch_size 3 --epochs 3 --workers 1"
 STEPS = {
-    "synthesize_audios": f"--nsynth_path notes --midi_path midi --audios_path out --instruments {ORIGIN} {TARGET} --workers 2",
+    "synthesize_audios": "--nsynth_path notes --midi_path midi --audios_path out "
+    f"--instruments {ORIGIN} {TARGET} --workers 2",
     "compute_features": "--audios audios --features out --workers 2",
-    "train": f"--dataset_path features {TRAINING}",
+    "train": f"--dataset_path features --origin {ORIGIN} --target {TARGET} --runs_path out "
+    "--gpu cpu --filters 2 --batch_size 3 --epochs 3 --workers 1",
     "predict": "--model model.keras --input recordings --output out --phase griffinlim --gpu cpu",
 }
 
@@ -73,7 +74,7 @@ def place(tmp_path_factory, audios, features):
 
 
 def start(step, folder, **options):
-    """Start a step as a process of its own, in ``folder``, with its temporary files in ``tmp`` there."""
+    """Start a step as a process of its own, in ``folder``, with temporary files in its tmp."""
     command = [sys.executable, str(ROOT / f"{step}.py"), *STEPS[step].split()]
     (folder / "tmp").mkdir(exist_ok=True)
     env = {**os.environ, "TMPDIR": str(folder / "tmp")}
@@ -91,10 +92,15 @@ def finish(step, folder):
 
 
 def made(folder):
-    """{path: what must be equal} of every file: bytes, decoded samples, arrays, rows without their seconds."""
-    return {
-        str(p.relative_to(folder)): _essence(p) for p in sorted(folder.rglob("*")) if p.is_file()
-    }
+    """{path: what must be equal} of every file but the records of what was made, and their order.
+
+    That is bytes, decoded samples, arrays, or rows without the seconds that an epoch took.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != provenance.NAME:
+            found[str(path.relative_to(folder))] = _essence(path)
+    return found
 
 
 def _essence(path):
@@ -122,19 +128,21 @@ def _lasting(row):
 
 def _arrays(file):
     arrays = {}
+
+    def keep(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()].tobytes()
+
     with h5py.File(file) as h5:
-        h5.visititems(
-            lambda name, item: (
-                arrays.update({name: item[()].tobytes()})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+        h5.visititems(keep)
     return arrays
 
 
 def work_in(folder):
-    """{(path, time of its last change)} of all but the descriptions at the top, which are written before the work begins."""
+    """{(path, time of its last change)} of all below folders of ``folder``.
+
+    The descriptions at the top are written before the work begins.
+    """
     found = set()
     for path in folder.glob("*/**/*.*"):
         with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
@@ -161,30 +169,42 @@ def test_killed_anywhere_it_continues_to_the_same_end(place, step):
     seconds = max(changed for _, changed in work_in(place / "out")) / 1e9 - began
     undisturbed = made(place / "out")
     shutil.rmtree(place / "out")
-    rng, kills, stopped, parts, ends = random.Random(KILLS), 0, [], 0, 0
-    while kills < KILLS:
+    rng = random.Random(KILLS)
+    stopped = []  # number of files at each kill
+    parts = ends = 0
+    while len(stopped) < KILLS:
         before = work_in(place / "out")
         process = start(step, place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        moment = 0
+        if await_work(process, place / "out", before):
+            moment = rng.uniform(0, seconds)
         try:
-            process.wait(
-                timeout=rng.uniform(0, seconds) if await_work(process, place / "out", before) else 0
-            )
+            process.wait(timeout=moment)
             assert made(place / "out") == undisturbed
             shutil.rmtree(place / "out")
             ends += 1
         except subprocess.TimeoutExpired:
             process.kill()  # itself alone: its workers have to notice
             process.wait()
-            kills += 1
             files = [path.name for path in (place / "out").rglob("*") if path.is_file()]
             parts += any(name.startswith(".part-") for name in files)
             stopped.append(len(files))
     shutil.rmtree(place / "tmp")
     assert finish(step, place) == undisturbed
     print(
-        f"{step}: {seconds:.1f} s of work; files at each kill {stopped} of {len(undisturbed)}, {parts} times one half-written; "
-        f"{ends} runs ended before their kill"
+        f"{step}: {seconds:.1f} s of work; files at each kill {stopped} of {len(undisturbed)}, "
+        f"{parts} times one half-written; {ends} runs ended before their kill"
     )
+
+
+def is_of_a_bar(line):
+    return "/s]" in line or "%|" in line or "?" in line
+
+
+def left_behind(folder):
+    """Hidden files that are no record of what was made."""
+    hidden = [path for path in folder.rglob(".*") if path.is_file()]
+    return [path for path in hidden if path.name != provenance.NAME]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -195,13 +215,9 @@ def test_interrupted_it_says_so_in_one_line(place, step):
     os.killpg(process.pid, signal.SIGINT)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 130, err
-    lines = [
-        line
-        for line in err.splitlines()
-        if line.strip() and "/s]" not in line and "%|" not in line and "?" not in line
-    ]
+    lines = [line for line in err.splitlines() if line.strip() and not is_of_a_bar(line)]
     assert lines == [f"{step}.py: interrupted; run the same command again to continue"]
-    assert not [path for path in (place / "out").rglob(".*") if path.is_file()]
+    assert not left_behind(place / "out")
     assert not list((place / "tmp").iterdir())
 
 
@@ -211,11 +227,14 @@ def small_disk(place):
     out = place / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", out], capture_output=True
-    ).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", out]
+    if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting takes root")
-    yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", out], check=True)
+
+    def resize(size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", out], check=True)
+
+    yield resize
     subprocess.run(["umount", "-l", out], check=True)
 
 
@@ -228,14 +247,13 @@ def test_disk_full(place, small_disk, step):
     err = process.communicate(timeout=120)[1]
     assert process.returncode == 2, err
     assert "Traceback" not in err
-    lines = [
-        line for line in err.splitlines() if line.startswith((f"{step}.py: ", "passed over: "))
-    ]
+    beginnings = (f"{step}.py: ", "passed over: ")
+    lines = [line for line in err.splitlines() if line.startswith(beginnings)]
     assert lines
     assert step == "predict" or len(lines) == 1
     assert all("free some space" in line or "is the disk full?" in line for line in lines)
     assert all("out" in line for line in lines)
-    assert not [path for path in (place / "out").rglob(".*") if path.is_file()]
+    assert not left_behind(place / "out")
     small_disk("200m")
     assert finish(step, place)
 

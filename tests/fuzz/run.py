@@ -3,11 +3,13 @@
     python tests/fuzz/run.py --target midi --runs 100000
     python tests/fuzz/run.py --target audio --runs 100000 --engine atheris
 
-The first engine damages good files at random; atheris (pip install atheris) is guided by coverage. An input that is neither
-taken nor refused as documented, or takes over 10 s of processor time, or 2 GB, is written to ``crash-TARGET`` in the current
-folder. TensorFlow keeps 3 MB of every network that was built: give --target model some hundred runs at a time, each its --seed.
+The first engine damages good files at random; atheris (pip install atheris) is guided by coverage.
+An input that is neither taken nor refused as documented, or takes over 10 s of processor time, or
+2 GB, is written to ``crash-TARGET`` in the current folder. TensorFlow keeps 3 MB of every network
+that was built: give --target model some hundred runs at a time, each its --seed.
 """
 
+import functools
 import os
 import random
 import resource
@@ -39,10 +41,8 @@ def watched(target, content):
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    clocks = {
-        signal.ITIMER_PROF: SECONDS,
-        signal.ITIMER_REAL: 6 * SECONDS,
-    }  # processor; wall, of a machine that is shared
+    # processor time; time by the clock, on a machine that may be busy
+    clocks = {signal.ITIMER_PROF: SECONDS, signal.ITIMER_REAL: 6 * SECONDS}
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, too_long)
     before = peak()
@@ -74,14 +74,18 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.engine == "atheris":
         return with_atheris(args)
-    for content in targets.seeds(args.target):  # imports all that is needed, before the time counts
+    good = targets.seeds(args.target)
+    for content in good:  # imports all that is needed, before the time counts
         assert targets.run_one(args.target, content)
-    rng, good, taken, began = random.Random(args.seed), targets.seeds(args.target), 0, time.time()
+    rng = random.Random(args.seed)
+    taken = 0
+    began = time.time()
     for _ in range(args.runs):
         taken += watched(args.target, targets.damage(rng.choice(good), rng))
     seconds = time.time() - began
     print(
-        f"{args.target}: {args.runs:,} inputs in {seconds:.0f} s, {taken:,} taken, the others refused as documented"
+        f"{args.target}: {args.runs:,} inputs in {seconds:.0f} s, {taken:,} taken, "
+        "the others refused as documented"
     )
 
 
@@ -95,20 +99,14 @@ def with_atheris(args):
         ) from None
     corpus = Path(f"corpus-{args.target}")
     corpus.mkdir(exist_ok=True)
-    with atheris.instrument_imports(
-        include=["midi", "smf", "compute_features", "data", "dataset", "models"]
-    ):
+    ours = ["midi", "smf", "audio", "compute_features", "data", "dataset", "models"]
+    with atheris.instrument_imports(include=ours):
         for number, content in enumerate(targets.seeds(args.target)):
             assert targets.run_one(args.target, content)
             (corpus / f"seed{number}").write_bytes(content)
-    flags = (
-        f"-runs={args.runs}",
-        f"-timeout={SECONDS}",
-        f"-rss_limit_mb={BYTES >> 20}",
-        "-max_len=100000",
-        str(corpus),
-    )
-    atheris.Setup([sys.argv[0], *flags], lambda content: targets.run_one(args.target, content))
+    limits = [f"-runs={args.runs}", f"-timeout={SECONDS}", f"-rss_limit_mb={BYTES >> 20}"]
+    flags = [*limits, "-max_len=100000", str(corpus)]
+    atheris.Setup([sys.argv[0], *flags], functools.partial(targets.run_one, args.target))
     atheris.Fuzz()
 
 

@@ -1,6 +1,7 @@
-"""What is fuzzed: each target takes the bytes of a file and must return, or raise the documented `UserError`.
+"""What is fuzzed: each target takes the bytes of a file and must return, or raise `UserError`.
 
-`seeds` has good files for each, to be damaged. What is tested is imported late, so that run.py can have it instrumented.
+`seeds` has good files for each, to be damaged. What is tested is imported late, so that run.py can
+have it instrumented.
 """
 
 import functools
@@ -34,10 +35,11 @@ def fuzz_midi(content):
     import midi
 
     score = midi.read_score(_file(content, ".mid"))
-    for varied in (score, midi.change_score(score, speed=0.5, duration_rate=3, transpose=-2)):
-        assert (
-            len(varied) and np.isfinite(varied["onset"]).all() and (varied["duration"] >= 0).all()
-        )
+    changed = midi.change_score(score, speed=0.5, duration_rate=3, transpose=-2)
+    for notes in (score, changed):
+        assert len(notes)
+        assert np.isfinite(notes["onset"]).all()
+        assert (notes["duration"] >= 0).all()
 
 
 def fuzz_audio(content):
@@ -82,56 +84,90 @@ def run_one(target, content):
 
 @functools.lru_cache
 def seeds(target):
-    """Good files."""
-    if target == "midi":
-        body = b"\0\xff\x51\3\7\xa1\x20\0\xb0\x40\x7f\0\x90\x3c\x64\x30\x3c\0\x10\x91\x40\x50\x83\x60\x81\x40\0\0\xff\x2f\0"
-        made = struct.pack(">4sIHHh4sI", b"MThd", 6, 1, 1, 480, b"MTrk", len(body)) + body
-        return [made, (ROOT / "demo/midi/bach_invention_1.mid").read_bytes()]
+    """Good files of a target, a list of bytes."""
+    makers = {"midi": _good_midi, "audio": _good_audio, "tiles": _good_tiles, "model": _good_models}
+    return makers[target]()
+
+
+def _good_midi():
+    events = (
+        b"\0\xff\x51\3\7\xa1\x20"  # tempo
+        b"\0\xb0\x40\x7f"  # pedal down
+        b"\0\x90\x3c\x64\x30\x3c\0"  # a note, whose end has no status byte
+        b"\x10\x91\x40\x50\x83\x60\x81\x40\0"  # a note of another channel, with a long delay
+        b"\0\xff\x2f\0"  # end
+    )
+    header = struct.pack(">4sIHHh", b"MThd", 6, 1, 1, 480)
+    made = header + struct.pack(">4sI", b"MTrk", len(events)) + events
+    return [made, (ROOT / "demo/midi/bach_invention_1.mid").read_bytes()]
+
+
+def _good_audio():
     noise = np.random.default_rng(0).normal(0, 0.1, (600, 2))
-    if target == "audio":
-        made = []
-        for kind, subtype in (
-            ("WAV", "PCM_16"),
-            ("WAV", "FLOAT"),
-            ("FLAC", "PCM_16"),
-            ("OGG", "VORBIS"),
-            ("MP3", None),
-        ):
-            soundfile.write(file := io.BytesIO(), noise, 44100, subtype, format=kind)
-            made.append(file.getvalue())
-        return made
-    if target == "tiles":
-        np.save(file := io.BytesIO(), np.zeros((1, 256, 256, 1), np.float16))
-        return [file.getvalue()]
+    formats = [
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("MP3", None),
+    ]
+    made = []
+    for kind, subtype in formats:
+        file = io.BytesIO()
+        soundfile.write(file, noise, 44100, subtype, format=kind)
+        made.append(file.getvalue())
+    return made
+
+
+def _good_tiles():
+    file = io.BytesIO()
+    np.save(file, np.zeros((1, 256, 256, 1), np.float16))
+    return [file.getvalue()]
+
+
+def _good_models():
     import models
 
     generator = models.build_generator(1)
-    generator.save(path := Path(_folder().name, "seed.keras"))
-    generator.save_weights(weights := Path(_folder().name, "seed.weights.h5"))
-    with zipfile.ZipFile(path) as archive:
-        assert archive.namelist()
-    return [path.read_bytes(), weights.read_bytes()]
+    archive = Path(_folder().name, "seed.keras")
+    generator.save(archive)
+    assert zipfile.is_zipfile(archive)
+    weights = Path(_folder().name, "seed.weights.h5")
+    generator.save_weights(weights)
+    return [archive.read_bytes(), weights.read_bytes()]
+
+
+LIMITS = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f")
 
 
 def damage(content, rng):
-    """A few random changes: bits, bytes, cuts, repeats, numbers at their limits; mostly near the beginning."""
+    """A few random changes: bits, bytes, cuts, repeats, numbers at their limits."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5))):  # many changes are seen at once, few come deep
-        size = len(content) or 1
-        at = min(int(size ** rng.random()), size) - 1 if rng.random() < 0.7 else rng.randrange(size)
-        kind = rng.randrange(6)
-        if kind == 0 and content:
-            content[at] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            content[at : at + 1] = bytes([rng.randrange(256)])
-        elif kind == 2:
-            del content[at:]
-        elif kind == 3:
-            content[at:at] = content[at : at + rng.randint(1, 64)]
-        elif kind == 4:
-            content[at : at + 4] = rng.choice(
-                [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]
-            )
-        else:
-            del content[at : at + rng.randint(1, 16)]
+        _change(content, _choose_place(content, rng), rng)
     return bytes(content)
+
+
+def _choose_place(content, rng):
+    """An index, mostly near the beginning, where headers are."""
+    size = len(content) or 1
+    if rng.random() < 0.7:
+        return min(int(size ** rng.random()), size) - 1
+    return rng.randrange(size)
+
+
+def _change(content, at, rng):
+    """One change in place."""
+    kind = rng.choice(("bit", "byte", "cut", "repeat", "limit", "hole"))
+    if kind == "bit" and content:
+        content[at] ^= 1 << rng.randrange(8)
+    elif kind == "byte":
+        content[at : at + 1] = bytes([rng.randrange(256)])
+    elif kind == "cut":
+        del content[at:]
+    elif kind == "repeat":
+        content[at:at] = content[at : at + rng.randint(1, 64)]
+    elif kind == "limit":
+        content[at : at + 4] = rng.choice(LIMITS)
+    else:
+        del content[at : at + rng.randint(1, 16)]

@@ -9,22 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 EXAMPLES = {"midi": 150, "audio": 150, "tiles": 60, "model": 6}
-NASTY = [  # the last was found by fuzzing, the others were written by hand
+UNSEEKABLE = Path(__file__).parent / "found" / "audio-unseekable.mp3"
+ZERO_HZ = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\0\0\0\0\0\0\0\2\0\x10\0data\0\0\0\0"
+NASTY = [
     ("tiles", b"PK\x05\x06" + bytes(18)),  # an empty archive, which np.load takes for arrays
-    (
-        "tiles",
-        b"\x93NUMPY\1\0\x16\0{'descr': '<f2', 'for\n",
-    ),  # numpy lets its tokenizer's error through
+    # numpy lets its tokenizer's error through
+    ("tiles", b"\x93NUMPY\1\0\x16\0{'descr': '<f2', 'for\n"),
     ("midi", b"MThd\0\0\0\6\0\0\0\1\1\xe0MTrk\0\0\0\x20" + b"\xff" * 32),
-    (
-        "audio",
-        b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\0\0\0\0\0\0\0\0\2\0\x10\0data\0\0\0\0",
-    ),  # 0 Hz
+    ("audio", ZERO_HZ),
     ("model", b"\x89HDF\r\n\x1a\n"),
-    (
-        "audio",
-        (Path(__file__).parent / "found/audio-unseekable.mp3").read_bytes(),
-    ),  # libsndfile opens it, and tells no place
+    ("audio", UNSEEKABLE.read_bytes()),  # found by fuzzing: libsndfile opens it, and tells no place
 ]
 
 
