@@ -19,6 +19,7 @@ test: install lint ## lint and run all tests
 	$(VENV)/bin/python -m pytest -q --durations=5
 
 lint: install
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
 DEMO ?= runs/demo
