@@ -2,13 +2,17 @@
 
     python compute_features.py --audios audios --features features
 
-Reads <audios>/<instrument>/<sub/folders>/<piece>.wav (flac, ogg and mp3 too, any sampling rate) and writes
-<features>/<instrument>/<sub/folders>/<piece>.npy, float16 (tiles, 256, 256, 1) in [0, 1], and features.json. With --phase
-the tiles have a second channel, the phase in half turns, [-1, 1]: what train.py --learn phase or both needs.
-A file that is there and newer than its audio is kept. Exit code 2 if some file had to be left out.
+Reads <audios>/<instrument>/<sub/folders>/<piece>.wav, or any other recording or video, at any
+sampling rate, and writes <features>/<instrument>/<sub/folders>/<piece>.npy, float16
+(tiles, 256, 256, 1) in [0, 1], and features.json. With --phase the tiles have a second channel,
+the phase in half turns, [-1, 1]: what train.py --learn phase or both needs.
+Tiles that were made from these recordings, as they are now, are kept. What is out of date is made
+again, and tiles whose recording is gone are removed. Exit code 2 if some file had to be left out.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+import hashlib
+import json
 import shutil
 import sys
 import time
@@ -18,62 +22,53 @@ import numpy as np
 
 import data
 import parallel
-from audio import AUDIO_EXTENSIONS, open_sound, read_blocks, resample_stream
+import provenance
+from audio import AUDIO_EXTENSIONS, read_mono, resample_stream
 from cli import UserError
 
 
 def write_tiles(audio_path, tiles_path, phase=False):
-    """Write one file's tiles and return how many. The audio streams through. Raises UserError if it cannot be read."""
-    with open_sound(audio_path) as sound:
-        mono = (block.mean(axis=0, keepdims=True) for block in read_blocks(sound))
-        spectra = data.stft_stream(resample_stream(mono, sound.samplerate, data.SAMPLE_RATE))
-        frames = [channels_of(block[0], phase) for block in spectra]
-        samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
-    frames = np.concatenate(frames, axis=1)[:, : 1 + samples // data.HOP_LENGTH]
-    tiles = np.concatenate([data.slice_tiles(channel.T) for channel in frames], axis=-1)
+    """Write one recording's tiles. It streams through, at its picture's memory.
+
+    Returns:
+        (number of tiles, list of sentences on what had to be done to read the recording).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+
+    def analyse(mono, rate):
+        mono = resample_stream(mono, rate, data.SAMPLE_RATE)
+        blocks = [channels_of(spectra[0], phase) for spectra in data.stft_stream(mono)]
+        return np.concatenate(blocks, axis=1)  # (channels, frames, 256)
+
+    channels, sound = read_mono(audio_path, analyse)
+    samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
+    channels = channels[:, : 1 + samples // data.HOP_LENGTH]
+    pictures = [data.slice_tiles(channel.T) for channel in channels]
+    tiles = np.concatenate(pictures, axis=-1)  # (tiles, 256, 256, channels)
     with cli.complete(tiles_path) as part, open(part, "wb") as file:
         np.save(file, np.ascontiguousarray(tiles), allow_pickle=False)
-    return len(tiles)
+    return len(tiles), sound.remarks
 
 
 def channels_of(spectrum, phase):
-    """Spectrum complex64 (t, 256) -> float16 (1, t, 256): dB scale; with ``phase`` (2, t, 256): that, and half turns."""
+    """What the tiles hold of a spectrum: complex64 (t, 256) -> float16 (1, t, 256), dB scale.
+
+    With ``phase`` (2, t, 256): that, and the phase in half turns.
+    """
     channels = [np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)]
     if phase:
         channels.append(np.angle(spectrum) / np.pi)
     return np.array(channels, np.float16)
 
 
-def describe(features, audios, fresh=False, phase=False):
-    """Write features.json, or check that the one that is there says the same. ``fresh`` deletes the folder first.
-
-    Raises UserError if it does not, or if the audio lies in the folder.
-    """
-    if features.resolve() in (audios.resolve(), *audios.resolve().parents):
-        raise UserError(
-            f"--features {features}: holds the audio too, which --fresh would delete; give a folder of its own"
-        )
-    wanted = data.FEATURE_PARAMETERS | ({"phase": True} if phase else {})
-    path = features / "features.json"
-    if fresh and path.is_file():  # only ever delete a folder that this script made
-        shutil.rmtree(features)
-    found = cli.read_json(path, "give --fresh to start over", parameters=dict) or {
-        "parameters": wanted
-    }
-    changed = [
-        key
-        for key in wanted | found["parameters"]
-        if found["parameters"].get(key) != wanted.get(key)
-    ]
-    if changed:
-        raise UserError(
-            f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over"
-        )
-    cli.write_json(path, {"parameters": wanted, "audios": str(audios.resolve())}, indent=2)
-
-
 def find_work(audios, features):
-    """(audio path, tiles path) of every piece below ``audios``. Raises UserError if there is none, or a name twice."""
+    """(audio path, tiles path) of every piece below ``audios``.
+
+    Raises:
+        UserError: there is none, one lies in no instrument's folder, or two have the same name.
+    """
     work = {}
     for path in cli.find_files(audios, AUDIO_EXTENSIONS):
         relative = path.relative_to(audios)
@@ -90,9 +85,162 @@ def find_work(audios, features):
     return [(audio, tiles) for tiles, audio in work.items()]
 
 
-@cli.command
-def main(argv=None):
-    """Parse flags, compute what is missing, report."""
+def read_description(features, audios, parameters, fresh=False):
+    """features.json of the folder, {} if there is none. ``fresh`` deletes the folder first.
+
+    Raises:
+        UserError: it tells of other ``parameters``, or the audio lies in the folder.
+    """
+    if features.resolve() in (audios.resolve(), *audios.resolve().parents):
+        raise UserError(
+            f"--features {features}: holds the audio too, which --fresh would delete; "
+            "give a folder of its own"
+        )
+    path = features / "features.json"
+    if fresh and path.is_file():  # only ever delete a folder that this script made
+        shutil.rmtree(features)
+    description = cli.read_json(path, "give --fresh to start over", parameters=dict)
+    if description is None:
+        return {}
+    found = description["parameters"]
+    changed = [key for key in parameters | found if found.get(key) != parameters.get(key)]
+    if changed:
+        raise UserError(
+            f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over"
+        )
+    return description
+
+
+def find_gone(features, work, record):
+    """Tiles in the folder without a recording: (ours, others'), lists of paths."""
+    expected = {tiles for _, tiles in work}
+    ours = []
+    others = []
+    if features.is_dir():
+        for path in cli.find_files(features, (".npy",)):
+            if path in expected:
+                continue
+            if record.knows(path):
+                ours.append(path)
+            else:
+                others.append(path)
+    return ours, others
+
+
+def remove_outdated(features, audios, outdated, described, record):
+    """Remove tiles that are out of date, so that no training finds them. All must be ours.
+
+    Args:
+        outdated: their paths.
+        described: the audio folder that features.json names, or None.
+
+    Raises:
+        UserError: they are of another audio folder, or were not made by this script.
+    """
+    if outdated and described not in (None, str(audios.resolve())):
+        raise UserError(
+            f"{features}: made from {described}, whose recordings are not those of {audios}; "
+            "give another --features, or --fresh to replace it"
+        )
+    for path in outdated:
+        if not record.knows(path):
+            raise UserError(
+                f"{path}: is there, and not known to be made from its recording (by hand? by an "
+                "older version?); give another --features, or --fresh to make all anew"
+            )
+    for path in outdated:
+        path.unlink()
+
+
+def fingerprint(features, work, parameters):
+    """What a set of tiles was made from, as 64 hexadecimal digits.
+
+    It changes with the parameters, with a recording's size or modification time, and if a piece
+    is added, renamed or removed; not if a folder is moved.
+
+    Args:
+        features: folder of the tiles.
+        work: (audio path, tiles path) of each piece.
+        parameters: see `data.FEATURE_PARAMETERS`.
+    """
+    pieces = []
+    for audio, tiles in work:
+        state = audio.stat()
+        name = tiles.relative_to(features).as_posix()
+        pieces.append([name, audio.suffix, state.st_size, state.st_mtime_ns])
+    text = json.dumps([parameters, sorted(pieces)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compute(work, record, parameters, args):
+    """Make tiles by several processes, and note each in the record as it is complete.
+
+    Args:
+        work: (audio path, tiles path) of what is to be made.
+        record: `provenance.Record` of the features folder.
+        parameters: see `data.FEATURE_PARAMETERS`.
+        args: the flags.
+
+    Returns:
+        (number of tiles, list of the files' `UserError`s).
+    """
+
+    def note(task, result):
+        _, audio, tiles, _ = task
+        if not isinstance(result, UserError):
+            record.add(tiles, [audio], parameters)
+
+    tasks = [(write_tiles, audio.absolute(), tiles.absolute(), args.phase) for audio, tiles in work]
+    outputs = [tiles for _, tiles in work]
+    record.begin(outputs)
+    with parallel.engine(args.workers, args.dask) as run:
+        results = run(parallel.attempt, tasks, outputs, done=note, unit="file", desc="features")
+
+    count = 0
+    errors = []
+    for (audio, _), result in zip(work, results):
+        if isinstance(result, UserError):
+            errors.append(result)
+            print(f"compute_features.py: left out: {cli.one_line(result)}", file=sys.stderr)
+            continue
+        tiles, remarks = result
+        count += tiles
+        for remark in remarks:
+            print(f"note: {cli.one_line(audio)}: {remark}", file=sys.stderr)
+    return count, errors
+
+
+def find_missing(work, record, parameters):
+    """Those (audio path, tiles path) of ``work`` whose tiles are missing or out of date."""
+    missing = []
+    for audio, tiles in work:
+        if not record.is_current(tiles, [audio], parameters):
+            missing.append((audio, tiles))
+    return missing
+
+
+def report(args, counts, gone, others, tiles, seconds):
+    """Print what was done: ``counts`` of files computed, kept and left out, and how fast."""
+    computed, kept, left_out = counts
+    hours = tiles * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
+    size = tiles * (1 + args.phase) / 2**13  # GiB: 128 KiB a tile and channel
+    if gone:
+        print(f"{len(gone)} files removed, whose recordings are gone, {gone[0].name} for one")
+    if others:
+        print(
+            f"note: {cli.one_line(others[0])}: was not made here, and training uses it too"
+            f" ({len(others)} such files)",
+            file=sys.stderr,
+        )
+    print(f"{computed} files computed, {kept} were there, {left_out} left out")
+    print(
+        f"{tiles:,} tiles, {size:.2f} GiB, {hours:.2f} h of audio in {seconds:.1f} s "
+        f"({hours * 3600 / seconds:.0f} x real time) -> {args.features}"
+    )
+
+
+def build_parser():
+    """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add(
@@ -106,28 +254,39 @@ def main(argv=None):
     add("--phase", action="store_true", help="keep the phase as well: twice the disk")
     parallel.worker_flags(parser)
     add("--fresh", action="store_true", help="delete the features folder and start over")
-    args = parser.parse_args(argv)
+    return parser
 
+
+@cli.command
+def main(argv=None):
+    """Parse flags, remove what is out of date, compute what is missing, report."""
+    args = build_parser().parse_args(argv)
     start = time.time()
-    work = find_work(args.audios, args.features)
-    describe(args.features, args.audios, args.fresh, args.phase)
-    missing = [(audio, tiles) for audio, tiles in work if not parallel.is_done(tiles, audio)]
-    tasks = [(write_tiles, *map(Path.absolute, pair), args.phase) for pair in missing]
-    with parallel.engine(args.workers, args.dask) as run:
-        results = run(
-            parallel.attempt, tasks, [tiles for _, tiles in missing], unit="file", desc="features"
-        )
-    errors = [result for result in results if isinstance(result, UserError)]
-    tiles = sum(result for result in results if not isinstance(result, UserError))
-    for error in errors:
-        print(f"compute_features.py: left out: {cli.one_line(error)}", file=sys.stderr)
-    seconds = time.time() - start
-    audio_seconds = tiles * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
-    print(
-        f"{len(missing) - len(errors)} files computed, {len(work) - len(missing)} were there, {len(errors)} left out\n"
-        f"{tiles:,} tiles, {tiles * (1 + args.phase) / 2**13:.2f} GiB, {audio_seconds / 3600:.2f} h of audio in {seconds:.1f} s"
-        f" ({audio_seconds / seconds:.0f} x real time) -> {args.features}"
-    )
+    features = args.features
+    parameters = dict(data.FEATURE_PARAMETERS)
+    if args.phase:
+        parameters["phase"] = True
+
+    work = find_work(args.audios, features)
+    found = read_description(features, args.audios, parameters, args.fresh)
+    record = provenance.Record(features)
+    missing = find_missing(work, record, parameters)
+    gone, others = find_gone(features, work, record)
+    outdated = gone + [tiles for _, tiles in missing if tiles.exists()]
+    remove_outdated(features, args.audios, outdated, found.get("audios"), record)
+
+    path = features / "features.json"
+    description = {"parameters": parameters, "audios": str(args.audios.resolve())}
+    if missing or gone:  # no fingerprint until all is there
+        cli.write_json(path, description, indent=2)
+    tiles, errors = compute(missing, record, parameters, args)
+    left_out = set(find_missing(work, record, parameters))
+    made = [pair for pair in work if pair not in left_out]
+    description["fingerprint"] = fingerprint(features, made, parameters)
+    cli.write_json(path, description, indent=2)
+
+    counts = len(missing) - len(errors), len(work) - len(missing), len(errors)
+    report(args, counts, gone, others, tiles, time.time() - start)
     return 2 if errors else 0
 
 

@@ -1,16 +1,62 @@
+"""Step 2: what the tiles hold, and that no tile out of date passes as done."""
+
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import ORIGIN, ROOT, TARGET
 
 import compute_features
 import data
-from audio import read_audio
+from audio import read_audio, write_audio
+
+
+def tone(frequency, seconds=0.3):
+    time_ = np.arange(round(seconds * data.SAMPLE_RATE)) / data.SAMPLE_RATE
+    return 0.3 * np.sin(2 * np.pi * frequency * time_)
+
+
+class Folders:
+    """A small audio folder, the features of it, and step 2 on them."""
+
+    def __init__(self, root, capsys):
+        self.audios = root / "audios"
+        self.features = root / "features"
+        self._capsys = capsys
+        for frequency, name in ((220, f"{ORIGIN}/sub/a"), (330, f"{TARGET}/sub/a")):
+            write_audio(self.audios / f"{name}.wav", tone(frequency))
+
+    def run(self, *flags, audios=None):
+        """Exit code, what was printed on stdout and on stderr."""
+        audios = audios or self.audios
+        paths = ["--audios", str(audios), "--features", str(self.features), "--workers", "1"]
+        code = compute_features.main([*paths, *flags])
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+    def tiles(self):
+        return sorted(
+            path.relative_to(self.features).as_posix() for path in self.features.rglob("*.npy")
+        )
+
+    def description(self):
+        return json.loads((self.features / "features.json").read_text())
+
+
+@pytest.fixture
+def folders(tmp_path, capsys):
+    """`Folders` on which step 2 was run once."""
+    folders = Folders(tmp_path, capsys)
+    code, out, _ = folders.run()
+    assert code == 0
+    assert "2 files computed, 0 were there, 0 left out" in out
+    return folders
 
 
 def test_tiles_hold_the_spectrogram(audios, features):
@@ -25,44 +71,175 @@ def test_tiles_hold_the_spectrogram(audios, features):
     assert description["audios"] == str(audios)
 
 
-def test_running_again_does_only_what_is_missing_or_older(audios, features, capsys):
-    flags = ["--audios", str(audios), "--features", str(features), "--workers", "1"]
-    path = features / TARGET / "three.npy"
+def test_running_again_does_nothing(folders):
+    stamps = [os.stat(folders.features / name).st_mtime_ns for name in folders.tiles()]
+    before = folders.description()
+    code, out, _ = folders.run()
+    assert code == 0
+    assert "0 files computed, 2 were there" in out
+    assert [os.stat(folders.features / name).st_mtime_ns for name in folders.tiles()] == stamps
+    assert folders.description() == before
+
+
+def test_what_is_missing_is_made_again(folders):
+    path = folders.features / TARGET / "sub/a.npy"
     before = path.read_bytes()
-    stamp = path.stat().st_mtime_ns
-    assert compute_features.main(flags) == 0
-    assert "0 files computed, 8 were there" in capsys.readouterr().out
-    assert path.stat().st_mtime_ns == stamp
     path.unlink()
-    (features / ORIGIN / "three.npy").touch()
-    os.utime(features / ORIGIN / "four.npy", (0, 0))  # as if the audio had changed since
-    assert compute_features.main(flags) == 0
-    assert "2 files computed, 6 were there" in capsys.readouterr().out
+    assert "1 files computed, 1 were there" in folders.run()[1]
     assert path.read_bytes() == before
 
 
-def test_a_damaged_file_is_named_and_passed_over(audios, tmp_path, capsys):
-    for name in ("good.wav", "bad.wav"):
-        (tmp_path / "a" / ORIGIN).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "a" / ORIGIN / name).write_bytes(
-            (audios / ORIGIN / "three.wav").read_bytes() if name[0] == "g" else b"x"
-        )
-    flags = ["--audios", str(tmp_path / "a"), "--features", str(tmp_path / "f"), "--workers", "2"]
-    assert compute_features.main(flags) == 2
-    output = capsys.readouterr()
-    assert "bad.wav" in output.err
-    assert "1 files computed, 0 were there, 1 left out" in output.out
-    assert [p.name for p in (tmp_path / "f" / ORIGIN).iterdir()] == ["good.npy"]
+@pytest.mark.parametrize("age", [-1e6, 1e6])
+def test_a_recording_replaced_by_an_older_or_newer_one_is_done_again(folders, age):
+    path = folders.audios / ORIGIN / "sub/a.wav"
+    write_audio(path, tone(880))
+    os.utime(path, (time.time() + age, time.time() + age))
+    before = folders.description()["fingerprint"]
+    code, out, _ = folders.run()
+    assert code == 0
+    assert "1 files computed, 1 were there" in out
+    picture = np.load(folders.features / ORIGIN / "sub/a.npy")[0, ..., 0]
+    assert np.argmax(picture[:, 10]) == round(880 / data.SAMPLE_RATE * data.N_FFT)
+    assert folders.description()["fingerprint"] != before
 
 
-def test_mistakes(audios, features, tmp_path, capsys):
+def test_a_deleted_piece_leaves_the_training_set(folders):
+    write_audio(folders.audios / ORIGIN / "b.wav", tone(440))
+    folders.run()
+    assert f"{ORIGIN}/b.npy" in folders.tiles()
+    (folders.audios / ORIGIN / "b.wav").unlink()
+    code, out, _ = folders.run()
+    assert code == 0
+    assert "1 files removed, whose recordings are gone, b.npy for one" in out
+    assert folders.tiles() == [f"{TARGET}/sub/a.npy", f"{ORIGIN}/sub/a.npy"]
+
+
+def test_tiles_of_a_recording_that_became_damaged_are_not_used(folders):
+    (folders.audios / ORIGIN / "sub/a.wav").write_bytes(b"x")
+    code, _, err = folders.run()
+    assert code == 2
+    assert "sub/a.wav" in err
+    assert folders.tiles() == [f"{TARGET}/sub/a.npy"]
+
+
+def test_features_of_another_audio_folder_are_neither_kept_nor_deleted(folders, tmp_path):
+    write_audio(tmp_path / "others" / ORIGIN / "sub/a.wav", tone(990))
+    before = folders.description()
+    contents = [(folders.features / name).read_bytes() for name in folders.tiles()]
+    code, _, err = folders.run(audios=tmp_path / "others")
+    assert code == 2
+    assert str(folders.audios) in err
+    assert "--fresh" in err
+    assert folders.description() == before
+    assert [(folders.features / name).read_bytes() for name in folders.tiles()] == contents
+    code, out, _ = folders.run("--fresh", audios=tmp_path / "others")
+    assert code == 0
+    assert "1 files computed" in out
+    assert folders.tiles() == [f"{ORIGIN}/sub/a.npy"]
+
+
+def test_an_audio_folder_may_be_moved(folders, tmp_path):
+    before = folders.description()
+    folders.audios.rename(tmp_path / "moved")
+    code, out, _ = folders.run(audios=tmp_path / "moved")
+    assert code == 0
+    assert "0 files computed, 2 were there" in out
+    assert folders.description() == before | {"audios": str(tmp_path / "moved")}
+
+
+def test_tiles_that_this_script_did_not_make_are_never_overwritten(folders):
+    path = folders.features / ORIGIN / "sub/a.npy"
+    path.write_bytes(b"the user's own")
+    code, _, err = folders.run()
+    assert code == 2
+    assert str(path) in err
+    assert path.read_bytes() == b"the user's own"
+
+
+def test_tiles_without_a_recording_that_were_not_made_here_are_kept_and_told(folders):
+    path = folders.features / ORIGIN / "own.npy"
+    np.save(path, np.zeros((1, 256, 256, 1), np.float16))
+    code, _, err = folders.run()
+    assert code == 0
+    assert f"{path}: was not made here" in err
+    assert path.is_file()
+
+
+def test_a_run_that_is_stopped_keeps_what_it_made(folders, monkeypatch):
+    shutil.rmtree(folders.features)
+    write = compute_features.write_tiles
+
+    def stop_at_the_second(audio, tiles, phase):
+        if ORIGIN in str(tiles):
+            raise KeyboardInterrupt
+        return write(audio, tiles, phase)
+
+    monkeypatch.setattr(compute_features, "write_tiles", stop_at_the_second)
+    assert folders.run()[0] == 130
+    assert "fingerprint" not in folders.description()
+    monkeypatch.setattr(compute_features, "write_tiles", write)
+    assert "1 files computed, 1 were there" in folders.run()[1]
+    assert len(folders.description()["fingerprint"]) == 64
+
+
+def test_the_fingerprint_tells_sets_apart(folders, tmp_path):
+    seen = [folders.description()["fingerprint"]]
+
+    def changed():
+        folders.run()
+        seen.append(folders.description()["fingerprint"])
+        return len(set(seen)) == len(seen)
+
+    write_audio(folders.audios / ORIGIN / "b.wav", tone(440))
+    assert changed()
+    (folders.audios / ORIGIN / "b.wav").rename(folders.audios / ORIGIN / "c.wav")
+    assert changed()
+    folders.run("--fresh", "--phase")
+    assert folders.description()["fingerprint"] not in seen
+
+
+def test_other_parameters_are_refused(folders):
+    code, _, err = folders.run("--phase")
+    assert code == 2
+    assert "other parameters (phase)" in err
+
+
+def test_opposite_polarity_is_told_and_does_not_become_silence(folders):
+    path = folders.audios / ORIGIN / "sub/a.wav"
+    soundfile.write(path, np.stack([tone(220), -tone(220)], 1), data.SAMPLE_RATE)
+    code, _, err = folders.run()
+    assert code == 0
+    assert f"note: {path}: its channels are of opposite polarity" in err
+    picture = np.load(folders.features / ORIGIN / "sub/a.npy")
+    assert picture.max() > 0.8
+
+
+def test_the_sound_of_any_format_becomes_tiles(folders):
+    (folders.audios / ORIGIN / "sub/a.wav").unlink()
+    write_audio(folders.audios / ORIGIN / "sub/a.mp3", tone(220))
+    code, out, _ = folders.run()
+    assert code == 0
+    assert "1 files computed, 1 were there" in out
+
+
+def test_a_damaged_file_is_named_and_passed_over(folders):
+    (folders.audios / ORIGIN / "bad.wav").write_bytes(b"x")
+    (folders.audios / ORIGIN / "good.wav").write_bytes(
+        (folders.audios / ORIGIN / "sub/a.wav").read_bytes()
+    )
+    code, out, err = folders.run("--workers", "2")
+    assert code == 2
+    assert "bad.wav" in err
+    assert "1 files computed, 2 were there, 1 left out" in out
+    assert f"{ORIGIN}/good.npy" in folders.tiles()
+    assert f"{ORIGIN}/bad.npy" not in folders.tiles()
+
+
+def test_mistakes(audios, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    for flags in (
-        ["--audios", tmp_path / "empty"],
-        ["--audios", tmp_path / "none"],
-        ["--audios", audios / ORIGIN],
-    ):
-        assert compute_features.main([*map(str, flags), "--features", str(tmp_path / "f")]) == 2
+    for folder in (tmp_path / "empty", tmp_path / "none", audios / ORIGIN):
+        flags = ["--audios", str(folder), "--features", str(tmp_path / "f")]
+        assert compute_features.main(flags) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert "holds no audio" in lines[0]
@@ -72,8 +249,13 @@ def test_mistakes(audios, features, tmp_path, capsys):
 
 @pytest.mark.parametrize("script", ["synthesize_audios.py", "compute_features.py"])
 def test_first_steps_never_load_keras(script):
-    code = f"import runpy, sys; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
-    code += "except SystemExit: pass\nassert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    )
     start = time.time()
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
     assert time.time() - start < 20  # a hang, not a benchmark
