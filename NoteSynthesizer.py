@@ -25,6 +25,8 @@ from midi import change_score
 
 PITCHES = range(21, 109)  # MIDI numbers of NSynth's notes, the 88 keys of a piano
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's five
+NOTE_RATE = 16000  # Hz, NSynth's
+HELD, RELEASED = 3, 1  # s: a note of NSynth's is held, and then rings on
 DEFAULT_INSTRUMENTS = (
     "keyboard_acoustic",
     "guitar_acoustic",

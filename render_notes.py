@@ -1,10 +1,14 @@
-"""Step 0 (optional): render an NSynth-shaped folder of single notes from a SoundFont, with FluidSynth.
+"""Step 0 (optional): an NSynth-shaped folder of single notes, from SoundFonts or recorded notes.
 
     python render_notes.py --soundfont FluidR3_GM.sf2 --list
     python render_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path notes
-    python render_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path notes --instruments organ_acoustic=19 flute_acoustic=73
+    python render_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path notes \\
+        --instruments organ_acoustic=19 keyboard_acoustic_001=TimGM6mb.sf2:0
+    python render_notes.py --recorded_notes my_piano keyboard_acoustic_002 --nsynth_path notes
 
-Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 108, velocities 25, 50, 75, 100, 127.
+Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 108, velocities 25,
+50, 75, 100, 127. Notes that were made of another font, program or recording are made again
+(<nsynth_path>/.made.jsonl knows); notes that this script did not make are never overwritten.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -12,29 +16,52 @@ import ctypes
 import itertools
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soxr
 from tqdm import tqdm
 
+import recorded_notes
 from audio import write_audio
 from cli import UserError
-from NoteSynthesizer import PITCHES, VELOCITIES, note_name, note_prefix
+from NoteSynthesizer import (
+    HELD,
+    NOTE_RATE,
+    PITCHES,
+    RELEASED,
+    VELOCITIES,
+    note_name,
+    note_prefix,
+)
+from provenance import Record
 
-NOTE_RATE = 16000  # Hz, NSynth's
-FONT_RATE = (
-    3 * NOTE_RATE
-)  # FluidSynth does not filter what it plays faster: played at 16 kHz, high notes would alias
-HELD, RELEASED = 3, 1  # s
+FORMAT = 1  # raised whenever the same font or recordings come to give other samples
+# FluidSynth does not filter what it plays faster: played at 16 kHz, high notes would alias
+FONT_RATE = 3 * NOTE_RATE
 NOTE_PEAK = 0.9  # of an instrument's loudest note: every other keeps its level relative to that one
 SILENCE = 2**-15  # peak, one step of 16 bits: a program has no sample at this pitch
-# General MIDI. Strings: the ensemble (48) covers more pitches and speaks faster than the solo violin (40). Synth lead: the
-# saw (81), because the square (80) is two detuned oscillators, left and right, which beat against each other in mono.
+# General MIDI. Strings: the ensemble (48) covers more pitches and speaks faster than the solo
+# violin (40). Synth lead: the saw (81), because the square (80) is two detuned oscillators, left
+# and right, which beat against each other in mono.
 DEFAULT_PROGRAMS = (
     "keyboard_acoustic=0",
     "guitar_acoustic=25",
     "string_acoustic=48",
     "synth_lead_synthetic=81",
+)
+# Where systems keep SoundFonts: Linux, Homebrew, a user's own, macOS
+FONT_FOLDERS = (
+    "/usr/share/sounds/sf2",
+    "/usr/share/sounds/sf3",
+    "/usr/share/soundfonts",
+    "/usr/local/share/sounds/sf2",
+    "/usr/local/share/soundfonts",
+    "/opt/homebrew/share/soundfonts",
+    "~/.local/share/sounds/sf2",
+    "~/.local/share/soundfonts",
+    "~/Library/Audio/Sounds/Banks",
+    "/Library/Audio/Sounds/Banks",
 )
 _SETTINGS = {
     "synth.reverb.active": 0,
@@ -46,31 +73,70 @@ _SETTINGS = {
 }
 
 
+def find_font(name):
+    """Path of a SoundFont: ``name`` as it is, or else where systems keep fonts.
+
+    ``.sf2`` or ``.sf3`` may be left out there.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(name)
+    if path.exists() or path.name != str(name):  # a path is meant as it is
+        return path
+    for folder in FONT_FOLDERS:
+        for extension in ("", ".sf2", ".sf3"):
+            found = Path(folder).expanduser() / f"{name}{extension}"
+            if found.is_file():
+                return found
+    raise UserError(
+        f"{name}: no such SoundFont, here or in {FONT_FOLDERS[0]} and the like; give its path, or "
+        "install one, e.g. 'apt install fluid-soundfont-gm' (FluidR3_GM.sf2)"
+    )
+
+
+def check_font(path):
+    """Raise UserError if a file cannot be a SoundFont."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(12)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give a SoundFont, .sf2 or .sf3"
+        ) from None
+    if header[:4] != b"RIFF" or header[8:] != b"sfbk":
+        raise UserError(f"{path}: is no SoundFont; give an .sf2 or .sf3 file")
+
+
+def _import_fluidsynth():
+    try:
+        import fluidsynth
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"FluidSynth: not found ({error}); install it, e.g. 'apt install fluidsynth' or "
+            "'brew install fluid-synth', and 'pip install pyfluidsynth'"
+        ) from None
+    return fluidsynth
+
+
+def _pointer_of(synth):
+    return ctypes.c_void_p(synth.synth)
+
+
 class SoundFont:
     """A SoundFont, played one note at a time, each note on a synthesizer of its own.
 
-    FluidSynth reuses a voice with some of its last state: the same note played twice on one synthesizer differs by up to
-    a tenth of its level. So the font is loaded once and handed from synthesizer to synthesizer (0.3 ms each).
+    FluidSynth reuses a voice with some of its last state: the same note played twice on one
+    synthesizer differs by up to a tenth of its level. So the font is loaded once and handed from
+    synthesizer to synthesizer (0.3 ms each).
+
+    Attributes:
+        programs: {(bank, program): name}.
     """
 
     def __init__(self, path):
-        try:
-            with open(path, "rb") as file:
-                header = file.read(12)
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be read ({error.strerror}); give a SoundFont, .sf2"
-            ) from None
-        if header[:4] != b"RIFF" or header[8:] != b"sfbk":
-            raise UserError(f"{path}: is no SoundFont; give an .sf2 file")
-        try:
-            import fluidsynth
-        except (ImportError, OSError) as error:
-            raise UserError(
-                f"FluidSynth: not found ({error}); install it, e.g. 'apt install fluidsynth' or 'brew install fluid-synth', "
-                "and 'pip install pyfluidsynth'"
-            ) from None
-        self._fluidsynth = fluidsynth
+        check_font(path)
+        self._fluidsynth = _import_fluidsynth()
         self._library = ctypes.CDLL(self._fluidsynth.lib)
         self._library.fluid_synth_get_sfont_by_id.restype = ctypes.c_void_p
         for level in range(4):  # panic ... info: FluidSynth writes to stderr by itself
@@ -80,120 +146,330 @@ class SoundFont:
             font_id = synth.sfload(str(path))
         if font_id < 0:
             raise UserError(f"{path}: FluidSynth cannot load this SoundFont; download it again")
-        self._font = ctypes.c_void_p(
-            self._library.fluid_synth_get_sfont_by_id(ctypes.c_void_p(synth.synth), font_id)
-        )
-        names = (
-            (bank, program, synth.sfpreset_name(font_id, bank, program))
-            for bank in range(129)
-            for program in range(128)
-        )
-        self.programs = {(bank, program): name for bank, program, name in names if name is not None}
-        self._library.fluid_synth_remove_sfont(ctypes.c_void_p(synth.synth), self._font)
+        pointer = self._library.fluid_synth_get_sfont_by_id(_pointer_of(synth), font_id)
+        self._font = ctypes.c_void_p(pointer)
+        self.programs = {}
+        for bank, program in itertools.product(range(129), range(128)):
+            name = synth.sfpreset_name(font_id, bank, program)
+            if name is not None:
+                self.programs[bank, program] = name
+        self._library.fluid_synth_remove_sfont(_pointer_of(synth), self._font)
         synth.delete()
 
     def note(self, bank, program, pitch, velocity):
-        """One note: float32 (64000,) at 16 kHz, left and right averaged, on FluidSynth's own scale (peaks about 0.1)."""
+        """One note: float32 (64000,) at `NOTE_RATE`, left and right averaged.
+
+        On FluidSynth's own scale: peaks are about 0.1.
+        """
         synth = self._fluidsynth.Synth(gain=0.2, samplerate=FONT_RATE, **_SETTINGS)
-        font_id = self._library.fluid_synth_add_sfont(ctypes.c_void_p(synth.synth), self._font)
+        font_id = self._library.fluid_synth_add_sfont(_pointer_of(synth), self._font)
         synth.program_select(0, font_id, bank, program)
         synth.noteon(0, pitch, velocity)
         held = self._play(synth, HELD * FONT_RATE)
         synth.noteoff(0, pitch)
         audio = np.concatenate([held, self._play(synth, RELEASED * FONT_RATE)])
-        self._library.fluid_synth_remove_sfont(ctypes.c_void_p(synth.synth), self._font)
+        self._library.fluid_synth_remove_sfont(_pointer_of(synth), self._font)
         synth.delete()
         return soxr.resample(audio, FONT_RATE, NOTE_RATE)
 
     def _play(self, synth, count):
-        """The next ``count`` samples, float32: pyfluidsynth itself offers 16 bits, with dither that depends on the past."""
+        """The next ``count`` samples, float32 (count,).
+
+        pyfluidsynth itself offers 16 bits only, with dither that depends on the past.
+        """
         left, right = np.empty((2, count), np.float32)
         pointers = [side.ctypes.data_as(ctypes.c_void_p) for side in (left, right)]
         self._library.fluid_synth_write_float(
-            ctypes.c_void_p(synth.synth), count, pointers[0], 0, 1, pointers[1], 0, 1
+            _pointer_of(synth), count, pointers[0], 0, 1, pointers[1], 0, 1
         )
         return (left + right) / 2
 
 
-def parse_instrument(text):
-    """``"organ_electronic_001=19"`` or, with a bank, ``"...=8:19"`` -> (instrument, bank, program).
+class Program(NamedTuple):
+    """An instrument to render from a SoundFont."""
 
-    Raises:
-        UserError: the name, or the numbers (bank 0 - 128, program 0 - 127), are malformed.
-    """
-    instrument, _, number = text.partition("=")
-    note_prefix(instrument)  # refuses a malformed name
-    match = re.fullmatch(r"(?:(\d{1,3}):)?(\d{1,3})", number)
-    bank, program = (int(digits or 0) for digits in match.groups()) if match else (-1, -1)
-    if not (0 <= bank <= 128 and 0 <= program <= 127):
-        raise UserError(
-            f"--instruments {text}: no such program; write NAME=PROGRAM or NAME=BANK:PROGRAM (see --list)"
-        )
-    return instrument, bank, program
+    instrument: str
+    font: str  # as it was given
+    bank: int  # 0 - 128
+    number: int  # 0 - 127
 
 
-def render_instrument(font, bank, program, name):
-    """Every note of one program, scaled together so that the loudest peaks at `NOTE_PEAK`, with a progress bar of this name.
+def parse_instrument(text, font=None):
+    """``"organ_electronic_001=19"``, ``"...=8:19"`` with a bank, ``"...=TimGM6mb.sf2:8:19"``.
+
+    Args:
+        text: what follows --instruments.
+        font: of an instrument that names none.
 
     Returns:
-        {(pitch, velocity): float32 (64000,)}; silent notes are left out.
+        `Program`.
+
+    Raises:
+        UserError: the name, or the numbers, are malformed, or no font is named.
+    """
+    instrument, _, source = text.partition("=")
+    note_prefix(instrument)  # refuses a malformed name
+    match = re.fullmatch(r"(?:(.*?\D.*?):)?(?:(\d{1,3}):)?(\d{1,3})", source)
+    if match:
+        own_font, bank, number = match[1], int(match[2] or 0), int(match[3])
+    if not match or bank > 128 or number > 127:
+        raise UserError(
+            f"--instruments {text}: no such program; write NAME=PROGRAM, NAME=BANK:PROGRAM "
+            "or NAME=FONT:PROGRAM (see --list)"
+        )
+    if own_font is None and font is None:
+        raise UserError(
+            f"--instruments {text}: names no font; give --soundfont or write NAME=FONT:PROGRAM"
+        )
+    return Program(instrument, own_font or font, bank, number)
+
+
+def render_program(font, bank, program, name):
+    """Every note of one program, with a progress bar of this name.
+
+    Returns:
+        {(pitch, velocity): float32 (64000,)}, as `scale_notes` leaves them.
     """
     keys = list(itertools.product(PITCHES, VELOCITIES))
     notes = {key: font.note(bank, program, *key) for key in tqdm(keys, desc=name, unit="note")}
+    return scale_notes(notes)
+
+
+def scale_notes(notes):
+    """Notes scaled together so that the loudest peaks at `NOTE_PEAK`; silent ones are left out."""
     peaks = {key: np.abs(note).max() for key, note in notes.items()}
     gain = NOTE_PEAK / max(max(peaks.values()), 1e-6)
-    return {
-        key: note * np.float32(gain) for key, note in notes.items() if peaks[key] * gain > SILENCE
-    }
+    scaled = {}
+    for key, note in notes.items():
+        if peaks[key] * gain > SILENCE:
+            scaled[key] = note * np.float32(gain)
+    return scaled
+
+
+class NoteFolder:
+    """The notes of one instrument in a folder, and what they were made from.
+
+    Args:
+        root: an NSynth-shaped folder; notes go to its ``audio``.
+        instrument: its name.
+        sources: files that its notes are made from.
+        settings: what else decides about them.
+    """
+
+    def __init__(self, root, instrument, sources, settings):
+        self._record = Record(root)
+        self._sources = sources
+        self._settings = settings | {"format": FORMAT}
+        self.paths = {}  # (pitch, velocity) -> path, of all that NSynth has
+        for pitch, velocity in itertools.product(PITCHES, VELOCITIES):
+            path = Path(root) / "audio" / note_name(instrument, pitch, velocity)
+            self.paths[pitch, velocity] = path
+        # Which notes there are is known once all are written: a program may be silent at some
+        self._list = Path(root) / f"{note_prefix(instrument)}.json"
+
+    def is_complete(self):
+        """Whether all notes are there, made from this."""
+        if not self._is_current(self._list):
+            return False
+        names = cli.read_json(self._list, "delete this file and run again", notes=list)["notes"]
+        wanted = [path for path in self.paths.values() if path.name in names]
+        return all(self._is_current(path) for path in wanted)
+
+    def are_all_foreign(self):
+        """Whether every note is there, and none of this script's making."""
+        return all(self._is_foreign(path) for path in self.paths.values())
+
+    def check_free(self):
+        """Raise UserError if notes that this script did not make are in the way."""
+        foreign = [path for path in self.paths.values() if self._is_foreign(path)]
+        if self._is_foreign(self._list):
+            foreign.append(self._list)
+        if foreign:
+            raise UserError(
+                f"{foreign[0]}: was not made by this script, or was changed since; give the "
+                "instrument another name or --nsynth_path another folder"
+            )
+
+    def write(self, notes, about):
+        """Write {(pitch, velocity): note}, and what the instrument is: returns how many notes.
+
+        Notes of ours that are no longer among them are deleted.
+        """
+        due = [key for key in notes if not self._is_current(self.paths[key])]
+        gone = [path for key, path in self.paths.items() if key not in notes and path.exists()]
+        self._record.begin([*(self.paths[key] for key in due), self._list])
+        for path in gone:
+            path.unlink()
+        for key in due:
+            write_audio(self.paths[key], notes[key], NOTE_RATE)
+            self._record.add(self.paths[key], self._sources, self._settings)
+        names = [self.paths[key].name for key in notes]
+        cli.write_json(self._list, about | {"notes": sorted(names)})
+        self._record.add(self._list, self._sources, self._settings)
+        return len(due)
+
+    def _is_current(self, path):
+        return self._record.is_current(path, self._sources, self._settings)
+
+    def _is_foreign(self, path):
+        return path.exists() and not self._record.knows(path)
+
+
+class Job(NamedTuple):
+    """An instrument to make: of a font's program, or of recordings."""
+
+    instrument: str
+    folder: NoteFolder
+    program: Program | None
+    recordings: list | None  # of recorded_notes.Recording
+
+
+def plan_programs(texts, font, root):
+    """The jobs of --instruments: list of `Job`."""
+    jobs = []
+    for text in texts:
+        program = parse_instrument(text, font)
+        path = find_font(program.font)
+        settings = {"bank": program.bank, "program": program.number}
+        folder = NoteFolder(root, program.instrument, [path], settings)
+        jobs.append(Job(program.instrument, folder, program._replace(font=path), None))
+    return jobs
+
+
+def plan_recordings(pairs, root):
+    """The jobs of --recorded_notes, given as (folder, instrument): list of `Job`.
+
+    Folders of one instrument belong together.
+    """
+    folders = {}
+    for path, instrument in pairs:
+        note_prefix(instrument)  # refuses a malformed name
+        folders.setdefault(instrument, []).append(path)
+    jobs = []
+    for instrument, paths in folders.items():
+        recordings, passed_over = recorded_notes.find_recordings(paths)
+        if passed_over:
+            print(f"{instrument}: {passed_over} files passed over, their names give no pitch")
+        settings = {"recordings": recorded_notes.fingerprint(recordings)}
+        folder = NoteFolder(root, instrument, [], settings)
+        jobs.append(Job(instrument, folder, None, recordings))
+    return jobs
+
+
+def check_jobs(jobs, fonts):
+    """Raise UserError if some job cannot be done, before any is. ``fonts``: {path: SoundFont}."""
+    for job in jobs:
+        job.folder.check_free()
+        program = job.program
+        if program is None:
+            continue
+        if program.font not in fonts:
+            fonts[program.font] = SoundFont(program.font)
+        if (program.bank, program.number) not in fonts[program.font].programs:
+            raise UserError(
+                f"--instruments {job.instrument}={program.bank}:{program.number}: "
+                f"{program.font} has no such program (see --list)"
+            )
+
+
+def do_job(job, fonts):
+    """Render an instrument's notes and write those that are due; return a line about it."""
+    if job.program is not None:
+        program = job.program
+        font = fonts[program.font]
+        title = font.programs[program.bank, program.number]
+        about = {"font": Path(program.font).name, "program": f"{program.bank}:{program.number}"}
+        notes = render_program(font, program.bank, program.number, job.instrument)
+    else:
+        pitches = {recording.pitch for recording in job.recordings}
+        title = f"{len(job.recordings)} recordings of {len(pitches)} pitches"
+        layers = recorded_notes.choose_layers(job.recordings)
+        about = {"recordings": len(job.recordings), "layers": layers}
+        notes = scale_notes(recorded_notes.render_recordings(job.recordings, job.instrument))
+        wanted = len(PITCHES) * len(layers)
+    about = {"instrument": note_prefix(job.instrument), "title": title} | about
+    written = job.folder.write(notes, about)
+    there = len(notes) - written
+    silent = len(job.folder.paths) - len(notes)
+    line = f"{job.instrument}: {title}: {there} notes already there, {written} written"
+    if job.program is not None:
+        return f"{line}, {silent} silent ones left out"
+    if len(notes) < wanted:
+        line += f", {wanted - len(notes)} left out: silent, or no recording near enough"
+    return line
+
+
+def list_programs(font):
+    """Print what a SoundFont holds."""
+    for (bank, program), name in font.programs.items():
+        print(f"{bank}:{program}" if bank else program, name, sep="\t")
+
+
+def parse_flags(argv):
+    """The flags, checked as far as they can be without a font."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add(
+        "--soundfont",
+        help="SoundFont, .sf2 or .sf3, of --instruments that name none; a path, or the name of one "
+        "where the system keeps them",
+    )
+    add("--nsynth_path", help="folder to write the notes to, in its audio/")
+    add(
+        "--instruments",
+        nargs="+",
+        metavar="NAME=[FONT:][BANK:]PROGRAM",
+        help="names to give, as NSynth does, and the programs to render, 0 - 127; "
+        f"default, of --soundfont: {' '.join(DEFAULT_PROGRAMS)}",
+    )
+    add(
+        "--recorded_notes",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FOLDER", "NAME"),
+        help="make this instrument of recorded notes, named by pitch and, if there are several, "
+        "loudness: C4v8.ogg, D#4.wav, 060-100.flac; may be given again",
+    )
+    add("--list", action="store_true", help="show the font's programs and stop")
+    args = parser.parse_args(argv)
+    if args.list and not args.soundfont:
+        raise UserError("--soundfont: is missing; name the SoundFont to list")
+    if not args.list and not args.nsynth_path:
+        raise UserError("--nsynth_path: is missing; name the folder to write the notes to")
+    if not (args.soundfont or args.instruments or args.recorded_notes):
+        raise UserError("--soundfont: is missing; name a SoundFont, or give --recorded_notes")
+    if args.instruments is None:
+        args.instruments = DEFAULT_PROGRAMS if args.soundfont else ()
+    return args
 
 
 @cli.command
 def main(argv=None):
-    """Render the notes of the instruments asked for that are not there yet."""
-    parser = cli.Parser(__doc__)
-    parser.add_argument("--soundfont", required=True, help="SoundFont to render, .sf2")
-    parser.add_argument("--nsynth_path", help="folder to write the notes to, in its audio/")
-    parser.add_argument(
-        "--instruments",
-        nargs="+",
-        default=DEFAULT_PROGRAMS,
-        metavar="NAME=[BANK:]PROGRAM",
-        help="names to give, as NSynth does, and the programs to render, 0 - 127",
-    )
-    parser.add_argument("--list", action="store_true", help="show the font's programs and stop")
-    args = parser.parse_args(argv)
-    instruments = [parse_instrument(text) for text in args.instruments]
-    if not args.list and not args.nsynth_path:
-        raise UserError("--nsynth_path: is missing; name the folder to write the notes to")
-
-    font = SoundFont(args.soundfont)
+    """Make the notes of the instruments asked for that are not there yet, or of something else."""
+    args = parse_flags(argv)
     if args.list:
-        for (bank, program), name in font.programs.items():
-            print(f"{bank}:{program}" if bank else program, name, sep="\t")
+        list_programs(SoundFont(find_font(args.soundfont)))
         return
-    for instrument, bank, program in instruments:
-        if (bank, program) not in font.programs:
-            raise UserError(
-                f"--instruments {instrument}={bank}:{program}: {args.soundfont} has no such program (see --list)"
-            )
-    for instrument, bank, program in instruments:
-        print(write_instrument(font, instrument, bank, program, Path(args.nsynth_path) / "audio"))
-
-
-def write_instrument(font, instrument, bank, program, folder):
-    """Write the notes of one program that ``folder`` lacks; return a line that says how many."""
-    paths = {
-        key: folder / note_name(instrument, *key) for key in itertools.product(PITCHES, VELOCITIES)
-    }
-    missing = [key for key, path in paths.items() if not path.exists()]
-    line = f"{instrument}: {font.programs[bank, program]}: {len(paths) - len(missing)} notes already there"
-    if not missing:
-        return line
-    notes = render_instrument(font, bank, program, instrument)
-    written = [key for key in missing if key in notes]
-    for key in written:
-        write_audio(paths[key], notes[key], NOTE_RATE)
-    return f"{line}, {len(written)} written, {len(missing) - len(written)} silent ones left out"
+    jobs = plan_programs(args.instruments, args.soundfont, args.nsynth_path)
+    jobs += plan_recordings(args.recorded_notes, args.nsynth_path)
+    prefixes = [note_prefix(job.instrument) for job in jobs]
+    for prefix in prefixes:
+        if prefixes.count(prefix) > 1:
+            raise UserError(f"{prefix}: is asked for twice; give each instrument a name of its own")
+    due = []
+    for job in jobs:
+        if job.folder.are_all_foreign():
+            count = len(job.folder.paths)
+            print(f"{job.instrument}: {count} notes already there, not of this script's making")
+        elif job.folder.is_complete():
+            print(f"{job.instrument}: all notes already there")
+        else:
+            due.append(job)
+    fonts = {}
+    check_jobs(due, fonts)
+    for job in due:
+        print(do_job(job, fonts))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cli
-from NoteSynthesizer import PITCHES, VELOCITIES, note_name
-from render_notes import DEFAULT_PROGRAMS, NOTE_RATE, SoundFont, parse_instrument, render_instrument
+from NoteSynthesizer import NOTE_RATE, PITCHES, VELOCITIES, note_name
+from render_notes import DEFAULT_PROGRAMS, SoundFont, find_font, parse_instrument, render_program
 
 KEPT_VELOCITIES = VELOCITIES[:-1]  # few pieces ask for the loudest
 KEPT_PITCHES = {  # first pitch and step: of all offsets the nearest to the full bank, since fonts sample every few pitches too
@@ -39,9 +39,10 @@ def main(argv=None):
         help="folder to write the notes to, in its audio/",
     )
     args = parser.parse_args(argv)
-    font = SoundFont(args.soundfont)
-    for instrument, bank, program in map(parse_instrument, DEFAULT_PROGRAMS):
-        notes = render_instrument(font, bank, program, instrument)
+    font = SoundFont(find_font(args.soundfont))
+    for text in DEFAULT_PROGRAMS:
+        instrument, _, bank, program = parse_instrument(text, args.soundfont)
+        notes = render_program(font, bank, program, instrument)
         pitches = {
             *KEPT_PITCHES[instrument],
             max(notes)[0],

@@ -1,4 +1,6 @@
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -6,7 +8,9 @@ import numpy as np
 import pretty_midi
 import pytest
 import soundfile
+from music import tone
 
+import recorded_notes
 import render_notes
 from cli import UserError
 from NoteSynthesizer import NoteBank
@@ -27,6 +31,37 @@ def few(font, monkeypatch):
     """Two pitches, two velocities: four notes an instrument."""
     monkeypatch.setattr(render_notes, "PITCHES", (21, 60))
     monkeypatch.setattr(render_notes, "VELOCITIES", (25, 127))
+
+
+class Font:
+    """Stands in for a SoundFont, where FluidSynth need not be installed: a note is a constant."""
+
+    def __init__(self, path):
+        render_notes.check_font(path)
+        self.level = float(Path(path).read_bytes()[12:])
+        self.programs = {(0, 0): "Loud", (0, 1): "Soft", (8, 1): "Other"}
+
+    def note(self, bank, program, pitch, velocity):
+        value = self.level * (pitch == 60 or program == 0)  # the others are silent at low pitches
+        return np.full(4, value * velocity / 127 / (1 + program + bank), np.float32)
+
+
+@pytest.fixture
+def fonts(tmp_path, monkeypatch):
+    """a.sf2 and b.sf3 in a folder where systems keep fonts; four notes an instrument."""
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    (folder / "a.sf2").write_bytes(b"RIFF1234sfbk0.5")
+    (folder / "b.sf3").write_bytes(b"RIFF1234sfbk0.7")
+    monkeypatch.setattr(render_notes, "FONT_FOLDERS", (str(folder),))
+    monkeypatch.setattr(render_notes, "SoundFont", Font)
+    monkeypatch.setattr(render_notes, "PITCHES", (21, 60))
+    monkeypatch.setattr(render_notes, "VELOCITIES", (25, 127))
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted((folder / "audio").iterdir())}
 
 
 def run(capsys, *flags):
@@ -70,6 +105,194 @@ def test_notes_are_nsynths(few, tmp_path, capsys):
     assert [path.read_bytes() for path in paths] == before
 
 
+def test_several_programs_and_fonts_in_one_call(fonts, tmp_path, capsys):
+    instruments = ("organ_acoustic=0", "organ_acoustic_001=b.sf3:0", "organ_acoustic_002=b:8:1")
+    flags = ("--soundfont", "a.sf2", "--nsynth_path", tmp_path, "--instruments", *instruments)
+    code, out, _ = run(capsys, *flags)
+    assert code == 0
+    assert out.splitlines() == [
+        "organ_acoustic: Loud: 0 notes already there, 4 written, 0 silent ones left out",
+        "organ_acoustic_001: Loud: 0 notes already there, 4 written, 0 silent ones left out",
+        "organ_acoustic_002: Other: 0 notes already there, 2 written, 2 silent ones left out",
+    ]
+    again = run(capsys, *flags)[1].splitlines()
+    assert again == [f"{flag.split('=')[0]}: all notes already there" for flag in instruments]
+
+
+def test_notes_of_another_font_or_program_are_made_again(fonts, tmp_path, capsys):
+    flags = ("--nsynth_path", tmp_path, "--instruments")
+    run(capsys, *flags, "organ_acoustic=a:0")
+    of_a = contents(tmp_path)
+    assert "4 written" in run(capsys, *flags, "organ_acoustic=b:0")[1]
+    assert run(capsys, *flags, "organ_acoustic=a:1")[0] == 0
+    of_the_other_program = contents(tmp_path)
+    assert len(of_the_other_program) == 2  # the silent ones of before are not left behind
+    os.utime(fonts / "a.sf2", (0, 0))  # an older file in its place
+    assert "0 notes already there, 2 written" in run(capsys, *flags, "organ_acoustic=a:1")[1]
+    run(capsys, *flags, "organ_acoustic=a:0")
+    assert contents(tmp_path) == of_a
+
+
+def test_a_run_that_was_stopped_is_done_to_its_end(fonts, tmp_path, capsys, monkeypatch):
+    flags = ("--nsynth_path", tmp_path, "--instruments", "organ_acoustic=a:0")
+    write_audio, written = render_notes.write_audio, []
+
+    def stop(path, *args):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_audio(path, *args)
+
+    monkeypatch.setattr(render_notes, "write_audio", stop)
+    assert run(capsys, *flags)[0] == 130
+    assert len(contents(tmp_path)) == 2
+    monkeypatch.setattr(render_notes, "write_audio", write_audio)
+    assert "2 notes already there, 2 written" in run(capsys, *flags)[1]
+
+
+def test_notes_of_the_users_are_never_overwritten(fonts, tmp_path, capsys):
+    own = tmp_path / "audio" / "organ_acoustic_000-060-127.wav"
+    own.parent.mkdir()
+    own.write_bytes(b"mine")
+    flags = ("--nsynth_path", tmp_path, "--instruments", "organ_acoustic=a:0")
+    code, out, err = run(capsys, *flags)
+    assert (code, out) == (2, "")
+    assert "organ_acoustic_000-060-127.wav: was not made by this script" in err[0]
+    assert contents(tmp_path) == {own.name: b"mine"}
+    for name in ("021-025", "021-127", "060-025"):  # a bank of the user's that is whole is used
+        shutil.copy(own, own.with_name(f"organ_acoustic_000-{name}.wav"))
+    code, out, _ = run(capsys, *flags)
+    assert code == 0
+    assert "4 notes already there, not of this script's making" in out
+
+
+def test_fonts_are_looked_for_where_systems_keep_them(fonts, tmp_path, monkeypatch):
+    assert render_notes.find_font("a.sf2") == render_notes.find_font("a") == fonts / "a.sf2"
+    assert render_notes.find_font("b") == fonts / "b.sf3"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.sf2").touch()
+    assert render_notes.find_font("a.sf2") == Path("a.sf2")  # what is here comes first
+    with pytest.raises(UserError, match=r"c\.sf2: no such SoundFont, here or in .*; give its path"):
+        render_notes.find_font("c.sf2")
+
+
+@pytest.mark.parametrize(
+    ("stem", "parsed"),
+    [
+        ("C4v8", (60, 8)),
+        ("D#4v8", (63, 8)),
+        ("A0-05", (21, 0)),
+        ("A0_vel3", (21, 3)),
+        ("C-1", (0, 0)),
+        ("Piano.ff.Bb3", (58, 6)),
+        ("grand pp Gs2", (44, 1)),
+        ("F♯5", (78, 0)),
+        ("060", (60, 0)),
+        ("60-100", (60, 100)),
+        ("m060v2", (60, 2)),
+        ("organ_electronic_001-060-100", (60, 100)),
+        ("take 200", None),
+        ("harmLA0", None),
+        ("rel12", None),
+        ("noise", None),
+    ],
+)
+def test_what_a_recordings_name_says(stem, parsed):
+    assert recorded_notes.parse_recorded_name(stem) == parsed
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([0], {100: 0}),
+        ([1, 2], {50: 1, 100: 2}),
+        ([1, 5, 9], {25: 1, 75: 5, 127: 9}),
+        ([4, 7, 10, 13, 16], {25: 4, 50: 7, 75: 10, 100: 13, 127: 16}),
+        (range(1, 17), {25: 1, 50: 5, 75: 8, 100: 12, 127: 16}),
+        ([50, 127], {50: 50, 127: 127}),
+    ],
+)
+def test_layers_in_the_order_of_their_loudness(layers, expected):
+    recordings = [recorded_notes.Recording(Path("x"), 60, layer) for layer in layers]
+    chosen = recorded_notes.choose_layers(recordings)
+    assert list(chosen) == sorted(chosen)
+    if len(layers) == 16:  # spread evenly, the ends included
+        assert (chosen[25], chosen[127]) == (1, 16)
+        assert set(np.diff(list(chosen.values()))) <= {3, 4}
+    else:
+        assert chosen == expected
+
+
+@pytest.fixture
+def piano(tmp_path):
+    """Two folders: pitches 57 and 63 in two layers, after 0.1 s of silence, at two rates."""
+    for layer, rate in ((1, 44100), (2, 22050)):
+        folder = tmp_path / f"piano v{layer}"
+        folder.mkdir()
+        for name, pitch in (("A3", 57), ("D#4", 63)):
+            sound = tone(pitch, seconds=6, rate=rate, amplitude=0.1 * layer, decay=0.3)
+            sound = np.concatenate([np.zeros(rate // 10), sound])
+            stereo = np.stack([sound, sound], axis=1)
+            soundfile.write(folder / f"{name}v{layer}.flac", stereo, rate)
+    (tmp_path / "piano v1" / "pedal noise.wav").write_bytes(b"")
+    return tmp_path
+
+
+def test_recorded_notes_become_an_instrument(piano, capsys):
+    flags = ["--nsynth_path", piano / "notes"]
+    for layer in (1, 2):
+        flags += ["--recorded_notes", piano / f"piano v{layer}", "keyboard_acoustic_007"]
+    code, out, _ = run(capsys, *flags)
+    assert code == 0
+    assert "1 files passed over, their names give no pitch" in out
+    pitches = range(57 - 12, 63 + 12 + 1)
+    count = 2 * len(pitches)
+    assert f"4 recordings of 2 pitches: 0 notes already there, {count} written" in out
+    bank = NoteBank(piano / "notes", "keyboard_acoustic_007")
+    assert set(bank.paths) == {(pitch, velocity) for pitch in pitches for velocity in (50, 100)}
+    for pitch, velocity in ((57, 100), (60, 50), (61, 100), (70, 50), (46, 100)):
+        check_note(bank.paths[pitch, velocity], pitch, 0.9 * velocity / 100)
+    assert run(capsys, *flags)[1].splitlines()[-1].endswith("all notes already there")
+    recording = piano / "piano v1" / "A3v1.flac"
+    shutil.copy(piano / "piano v1" / "D#4v1.flac", recording)  # other content, other size or date
+    assert f"{count} written" in run(capsys, *flags)[1]
+
+
+def check_note(path, pitch, peak):
+    """NSynth's shape, in tune, from its beginning on, held for 3 s and then damped."""
+    note, rate = soundfile.read(path)
+    assert (rate, note.shape) == (16000, (64000,))
+    spectrum = np.abs(np.fft.rfft(note[:48000] * np.hanning(48000)))
+    assert np.argmax(spectrum) / 3 == pytest.approx(440 * 2 ** ((pitch - 69) / 12), rel=0.003)
+    assert np.abs(note).max() == pytest.approx(peak, rel=0.05)
+    assert np.flatnonzero(np.abs(note) > 0.01 * peak)[0] < 0.005 * rate
+    assert np.abs(note[47000:48000]).max() > 0.1 * peak
+    assert np.abs(note[56000:]).max() < 0.01 * peak
+
+
+def test_a_short_recording_ends_without_a_click():
+    sound = np.ones(recorded_notes.READ_RATE // 2, np.float32)
+    note = recorded_notes.shape_note(sound, 0)
+    assert note.shape == (64000,)
+    assert np.abs(np.diff(note[4000:])).max() < 0.02
+    assert not note[8001:].any()
+
+
+def test_a_silent_recording_gives_no_note():
+    silent = recorded_notes.trim_onset(np.zeros(1000, np.float32), 48000)
+    assert len(silent) == 0
+    assert not recorded_notes.shape_note(silent, 3).any()
+
+
+def test_a_folder_without_recorded_notes_is_refused(tmp_path, capsys):
+    (tmp_path / "noise.wav").touch()
+    flags = ("--recorded_notes", tmp_path, "a_b", "--nsynth_path", tmp_path / "notes")
+    code, _, err = run(capsys, *flags)
+    assert code == 2
+    assert "holds no recorded notes; name them by pitch" in err[0]
+    assert not (tmp_path / "notes").exists()
+
+
 def test_a_note_is_in_tune_and_does_not_depend_on_those_before(font):
     first = font.note(0, 80, 69, 100)
     font.note(0, 48, 30, 127)
@@ -83,12 +306,12 @@ def test_a_note_is_in_tune_and_does_not_depend_on_those_before(font):
     )  # the tone or one of its partials
 
 
-def test_silent_notes_are_left_out_and_the_loudest_sets_the_level(monkeypatch):
-    class Font:
+def test_silent_notes_are_left_out_and_the_loudest_sets_the_level():
+    class Partly:
         def note(self, bank, program, pitch, velocity):
             return np.full(4, (pitch == 60) * velocity / 1000, np.float32)
 
-    notes = render_notes.render_instrument(Font(), 0, 0, "x")
+    notes = render_notes.render_program(Partly(), 0, 0, "x")
     assert list(notes) == [(60, velocity) for velocity in (25, 50, 75, 100, 127)]
     assert notes[60, 127].max() == pytest.approx(0.9)
     assert notes[60, 50].max() == pytest.approx(0.9 * 50 / 127)
@@ -106,15 +329,28 @@ def test_list_shows_the_programs(font, capsys):
 )
 def test_malformed_instruments(text):
     with pytest.raises(UserError, match=r"no such (program|name); write"):
-        render_notes.parse_instrument(text)
+        render_notes.parse_instrument(text, "font.sf2")
 
 
-def test_instruments_with_a_bank():
-    assert render_notes.parse_instrument("organ_electronic_001=8:19") == (
-        "organ_electronic_001",
-        8,
-        19,
-    )
+@pytest.mark.parametrize(
+    ("text", "font", "bank", "program"),
+    [
+        ("a_b=19", "given.sf2", 0, 19),
+        ("a_b=8:19", "given.sf2", 8, 19),
+        ("a_b=my.sf2:19", "my.sf2", 0, 19),
+        ("a_b=my=2.sf2:8:19", "my=2.sf2", 8, 19),
+        (r"a_b=C:\fonts\my.sf3:8:19", r"C:\fonts\my.sf3", 8, 19),
+    ],
+)
+def test_instruments_with_a_bank_or_a_font(text, font, bank, program):
+    parsed = render_notes.parse_instrument(text, "given.sf2")
+    assert parsed == ("a_b", font, bank, program)
+
+
+def test_an_instrument_without_a_font():
+    assert render_notes.parse_instrument("a_b=my.sf2:1").font == "my.sf2"
+    with pytest.raises(UserError, match="a_b=1: names no font; give --soundfont"):
+        render_notes.parse_instrument("a_b=1")
 
 
 def test_mistakes_are_told_in_one_line(font, tmp_path, capsys):
@@ -126,6 +362,13 @@ def test_mistakes_are_told_in_one_line(font, tmp_path, capsys):
         (("--soundfont", tmp_path / "no.sf2", "--list"), "no.sf2: is no SoundFont"),
         (("--soundfont", tmp_path / "cut.sf2", "--list"), "cut.sf2: FluidSynth cannot load"),
         (("--soundfont", FONT), "--nsynth_path: is missing"),
+        (("--nsynth_path", tmp_path), "--soundfont: is missing"),
+        (("--list",), "--soundfont: is missing"),
+        (("--soundfont", "nowhere.sf2", "--list"), "nowhere.sf2: no such SoundFont"),
+        (
+            ("--soundfont", FONT, "--nsynth_path", tmp_path, "--instruments", "a_b=0", "a_b_000=1"),
+            "a_b_000: is asked for twice",
+        ),
         (
             ("--soundfont", FONT, "--nsynth_path", tmp_path, "--instruments", "a_b=7:0"),
             "a_b=7:0: .* has no such program",
