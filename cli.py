@@ -222,8 +222,8 @@ def complete(path):
     if folder not in _tidied:
         _tidied.add(folder)
         remove_leftovers(folder)
-    ending = path.suffix if len(path.suffix) < 10 else ""  # of "Op. 9 in b flat" there is none
-    part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{ending}")
+    token = secrets.token_hex(4)
+    part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{token}{_ending(path)}")
     try:
         yield part
         os.replace(part, path)
@@ -235,6 +235,14 @@ def complete(path):
             reason = error.strerror or f"{error} (is the disk full?)"
             raise OSError(error.errno or 0, reason, str(path)) from None
         raise
+
+
+def _ending(path):
+    """What tells a writer the format, such as .wav or .weights.h5; nothing of a long "Op. 9"."""
+    for ending in ("".join(path.suffixes[-2:]), path.suffix):
+        if len(ending) <= 16:
+            return ending
+    return ""
 
 
 _tidied = set()  # folders in which this process has looked for leftovers

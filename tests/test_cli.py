@@ -27,10 +27,23 @@ def test_a_file_appears_only_when_complete(tmp_path):
         raise RuntimeError
     assert os.listdir(path.parent) == []
     with cli.complete(path) as part:
-        assert part.suffix == ".txt"  # which tells some writers the format
         part.write_text("whole")
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["x.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("a.wav", ".wav"),
+        ("x.weights.h5", ".weights.h5"),
+        ("No. 1 in a minor, allegro.flac", ".flac"),
+    ],
+)
+def test_the_hidden_name_tells_a_writer_the_format(tmp_path, name, ending):
+    with cli.complete(tmp_path / name) as part:
+        assert part.name.endswith(ending)
+        part.touch()
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
