@@ -39,11 +39,6 @@ def worker_flags(parser):
     )
 
 
-def is_done(made, source):
-    """Whether the file ``made`` is there and newer than its ``source``."""
-    return made.is_file() and made.stat().st_mtime_ns >= source.stat().st_mtime_ns
-
-
 def attempt(function, *args):
     """A task's result, or the `UserError` that it raises: one bad file does not stop the others."""
     try:
