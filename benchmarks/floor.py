@@ -1,15 +1,23 @@
-"""How low can the error go? What of a target's picture cannot be known from the input's, for it hangs on phases.
+"""How low can the error go? What of a target's picture cannot be known from the input's.
 
     python benchmarks/floor.py --nsynth_path notes --midi_path midi
     python benchmarks/floor.py --nsynth_path notes --random 1 2 4 8
 
-Where partials of two notes meet, the magnitude depends on their phases, which a shift of a note by a fraction of a millisecond
-turns, and which no magnitude of another instrument tells. So each piece is rendered several times with every onset moved by
-up to --jitter, which nobody hears, and each rendering is compared with the best guess that the others give: their median, bin
-by bin (the guess that has the least mean absolute error). With --random the pieces are chance notes, so many at a time: with
-one there is nothing to meet, and what is left of the error of a model is what it has not learned of the notes themselves.
-Prints spectrogram MAE in dB, mean +- standard deviation over pieces, by instrument: floors, and beside them that of the one
-of --models, if there is one, whose target it is.
+Where partials of two notes meet, the magnitude depends on their phases, which a shift of a note
+by a fraction of a millisecond turns, and which no magnitude of another instrument tells. So each
+piece is rendered several times with every onset moved by up to --jitter, which nobody hears. The
+best guess at a rendering, of someone who knows the piece and the instrument by heart but not
+these phases, is the median of all possible renderings, bin by bin: the guess that has the least
+mean absolute error. We have --renderings of them, so its error lies between two that can be
+measured:
+
+    lower bound   from the median of all renderings, the one that is compared included
+    upper bound   from the median of the others, which do not know it
+
+With --random the pieces are chance notes, so many at a time: with one there is nothing to meet, and
+what is left of the error of a model is what it has not learned of the notes themselves. Prints
+spectrogram MAE in dB by instrument, lower – upper bound ± standard deviation of the upper one over
+pieces, and beside them that of the one of --models, if there is one, whose target it is.
 """
 
 import sys
@@ -34,19 +42,19 @@ RANDOM_NOTES, EVERY = 40, 2.4  # beginnings in a piece of --random, s between th
 
 
 def random_score(together, rng):
-    """Notes of 1.2 s from four octaves, ``together`` at a time, all but the first of each up to 0.2 s late.
+    """Notes of 1.2 s from four octaves, ``together`` at a time.
 
-    The next begin when they have faded, so that one at a time meets no other.
+    All but the first of each are up to 0.2 s late. The next begin when they have faded, so that
+    one at a time meets no other.
     """
     begins = 0.3 + EVERY * np.repeat(np.arange(RANDOM_NOTES), together)
     late = rng.uniform(0, 0.2, len(begins)) * (np.arange(len(begins)) % together > 0)
-    notes = zip(
-        begins + late, rng.integers(36, 84, len(begins)), rng.choice([50, 75, 100], len(begins))
-    )
-    return np.sort(
-        np.array([(onset, 1.2, pitch, velocity) for onset, pitch, velocity in notes], NOTE),
-        order="onset",
-    )
+    score = np.zeros(len(begins), NOTE)
+    score["onset"] = begins + late
+    score["duration"] = 1.2
+    score["pitch"] = rng.integers(36, 84, len(begins))
+    score["velocity"] = rng.choice([50, 75, 100], len(begins))
+    return np.sort(score, order="onset")
 
 
 def picture_of(score, bank):
@@ -61,56 +69,69 @@ def jittered(score, bank, jitter, rng):
     return picture_of(np.sort(score, order="onset"), bank)
 
 
-def floor(score, bank, jitter, count, rng):
-    """Mean MAE in dB between each of ``count`` renderings and the median of the others."""
+def bracket_floor(pictures):
+    """Bounds of the least mean MAE that one guess at all of these renderings can have.
+
+    Args:
+        pictures: (renderings, 256, t), of one piece.
+
+    Returns:
+        (lower, upper) in dB: mean over renderings of the MAE from the median of all, of the others.
+    """
+    of_all = np.median(pictures, axis=0)
+    lower, upper = [], []
+    for k, picture in enumerate(pictures):
+        of_others = np.median(np.delete(pictures, k, axis=0), axis=0)
+        lower.append(metrics.picture_mae(picture, of_all))
+        upper.append(metrics.picture_mae(picture, of_others))
+    return np.mean(lower), np.mean(upper)
+
+
+def find_floor(score, bank, jitter, count, rng):
+    """`bracket_floor` of ``count`` renderings of a score, onsets moved by up to ``jitter`` s."""
     pictures = [jittered(score, bank, jitter, rng) for _ in range(count)]
     frames = min(picture.shape[1] for picture in pictures)
-    pictures = np.stack([picture[:, :frames] for picture in pictures])
-    others = [np.median(np.delete(pictures, k, axis=0), axis=0) for k in range(count)]
-    return np.mean(
-        [metrics.picture_mae(picture, guess) for picture, guess in zip(pictures, others)]
-    )
+    return bracket_floor(np.stack([picture[:, :frames] for picture in pictures]))
 
 
 def model_error(model, score, origin, bank):
-    """MAE in dB between what a model makes of a score played by the bank ``origin``, and the score played by ``bank``."""
-    return metrics.picture_mae(
-        convert.convert_picture(model, picture_of(score, origin))[..., 0], picture_of(score, bank)
-    )
+    """MAE in dB of a model that is given a score played by the bank ``origin``.
+
+    The target is the same score played by ``bank``.
+    """
+    converted = convert.convert_picture(model, picture_of(score, origin))[..., 0]
+    return metrics.picture_mae(converted, picture_of(score, bank))
 
 
 def read_scores(args):
-    """The scores that the flags ask for: {what stands behind the instrument's name: list of scores}."""
+    """The scores that the flags ask for: {what stands behind the instrument's name: scores}."""
     if args.random:
-        return {
-            f", {n} at a time": [random_score(n, np.random.default_rng(n))] for n in args.random
-        }
+        scores = {}
+        for count in args.random:
+            scores[f", {count} at a time"] = [random_score(count, np.random.default_rng(count))]
+        return scores
     files = cli.find_files(args.midi_path, (".mid", ".midi"))
     if not files:
         raise UserError(f"{args.midi_path}: holds no .mid or .midi file; check the path")
-    files = [files[k] for k in np.unique(np.linspace(0, len(files) - 1, args.pieces).astype(int))]
-    return {
-        "": [
-            score[score["onset"] < score["onset"][0] + args.seconds]
-            for score in map(read_score, files)
-        ]
-    }
+    chosen = np.unique(np.linspace(0, len(files) - 1, args.pieces).astype(int))
+    beginnings = []
+    for k in chosen:
+        score = read_score(files[k])
+        beginnings.append(score[score["onset"] < score["onset"][0] + args.seconds])
+    return {"": beginnings}
 
 
 def read_models(names):
-    """{target: (model's path, its origin)} of models that turn one instrument into another's magnitude."""
+    """{target: (path, origin)} of models that turn one instrument into another's magnitude."""
     sides = {}
     for path in map(cli.find_model, names):
-        config = evaluate.read_config(path)
-        if (
-            not config
-            or len(config["origins"] + config["targets"]) > 2
-            or config["target"] in sides
-        ):
+        run = evaluate.read_run(path)
+        if not run or len(run.targets) > 1 or run.targets[0] in sides:
             raise UserError(
-                f"--models {path}: is no run folder of one target, or the second for its target; leave it out"
+                f"--models {path}: is no run folder of one target, or the second for its target; "
+                "leave it out"
             )
-        sides[config["target"]] = path, config["origin"]
+        sides[run.targets[0]] = path, run.origins[0]
     return sides
 
 
@@ -148,6 +169,25 @@ def parse_flags(argv):
     return parser.parse_args(argv)
 
 
+def floor_cells(pieces, bank, instrument, args):
+    """A cell for each jitter: lower – upper bound ± standard deviation of the upper one."""
+    cells = []
+    for jitter in args.jitter:
+        rng = np.random.default_rng(0)
+        bounds = []
+        for score in tqdm(pieces, instrument, leave=False):
+            bounds.append(find_floor(score, bank, jitter / 1000, args.renderings, rng))
+        lower, upper = np.array(bounds).T
+        cells.append(f"{np.mean(lower):.2f} – {mean_and_spread(upper)}")
+    return cells
+
+
+def mean_and_spread(values):
+    """Text: the mean ± standard deviation (n - 1), which one value has not."""
+    text = f"{np.mean(values):.2f}"
+    return text + f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else text
+
+
 @cli.command
 def main(argv=None):
     """Measure, print a table."""
@@ -161,30 +201,20 @@ def main(argv=None):
     scores = read_scores(args)
     for instrument in args.instruments:
         bank = NoteBank(args.nsynth_path, instrument)
+        model = None
         if instrument in sides:
-            learned_phase.check_phases([], model := models.load_generator(sides[instrument][0]))
-            origin = NoteBank(args.nsynth_path, sides[instrument][1])
+            path, origin = sides[instrument]
+            model = models.load_generator(path)
+            learned_phase.check_phases([], model)
+            origin_bank = NoteBank(args.nsynth_path, origin)
         for kind, pieces in scores.items():
-            cells = []
-            for jitter in args.jitter:
-                rng = np.random.default_rng(0)
-                bar = tqdm(pieces, instrument, leave=False)
-                cells.append(
-                    [floor(score, bank, jitter / 1000, args.renderings, rng) for score in bar]
-                )
-            if instrument in sides:
-                cells.append(
-                    [
-                        model_error(model, score, origin, bank)
-                        for score in tqdm(pieces, instrument, leave=False)
-                    ]
-                )
-            texts = [
-                f"{np.mean(cell):.2f}" + (f" ± {np.std(cell, ddof=1):.2f}" if len(cell) > 1 else "")
-                for cell in cells
-            ]
-            texts += ["–"] * (len(heads) - len(texts))
-            print(f"| {instrument}{kind} | " + " | ".join(texts) + " |", flush=True)
+            cells = floor_cells(pieces, bank, instrument, args)
+            if model:
+                errors = [model_error(model, score, origin_bank, bank) for score in pieces]
+                cells.append(mean_and_spread(errors))
+            elif sides:
+                cells.append("–")
+            print(f"| {instrument}{kind} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
