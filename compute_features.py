@@ -5,7 +5,8 @@
 Reads <audios>/<instrument>/<sub/folders>/<piece>.wav, or any other recording or video, at any
 sampling rate, and writes <features>/<instrument>/<sub/folders>/<piece>.npy, float16
 (tiles, 256, 256, 1) in [0, 1], and features.json. With --phase the tiles have a second channel,
-the phase in half turns, [-1, 1]: what train.py --learn phase or both needs.
+the phase in half turns, [-1, 1]: what train_generator.py --learn phase and train.py --learn both
+need.
 Tiles that were made from these recordings, as they are now, are kept. What is out of date is made
 again, and tiles whose recording is gone are removed. Exit code 2 if some file had to be left out.
 """

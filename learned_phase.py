@@ -31,7 +31,8 @@ def check_phases(names, model, phase_model=None):
             "--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes"
         )
     if phase_model and kind_of(phase_model) is not Kind.PHASE:
-        raise UserError("--phase_model: gives a magnitude; give a model of train.py --learn phase")
+        remedy = "give a model of train_generator.py --learn phase"
+        raise UserError(f"--phase_model: gives a magnitude; {remedy}")
     for name in names:
         if name in phases.LEARNED and not phase_model and kind_of(model) is Kind.MAGNITUDE:
             raise UserError(
