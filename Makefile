@@ -39,9 +39,9 @@ demo: $(VENV)/.demo ## hear a result in ten minutes: train on the embedded notes
 	$(RUN) $(DEMO_TRAIN) --epochs 10 --gen_lr 1e-4 --disc_lr 1e-5
 	$(RUN) predict.py --model $(DEMO_RUN) --input $(DEMO)/audios/keyboard_acoustic/pieces/greensleeves.wav \
 		--output $(DEMO)/greensleeves_as_guitar.wav
-	$(RUN) evaluate.py --model $(DEMO_RUN) --audios_path $(DEMO)/audios --midi_path $(DEMO)/midi --report $(DEMO)/page
+	$(RUN) evaluate.py --model $(DEMO_RUN) --audios_path $(DEMO)/audios --report $(DEMO)/page
 	@$(RUN) -c 'import json; rows = json.load(open("$(DEMO_RUN)/evaluation/results.json"))["rows"]; \
-		low, high = (rows[row]["mae_db"]["mean"] for row in ("model, input", "identity")); \
+		low, high = (rows[row]["mae_db"]["mean"] for row in ("model (phase: input)", "identity")); \
 		print(f"held-out MAE {low:.2f} dB, {1 - low / high:.0%} below identity ({high:.2f} dB)")'
 	@echo "listen: $(DEMO)/page/index.html, $(DEMO)/greensleeves_as_guitar.wav"
 

@@ -1,24 +1,32 @@
 """Step 5: measure a trained model on whole pieces, beside trivial systems and ceilings.
 
-    python evaluate.py --model runs/keyboard_acoustic_2_guitar_acoustic --audios_path audios --report page
+    python evaluate.py --model runs/keyboard_acoustic_2_guitar_acoustic --audios audios --report
+    page python evaluate.py --model guitar --pairs recordings.csv
 
-Takes the pieces that the run held out, sends each through the network once, gives the result every phase estimator's
-phase, and compares all of them with the recording of the target instrument. Prints a table of mean +- standard deviation
-over pieces and writes results.csv (each piece and row) and results.json (the table). The rows:
+Takes the pieces that the run held out (and those it kept for the test, apart), sends each through
+the network once, gives the result every phase estimator's phase, and compares all of them with
+the recording of the target instrument. Prints a table of mean ± standard deviation over pieces
+and one of paired differences, and writes results.csv (each piece and row) and results.json (the
+tables). The rows:
 
-    identity, silence, median picture   trivial systems: input unchanged, nothing, one constant spectrum (input's phase)
-    model, PHASE                        what predict.py --phase PHASE writes
-    true magnitude, PHASE               a perfect network: what is wrong here is the phase estimator's fault
-    true magnitude, true phase          what the representation itself costs (half the band): the only row with an SNR
-    target                              the recording: the ceiling of the pitch estimator, 0 elsewhere
+    identity, silence, median picture      trivial systems: the input unchanged, nothing, one
+    constant
+                                           spectrum (with the input's phase)
+    model (phase: NAME)                    what predict.py --phase NAME writes true magnitude
+    (phase: NAME)           a perfect network: what is wrong here is the phase's fault true
+    magnitude (phase: the target's)   what the representation itself costs (half the band): the
+                                           only row with an SNR
+    target                                 the recording
 
-Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both against the target's.
+Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both
+against the target's. Several origins (--origin) are a table each, and one more that compares them:
+pianos heard in training, pianos never heard.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
 import csv
-import json
+import functools
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -29,30 +37,49 @@ from tqdm import tqdm
 import convert
 import data
 import devices
+import judges
+import kinds
 import learned_phase
 import metrics
 import midi
 import phase as phases
 import report
 import styles
+import tables
 from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 from cli import UserError
 
-COLUMNS = {  # measure: heading, digits
-    "mae_db": ("picture MAE, dB", 2),
-    "written_mae_db": ("audio MAE, dB", 2),
-    "reanalysis_db": ("re-analysis, dB", 2),
-    "convergence": ("spectral convergence", 3),
-    "lsd_db": ("LSD, dB", 2),
-    "lsd_time_first_db": ("LSD time first, dB", 2),
-    "multi_resolution": ("multi-resolution STFT", 2),
-    "mfcc_distance": ("MFCC cosine distance", 4),
-    "pitch_jaccard": ("pitch Jaccard", 3),
-    "snr_db": ("SNR, dB", 1),
-}
+COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
 SIDES = {"held_out": "validation", "test": "test"}  # --pieces: name in config.json
-OWN_PHASE = "true magnitude, true phase"
-MEDIAN_PIECES, MEDIAN_FRAMES = 30, 500  # how much of the training set its median is taken from
+SIDE_WORDS = {
+    "held_out": "held out from training",
+    "test": "kept for the test",
+    "all": "of training and held out alike",
+}
+IDENTITY, SILENCE, MEDIAN, TARGET = "identity", "silence", "median picture", "target"
+MODEL, TRUE = "model", "true magnitude"
+OWN_PHASE = f"{TRUE} (phase: the target's)"
+MEDIAN_PIECES = 30  # how much of the training set its median is taken from
+MEDIAN_FRAMES = 500  # of each of these pieces
+LONGEST_MISMATCH = 0.01  # by which the two recordings of a pair may differ in length
+
+
+def row_name(system, phase_name):
+    """The row of a system whose sound has this phase estimator's phase."""
+    return f"{system} (phase: {phase_name})"
+
+
+# ---- Which pieces ------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """What a run's config.json says of instruments and pieces."""
+
+    folder: Path
+    origins: list  # instruments that it was trained to convert from
+    unheard: list  # origins that were kept out of training
+    targets: list
+    split: dict  # "train", "validation" and, if some were kept for it, "test": lists of names
 
 
 class Piece(NamedTuple):
@@ -63,402 +90,745 @@ class Piece(NamedTuple):
     reference: Path | None
 
 
-class Sound:
-    """What the measures need of a recording, each computed once: picture, audio at 16 kHz, log mel spectrogram."""
+class Group(NamedTuple):
+    """What one table is of."""
 
-    def __init__(self, audio):
-        self.audio, self.picture = audio, data.spectrogram(audio)
-        self.low = metrics.resample(audio)
-        self.mel = metrics.log_mel(self.low)
-
-
-def analyse(audio):
-    """Audio (n,) -> spectrum complex64 (t, 256), frames as `convert.convert_audio` takes them."""
-    return np.concatenate(list(data.stft_stream([audio[np.newaxis]])), axis=1)[0]
+    title: str  # "" if there is only one
+    folder: str  # below --output and --report
+    about: str  # which pieces these are
+    origin: str | None
+    target: str | None
+    pieces: list
 
 
-def resynthesise(mag, unit, length, estimate, iterations):
-    """Magnitude (t, 256) and the input's phasors -> audio (length,), by the path of `convert.convert_audio`."""
-    spectra = convert.estimate_phases([(mag * unit)[np.newaxis]], estimate, iterations, seed=0)
-    return np.concatenate(list(convert.istft_stream(spectra)), axis=1)[0, :length]
-
-
-def systems(
-    model, audio, reference, median, names, iterations, overlap, batch_size, phase_model=None
-):
-    """Yield every row of one piece: (name, audio (n,), picture asked for (256, 1 + n // 512), whether audio was made of it).
-
-    The network runs once. A learned phase is ``model``'s own or, from the magnitude in question, ``phase_model``'s. Without
-    a ``reference`` (audio of the input's length) ceilings and trivial systems are left out, without ``median`` (256,) that
-    row.
-    """
-    frames = 1 + len(audio) // data.HOP_LENGTH
-    spectrum = analyse(audio)
-    unit, picture = data.phasor(spectrum), convert.spectrum_to_db(spectrum)
-
-    def row(name, asked, phase_name, phase_of=unit, rotation=None):
-        if phase_name in phases.LEARNED:
-            if phase_model:
-                rotation = convert.convert_picture(
-                    phase_model, np.stack([picture.T, asked.T], -1), overlap, batch_size
-                )
-                rotation = rotation.swapaxes(0, 1)
-            phase_of = learned_phase.turned(unit, rotation)
-        made = resynthesise(
-            data.db_to_amplitude(asked), phase_of, len(audio), phases.ALL[phase_name], iterations
-        )
-        return name, made, asked[:frames].T, True
-
-    yield "identity", audio, picture[:frames].T, False
-    if reference is not None:
-        yield "silence", np.zeros_like(audio), np.zeros_like(picture[:frames].T), False
-        if median is not None:
-            yield row("median picture", np.broadcast_to(median, picture.shape), "input")
-    converted = convert.convert_picture(model, picture.T, overlap, batch_size).swapaxes(0, 1)
-    rotation = converted[..., 1:]
-    for name in names:
-        yield row(f"model, {name}", converted[..., 0], name, rotation=rotation)
-    if reference is not None:
-        spectrum = analyse(reference)
-        true = convert.spectrum_to_db(spectrum)
-        for name in names:
-            yield row(f"true magnitude, {name}", true, name, rotation=rotation)
-        yield row(OWN_PHASE, true, "input", data.phasor(spectrum))
-        yield "target", reference, true[:frames].T, False
-
-
-def measure(name, audio, asked, made, reference=None, score=None):
-    """The measures of `COLUMNS` that apply to one row, as a dict.
-
-    Args:
-        name, audio, asked, made: see `systems`.
-        reference: the target recording, a `Sound`.
-        score: pitches of the score, `metrics.score_pitches`.
-    """
-    found, sound = {}, Sound(audio)
-    if made:
-        found["reanalysis_db"] = metrics.picture_mae(sound.picture, asked)
-        found["convergence"] = metrics.spectral_convergence(
-            *map(data.db_to_amplitude, (sound.picture, asked))
-        )
-    if reference:
-        found["mae_db"] = metrics.picture_mae(asked, reference.picture)
-        found["written_mae_db"] = metrics.picture_mae(sound.picture, reference.picture)
-        found["lsd_db"] = metrics.lsd_per_frame(sound.mel, reference.mel)
-        found["lsd_time_first_db"] = metrics.lsd_time_first(sound.mel, reference.mel)
-        found["multi_resolution"] = metrics.multi_resolution_stft(sound.low, reference.low)
-        found["mfcc_distance"] = metrics.mfcc_distance(sound.mel, reference.mel)
-    if score is not None:
-        found["pitch_jaccard"] = metrics.pitch_jaccard(metrics.sounding_pitches(sound.low), score)
-    if name == OWN_PHASE:
-        found["snr_db"] = metrics.snr(reference.audio, audio)
-    return found
-
-
-def summarise(results, columns=COLUMNS):
-    """Mean, standard deviation (n - 1; None for one piece) and n over pieces; values that are not finite are left out.
-
-    Args:
-        results: list of (piece, row, measures) in the table's order.
-        columns: names of the measures to keep.
-
-    Returns:
-        {row: {measure: {"mean", "spread", "n"}}}.
-    """
-    table = {}
-    for row in dict.fromkeys(row for _, row, _ in results):
-        table[row] = {}
-        for column in columns:
-            values = [
-                found[column]
-                for _, r, found in results
-                if r == row and np.isfinite(found.get(column, np.nan))
-            ]
-            if values:
-                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                table[row][column] = {
-                    "mean": float(np.mean(values)),
-                    "spread": spread,
-                    "n": len(values),
-                }
-    return table
-
-
-def text_table(summary, headings=COLUMNS):
-    """(header, rows) of text: each cell mean ± spread, and its n where that is not the row's. Empty columns are left out."""
-    columns = [column for column in headings if any(column in cells for cells in summary.values())]
-    rows = []
-    for row, cells in summary.items():
-        pieces = max((cell["n"] for cell in cells.values()), default=0)
-        texts = []
-        for column in columns:
-            cell, digits = cells.get(column), headings[column][1]
-            text = f"{cell['mean']:.{digits}f}" if cell else "–"
-            if cell and cell["spread"] is not None:
-                text += f" ± {cell['spread']:.{digits}f}"
-            texts.append(text + (f" (n = {cell['n']})" if cell and cell["n"] != pieces else ""))
-        rows.append([row, *texts, str(pieces)])
-    return ["", *(headings[column][0] for column in columns), "n"], rows
-
-
-def markdown(header, rows):
-    """A Markdown table, columns aligned."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |"
-        for line in lines
-    )
-
-
-def best_phases(summary):
-    """One line a measure: the phase estimator that serves the model best beside the input's phase."""
-    models = {
-        row.removeprefix("model, "): cells
-        for row, cells in summary.items()
-        if row.startswith("model, ")
-    }
-    lines = []
-    for column, (heading, digits) in COLUMNS.items():
-        means = {name: cells[column]["mean"] for name, cells in models.items() if column in cells}
-        if len(set(means.values())) > 1 and "input" in means:
-            best = min(means, key=means.get)
-            beside = f", input {means['input']:.{digits}f}" if best != "input" else ""
-            lines.append(f"  {heading}: {best} {means[best]:.{digits}f}{beside}")
-    return (
-        ["The best phase for the model's magnitude, beside the input's:", *lines] if lines else []
-    )
-
-
-def read_config(model):
-    """A run's config.json; an empty dict for a model that is no run folder. Raises UserError if it is damaged."""
-    where = Path(model) / "config.json", "train the model again"
-    config = cli.read_json(*where, flags=dict, split=dict)
-    if config is None:
-        return {}
-    with cli.undamaged(*where):
-        sides = (config["flags"][side] for side in ("origin", "target"))
-        origins, targets = ([names] if isinstance(names, str) else names for names in sides)
-        return {
-            "origin": origins[0],
-            "origins": origins,
-            "target": targets[0],
-            "targets": targets,
-            **config["split"],
-        }
-
-
-def find_pieces(model, config, audios, which="held_out"):
-    """Pieces of a run that are below ``audios``: those held out, those kept for the test, or all that both instruments have.
-
-    Where a piece has other versions (transposed, other speeds), only the original counts. Pieces whose audio is missing
-    are named on stderr.
+def read_run(model):
+    """A run's config.json as `Run`; None for a model that is no run folder.
 
     Raises:
-        UserError: no run folder, no such instrument, or none of its pieces is there.
+        UserError: config.json is damaged.
     """
-    if not config:
-        raise UserError(
-            f"--model {model}: is no run folder, so its pieces are not known; give --pairs or --inputs"
-        )
-    if which == "test" and "test" not in config:
-        raise UserError(
-            "--pieces test: this run kept none for the test; train it with --maestro_split, or leave the flag out"
-        )
-    inputs, references = (
-        cli.find_named(audios / config[side], AUDIO_EXTENSIONS) for side in ("origin", "target")
-    )
-    names = sorted(inputs.keys() & references.keys()) if which == "all" else config[SIDES[which]]
+    where = Path(model) / "config.json"
+    remedy = "train the model again"
+    config = cli.read_json(where, remedy, flags=dict, split=dict)
+    if config is None:
+        return None
+    with cli.undamaged(where, remedy):
+        flags = config["flags"]
+        unheard = _as_list(flags.get("hold_out_origin") or [])
+        origins = [name for name in _as_list(flags["origin"]) if name not in unheard]
+        targets = _as_list(flags["target"])
+        return Run(Path(model), origins, unheard, targets, dict(config["split"]))
+
+
+def _as_list(names):
+    """One name or a list of them -> a list. Raises TypeError for anything else."""
+    if isinstance(names, str):
+        return [names]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError
+    return list(names)
+
+
+def find_pieces(run, origin, target, audios, side="held_out"):
+    """Pieces of a run that are below ``audios``, on one side of its split, or all that there are.
+
+    Where a piece has other versions (transposed, other speeds), only the original counts. Pieces
+    whose audio is missing are named on stderr.
+
+    Args:
+        run: `Run`.
+        origin, target: instruments.
+        audios: folder that holds a folder for each instrument.
+        side: "held_out", "test", or "all" that both instruments have.
+
+    Raises:
+        UserError: no such instrument, no such side, or none of its pieces is there.
+    """
+    if side == "test" and not run.split.get("test"):
+        raise UserError("--pieces test: this run kept none for the test; leave the flag out")
+    inputs = cli.find_named(audios / origin, AUDIO_EXTENSIONS)
+    references = cli.find_named(audios / target, AUDIO_EXTENSIONS)
+    there = inputs.keys() & references.keys()
+    names = sorted(there) if side == "all" else run.split[SIDES[side]]
     names = [name for name in names if midi.piece_of(name) == name] or names
-    missing = [name for name in names if name not in inputs or name not in references]
-    pieces = [Piece(name, inputs[name], references[name]) for name in names if name not in missing]
-    if pieces and missing:
-        print(
-            f"evaluate.py: no audio of both instruments, left out: {cli.one_line(', '.join(missing))}",
-            file=sys.stderr,
-        )
+    missing = [name for name in names if name not in there]
+    pieces = [Piece(name, inputs[name], references[name]) for name in names if name in there]
     if not pieces:
         raise UserError(
-            f"{audios}: holds none of these pieces; render them with synthesize_audios.py, or give --pieces all"
+            f"{audios}: holds none of these pieces; render them with synthesize_audios.py, "
+            "or give --pieces all"
+        )
+    if missing:
+        print(
+            f"evaluate.py: no audio of both instruments, left out: "
+            f"{cli.one_line(', '.join(missing))}",
+            file=sys.stderr,
         )
     return pieces
 
 
 def read_pairs(path):
-    """Read lines of "input,reference" from a CSV file, paths relative to it; an empty reference means there is none.
+    """Read lines of "input,reference" from a CSV file, paths relative to it.
+
+    An empty reference means there is none; semicolons will do as well, as some spreadsheets write
+    them.
 
     Raises:
         UserError: it is missing, no such table, or empty.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.reader(file) if line]
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = ";" if ";" in text and "," not in text else ","
+        lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
     except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, csv.Error):
         raise UserError(
             f"{path}: is no CSV file; give one with a line 'input,reference' for each pair"
         ) from None
     pieces = []
     for number, line in enumerate(lines, 1):
-        if len(line) > 2 or not line[0].strip() or "\0" in "".join(line):
+        if not line:
+            continue
+        cells = [cell.strip() for cell in line]
+        if len(cells) > 2 or not cells[0] or "\0" in "".join(cells):
             raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
-        source, reference = (cell.strip() for cell in (*line, "")[:2])
+        source, reference = (*cells, "")[:2]
         if (source, reference) != ("input", "reference"):
-            pieces.append(
-                Piece(source, path.parent / source, path.parent / reference if reference else None)
-            )
+            wanted = path.parent / reference if reference else None
+            pieces.append(Piece(source, path.parent / source, wanted))
     if not pieces:
         raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
-    return pieces
+    return _name_apart(pieces)
 
 
-def listed(paths):
-    """Recordings: files as they are, folders as the recordings in them. Raises UserError if a folder has none."""
+def _name_apart(pieces):
+    """The same pieces under different names, by which their results are known."""
+    seen, apart = {}, []
+    for piece in pieces:
+        seen[piece.name] = seen.get(piece.name, 0) + 1
+        again = seen[piece.name]
+        name = piece.name if again == 1 else f"{piece.name} ({again})"
+        apart.append(piece._replace(name=name))
+    return apart
+
+
+def find_recordings(paths):
+    """Pieces without reference: files as they are, folders as the recordings in them.
+
+    Raises:
+        UserError: a folder has none.
+    """
     files = []
     for path in paths:
         found = cli.find_files(path, AUDIO_EXTENSIONS) if path.is_dir() else [path]
         if not found:
             raise UserError(f"--inputs {path}: holds no recording; give another folder")
         files += found
-    return files
+    return [Piece(str(path), path, None) for path in files]
 
 
-def read_pitches(path, audios, seconds):
-    """The score's pitches, `metrics.score_pitches`, with the pedal and durations that the audio was rendered with."""
-    settings = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        settings = dict(json.loads((audios / "audios.json").read_text()))
-    score = midi.read_score(path, pedal=settings.get("pedal", True))
-    score = midi.change_score(score, duration_rate=settings.get("duration_rate", 1.0))
-    return metrics.score_pitches(score["onset"], score["duration"], score["pitch"], seconds)
+def find_groups(args, run):
+    """What is to be evaluated, a table each: list of `Group`. Raises UserError."""
+    if args.pairs or args.inputs:
+        return [_find_unknown_group(args, run)]
+    if not run:
+        raise UserError(
+            f"--model {args.model}: is no run folder, so its pieces are not known; "
+            "give --pairs or --inputs"
+        )
+    origins, targets = choose_instruments(args, run)
+    sides = [args.pieces] if args.pieces else ["held_out"]
+    if not args.pieces and run.split.get("test"):
+        sides.append("test")
+    groups = []
+    for target in targets:
+        for origin in origins:
+            for side in sides:
+                pieces = find_pieces(run, origin, target, args.audios_path, side)[: args.limit]
+                title = f"{origin} → {target}{_heard(run, origin)}, {SIDE_WORDS[side]}"
+                parts = [target] if len(run.targets) > 1 or args.target else []
+                parts += [origin] if len(origins) > 1 else []
+                parts += [side] if side == "test" and not args.pieces else []
+                about = describe_pieces(pieces, run, side)
+                groups.append(Group(title, "/".join(parts), about, origin, target, pieces))
+    if len(groups) == 1:
+        groups = [groups[0]._replace(title="")]
+    return groups
 
 
-def target_median(model, config, audios):
-    """Per-bin median picture (256,) of the training targets: the run's median.npy, or taken from their audio, or None."""
-    if not config:
+def _heard(run, origin):
+    """What a title adds to an origin."""
+    return "" if origin in run.origins else " (an instrument never heard in training)"
+
+
+def _find_unknown_group(args, run):
+    """The one group of --pairs or --inputs, of whose pieces no split tells."""
+    if args.origin or args.target:
+        flag = "--origin" if args.origin else "--target"
+        raise UserError(f"{flag}: goes with --audios_path; leave it out")
+    if args.pieces:
+        raise UserError("--pieces: goes with --audios_path; leave it out")
+    pieces = read_pairs(args.pairs) if args.pairs else find_recordings(args.inputs)
+    pieces = pieces[: args.limit]
+    about = describe_pieces(pieces)
+    target = run.targets[0] if run and len(run.targets) == 1 else None
+    return Group("", "", about, None, target, pieces)
+
+
+def choose_instruments(args, run):
+    """(origins, targets) that --origin and --target ask for, or that the run was trained on.
+
+    By default every origin, those that were kept out of training last; of a model of several
+    targets the first one.
+
+    Raises:
+        UserError: an instrument is on both sides.
+    """
+    origins = args.origin or [*run.origins, *run.unheard]
+    if not args.origin and len(run.targets) > 1:
+        origins = origins[:1]
+    targets = args.target or [name for name in run.targets if name not in origins]
+    both = [name for name in targets if name in origins]
+    if both:
+        raise UserError(f"--target {both[0]}: is the origin; name another target or --origin")
+    if not targets:
+        raise UserError(
+            f"--origin {origins[0]}: is the only target; name another, or give --target"
+        )
+    return origins, targets
+
+
+def describe_pieces(pieces, run=None, side=None):
+    """One line that says which pieces these are."""
+    names = ", ".join(cli.one_line(piece.name) for piece in pieces)
+    count = f"{len(pieces)} piece" if len(pieces) == 1 else f"{len(pieces)} pieces"
+    if not side:
+        return f"{count}; whether the model was trained on them is not known here: {names}"
+    if side == "all":
+        used = sum(piece.name in run.split["train"] for piece in pieces)
+        return f"{count}, {used} of them used in training: {names}"
+    return f"{count} {SIDE_WORDS[side]}: {names}"
+
+
+def read_piece(piece):
+    """One piece's audio and its reference's audio or None, of one length.
+
+    Raises:
+        UserError: one of them is empty, or they differ by more than 1 % in length.
+    """
+    audio = read_audio(piece.input)
+    if not len(audio):
+        raise UserError(f"{piece.input}: has no sound to compare; leave it out")
+    if not piece.reference:
+        return audio, None
+    reference = read_audio(piece.reference)
+    if not len(reference):
+        raise UserError(f"{piece.reference}: has no sound to compare; leave it out")
+    shorter, longer = sorted([len(audio), len(reference)])
+    if longer - shorter > LONGEST_MISMATCH * longer:
+        raise UserError(
+            f"{piece.reference}: lasts {len(reference) / data.SAMPLE_RATE:.2f} s, {piece.input} "
+            f"{len(audio) / data.SAMPLE_RATE:.2f} s; give two recordings of the same music at the "
+            "same time, cut to one length"
+        )
+    return audio[:shorter], reference[:shorter]
+
+
+def median_spectrum(run, target, audios):
+    """Per-bin median picture (256,) of the training targets, or None if there is no way to know it.
+
+    It is the run's median.npy, or taken from the targets' audio: with several targets the file is
+    the median of them all.
+    """
+    if not run:
         return None
-    with contextlib.suppress(OSError, ValueError):
-        median = np.load(Path(model) / "median.npy", allow_pickle=False)
-        one = (
-            len(config["origins"]) == len(config["targets"]) == 1
-        )  # of several, the file is the median of all
-        if median.shape == (data.BINS,) and one:
-            return median.astype(np.float32)
+    if run.targets == [target]:
+        with contextlib.suppress(OSError, ValueError):
+            median = np.load(run.folder / "median.npy", allow_pickle=False)
+            if median.shape == (data.BINS,):
+                return median.astype(np.float32)
+    names = run.split["train"]
     frames = []
-    for name in config["train"][:: 1 + len(config["train"]) // MEDIAN_PIECES]:
-        if audios and (path := find_audio(audios / config["target"], name)):
+    for name in names[:: 1 + len(names) // MEDIAN_PIECES]:
+        path = audios and find_audio(audios / target, name)
+        if path:
             picture = data.spectrogram(read_audio(path))
             frames.append(picture[:, :: 1 + picture.shape[1] // MEDIAN_FRAMES])
     return np.median(np.concatenate(frames, axis=1), axis=1) if frames else None
 
 
-def read_piece(piece):
-    """One piece's audio and its reference's audio or None, both cut to the shorter."""
-    audio = read_audio(piece.input)
-    reference = read_audio(piece.reference) if piece.reference else None
-    length = min(len(audio), len(audio if reference is None else reference))
-    if not length:
-        raise UserError(f"{piece.input}: has no sound to compare; leave it out")
-    return audio[:length], None if reference is None else reference[:length]
+# ---- One piece: its rows -----------------------------------------------------------------------
 
 
-def evaluate_all(model, pieces, median, config, args, page):
-    """Evaluate piece by piece, and write each one's part of the listening ``page``, if there is to be one.
+class Settings(NamedTuple):
+    """How pieces are converted; see the flags of these names."""
+
+    phases: list
+    phase_iterations: int
+    overlap: float
+    batch_size: int
+    phase_model: object = None
+    hops: int = 1  # pictures that are interleaved, see convert.py
+
+
+class Row(NamedTuple):
+    """One system's answer to one piece."""
+
+    name: str
+    audio: np.ndarray  # float32 (n,)
+    asked: np.ndarray  # picture (256, 1 + n // 512) that the audio was made of, or its own
+    is_made: bool  # whether the audio was made of the picture
+
+
+def spectrum_of(audio, hops=1):
+    """Audio (n,) -> spectrum complex64 (t, 256), frames as `convert.convert_stream` takes them."""
+    stream = data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops)
+    return np.concatenate(list(stream), axis=1)[0]
+
+
+def resynthesise(mag, unit, length, estimate, iterations, hops=1):
+    """Make sound of a magnitude, by the path of `convert.convert_audio`.
+
+    Args:
+        mag: float32 (t, 256), linear.
+        unit: the input's phasors, complex64 (t, 256).
+        length: of the audio, samples.
+        estimate: a phase estimator of phase.py.
+        iterations: of iterative ones.
+        hops: frames to every HOP_LENGTH samples.
 
     Returns:
-        (results, sections): [(piece, row, measures)] and the page's sections.
+        float32 (length,).
     """
-    options = args.phase, args.phase_iterations, args.overlap, args.batch_size, args.phase_model
-    scores = cli.find_named(args.midi_path, (".mid", ".midi")) if args.midi_path else {}
-    results, sections = [], []
-    with tqdm(total=len(pieces), unit="piece", desc="evaluate") as bar:
-        for number, piece in enumerate(pieces, 1):
+    hop_length = data.HOP_LENGTH // hops
+    spectra = [(mag * unit)[np.newaxis]]
+    spectra = convert.estimate_phases(spectra, estimate, iterations, 0, hop_length)
+    blocks = list(convert.istft_stream(spectra, hop_length))
+    return np.concatenate(blocks, axis=1)[0, :length]
+
+
+class Resynthesis:
+    """Makes rows of pictures: sounds of one piece's length, with phases made from its own."""
+
+    def __init__(self, audio, settings):
+        self.audio, self.settings = audio, settings
+        self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
+        spectrum = spectrum_of(audio, settings.hops)
+        self.unit = data.phasor(spectrum)  # (t, 256)
+        self.picture = convert.spectrum_to_db(spectrum)  # (t, 256)
+
+    def convert(self, model, picture):
+        """A network's outputs for a picture (t, 256) or (t, 256, inputs): (t, 256, outputs)."""
+        swapped = picture.swapaxes(0, 1)
+        converted = convert.convert_picture(
+            model,
+            swapped,
+            self.settings.overlap,
+            self.settings.batch_size,
+            self.settings.hops,
+        )
+        return converted.swapaxes(0, 1)
+
+    def at_usual_hop(self, picture):
+        """The frames (t, 256) of a picture that stand where those of the usual hop do: (256, t)."""
+        hops = self.settings.hops
+        return picture[hops - 1 :: hops][: self.frames].T
+
+    def unmade(self, name, audio, picture):
+        """A row of a sound that there is already, and its picture (t, 256)."""
+        return Row(name, audio, self.at_usual_hop(picture), False)
+
+    def row(self, name, asked, phase_name, rotation=None):
+        """A row whose sound is made of the picture ``asked`` (t, 256) and an estimator's phase.
+
+        ``rotation`` (t, 256, 2) turns the input's phase into a learned one, unless a phase model
+        does.
+        """
+        unit = self.unit
+        if phase_name in phases.LEARNED:
+            if self.settings.phase_model:
+                both = np.stack([self.picture, asked], axis=-1)
+                rotation = self.convert(self.settings.phase_model, both)
+            unit = learned_phase.turned(unit, rotation)
+        return self._made(name, asked, unit, phases.ALL[phase_name])
+
+    def row_of_phase(self, name, asked, unit):
+        """A row whose sound is made of the picture ``asked`` (t, 256) and just this phase."""
+        return self._made(name, asked, unit, phases.ALL["input"])
+
+    def _made(self, name, asked, unit, estimate):
+        mag = data.db_to_amplitude(asked)
+        iterations, hops = self.settings.phase_iterations, self.settings.hops
+        audio = resynthesise(mag, unit, len(self.audio), estimate, iterations, hops)
+        return Row(name, audio, self.at_usual_hop(asked), True)
+
+
+def make_rows(model, audio, reference, median, settings):
+    """Yield every `Row` of one piece. The network runs once.
+
+    Args:
+        model: see `convert.convert_stream`. audio: the input, float32 (n,). reference: the target
+        recording (n,); None leaves out ceilings and all trivial systems but one. median: per-bin
+        median of the training targets (256,), or None. settings: `Settings`. A learned phase is
+        ``model``'s own or, from the magnitude in question,
+            the phase model's.
+    """
+    make = Resynthesis(audio, settings)
+    yield make.unmade(IDENTITY, audio, make.picture)
+    if reference is not None:
+        yield make.unmade(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
+        if median is not None:
+            yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
+    outputs = make.convert(model, make.picture)
+    magnitude, rotation = outputs[..., 0], outputs[..., 1:]
+    for name in settings.phases:
+        yield make.row(row_name(MODEL, name), magnitude, name, rotation)
+    if reference is not None:
+        spectrum = spectrum_of(reference, settings.hops)
+        true = convert.spectrum_to_db(spectrum)
+        for name in settings.phases:
+            yield make.row(row_name(TRUE, name), true, name, rotation)
+        yield make.row_of_phase(OWN_PHASE, true, data.phasor(spectrum))
+        yield make.unmade(TARGET, reference, true)
+
+
+# ---- One piece: its measures -------------------------------------------------------------------
+
+
+class Sound:
+    """What the measures need of a recording, each computed when it is first asked for."""
+
+    def __init__(self, audio):
+        self.audio = audio
+
+    @functools.cached_property
+    def picture(self):
+        """(256, t) on the dB scale."""
+        return data.spectrogram(self.audio)
+
+    @functools.cached_property
+    def low(self):
+        """The audio at 16 kHz."""
+        return metrics.resample(self.audio)
+
+    @functools.cached_property
+    def mel(self):
+        """`metrics.log_mel`."""
+        return metrics.log_mel(self.low)
+
+    @functools.cached_property
+    def pitches(self):
+        """`metrics.sounding_pitches`."""
+        return metrics.sounding_pitches(self.low)
+
+
+def things_to_compare(row, target=None, notes=None):
+    """What the measures compare of one row: {name in `metrics.Measure.takes`: thing}.
+
+    Args:
+        row: `Row`.
+        target: the target recording, a `Sound`, or None.
+        notes: of the score, `judges.score_notes`, or None.
+    """
+    sound = Sound(row.audio)
+    things = {"asked": row.asked}
+    if row.is_made:
+        things["written_picture"] = sound.picture
+        things["written_mag"] = data.db_to_amplitude(sound.picture)
+        things["asked_mag"] = data.db_to_amplitude(row.asked)
+    if target:
+        for name in ("picture", "low", "mel", "pitches"):
+            things[name] = getattr(sound, name)
+            things[f"target_{name}"] = getattr(target, name)
+    if row.name == OWN_PHASE:
+        things["waveform"] = row.audio
+        things["target_waveform"] = target.audio
+    if notes:
+        things["heard_notes"] = judges.hear_notes(row.audio)
+        things["score_notes"] = notes
+    return things
+
+
+def measure(row, target=None, notes=None):
+    """The measures that apply to one row: {key: value}; arguments of `things_to_compare`."""
+    things = things_to_compare(row, target, notes)
+    found = {}
+    for column in COLUMNS:
+        if all(name in things for name in column.takes):
+            found[column.key] = column.function(*(things[name] for name in column.takes))
+    return found
+
+
+# ---- One group: its tables and its page --------------------------------------------------------
+
+
+def find_scores(folder):
+    """Scores by name for the judge of notes: {path below ``folder``, without extension: path}.
+
+    Empty without a folder, or where the judge is not installed, which is said.
+    """
+    if not folder:
+        return {}
+    scores = cli.find_named(folder, (".mid", ".midi"))
+    if not judges.is_installed():
+        print(
+            f"evaluate.py: --midi_path {folder}: note F1 is left out, for "
+            f"{', '.join(judges.PACKAGES)} are not all installed; see judges.py",
+            file=sys.stderr,
+        )
+        return {}
+    return scores
+
+
+def read_notes(scores, piece, seconds):
+    """A piece's notes, `judges.score_notes`, or None where ``scores`` lack it, which is said."""
+    if not scores:
+        return None
+    name = Path(piece.name)
+    if name.suffix.lower() in AUDIO_EXTENSIONS:  # of --pairs and --inputs, whose names are files
+        name = name.with_suffix("")
+    path = scores.get(name.as_posix()) or scores.get(name.name)
+    if not path:
+        print(
+            f"evaluate.py: no score of {cli.one_line(piece.name)}: its note F1 is left out",
+            file=sys.stderr,
+        )
+        return None
+    return judges.score_notes(path, seconds)
+
+
+def evaluate_group(model, group, median, settings, scores=(), page=None):
+    """Evaluate a group piece by piece.
+
+    Args:
+        model: see `convert.convert_stream`.
+        group: `Group`.
+        median: see `make_rows`.
+        settings: `Settings`.
+        scores: see `find_scores`.
+        page: `GroupPage` that gets each piece's sounds, or None.
+
+    Returns:
+        results, see tables.py.
+    """
+    results = []
+    with tqdm(total=len(group.pieces), unit="piece", desc="evaluate") as bar:
+        for piece in group.pieces:
             audio, reference = read_piece(piece)
-            score = scores.get(piece.name) or scores.get(Path(piece.name).stem)
-            if args.midi_path and not score:
-                print(
-                    f"evaluate.py: {args.midi_path}: no score of {piece.name}, pitches left out",
-                    file=sys.stderr,
-                )
-            pitches = (
-                read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE)
-                if score
-                else None
-            )
-            heard = None if reference is None else Sound(reference)
+            target = None if reference is None else Sound(reference)
+            notes = read_notes(scores, piece, len(audio) / data.SAMPLE_RATE)
             measured, sounds = [], {}
-            for row, made, asked, is_made in systems(model, audio, reference, median, *options):
-                bar.set_postfix_str(row)
-                measured.append(
-                    (piece.name, row, measure(row, made, asked, is_made, heard, pitches))
-                )
-                sounds[row] = made[: int(args.report_seconds * data.SAMPLE_RATE)]
+            for row in make_rows(model, audio, reference, median, settings):
+                bar.set_postfix_str(row.name)
+                measured.append((piece.name, row.name, measure(row, target, notes)))
+                sounds[row.name] = row.audio
             results += measured
             if page:
-                playable, target = page_sounds(sounds, config)
-                table = text_table(summarise(measured))
-                sections.append(
-                    report.write_section(page, number, piece.name, playable, table, target)
-                )
+                page.add(piece, sounds, measured)
             bar.update()
-    return results, sections
+    return results
 
 
-def page_sounds(sounds, config):
-    """The rows that the listening page plays, in its order and with its labels, and the target's label or None."""
-    origin, target = (f": {config[key]}" if config else "" for key in ("origin", "target"))
-    chosen = {f"input{origin}": sounds["identity"]}
-    chosen |= {
-        name.replace("model, ", "output, phase: "): sound
-        for name, sound in sounds.items()
-        if name.startswith("model")
-    }
-    if "target" in sounds:
-        chosen[f"target{target}"] = sounds["target"]
-    return chosen, f"target{target}" if "target" in sounds else None
+def pairs_to_compare(settings):
+    """Rows to compare in pairs: the model with the input, each phase with the first one."""
+    first = settings.phases[0]
+    pairs = [(row_name(MODEL, first), IDENTITY)]
+    for system in (MODEL, TRUE):
+        for name in settings.phases[1:]:
+            pairs.append((row_name(system, name), row_name(system, first)))
+    return pairs
 
 
-def write_results(folder, results, summary, about):
-    """Write results.csv, one line a piece and row, and results.json, the summary and what it is of."""
-    lines = (
-        [piece, row, *(found.get(column, "") for column in COLUMNS)]
-        for piece, row, found in results
-    )
-    cli.write_csv(folder / "results.csv", [["piece", "row", *COLUMNS], *lines])
-    cli.write_json(folder / "results.json", {**about, "rows": summary})
+def describe_best_phases(results, settings):
+    """Lines of text: by each measure, the phase that serves the model best, beside the first."""
+    rows = {row_name(MODEL, name): name for name in settings.phases}
+    first = row_name(MODEL, settings.phases[0])
+    lines = []
+    for column in COLUMNS:
+        best, means = tables.find_best(results, list(rows), column)
+        if not best:
+            continue
+        text = f"  {column.heading}: {rows[best]} {means[best]:.{column.digits}f}"
+        if best != first and first in means:
+            text += f", {rows[first]} {means[first]:.{column.digits}f}"
+        lines.append(text)
+    if lines:
+        lines.insert(0, f"The best phase for the model's magnitude, beside {rows[first]}:")
+    return lines
 
 
-def describe(pieces, args, config):
-    """One line that says which pieces these are."""
-    names = ", ".join(piece.name for piece in pieces)
-    count = f"{len(pieces)} piece" + "s" * (len(pieces) != 1)
-    if not args.audios_path:
-        return f"{count}; whether the model was trained on them is not known here: {names}"
-    if args.pieces == "all":
-        return f"{count}, {sum(piece.name in config['train'] for piece in pieces)} of them used in training: {names}"
-    return f"{count} {'kept for the test' if args.pieces == 'test' else 'held out from training'}: {names}"
+def print_group(group, summary, differences, results, settings):
+    """Print a group's tables."""
+    if group.title:
+        print(f"\n{group.title}")
+    print(f"{group.about}\n")
+    print(tables.markdown(*tables.text_table(summary, COLUMNS)))
+    print("\nmean ± standard deviation over pieces, n: how many; lower is better, SNR and F1 apart")
+    if differences:
+        print("\nPaired differences, piece by piece:\n")
+        print(tables.markdown(*tables.text_table(differences, COLUMNS)))
+    print("\n".join(["", *describe_best_phases(results, settings)]))
 
 
-def styled(model, config, audios):
-    """A model of several targets, with the style of config["target"]: its first training piece, see `styles.with_style`."""
-    if model.input_shape[-1] == 1:
-        return model
-    if not config or audios is None:
-        raise UserError(
-            "--model: knows several targets, of which evaluate.py picks one with --audios_path only; give that"
+def write_group(folder, results, about):
+    """Write results.csv, one line a piece and row, and results.json, the tables."""
+    lines = [["piece", "row", *(column.key for column in COLUMNS)]]
+    for piece, row, found in results:
+        values = [found.get(column.key, "") for column in COLUMNS]
+        lines.append([cli.one_line(piece), row, *values])
+    cli.write_csv(folder / "results.csv", lines)
+    cli.write_json(folder / "results.json", about)
+    print(f"-> {folder / 'results.csv'}, {folder / 'results.json'}")
+
+
+def overview(summaries):
+    """A table that compares groups: the input unchanged, the model, and the difference.
+
+    Args:
+        summaries: {group's title: (summary, differences, the model's row)}.
+
+    Returns:
+        (header, rows) of text.
+    """
+    columns = [column for column in COLUMNS if column.key in ("mae_db", "level_matched_db")]
+    header = [""]
+    for column in columns:
+        header += [f"{column.heading}: unchanged", "model", "difference"]
+    rows = []
+    for title, (summary, differences, model_row) in summaries.items():
+        cells = [title]
+        for column in columns:
+            difference = differences.get(model_row + tables.MINUS + IDENTITY, {})
+            for of_row in (summary[IDENTITY], summary[model_row], difference):
+                cells.append(tables.cell_text(of_row.get(column.key), column.digits))
+        rows.append([*cells, str(summary[model_row]["mae_db"]["n"])])
+    return [*header, "n"], rows
+
+
+ROW_TERMS = (  # how a row's name begins, and what it is
+    (IDENTITY, "The input, unchanged: what there is to beat."),
+    (SILENCE, "Nothing at all."),
+    (MEDIAN, "One constant spectrum, the median of the training targets."),
+    (MODEL, "The network's picture, made audible with the phase named."),
+    (TRUE, "The target's own picture with that phase: what a perfect network would reach."),
+    (TARGET, "The recording of the target instrument."),
+)
+
+
+class GroupPage:
+    """The listening page of one group."""
+
+    def __init__(self, folder, group, settings, seconds):
+        self.folder, self.group, self.settings, self.seconds = folder, group, settings, seconds
+        self.titles, self.sections = [], []
+
+    def add(self, piece, sounds, measured):
+        """Write one piece's sounds and pictures.
+
+        Args:
+            piece: `Piece`.
+            sounds: {row: audio (n,)}.
+            measured: its results, see tables.py.
+        """
+        samples = int(self.seconds * data.SAMPLE_RATE)
+        summary = tables.summarise(measured, COLUMNS)
+        first, *others = self.settings.phases
+        shown = {self._input_label(): sounds[IDENTITY][:samples]}
+        shown["Output"] = sounds[row_name(MODEL, first)][:samples]
+        more = {}
+        for name in others:
+            more[f"Output, phase: {name}"] = sounds[row_name(MODEL, name)][:samples]
+        difference = None
+        if TARGET in sounds:
+            shown[self._target_label()] = sounds[TARGET][:samples]
+            difference = "Output", self._target_label()
+        entry = report.Piece(
+            report.plain_title(piece.name),
+            shown,
+            more,
+            difference,
+            self.describe(summary),
+            tables.text_table(summary, COLUMNS),
         )
-    folder, name = audios / config["target"], config["train"][0]
-    path = find_audio(folder, name)
+        self.sections.append(report.write_section(self.folder, len(self.titles) + 1, entry))
+        self.titles.append(entry.title)
+
+    def _input_label(self):
+        if not self.group.origin:
+            return "Input"
+        return f"Input: {report.plain_instrument(self.group.origin)}"
+
+    def _target_label(self):
+        if not self.group.target:
+            return "Target"
+        return f"Target: {report.plain_instrument(self.group.target)}"
+
+    def describe(self, summary):
+        """The sentence above the sounds: how far the output is from the target, and the input."""
+        cells = summary[row_name(MODEL, self.settings.phases[0])]
+        if "mae_db" not in cells:
+            return ""
+        target = report.plain_instrument(self.group.target) if self.group.target else "target"
+        unchanged = summary[IDENTITY]["mae_db"]["mean"]
+        return (
+            f"{cells['mae_db']['mean']:.2f} dB from the {target}; "
+            f"the unchanged input {unchanged:.2f} dB."
+        )
+
+    def _title(self, model):
+        if not self.group.origin:
+            return f"Conversions by {Path(model).name}"
+        origin = report.plain_instrument(self.group.origin)
+        return f"From {origin} to {report.plain_instrument(self.group.target)}"
+
+    def write(self, model, summary):
+        """Write the page itself, last of its files; ``model`` is its path."""
+        notes = [
+            self.group.about,
+            f"The first {self.seconds:g} s of each piece are here; measures are of whole pieces.",
+            f"“Output” has the phase {self.settings.phases[0]}.",
+            "Mean ± standard deviation over pieces; the lower the better, SNR and note F1 apart.",
+        ]
+        header, rows = table = tables.text_table(summary, COLUMNS)
+        terms = [(column.heading, column.meaning) for column in COLUMNS if column.heading in header]
+        for name, meaning in ROW_TERMS:
+            if any(row[0].startswith(name) for row in rows):
+                terms.append((name, meaning))
+        sentence = self.describe(summary)
+        titles = self.titles
+        report.write_index(
+            self.folder, self._title(model), titles, self.sections, sentence, notes, table, terms
+        )
+        print(f"-> {self.folder / 'index.html'}")
+
+
+# ---- The command -------------------------------------------------------------------------------
+
+
+def with_style(model, run, target, audios):
+    """A model of several targets with one's style, its first training piece's; others unchanged.
+
+    Raises:
+        UserError: there is no recording to take the style from.
+    """
+    if not kinds.takes_style(model):
+        return model
+    if not run or audios is None:
+        raise UserError(
+            "--model: knows several targets, of which evaluate.py picks one with --audios_path "
+            "only; give that"
+        )
+    name = run.split["train"][0]
+    path = find_audio(audios / target, name)
     if not path:
         raise UserError(
-            f"{folder}: has no {name}, which the style is taken from; render it with synthesize_audios.py"
+            f"{audios / target}: has no {name}, which the style is taken from; render it with "
+            "synthesize_audios.py"
         )
     return styles.with_style(model, data.spectrogram(read_audio(path)))
 
 
-def build_parser():
-    """All flags."""
-    parser = cli.Parser(__doc__)
+def add_piece_flags(parser):
+    """Flags that say which pieces."""
     add = parser.add_argument
     add(
         "--model", required=True, help="run folder, name in pretrained/, .keras file or .h5 weights"
@@ -470,7 +840,8 @@ def build_parser():
     source.add_argument(
         "--pairs",
         type=Path,
-        help="CSV file of lines input,reference, relative to it; reference may be empty",
+        help="CSV file of lines input,reference, relative to it: recordings and aligned targets; "
+        "the reference may be empty",
     )
     source.add_argument(
         "--inputs", type=Path, nargs="+", help="recordings without reference, or folders of them"
@@ -478,33 +849,55 @@ def build_parser():
     add(
         "--pieces",
         choices=(*SIDES, "all"),
-        default="held_out",
-        help="which pieces of the run, with --audios_path; test: those that --maestro_split kept aside",
+        help="which pieces of the run, with --audios_path; default: held_out and, where a run kept "
+        "some for the test, test",
     )
     add(
         "--origin",
-        help="instrument that a model of several origins is to convert from; default: the first",
+        nargs="+",
+        help="instruments to convert from, heard in training or not, a table each; default: the "
+        "run's, of a model of several targets the first",
     )
     add(
         "--target",
         nargs="+",
-        help="instruments to evaluate a model of several targets on, those it never saw included; "
-        "default: all it was trained on",
+        help="instruments to compare with, for a model of several targets also those it never "
+        "saw; default: all it was trained on",
     )
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
-    add("--midi_path", type=Path, help="scores, named like the pieces: adds the pitch measure")
+    add(
+        "--midi_path",
+        type=Path,
+        help="scores, named like the pieces: adds note F1 by an independent transcriber, where it "
+        "is installed (judges.py says how)",
+    )
+
+
+def add_conversion_flags(parser):
+    """Flags that say how pieces are converted."""
+    add = parser.add_argument
     add(
         "--phase",
         nargs="+",
         choices=phases.ALL,
         help="phase estimators to compare; default: all that the model allows",
     )
-    add("--phase_model", help="model of train.py --learn phase, for the learned phase")
+    add(
+        "--phase_model",
+        help="model of train_generator.py --learn phase, for the learned phase",
+    )
     add(
         "--phase_iterations",
         type=cli.number(int, 0, 10_000),
         default=32,
         help="of iterative phase estimators",
+    )
+    add(
+        "--hops",
+        type=int,
+        choices=convert.HOPS,
+        default=1,
+        help="finer hops: pictures that are interleaved, as of predict.py",
     )
     add(
         "--overlap",
@@ -518,10 +911,19 @@ def build_parser():
         default=convert.BATCH_SIZE,
         help="tiles that go through the network at once",
     )
+    add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
+
+
+def build_parser():
+    """All flags."""
+    parser = cli.Parser(__doc__)
+    add_piece_flags(parser)
+    add_conversion_flags(parser)
+    add = parser.add_argument
     add(
         "--output",
         type=Path,
-        help="folder for the results; default: evaluation in the run folder, or here for other models",
+        help="folder for the results; default: evaluation in the run folder, or here for others",
     )
     add("--report", type=Path, help="folder for a listening page; default: none")
     add(
@@ -530,95 +932,87 @@ def build_parser():
         default=20,
         help="seconds of each piece on that page",
     )
-    add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
     return parser
 
 
-def evaluate_target(model, config, args, output, page):
-    """Evaluate against one target, write the results to ``output`` and, if asked for, the listening ``page``; print both."""
-    if args.audios_path:
-        pieces = find_pieces(args.model, config, args.audios_path, args.pieces)
-    else:
-        pieces = (
-            read_pairs(args.pairs)
-            if args.pairs
-            else [Piece(str(path), path, None) for path in listed(args.inputs)]
-        )
-    pieces = pieces[: args.limit]
-    for path in (path for piece in pieces for path in (piece.input, piece.reference) if path):
-        open_sound(path).close()  # a mistake shows before the work
-    median = target_median(args.model, config, args.audios_path)
-    if median is None and not args.inputs:
-        print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
-    results, sections = evaluate_all(
-        styled(model, config, args.audios_path), pieces, median, config, args, page
-    )
-    summary, about = summarise(results), describe(pieces, args, config)
-    settings = {"phase_iterations": args.phase_iterations, "overlap": args.overlap}
-    write_results(output, results, summary, {"model": str(args.model), "pieces": about, **settings})
-    table = text_table(summary)
-    print(
-        f"{about}\n\n{markdown(*table)}\n\nmean ± standard deviation over pieces, n: how many; lower is better, SNR apart"
-    )
-    print(
-        *best_phases(summary), f"-> {output / 'results.csv'}, {output / 'results.json'}", sep="\n"
-    )
-    if page:
-        notes = [
-            about,
-            f"The first {args.report_seconds:g} s of each piece are here; the measures are of whole pieces.",
-        ]
-        title = (
-            f"{config['origin']} → {config['target']}"
-            if config
-            else f"Conversions by {Path(args.model).name}"
-        )
-        report.write_page(page, title, notes, table, [piece.name for piece in pieces], sections)
-        print(f"-> {page / 'index.html'}")
-
-
-@cli.command
-def main(argv=None):
-    """Parse flags, evaluate against each target."""
-    args = build_parser().parse_args(argv)
-    args.model = cli.find_model(args.model)
-    config = read_config(args.model)
-    if (args.origin or args.target) and not (
-        args.audios_path and config and (config["origins"] + config["targets"])[2:]
-    ):
-        flag = "--origin" if args.origin else "--target"
-        raise UserError(
-            f"{flag}: goes with a model of several instruments and --audios_path; leave it out"
-        )
-    config |= {"origin": args.origin} if args.origin else {}
-    targets = (
-        args.target or [name for name in config["targets"] if name != config["origin"]]
-        if config
-        else [""]
-    )
-    if config and (not targets or config["origin"] in targets):
-        raise UserError(
-            f"--target {config['origin']}: is the origin; name another target or --origin"
-        )
-    is_run = config and args.model.resolve().parent != cli.PRETRAINED.resolve()
-    run = args.model / "evaluation" if is_run else Path("evaluation")
+def load_networks(args):
+    """(model, `Settings`) that the flags ask for. Raises UserError."""
     devices.setup_device(args.gpu)
     import models
 
     model = models.load_generator(args.model)
-    args.phase_model = models.load_generator(args.phase_model) if args.phase_model else None
-    args.phase = args.phase or list(
-        phases.ALL if args.phase_model or model.output_shape[-1] == 3 else phases.ESTIMATORS
+    phase_model = models.load_generator(args.phase_model) if args.phase_model else None
+    names = args.phase
+    if not names:
+        has_learned = phase_model or kinds.kind_of(model) is kinds.Kind.BOTH
+        names = list(phases.ALL if has_learned else phases.ESTIMATORS)
+    learned_phase.check_phases(names, model, phase_model)
+    return model, Settings(
+        names, args.phase_iterations, args.overlap, args.batch_size, phase_model, args.hops
     )
-    learned_phase.check_phases(args.phase, model, args.phase_model)
-    for target in targets:
-        folder = target if len(config.get("targets", ())) > 1 or args.target else ""
-        if folder:
-            print(f"\n{target}")
-        config |= {"target": target} if config else {}
-        evaluate_target(
-            model, config, args, (args.output or run) / folder, args.report and args.report / folder
-        )
+
+
+def choose_output(args, run):
+    """The folder for the results."""
+    if args.output:
+        return args.output
+    is_pretrained = args.model.resolve().parent == cli.PRETRAINED.resolve()
+    return args.model / "evaluation" if run and not is_pretrained else Path("evaluation")
+
+
+def run_group(model, group, run, settings, scores, args, output):
+    """Evaluate one group, print and write all of it. Returns (summary, differences)."""
+    median = median_spectrum(run, group.target, args.audios_path) if group.target else None
+    if median is None and not args.inputs:
+        print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
+    page = None
+    if args.report:
+        page = GroupPage(args.report / group.folder, group, settings, args.report_seconds)
+    styled = with_style(model, run, group.target, args.audios_path)
+    results = evaluate_group(styled, group, median, settings, scores, page)
+    summary = tables.summarise(results, COLUMNS)
+    differences = tables.compare(results, pairs_to_compare(settings), COLUMNS)
+    print_group(group, summary, differences, results, settings)
+    about = {
+        "model": str(args.model),
+        "origin": group.origin,
+        "target": group.target,
+        "pieces": group.about,
+        "phase_iterations": settings.phase_iterations,
+        "hops": settings.hops,
+        "overlap": settings.overlap,
+        "rows": summary,
+        "differences": differences,
+    }
+    write_group(output / group.folder, results, about)
+    if page:
+        page.write(args.model, summary)
+    return summary, differences
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, evaluate group by group, compare the groups."""
+    args = build_parser().parse_args(argv)
+    args.model = cli.find_model(args.model)
+    run = read_run(args.model)
+    groups = find_groups(args, run)
+    for group in groups:
+        for piece in group.pieces:
+            for path in filter(None, (piece.input, piece.reference)):
+                open_sound(path).close()  # a mistake shows before the work
+    scores = find_scores(args.midi_path)
+    model, settings = load_networks(args)
+    output = choose_output(args, run)
+    summaries = {}
+    for group in groups:
+        summary, differences = run_group(model, group, run, settings, scores, args, output)
+        summaries[group.title] = summary, differences, row_name(MODEL, settings.phases[0])
+    if len(groups) > 1:
+        header, rows = overview(summaries)
+        print(f"\n{tables.markdown(header, rows)}")
+        cli.write_csv(output / "overview.csv", [header, *rows])
+        print(f"-> {output / 'overview.csv'}")
     return 0
 
 

@@ -1,9 +1,10 @@
-"""Pictures of spectrograms and training histories, and the listening page."""
+"""Pictures of spectrograms and training histories, and the self-contained listening page."""
 
 import csv
 import string
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -11,9 +12,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 import data
-from audio import write_audio
+from audio import AUDIO_EXTENSIONS, write_audio
 from cli import complete
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
+from loudness import Meter
 
 GREY = "#808080"
 BLUE, ORANGE = "#3d85c6", "#d9772b"
@@ -39,9 +41,12 @@ DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
 )
 CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
 PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # of a card's picture: the page draws its playhead there
-AUDIO_FORMAT = (
-    "flac"  # lossless, so that what one hears is not the codec; every browser since 2017 plays it
-)
+AUDIO_FORMAT = "flac"  # lossless: one hears no codec; every browser since 2017 plays it
+KEYS = "123456789abcdefghijklmnopqrstuvwxyz"  # that play a piece's sounds on the page
+MEL_TICKS = (0, 0.25, 0.5, 1, 2, 4, 8)  # kHz
+MEL_ROWS = 384  # of a picture on the page
+SOURCES = ("acoustic", "electronic", "synthetic")  # in NSynth's names of instruments
+PLURALS = {"string": "strings"}
 HISTORY_TITLES = {
     "mae_db": "mean absolute error, dB",
     "gan_loss": "generator's adversarial loss",
@@ -75,20 +80,59 @@ def draw_row(figure, pictures):
     colour_bar(figure, images[0], ax=list(axes), pad=0.01)
 
 
-def draw(axis, picture, title=None, difference=False, top=NYQUIST_KHZ):
-    """Draw a picture (bins, t) of 0 ... 1, or a difference of two, up to ``top`` kHz; returns the image for the colour bar."""
-    values = np.asarray(picture, np.float32) * DB_RANGE
+def draw(axis, picture, title=None, is_difference=False, top=NYQUIST_KHZ):
+    """Draw a picture (bins, t), or a difference of two, up to ``top`` kHz.
+
+    Returns the image, for the colour bar.
+    """
+    image = _draw_image(axis, np.asarray(picture, np.float32), top, is_difference)
+    axis.set_title(title, parse_math=False)
+    return image
+
+
+def draw_mel(axis, picture, is_difference=False):
+    """`draw` for the kept bins, on a mel axis, which spreads out what one hears as far apart."""
+    top = to_mel(NYQUIST_KHZ)
+    rows = np.linspace(0, top, MEL_ROWS)
+    picture = np.asarray(picture, np.float32)
+    bins = from_mel(rows) / NYQUIST_KHZ * len(picture)
+    below = np.minimum(bins.astype(int), len(picture) - 2)
+    part = np.minimum(bins - below, 1).astype(np.float32)[:, np.newaxis]
+    stretched = (1 - part) * picture[below] + part * picture[below + 1]
+    image = _draw_image(axis, stretched, top, is_difference)
+    axis.set_yticks([to_mel(khz) for khz in MEL_TICKS], [f"{khz:g}" for khz in MEL_TICKS])
+    return image
+
+
+def to_mel(khz):
+    """Frequency in kHz -> mel (O'Shaughnessy 1987)."""
+    return 2595 * np.log10(1 + np.asarray(khz) / 0.7)
+
+
+def from_mel(mel):
+    """Inverse of `to_mel`."""
+    return 0.7 * (10 ** (np.asarray(mel) / 2595) - 1)
+
+
+def _draw_image(axis, picture, top, is_difference):
+    """Draw a picture (rows, t) of 0 ... 1, or a difference of two, over seconds."""
+    values = picture * DB_RANGE
+    low, high, colours = -DB_RANGE, 0, "magma"
+    if is_difference:
+        low, high, colours = -DIFFERENCE_RANGE, DIFFERENCE_RANGE, DIFFERENCE_MAP
+    else:
+        values = values - DB_RANGE
+    seconds = values.shape[1] * HOP_LENGTH / SAMPLE_RATE
     image = axis.imshow(
-        values if difference else values - DB_RANGE,
+        values,
         origin="lower",
         aspect="auto",
-        extent=(0, values.shape[1] * HOP_LENGTH / SAMPLE_RATE, 0, top),
-        vmin=-DIFFERENCE_RANGE if difference else -DB_RANGE,
-        vmax=DIFFERENCE_RANGE if difference else 0,
-        cmap=DIFFERENCE_MAP if difference else "magma",
+        extent=(0, seconds, 0, top),
+        vmin=low,
+        vmax=high,
+        cmap=colours,
     )
     axis.set_xlabel("seconds")
-    axis.set_title(title, parse_math=False)
     return image
 
 
@@ -108,38 +152,30 @@ def history_figure(csv_path, path, baselines):
 
 
 def draw_history(figure, csv_path, baselines):
-    """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss; columns not there are not drawn.
+    """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss.
 
-    Returns how many panels there are.
+    Columns that are not there are not drawn. Returns how many panels there are.
 
     Args:
         figure: to draw on.
-        csv_path: one row an epoch; columns epoch, mae_db, gan_loss, disc_loss and these three with ``val_`` in front.
-        baselines: errors on validation of trivial systems, in dB: {"identity": ..., "median": ...}.
+        csv_path: one row an epoch; columns epoch, mae_db, gan_loss, disc_loss and these three with
+            ``val_`` in front.
+        baselines: errors on validation of trivial systems, in dB:
+            {"identity": ..., "median": ...}.
     """
-    with open(csv_path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = {
-        name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())
-    }
-    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns] or [
-        None
-    ]
+    columns = _read_columns(csv_path)
+    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns]
+    panels = panels or [None]
     levels = {"mae_db": baselines, "disc_loss": {"chance": CHANCE}}
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
-            if values := columns.get(column):
-                axis.plot(
-                    columns["epoch"],
-                    values,
-                    color=colour,
-                    label=label,
-                    marker="." if len(values) < 30 else None,
-                )
+            values = columns.get(column)
+            if values:
+                marker = "." if len(values) < 30 else None
+                axis.plot(columns["epoch"], values, color=colour, label=label, marker=marker)
         for (label, level), style in zip(levels.get(name, {}).items(), ("--", ":")):
-            axis.axhline(
-                level, color=GREY, linestyle=style, linewidth=1, label=f"{label} {level:.2f}"
-            )
+            text = f"{label} {level:.2f}"
+            axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=text)
         axis.set(title=HISTORY_TITLES.get(name), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=GREY, alpha=0.2)
@@ -149,64 +185,155 @@ def draw_history(figure, csv_path, baselines):
     return len(panels)
 
 
-def write_section(folder, number, name, sounds, table, reference=None):
-    """Write one piece's sounds and pictures for the listening page.
+def _read_columns(csv_path):
+    """A CSV file of numbers -> {column: list of floats, NaN for an empty cell}."""
+    with open(csv_path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {}
+    for name in rows[0] if rows else ():
+        columns[name] = [float(row[name] or "nan") for row in rows]
+    return columns
+
+
+class Piece(NamedTuple):
+    """One piece of the listening page.
+
+    Sounds are float (n,) or (n, channels) at 44.1 kHz; one gain for all of them keeps the loudest
+    within full scale.
+    """
+
+    title: str  # as people write it
+    sounds: dict  # {label: audio}, side by side in one row: input, conversions, target
+    more: dict = {}  # noqa: RUF012  {label: audio} of further sounds, folded
+    difference: tuple | None = None  # labels (output, target): a picture of the one minus the other
+    sentence: str = ""  # what to know of it before one listens
+    table: tuple | None = None  # (header, rows) of text, folded
+
+
+def write_page(folder, title, pieces, sentence="", notes=(), table=None, terms=()):
+    """Write a listening page that needs nothing from the network: index.html, sounds, pictures.
+
+    Original and conversions of two recordings side by side, without any target:
+
+        pieces = []
+        for name, audio, conversions in recordings:  # conversions: {"guitar": audio, ...}
+            pieces.append(report.Piece(name, {"original": audio, **conversions}))
+        report.write_page(folder, "My songs", pieces)
 
     Args:
-        folder: of the page.
-        number: of the piece: names its files, for ``name`` may hold anything.
-        name: of the piece.
-        sounds: dict label -> audio (n,) at 44.1 kHz; all get one gain, so that the loudest fits full scale.
-        table: header and rows of text, see `table_html`.
-        reference: label of the target among ``sounds``, if there is one: the second sound minus it is the difference picture.
-
-    Returns:
-        HTML of the section, for `write_page`.
+        folder: of the page; made if it is not there.
+        title: of the page.
+        pieces: any iterable of `Piece`; of a generator, one piece's sounds are in memory at a time.
+        sentence, notes, table, terms: see `write_index`.
     """
-    gain = 1 / max(1, *(np.abs(audio).max(initial=0) for audio in sounds.values()))
-    pictures, cards = {}, []
-    for k, (label, audio) in enumerate(sounds.items(), 1):
-        stem = f"piece{number:02d}_{k}"
+    titles, sections = [], []
+    for number, piece in enumerate(pieces, 1):
+        sections.append(write_section(folder, number, piece))
+        titles.append(piece.title)
+    write_index(folder, title, titles, sections, sentence, notes, table, terms)
+
+
+def write_section(folder, number, piece):
+    """Write one piece's sounds and pictures; returns the HTML of its section, for `write_index`.
+
+    ``number`` names the files, for a title may hold anything.
+    """
+    folder = Path(folder)
+    everything = {**piece.sounds, **piece.more}
+    peaks = [np.abs(audio).max(initial=0) for audio in everything.values()]
+    gain = 1 / max(1, *peaks)
+    pictures, cards = {}, {}
+    for k, (label, audio) in enumerate(everything.items()):
+        stem = f"piece{number:02d}_{k + 1}"
         write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
-        pictures[label] = data.spectrogram(audio)
+        pictures[label] = data.spectrogram(_mono(audio))
         _card_picture(pictures[label], folder / f"{stem}.png")
-        player = f'<audio controls preload="metadata" src="{stem}.{AUDIO_FORMAT}"></audio>'
-        cards.append(_card(f"{stem}.png", label, f"Spectrogram of {name}: {label}", k, player))
-    if reference:
-        output, picture = list(sounds)[1], f"piece{number:02d}_difference.png"
-        _card_picture(pictures[output] - pictures[reference], folder / picture, difference=True)
-        caption = f"2 minus {list(sounds).index(reference) + 1}: too loud is warm, too soft cold"
-        cards.append(
-            _card(
-                picture,
-                caption,
-                f"Difference of spectrograms of {name}: {output} minus {reference}",
-            )
-        )
+        key = KEYS[k] if k < len(KEYS) else ""
+        alt = f"Spectrogram of {piece.title}: {label}"
+        cards[label] = _card(stem, label, alt, key, _loudness(gain * audio))
+    shown = [cards[label] for label in piece.sounds]
+    folded = [cards[label] for label in piece.more]
+    if piece.difference:
+        output, target = piece.difference
+        stem = f"piece{number:02d}_difference"
+        difference = pictures[output] - pictures[target]
+        _card_picture(difference, folder / f"{stem}.png", is_difference=True)
+        folded.insert(0, _difference_card(stem, piece.title))
+    return _section_html(number, piece, shown, folded)
+
+
+def _mono(audio):
+    return audio if audio.ndim == 1 else audio.mean(axis=1)
+
+
+def _loudness(audio):
+    """Loudness in LUFS of audio (n,) or (n, channels), -inf for silence."""
+    meter = Meter()
+    meter.add(np.atleast_2d(audio.T))
+    return meter.integrated()
+
+
+def _section_html(number, piece, shown, folded):
+    """HTML of one piece: its sentence, its row of cards, and what is folded."""
+    sentence = f'<p class="said">{escape(piece.sentence)}</p>' if piece.sentence else ""
+    more = ""
+    if folded:
+        more = _fold(_name_fold(piece), f'<div class="cards">\n{"".join(folded)}</div>')
+    measures = _fold("Measures of this piece", table_html(*piece.table)) if piece.table else ""
     return f"""<section id="piece{number}">
-<h2>{escape(name)}</h2>
+<h2>{escape(piece.title)}</h2>
+{sentence}
 <div class="cards">
-{"".join(cards)}</div>
-<details><summary>Measures of this piece</summary>{table_html(*table)}</details>
-</section>
+{"".join(shown)}</div>
+{more}{measures}</section>
 """
 
 
-def _card(picture, caption, alt, key=None, player=""):
-    """HTML of one picture with its player, if it has one."""
+def _name_fold(piece):
+    """What is folded below a piece's row: "Output minus target, 4 more sounds"."""
+    parts = ["output minus target"] if piece.difference else []
+    if piece.more:
+        parts.append(f"{len(piece.more)} more sounds" if len(piece.more) > 1 else "1 more sound")
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def _fold(summary, html):
+    return f"<details><summary>{escape(summary)}</summary>\n{html}\n</details>\n"
+
+
+def _card(stem, label, alt, key, loudness):
+    """HTML of one sound: its name, its picture, its player."""
     key = f"<kbd>{key}</kbd> " if key else ""
-    plot = "plot seekable" if player else "plot"
-    mark = "<i></i>" if player else ""
+    known = f' data-loudness="{loudness:.2f}"' if np.isfinite(loudness) else ""
     return f"""<figure>
-<figcaption>{key}{escape(caption)}</figcaption>
-<div class="{plot}"><img src="{picture}" alt="{escape(alt)}" width="720" height="396" loading="lazy">{mark}</div>
-{player}
+<figcaption>{key}{escape(label)}</figcaption>
+<div class="plot seekable">{_picture_html(stem, alt)}<i></i></div>
+<audio controls preload="metadata"{known} src="{stem}.{AUDIO_FORMAT}"></audio>
 </figure>
 """
 
 
+def _difference_card(stem, title):
+    """HTML of the picture of an output minus its target."""
+    alt = f"Difference of the spectrograms of {title}: output minus target"
+    return f"""<figure>
+<figcaption>Output minus target: too loud is warm, too soft is cold</figcaption>
+<div class="plot">{_picture_html(stem, alt)}</div>
+</figure>
+"""
+
+
+def _picture_html(stem, alt):
+    size = 'width="720" height="396"'
+    return f'<img src="{stem}.png" alt="{escape(alt)}" {size} loading="lazy">'
+
+
 def table_html(header, rows):
-    """A table whose first column names the rows, the model's marked; texts are escaped. It scrolls sideways if too wide."""
+    """A table whose first column names the rows, the model's marked; texts are escaped.
+
+    It scrolls sideways if it is too wide.
+    """
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = ""
     for name, *cells in rows:
@@ -220,45 +347,73 @@ def table_html(header, rows):
 """
 
 
-def write_page(folder, title, notes, table, names, sections):
-    """Write the listening page's index.html, last of its files: it needs nothing from the network.
+def write_index(folder, title, titles, sections, sentence="", notes=(), table=None, terms=()):
+    """Write the listening page's index.html, last of its files.
 
     Args:
         folder: where `write_section` put sounds and pictures.
         title: of the page.
-        notes: paragraphs of text at its head.
-        table: header and rows of the summary, see `table_html`.
-        names, sections: of each piece.
+        titles, sections: of each piece.
+        sentence: the one thing to know, above the sounds.
+        notes: paragraphs of text, below them.
+        table: (header, rows) of the summary, folded, or None.
+        terms: list of (term, meaning) that explain the table.
     """
-    links = "".join(
-        f'<li><a href="#piece{k}">{escape(name)}</a></li>' for k, name in enumerate(names, 1)
-    )
-    page = string.Template(
-        (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
-    ).substitute(
+    links = ""
+    if len(titles) > 1:
+        items = [f'<li><a href="#piece{k}">{escape(t)}</a></li>' for k, t in enumerate(titles, 1)]
+        links = f'<nav aria-label="pieces"><ol>{"".join(items)}</ol></nav>'
+    measures = ""
+    if table:
+        explained = [f"<dt>{escape(t)}</dt><dd>{escape(meaning)}</dd>" for t, meaning in terms]
+        measures = _fold("All measures", f"{table_html(*table)}<dl>\n{''.join(explained)}</dl>")
+    template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+    page = string.Template(template).substitute(
         title=escape(title),
-        notes="".join(f"<p>{escape(note)}</p>" for note in notes),
-        table=table_html(*table),
+        sentence=f'<p class="said">{escape(sentence)}</p>' if sentence else "",
         links=links,
         sections="".join(sections),
+        measures=measures,
+        notes="".join(f"<p>{escape(note)}</p>" for note in notes),
         left=f"{PLOT_LEFT:.1%}",
         width=f"{PLOT_WIDTH:.1%}",
     )
     with complete(Path(folder) / "index.html") as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def plain_title(name):
+    """A piece's name as people write it: "pieces/fur_elise.wav" -> "Fur elise"."""
+    path = Path(name)
+    stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS else path.name
+    words = stem.replace("_", " ").strip() or str(name)
+    return words[0].upper() + words[1:]
+
+
+def plain_instrument(name):
+    """An instrument's name as people say it: "synth_lead_synthetic_012" -> "synth lead 12".
+
+    NSynth's names are <family>_<source>_<preset>; acoustic ones and preset 0 go without saying.
+    """
+    words = name.split("_")
+    preset = words.pop() if words[-1].isdigit() else ""
+    source = words.pop() if len(words) > 1 and words[-1] in SOURCES else "acoustic"
+    family = " ".join(words)
+    family = PLURALS.get(family, family)
+    if source != "acoustic" and "synth" not in family:
+        family = f"{source} {family}"
+    return f"{family} {int(preset)}" if preset and int(preset) else family
 
 
 @matplotlib.rc_context(STYLE)
-def _card_picture(picture, path, difference=False):
-    """One spectrogram, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of the picture's width."""
+def _card_picture(picture, path, is_difference=False):
+    """One spectrogram on a mel axis, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of its width."""
     figure = Figure(figsize=(4, 2.2))
-    image = draw(
-        figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74)), picture, difference=difference
-    )
-    figure.axes[0].set_ylabel("kHz", labelpad=1)
-    colour_bar(
-        figure, image, cax=figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74))
-    )
+    axis = figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74))
+    image = draw_mel(axis, picture, is_difference)
+    axis.set_ylabel("kHz", labelpad=1)
+    bar = figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74))
+    colour_bar(figure, image, cax=bar)
     _save(figure, path, dpi=180)
 
 

@@ -22,7 +22,9 @@ import devices
 import evaluate
 import kinds
 import learned_phase
+import metrics
 import phase as phases
+import tables
 from cli import UserError
 
 SHOWN = (
@@ -33,12 +35,13 @@ SHOWN = (
     "multi_resolution",
     "pitch_jaccard",
 )
-COLUMNS = {name: evaluate.COLUMNS[name] for name in SHOWN} | {"speed": ("x real time", 0)}
+COLUMNS = [measure for measure in metrics.MEASURES if measure.key in SHOWN]
+SPEED = metrics.Measure("speed", "x real time", 0, None, (), "", more_is_better=True)
 
 
 def starts(audio, asked, phase_model, both):
     """Yield (name, unit phasors (t, 256), seconds it took) of each start for the picture ``asked`` (t, 256)."""
-    spectrum = evaluate.analyse(audio)
+    spectrum = evaluate.spectrum_of(audio)
     unit, picture = data.phasor(spectrum), convert.spectrum_to_db(spectrum)
     yield "input", unit, 0.0
     for name in ("random", "flat"):
@@ -73,16 +76,10 @@ def measure_piece(piece, args, models):
     """Measure every row of one piece: [(row, measures)], rows of the true magnitude first."""
     samples = int(args.seconds * data.SAMPLE_RATE)
     audio, reference = (sound[:samples] for sound in evaluate.read_piece(piece))
-    score = args.midi_path and cli.find_named(args.midi_path, (".mid", ".midi")).get(piece.name)
-    pitches = (
-        evaluate.read_pitches(score, args.audios_path, len(audio) / data.SAMPLE_RATE)
-        if score
-        else None
-    )
     heard = evaluate.Sound(reference)
-    true = convert.spectrum_to_db(evaluate.analyse(reference))
+    true = convert.spectrum_to_db(evaluate.spectrum_of(reference))
     converted = convert.convert_picture(
-        models["model"], convert.spectrum_to_db(evaluate.analyse(audio)).T
+        models["model"], convert.spectrum_to_db(evaluate.spectrum_of(audio)).T
     )[..., 0].T
     measured = []
     for kind, asked in (("true magnitude", true), ("model's magnitude", converted)):
@@ -93,7 +90,8 @@ def measure_piece(piece, args, models):
             measured.append(
                 (
                     f"{kind}, {name}",
-                    evaluate.measure(name, made, frames, True, heard, pitches) | {"speed": speed},
+                    evaluate.measure(evaluate.Row(name, made, frames, True), heard)
+                    | {"speed": speed},
                 )
             )
     return measured
@@ -104,10 +102,9 @@ def build_parser():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, help="run folder or pretrained model of magnitudes")
-    add("--phase_model", help="run of train.py --learn phase")
+    add("--phase_model", help="run of train_generator.py --learn phase")
     add("--both", help="run of train.py --learn both")
     add("--audios_path", type=Path, required=True, help="audio folder that the run's pieces lie in")
-    add("--midi_path", type=Path, help="scores: adds the pitch measure")
     add(
         "--iterations",
         type=cli.number(int, 0),
@@ -129,9 +126,11 @@ def main(argv=None):
     from models import load_generator
 
     model = cli.find_model(args.model)
-    pieces = evaluate.find_pieces(model, evaluate.read_config(model), args.audios_path)[
-        : args.limit
-    ]
+    run = evaluate.read_run(model)
+    if not run:
+        raise UserError(f"--model {model}: is no run folder; give one")
+    sides = run.origins[0], run.targets[0]
+    pieces = evaluate.find_pieces(run, *sides, args.audios_path)[: args.limit]
     paths = {"model": model, "phase_model": args.phase_model, "both": args.both}
     models = {name: load_generator(path) if path else None for name, path in paths.items()}
     learned_phase.check_phases([], models["model"], models["phase_model"])
@@ -144,7 +143,8 @@ def main(argv=None):
         for piece in tqdm(pieces, unit="piece")
         for row, found in measure_piece(piece, args, models)
     ]
-    print(evaluate.markdown(*evaluate.text_table(evaluate.summarise(results, COLUMNS), COLUMNS)))
+    columns = [*COLUMNS, SPEED]
+    print(tables.markdown(*tables.text_table(tables.summarise(results, columns), columns)))
 
 
 if __name__ == "__main__":

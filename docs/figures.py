@@ -364,7 +364,7 @@ def texture():
 
 def phase_comparison(x, y):
     """What each phase estimator makes of a perfect magnitude: the picture of the sound it gives minus the one asked for."""
-    spectrum, unit = evaluate.analyse(y), data.phasor(evaluate.analyse(x))
+    spectrum, unit = evaluate.spectrum_of(y), data.phasor(evaluate.spectrum_of(x))
     asked = data.spectrogram(y)
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
     figure = Figure(figsize=(11, 2.7), layout="constrained")

@@ -27,7 +27,7 @@ PHASES = ("input", "griffinlim")
 ROWS = (
     "identity",
     "median picture",
-    *(f"{row}, {name}" for row in ("model", "true magnitude") for name in PHASES),
+    *(f"{row} (phase: {name})" for row in ("model", "true magnitude") for name in PHASES),
 )
 MEASURES = {
     "mae_db": "picture MAE, dB",

@@ -3,19 +3,20 @@ import json
 import shutil
 
 import numpy as np
-import pretty_midi
 import pytest
 
 import convert
 import data
 import evaluate
+import judges
 import metrics
 import phase
 from audio import read_audio, write_audio
 from cli import UserError
 
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
-OPTIONS = {"names": list(phase.ESTIMATORS), "iterations": 3, "overlap": 0.5, "batch_size": 2}
+PHASES = list(phase.ESTIMATORS)
+SETTINGS = evaluate.Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=2)
 
 
 def identity(tiles):
@@ -27,27 +28,22 @@ def tone(frequency=440.0, seconds=1.0):
     return (0.3 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
-def write_score(path, seconds):
-    """A MIDI file of one note, middle C."""
-    score, instrument = pretty_midi.PrettyMIDI(), pretty_midi.Instrument(0)
-    instrument.notes.append(pretty_midi.Note(100, 60, 0, seconds))
-    score.instruments.append(instrument)
-    score.write(str(path))
+def rows_of(model, audio, reference, median, settings=SETTINGS):
+    return {row.name: row for row in evaluate.make_rows(model, audio, reference, median, settings)}
 
 
-def rows_of(model, audio, reference, median, **changes):
-    return {
-        row[0]: row[1:]
-        for row in evaluate.systems(model, audio, reference, median, **{**OPTIONS, **changes})
-    }
-
-
-def make_run(folder, train=("bach/one", "bach/two"), validation=("three", "four")):
+def make_run(folder, train=("bach/one", "bach/two"), validation=("three", "four"), **more):
     folder.mkdir(parents=True, exist_ok=True)
     split = {"train": list(train), "validation": list(validation)}
-    config = {"flags": {"origin": ORIGIN, "target": TARGET}, "split": split}
+    flags = {"origin": ORIGIN, "target": TARGET}
+    flags.update(more.pop("flags", {}))
+    config = {"flags": flags, "split": {**split, **more}}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def parse(*flags):
+    return evaluate.build_parser().parse_args(["--model", "run", *map(str, flags)])
 
 
 @pytest.fixture(scope="session")
@@ -61,37 +57,35 @@ def run_folder(tmp_path_factory):
     return folder
 
 
+# ---- Rows and measures
+
+
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
-@pytest.mark.parametrize("length", [1, 5000, 200_000])
-def test_model_rows_are_what_predict_writes(name, length):
+@pytest.mark.parametrize(("length", "hops"), [(1, 1), (5000, 2), (200_000, 1)])
+def test_model_rows_are_what_predict_writes(name, length, hops):
     audio = np.random.default_rng(0).uniform(-0.3, 0.3, length).astype(np.float32)
 
     def model(tiles):
         return tiles[:, ::-1] * np.float32(0.5)
 
-    found = rows_of(model, audio, None, None, names=[name])
-    expected = convert.convert_audio(
-        model, audio, data.SAMPLE_RATE, phase=name, phase_iterations=3, overlap=0.5, batch_size=2
-    )
-    np.testing.assert_allclose(found[f"model, {name}"][0], expected, atol=1e-6)
+    settings = SETTINGS._replace(phases=[name], hops=hops)
+    found = rows_of(model, audio, None, None, settings)
+    options = {"phase": name, "phase_iterations": 3, "overlap": 0.5, "batch_size": 2}
+    expected = convert.convert_audio(model, audio, data.SAMPLE_RATE, hops=hops, **options)
+    made = found[evaluate.row_name("model", name)].audio
+    np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
 def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
     audio, median = tone(), np.full(256, 0.1, np.float32)
-    models = {f"model, {name}" for name in phase.ESTIMATORS}
-    ceilings = {f"true magnitude, {name}" for name in phase.ESTIMATORS} | {
-        "target",
-        evaluate.OWN_PHASE,
-    }
-    assert set(rows_of(identity, audio, None, None)) == {"identity", *models}
-    assert set(rows_of(identity, audio, audio, None)) == {"identity", "silence", *models, *ceilings}
-    assert set(rows_of(identity, audio, audio, median)) == {
-        "identity",
-        "silence",
-        "median picture",
-        *models,
-        *ceilings,
-    }
+    own = [evaluate.row_name("model", name) for name in PHASES]
+    ceilings = [evaluate.row_name("true magnitude", name) for name in PHASES]
+    ceilings += [evaluate.OWN_PHASE, "target"]
+    assert list(rows_of(identity, audio, None, None)) == ["identity", *own]
+    without_median = ["identity", "silence", *own, *ceilings]
+    assert list(rows_of(identity, audio, audio, None)) == without_median
+    everything = ["identity", "silence", "median picture", *own, *ceilings]
+    assert list(rows_of(identity, audio, audio, median)) == everything
 
 
 def test_network_runs_once_a_piece():
@@ -105,6 +99,16 @@ def test_network_runs_once_a_piece():
     assert len(calls) == 1
 
 
+def test_finer_hops_are_compared_where_the_usual_frames_stand():
+    audio, other = tone(), tone(660)
+    target = evaluate.Sound(other)
+    rows = rows_of(identity, audio, other, None, SETTINGS._replace(phases=["input"], hops=4))
+    for name in ("identity", "model (phase: input)"):
+        expected = data.spectrogram(audio)
+        np.testing.assert_allclose(rows[name].asked, expected, atol=1e-3)
+    assert evaluate.measure(rows["true magnitude (phase: input)"], target)["mae_db"] < 1e-2
+
+
 def test_network_that_diverged_is_a_users_mistake():
     with pytest.raises(UserError, match="NaN"):
         rows_of(lambda tiles: tiles * np.float32("nan"), tone(), None, None)
@@ -112,88 +116,106 @@ def test_network_that_diverged_is_a_users_mistake():
 
 def test_measures_of_a_perfect_and_of_a_silent_conversion():
     audio = tone()
-    reference = evaluate.Sound(audio)
-    score = metrics.score_pitches([0], [1], [69], 1)
-    found = {
-        name: evaluate.measure(name, *row, reference, score)
-        for name, row in rows_of(identity, audio, audio, None).items()
-    }
-    perfect, silence = found["model, input"], found["silence"]
-    assert (
-        perfect["mae_db"] < 1e-3
-        and perfect["written_mae_db"] < 0.05
-        and perfect["convergence"] < 0.01
-    )
+    target = evaluate.Sound(audio)
+    rows = rows_of(identity, audio, audio, None)
+    found = {name: evaluate.measure(row, target) for name, row in rows.items()}
+    perfect, silence = found[evaluate.row_name("model", "input")], found["silence"]
+    assert perfect["mae_db"] < 1e-3 and perfect["level_matched_db"] < 1e-3
+    assert perfect["written_mae_db"] < 0.05 and perfect["convergence"] < 0.01
     assert perfect["pitch_jaccard"] < 0.1 and perfect["lsd_db"] < 3
-    assert silence["mae_db"] == pytest.approx(
-        metrics.picture_mae(0 * reference.picture, reference.picture)
-    )
+    black = metrics.picture_mae(0 * target.picture, target.picture)
+    assert silence["mae_db"] == pytest.approx(black)
     assert silence["mfcc_distance"] == 1 and silence["pitch_jaccard"] > 0.9
     assert "reanalysis_db" not in silence and "convergence" not in found["identity"]
-    assert [name for name, measures in found.items() if "snr_db" in measures] == [
-        evaluate.OWN_PHASE
-    ]
+    with_snr = [name for name, measures in found.items() if "snr_db" in measures]
+    assert with_snr == [evaluate.OWN_PHASE]
     assert found[evaluate.OWN_PHASE]["snr_db"] > 40
-    assert all(np.isfinite(value) for measures in found.values() for value in measures.values())
-    assert all(set(measures) <= set(evaluate.COLUMNS) for measures in found.values())
+    keys = {column.key for column in evaluate.COLUMNS}
+    for measures in found.values():
+        assert set(measures) <= keys
+        assert all(np.isfinite(value) for value in measures.values())
 
 
-def test_summary_is_mean_deviation_and_count_of_what_is_finite():
-    results = [
-        ("a", "x", {"mae_db": 1.0, "convergence": np.inf}),
-        ("a", "y", {"mae_db": 5.0}),
-        ("b", "x", {"mae_db": 3.0, "convergence": 0.5}),
-    ]
-    summary = evaluate.summarise(results)
-    assert list(summary) == ["x", "y"]
-    assert summary["x"]["mae_db"] == {"mean": 2.0, "spread": pytest.approx(np.sqrt(2)), "n": 2}
-    assert summary["x"]["convergence"] == {"mean": 0.5, "spread": None, "n": 1}
-    header, rows = evaluate.text_table(summary)
-    assert header == ["", "picture MAE, dB", "spectral convergence", "n"]
-    assert rows == [["x", "2.00 ± 1.41", "0.500 (n = 1)", "2"], ["y", "5.00", "–", "1"]]
+def test_the_target_has_no_error_by_any_measure():
+    audio, other = tone(), tone(660)
+    rows = rows_of(identity, other, audio, None)
+    found = evaluate.measure(rows["target"], evaluate.Sound(audio))
+    assert set(found) >= {"mae_db", "level_matched_db", "lsd_db", "pitch_jaccard"}
+    assert all(value == pytest.approx(0, abs=1e-3) for value in found.values())
+    unchanged = evaluate.measure(rows["identity"], evaluate.Sound(audio))
+    assert unchanged["pitch_jaccard"] > 0.9
 
 
-def test_markdown_has_one_width_and_keeps_its_columns():
-    lines = evaluate.markdown(["", "long heading"], [["a | b", "1"], ["c", "22"]]).splitlines()
-    assert len({len(line) for line in lines}) == 1
-    assert lines[1].count("---") == 2 and "a \\| b" in lines[2]
+def test_every_measure_has_all_that_it_takes():
+    rows = rows_of(identity, tone(), tone(), None)
+    things = evaluate.things_to_compare(rows[evaluate.OWN_PHASE], evaluate.Sound(tone()))
+    for column in metrics.MEASURES:
+        assert set(column.takes) <= set(things), column.key
 
 
-def test_best_phase_is_named_beside_the_inputs():
-    summary = {
-        f"model, {n}": {"lsd_db": {"mean": m, "spread": None, "n": 1}}
-        for n, m in (("input", 3), ("griffinlim", 2))
-    }
-    assert evaluate.best_phases(summary)[1] == "  LSD, dB: griffinlim 2.00, input 3.00"
-    summary["model, griffinlim"]["lsd_db"]["mean"] = 4
-    assert evaluate.best_phases(summary)[1] == "  LSD, dB: input 3.00"
-    del summary["model, griffinlim"]
-    assert evaluate.best_phases(summary) == []
+# ---- Which pieces
 
 
 def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
-    config = evaluate.read_config(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
-    assert [piece.name for piece in evaluate.find_pieces("run", config, audios)] == ["three"]
+    run = evaluate.read_run(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
+    found = evaluate.find_pieces(run, ORIGIN, TARGET, audios)
+    assert [piece.name for piece in found] == ["three"]
     assert "gone" in capsys.readouterr().err
-    everything = evaluate.find_pieces("run", config, audios, which="all")
+    everything = evaluate.find_pieces(run, ORIGIN, TARGET, audios, "all")
     assert [piece.name for piece in everything] == ["bach/one", "bach/two", "four", "three"]
     assert everything[0].input == audios / ORIGIN / "bach/one.wav"
     assert everything[0].reference == audios / TARGET / "bach/one.wav"
-    tested = evaluate.find_pieces("run", config | {"test": ["four"]}, audios, which="test")
-    assert [piece.name for piece in tested] == ["four"]
+
+
+def test_test_side_is_a_table_of_its_own_where_there_is_one(audios, tmp_path):
+    run = evaluate.read_run(make_run(tmp_path, validation=["three"], test=["four"]))
+    groups = evaluate.find_groups(parse("--audios", audios), run)
+    assert [[piece.name for piece in group.pieces] for group in groups] == [["three"], ["four"]]
+    assert [group.folder for group in groups] == ["", "test"]
+    assert "kept for the test" in groups[1].title
+    for side, name in (("held_out", "three"), ("test", "four")):
+        (group,) = evaluate.find_groups(parse("--audios", audios, "--pieces", side), run)
+        assert [piece.name for piece in group.pieces] == [name] and group.folder == ""
+    without = evaluate.read_run(make_run(tmp_path, validation=["three"]))
+    with pytest.raises(UserError, match="--pieces test: this run kept none"):
+        evaluate.find_groups(parse("--audios", audios, "--pieces", "test"), without)
+
+
+def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
+    shutil.copytree(audios, tmp_path / "audios")
+    for name in ("piano_acoustic", "grand_acoustic"):
+        shutil.copytree(audios / ORIGIN, tmp_path / "audios" / name)
+    flags = {"origin": [ORIGIN, "piano_acoustic"], "hold_out_origin": "piano_acoustic"}
+    run = evaluate.read_run(make_run(tmp_path / "run", flags=flags))
+    assert run.origins == [ORIGIN] and run.unheard == ["piano_acoustic"]
+    groups = evaluate.find_groups(parse("--audios", tmp_path / "audios"), run)
+    assert [group.origin for group in groups] == [ORIGIN, "piano_acoustic"]
+    assert ["never heard" in group.title for group in groups] == [False, True]
+    assert [group.folder for group in groups] == [ORIGIN, "piano_acoustic"]
+    chosen = parse("--audios", tmp_path / "audios", "--origin", "grand_acoustic")
+    (group,) = evaluate.find_groups(chosen, run)
+    assert group.origin == "grand_acoustic"
+    assert group.pieces[0].input == tmp_path / "audios/grand_acoustic/three.wav"
+
+
+def test_origin_and_target_that_do_not_fit_are_said(audios, tmp_path):
+    run = evaluate.read_run(make_run(tmp_path))
+    both = parse("--audios", audios, "--origin", TARGET, "--target", TARGET)
+    with pytest.raises(UserError, match=f"--target {TARGET}: is the origin"):
+        evaluate.find_groups(both, run)
+    for flag in ("--origin", "--target"):
+        with pytest.raises(UserError, match=f"{flag}: goes with --audios_path"):
+            evaluate.find_groups(parse("--inputs", audios, flag, "organ"), run)
 
 
 def test_pieces_that_are_not_there_are_a_users_mistake(audios, tmp_path):
     with pytest.raises(UserError, match="--pairs or --inputs"):
-        evaluate.find_pieces("run", {}, audios)
+        evaluate.find_groups(parse("--audios", audios), None)
+    run = evaluate.read_run(make_run(tmp_path, validation=["gone"]))
     with pytest.raises(UserError, match="none of these pieces"):
-        evaluate.find_pieces(
-            "run", evaluate.read_config(make_run(tmp_path, validation=["gone"])), audios
-        )
+        evaluate.find_pieces(run, ORIGIN, TARGET, audios)
     with pytest.raises(UserError, match="no such folder"):
-        evaluate.find_pieces(
-            "run", {"origin": "flute", "target": TARGET, "validation": ["three"]}, audios
-        )
+        evaluate.find_pieces(run, "flute", TARGET, audios)
 
 
 def test_damaged_config_is_said(tmp_path):
@@ -201,7 +223,7 @@ def test_damaged_config_is_said(tmp_path):
     for text in ("{", "[]", '{"flags": {}}', *inner):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match="damaged"):
-            evaluate.read_config(tmp_path)
+            evaluate.read_run(tmp_path)
 
 
 def test_pairs_are_read_relative_to_their_file(tmp_path):
@@ -213,6 +235,15 @@ def test_pairs_are_read_relative_to_their_file(tmp_path):
         ("sub/a.wav", tmp_path / "sub/a.wav", tmp_path / "b.wav"),
         ("with, comma.wav", tmp_path / "with, comma.wav", None),
         ("c.wav", tmp_path / "c.wav", None),
+    ]
+
+
+def test_pairs_as_spreadsheets_write_them(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(b"\xef\xbb\xbfinput;reference\r\na.wav;b.wav\r\na.wav;c.wav\r\n")
+    assert evaluate.read_pairs(path) == [
+        ("a.wav", tmp_path / "a.wav", tmp_path / "b.wav"),
+        ("a.wav (2)", tmp_path / "a.wav", tmp_path / "c.wav"),
     ]
 
 
@@ -228,126 +259,139 @@ def test_bad_pairs_are_said_in_one_line(tmp_path, content):
         evaluate.read_pairs(tmp_path / "missing.csv")
 
 
-def test_sounds_are_cut_to_the_shorter(tmp_path):
-    for name, seconds in (("a", 1.0), ("b", 0.5), ("empty", 0)):
+def test_pairs_of_different_lengths_are_refused(tmp_path):
+    for name, seconds in (("a", 1.0), ("near", 0.995), ("short", 0.5), ("empty", 0)):
         write_audio(tmp_path / f"{name}.wav", tone(seconds=seconds))
-    piece = evaluate.Piece("a", tmp_path / "a.wav", tmp_path / "b.wav")
-    audio, reference = evaluate.read_piece(piece)
-    assert len(audio) == len(reference) == 22050
-    with pytest.raises(UserError, match="no sound"):
-        evaluate.read_piece(evaluate.Piece("a", tmp_path / "a.wav", tmp_path / "empty.wav"))
+
+    def read(first, second):
+        return evaluate.read_piece(
+            evaluate.Piece("x", tmp_path / f"{first}.wav", tmp_path / f"{second}.wav")
+        )
+
+    audio, reference = read("a", "near")
+    assert len(audio) == len(reference) == int(0.995 * data.SAMPLE_RATE)
+    for first, second in (("a", "short"), ("short", "a")):
+        with pytest.raises(UserError, match=rf"{second}\.wav: lasts .*{first}\.wav"):
+            read(first, second)
+    with pytest.raises(UserError, match=r"/empty\.wav: has no sound"):
+        read("a", "empty")
+    with pytest.raises(UserError, match=r"/empty\.wav: has no sound"):
+        read("empty", "a")
 
 
-@pytest.mark.parametrize(
-    ("settings", "frames"), [(None, 6), ("{", 6), ('{"duration_rate": 0.5, "pedal": false}', 3)]
-)
-def test_score_is_read_as_it_was_rendered(tmp_path, settings, frames):
-    write_score(tmp_path / "a.mid", 0.3)
-    if settings:
-        (tmp_path / "audios.json").write_text(settings)
-    pitches = evaluate.read_pitches(tmp_path / "a.mid", tmp_path, 0.5)
-    assert pitches.shape == (88, 11) and pitches[60 - 21].nonzero()[0].tolist() == list(
-        range(frames)
-    )
-    assert evaluate.read_pitches(tmp_path / "a.mid", None, 0.5).sum() == 6
+def test_score_of_a_name_with_a_dot_is_not_anothers(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(judges, "score_notes", lambda path, seconds: path.name)
+    scores = {"sonata": tmp_path / "sonata.mid", "bach/two": tmp_path / "two.mid"}
+    notes = {}
+    for name in ("sonata", "sonata.1", "sonata.1.wav", "sonata.wav", "bach/two", "two.wav"):
+        notes[name] = evaluate.read_notes(scores, evaluate.Piece(name, None, None), 1)
+    assert notes["sonata"] == notes["sonata.wav"] == "sonata.mid"
+    assert notes["sonata.1"] is None and notes["sonata.1.wav"] is None
+    assert notes["bach/two"] == "two.mid" and notes["two.wav"] is None
+    assert "no score of sonata.1:" in capsys.readouterr().err
 
 
 def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_path):
-    assert evaluate.target_median(
-        run_folder, evaluate.read_config(run_folder), audios
-    ) == pytest.approx(0.2)
-    config = evaluate.read_config(make_run(tmp_path))
-    found = evaluate.target_median(tmp_path, config, audios)
-    pictures = [
-        data.spectrogram(read_audio(audios / TARGET / f"{name}.wav")) for name in config["train"]
-    ]
-    np.testing.assert_allclose(
-        found, np.median(np.concatenate(pictures, axis=1), axis=1), atol=0.02
-    )
-    assert evaluate.target_median(tmp_path, config, None) is None
-    assert evaluate.target_median(tmp_path, {}, audios) is None
+    run = evaluate.read_run(run_folder)
+    assert evaluate.median_spectrum(run, TARGET, audios) == pytest.approx(0.2)
+    run = evaluate.read_run(make_run(tmp_path))
+    found = evaluate.median_spectrum(run, TARGET, audios)
+    pictures = []
+    for name in run.split["train"]:
+        pictures.append(data.spectrogram(read_audio(audios / TARGET / f"{name}.wav")))
+    expected = np.median(np.concatenate(pictures, axis=1), axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert evaluate.median_spectrum(run, TARGET, None) is None
+    assert evaluate.median_spectrum(None, TARGET, audios) is None
+
+
+# ---- The command
+
+
+def table_rows(text):
+    """The first cells of each Markdown table in a text: a list of lists."""
+    found, before = [], False
+    for line in text.splitlines():
+        is_row = line.startswith("|")
+        if is_row and not before:
+            found.append([])
+        if is_row:
+            found[-1].append(line.split("|")[1].strip())
+        before = is_row
+    return [table[2:] for table in found]
 
 
 def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
     audios, run_folder, tmp_path, capsys
 ):
-    write_score(tmp_path / "three.mid", 5)
-    flags = [
-        "--model",
-        run_folder,
-        "--audios_path",
-        audios,
-        "--midi_path",
-        tmp_path,
-        "--phase",
-        "input",
-        "griffinlim",
-    ]
-    flags += [
-        "--phase_iterations",
-        2,
-        "--output",
-        tmp_path / "out",
-        "--report",
-        tmp_path / "page",
-        "--report_seconds",
-        1,
-    ]
+    page, out = tmp_path / "page", tmp_path / "out"
+    flags = ["--model", run_folder, "--audios_path", audios, "--phase", "input", "griffinlim"]
+    flags += ["--phase_iterations", 2, "--output", out]
+    flags += ["--report", page, "--report_seconds", 1]
     assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "2 pieces held out from training: three, four" in printed
-    rows = [
-        "identity",
-        "silence",
-        "median picture",
-        "model, input",
-        "model, griffinlim",
-        "true magnitude, input",
-        "true magnitude, griffinlim",
-        evaluate.OWN_PHASE,
-        "target",
-    ]
-    table = [line for line in printed.splitlines() if line.startswith("|")]
-    assert [line.split("|")[1].strip() for line in table[2:]] == rows
+    own = ["model (phase: input)", "model (phase: griffinlim)"]
+    true = ["true magnitude (phase: input)", "true magnitude (phase: griffinlim)"]
+    rows = ["identity", "silence", "median picture", *own, *true, evaluate.OWN_PHASE, "target"]
+    table, paired = table_rows(printed)
+    assert table == rows
+    assert paired == [f"{own[0]} − identity", f"{own[1]} − {own[0]}", f"{true[1]} − {true[0]}"]
 
-    with open(tmp_path / "out" / "results.csv", newline="") as file:
+    with open(out / "results.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert [(line["piece"], line["row"]) for line in lines] == [
-        (piece, row) for piece in ("three", "four") for row in rows
-    ]
-    assert all(
-        line["pitch_jaccard"] == "" for line in lines if line["piece"] == "four"
-    )  # it has no score
-    summary = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
-    errors = [float(line["mae_db"]) for line in lines if line["row"] == "identity"]
-    assert summary["identity"]["mae_db"]["mean"] == pytest.approx(np.mean(errors))
-    assert (
-        summary["identity"]["mae_db"]["n"] == 2 and summary["identity"]["pitch_jaccard"]["n"] == 1
-    )
+    names = [(line["piece"], line["row"]) for line in lines]
+    assert names == [(piece, row) for piece in ("three", "four") for row in rows]
+    written = json.loads((out / "results.json").read_text())
+    errors = {}
+    for row in ("identity", own[0]):
+        errors[row] = [float(line["mae_db"]) for line in lines if line["row"] == row]
+        assert written["rows"][row]["mae_db"]["mean"] == pytest.approx(np.mean(errors[row]))
+    assert written["rows"]["identity"]["mae_db"]["n"] == 2
+    difference = written["differences"][f"{own[0]} − identity"]["mae_db"]
+    expected = np.subtract(errors[own[0]], errors["identity"])
+    assert difference["mean"] == pytest.approx(expected.mean())
+    assert difference["spread"] == pytest.approx(expected.std(ddof=1))
 
-    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
-    assert page.count("<audio ") == 2 * 4 and "output, phase: griffinlim" in page
-    assert len(read_audio(tmp_path / "page" / "piece01_2.flac")) == data.SAMPLE_RATE
+    text = (page / "index.html").read_text(encoding="utf-8")
+    assert text.count("<audio ") == 2 * 4
+    assert len(read_audio(page / "piece01_2.flac")) == data.SAMPLE_RATE
+
+
+def test_command_compares_origins(audios, run_folder, tmp_path, capsys):
+    shutil.copytree(audios, tmp_path / "audios")
+    shutil.copytree(audios / TARGET, tmp_path / "audios" / "grand_acoustic")
+    flags = ["--model", run_folder, "--audios_path", tmp_path / "audios", "--limit", 1]
+    flags += [
+        "--origin",
+        ORIGIN,
+        "grand_acoustic",
+        "--phase",
+        "input",
+        "--output",
+        tmp_path / "out",
+    ]
+    assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
+    overview = table_rows(capsys.readouterr().out)[-1]
+    assert len(overview) == 2 and "never heard" in overview[1] and "never" not in overview[0]
+    with open(tmp_path / "out" / "overview.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    assert lines[0][1] == "picture MAE, dB: unchanged" and lines[2][1] == "0.00"
+    for name in (ORIGIN, "grand_acoustic"):
+        written = json.loads((tmp_path / "out" / name / "results.json").read_text())
+        assert written["origin"] == name
 
 
 def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path, capsys):
     folder = tmp_path / "recordings"
     folder.mkdir()
     shutil.copy(audios / ORIGIN / "three.wav", folder)
-    flags = [
-        "--model",
-        run_folder / "generator.keras",
-        "--inputs",
-        folder,
-        "--phase",
-        "input",
-        "--output",
-        tmp_path,
-    ]
-    assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
-    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert [line.split("|")[1].strip() for line in table[2:]] == ["identity", "model, input"]
-    assert "MAE" not in table[0] and "re-analysis" in table[0]
+    flags = ["--model", run_folder / "generator.keras", "--inputs", folder, "--phase", "input"]
+    assert evaluate.main([*map(str, flags), "--output", str(tmp_path), "--gpu", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert table_rows(printed) == [["identity", "model (phase: input)"]]
+    header = next(line for line in printed.splitlines() if line.startswith("|"))
+    assert "MAE" not in header and "re-analysis" in header
 
 
 @pytest.mark.parametrize(
@@ -373,3 +417,18 @@ def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, fla
         code = refused.code
     error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert code == 2 and len(error) == 1 and not (tmp_path / "out").exists()
+
+
+# ---- The judge of notes
+
+
+def test_note_f1_counts_onsets():
+    pytest.importorskip("mir_eval")
+    score = np.array([[0.0, 1.0], [1.0, 2.0]]), np.array([440.0, 220.0])
+    half = score[0][:1], score[1][:1]
+    late = score[0] + 0.2, score[1]
+    nothing = np.zeros((0, 2)), np.zeros(0)
+    assert judges.note_f1(score, score) == 1
+    assert judges.note_f1(half, score) == pytest.approx(2 / 3)
+    assert judges.note_f1(late, score) == 0
+    assert judges.note_f1(nothing, score) == 0 and judges.note_f1(nothing, nothing) == 1

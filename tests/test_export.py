@@ -45,7 +45,7 @@ def test_export(tmp_path, monkeypatch, run_script):
     (run / "evaluation").mkdir()
     cell = {"mean": 1.234, "spread": None, "n": 1}
     (run / "evaluation/results.json").write_text(
-        json.dumps({"rows": {"model, input": {"mae_db": cell}}})
+        json.dumps({"rows": {"model (phase: input)": {"mae_db": cell}}})
     )
     about = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
     done = run_script(tmp_path / "pretrained/export.py", "--run", run, *about)
@@ -53,7 +53,11 @@ def test_export(tmp_path, monkeypatch, run_script):
 
     card = (tmp_path / "pretrained/a_2_guitar_acoustic/README.md").read_text()
     command = "`python train.py --origin a --target guitar_acoustic --filters 2 --gen_lr 0.001 --epoch_tiles 600 "
-    figures = "300 steps of 4", "dB MAE: **3.21** (identity 6.00", "| model, input | 1.23 ± 0.00"
+    figures = (
+        "300 steps of 4",
+        "dB MAE: **3.21** (identity 6.00",
+        "| model (phase: input) | 1.23 ± 0.00",
+    )
     for text in ("NSynth, CC BY 4.0", "an abacus", command, *figures):
         assert text in card
     monkeypatch.setattr(cli, "PRETRAINED", tmp_path / "pretrained")

@@ -49,8 +49,9 @@ def sounds(draw, count=1):
 def pairwise(a, b):
     """Every measure that compares two sounds and is a distance."""
     mel_a, mel_b = metrics.log_mel(a), metrics.log_mel(b)
+    pictures = data.spectrogram(a), data.spectrogram(b)
     return {
-        "picture_mae": metrics.picture_mae(data.spectrogram(a), data.spectrogram(b)),
+        "picture_mae": metrics.picture_mae(*pictures),
         "multi_resolution_stft": metrics.multi_resolution_stft(a, b),
         "lsd_per_frame": metrics.lsd_per_frame(mel_a, mel_b),
         "lsd_time_first": metrics.lsd_time_first(mel_a, mel_b),
@@ -61,10 +62,18 @@ def pairwise(a, b):
     }
 
 
+def test_registry_names_every_column_once():
+    keys = [measure.key for measure in metrics.MEASURES]
+    headings = [measure.heading for measure in metrics.MEASURES]
+    assert len(set(keys)) == len(keys) and len(set(headings)) == len(headings)
+    assert [m.key for m in metrics.MEASURES if m.more_is_better] == ["snr_db"]
+
+
 @SETTINGS
 @given(sounds(1))
 def test_identity_gives_zero(sound):
     audio = sound[0]
+    assert metrics.level_matched_mae(*[data.spectrogram(audio)] * 2) == pytest.approx(0, abs=1e-6)
     assert all(value == pytest.approx(0, abs=1e-6) for value in pairwise(audio, audio).values())
     assert metrics.snr(audio, audio) == np.inf
     assert metrics.spectral_convergence(*[data.magnitude(data.stft(audio))] * 2) == 0
@@ -155,21 +164,39 @@ def test_pitch_jaccard_counts_pitches():
     assert metrics.pitch_jaccard(a[:, :0], b[:, :0]) == 0
 
 
-def test_score_pitches_follow_the_notes():
-    roll = metrics.score_pitches([0, 0.1, 0], [0.2, 0.001, 5], [60, 21, 109], seconds=0.5)
-    assert roll.shape == (88, 11)
-    assert roll[60 - 21].nonzero()[0].tolist() == [0, 1, 2, 3]
-    assert roll[0].nonzero()[0].tolist() == [2]  # a note shorter than a frame still counts
-    assert roll.sum() == 5  # 109 is above the piano
-
-
 @pytest.mark.parametrize("pitches", [[60], [48, 52, 55], [60, 64, 67, 71], [40, 76]])
 def test_estimator_finds_plain_tones(pitches):
-    found = metrics.sounding_pitches(tone(pitches))
-    expected = metrics.score_pitches([0] * len(pitches), [1] * len(pitches), pitches, 1)
-    assert metrics.pitch_jaccard(found[:, 1:-1], expected[:, 1:-1]) < 0.15
-    wrong = metrics.score_pitches([0] * len(pitches), [1] * len(pitches), np.add(pitches, 1), 1)
-    assert metrics.pitch_jaccard(found, wrong) > 0.8
+    found = metrics.sounding_pitches(tone(pitches))[:, 1:-1]
+    expected = np.zeros_like(found)
+    expected[np.subtract(pitches, metrics.LOWEST)] = True
+    assert metrics.pitch_jaccard(found, expected) < 0.15
+    semitone_above = np.roll(expected, 1, axis=0)
+    assert metrics.pitch_jaccard(found, semitone_above) > 0.8
+
+
+def test_level_matched_error_forgives_level_and_nothing_else():
+    picture = data.spectrogram(np.repeat(tone([60, 64]), 3))
+    mag = data.db_to_amplitude(picture)
+    for gain in (-12, -4.5, 3, 12):
+        copy = data.amplitude_to_db(mag * np.float32(10 ** (gain / 20)))
+        assert metrics.picture_mae(copy, picture) > 0.5
+        assert metrics.level_matched_mae(copy, picture) == pytest.approx(0, abs=1e-3)
+    other = data.spectrogram(np.repeat(tone([61, 66]), 3))
+    matched = metrics.level_matched_mae(other, picture)
+    assert 1 < matched <= metrics.picture_mae(other, picture)
+
+
+def test_level_matched_error_is_the_least_over_the_gains():
+    rng = np.random.default_rng(0)
+    picture, target = rng.uniform(0, 1, (2, 256, 7)).astype(np.float32)
+    errors = []
+    for half_steps in range(17):
+        gain = 10 ** ((-12 + 1.5 * half_steps) / 20)
+        louder = data.amplitude_to_db(data.db_to_amplitude(target) * gain)
+        errors.append(np.abs(np.clip(picture, 0, 1) - np.clip(louder, 0, 1)).mean() * 96.33)
+    assert metrics.level_matched_mae(picture, target) == pytest.approx(min(errors), rel=1e-4)
+    silence = np.zeros((256, 5))
+    assert metrics.level_matched_mae(silence, silence) == 0
 
 
 def test_pieces_longer_than_a_block_are_measured_whole(monkeypatch):
@@ -181,7 +208,13 @@ def test_pieces_longer_than_a_block_are_measured_whole(monkeypatch):
 
 @pytest.mark.parametrize(
     "function",
-    [metrics.picture_mae, metrics.multi_resolution_stft, metrics.lsd_per_frame, metrics.snr],
+    [
+        metrics.picture_mae,
+        metrics.level_matched_mae,
+        metrics.multi_resolution_stft,
+        metrics.lsd_per_frame,
+        metrics.snr,
+    ],
 )
 def test_different_or_empty_shapes_are_refused(function):
     with pytest.raises(ValueError, match="must be equal and not empty"):

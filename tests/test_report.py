@@ -8,6 +8,8 @@ import threading
 import matplotlib.image
 import numpy as np
 import pytest
+import soundfile
+from matplotlib.figure import Figure
 
 import data
 import report
@@ -20,26 +22,55 @@ CHROMIUM = next(
 HOSTILE = '<img src=x onerror="document.title=1"> $a_{ & "quoted" \u266b.wav'
 CHECK = """<script>
 const problems = [];
-const tell = event => problems.push(event.message || event.target.outerHTML + event.target.error?.message);
+const tell = event => problems.push(
+  event.message || event.target.outerHTML + event.target.error?.message);
 window.addEventListener("error", tell, true);
+const wait = ms => new Promise(resolve => setTimeout(resolve, ms));
+const press = key => document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const all = () => [...document.querySelectorAll("audio")];
+const playing = () => all().map(audio => !audio.paused);
 window.addEventListener("load", async () => {
+  const folded = [...document.querySelectorAll("details")].map(fold => fold.open);
+  const first = document.querySelector("audio").getBoundingClientRect().bottom;
   const played = [];
-  for (const audio of document.querySelectorAll("audio")) {
+  for (const audio of all()) {
     try {
       await audio.play();
-      await new Promise(resolve => audio.addEventListener("timeupdate", () => audio.currentTime > 0 && resolve()));
+      await new Promise(resolve =>
+        audio.addEventListener("timeupdate", () => audio.currentTime > 0 && resolve()));
       played.push(audio.duration);
     } catch (error) { problems.push(audio.src + ": " + error); }
   }
   const images = [...document.images];
-  for (const image of images) { image.loading = "eager"; await image.decode().catch(error => problems.push(String(error))); }
-  document.dispatchEvent(new KeyboardEvent("keydown", { key: "2" }));
-  await new Promise(resolve => setTimeout(resolve, 200));
-  const playing = [...document.querySelectorAll("audio")].map(audio => !audio.paused);
+  for (const image of images) {
+    image.loading = "eager";
+    await image.decode().catch(error => problems.push(String(error)));
+  }
+  press("2");
+  await wait(200);
+  const second = playing();
+  press(" ");
+  await wait(100);
+  const paused = playing();
+  scrollTo(0, 0);
+  press("a");
+  await wait(300);
+  const tenth = playing();
+  const card = document.querySelector("figure.playing");
+  let visible = false;
+  for (let tries = 0; tries < 50 && !visible; tries++) {  // the page glides there
+    await wait(100);
+    const box = card.getBoundingClientRect();
+    visible = box.top >= -1 && box.bottom <= innerHeight + 1;
+  }
+  const volumes = all().map(audio => audio.volume);
+  document.getElementById("match").click();
+  const unmatched = all().map(audio => audio.volume);
   const widths = images.map(image => image.naturalWidth);
   const headings = [...document.querySelectorAll("h2")].map(heading => heading.textContent);
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-  console.log("RESULT" + JSON.stringify({ played, widths, playing, headings, wide, problems, title: document.title }) + "END");
+  console.log("RESULT" + JSON.stringify({ folded, first, played, widths, second, paused, tenth,
+    visible, volumes, unmatched, headings, wide, problems, title: document.title }) + "END");
 });
 </script></body>"""
 
@@ -48,19 +79,35 @@ def picture(frames=40):
     return np.linspace(0, 1, 256 * frames).reshape(256, frames)
 
 
-def make_page(folder, names=("plain",), reference="target"):
-    sounds = {"input": 0.3, "output, phase: input": 2.0, "target": 0.5}
-    time = np.arange(22050) / data.SAMPLE_RATE
-    sounds = {
-        label: (level * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
-        for label, level in sounds.items()
-    }
-    table = ["", "MAE <b>"], [["model, input", "1.0 ± 0.1"]]
-    sections = [
-        report.write_section(folder, k, name, sounds, table, reference)
-        for k, name in enumerate(names, 1)
-    ]
-    report.write_page(folder, "a → b", ["A note & more."], table, names, sections)
+LEVELS = {"Input": 0.3, "Output": 2.0, "Target": 0.5}
+OTHERS = 7  # further sounds: the last one's key is the first letter
+
+
+def tone(level, seconds=4.0, channels=None):
+    time = np.arange(int(seconds * data.SAMPLE_RATE)) / data.SAMPLE_RATE
+    audio = (level * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+    return audio if channels is None else np.stack([audio] * channels, axis=1)
+
+
+def make_piece(title="plain", **changes):
+    piece = report.Piece(
+        title,
+        {label: tone(level) for label, level in LEVELS.items()},
+        {f"Output, phase: {k}": tone(1.0) for k in range(OTHERS)},
+        ("Output", "Target"),
+        "2.00 dB from the b; the unchanged input 7.00 dB.",
+        (["", "MAE <b>"], [["model (phase: input)", "1.0 ± 0.1"]]),
+    )
+    return piece._replace(**changes)
+
+
+def make_page(folder, titles=("plain",)):
+    """A page of pieces, the last one with further sounds, folded."""
+    pieces = [make_piece(title, more={}) for title in titles[:-1]]
+    pieces.append(make_piece(titles[-1]))
+    terms = [("MAE <b>", "what it says")]
+    table = pieces[0].table
+    report.write_page(folder, "a → b", pieces, "2 dB <off>.", ["A note & more."], table, terms)
     return folder / "index.html"
 
 
@@ -116,27 +163,71 @@ def test_history_figure_draws_the_columns_there_are(tmp_path, columns, epochs):
 
 def test_section_writes_sounds_of_one_gain_and_pictures(tmp_path):
     make_page(tmp_path)
-    names = {p.name for p in tmp_path.iterdir()}
-    assert names == {f"piece01_{k}.{kind}" for k in (1, 2, 3) for kind in ("png", "flac")} | {
-        "piece01_difference.png",
-        "index.html",
-    }
+    count = len(LEVELS) + OTHERS
+    names = {"index.html", "piece01_difference.png"}
+    for k in range(1, count + 1):
+        names |= {f"piece01_{k}.png", f"piece01_{k}.flac"}
+    assert {path.name for path in tmp_path.iterdir()} == names
     peaks = [np.abs(read_audio(tmp_path / f"piece01_{k}.flac")).max() for k in (1, 2, 3)]
     assert peaks == pytest.approx([0.15, 1, 0.25], abs=1e-3)
 
 
-def test_section_without_target_has_no_difference(tmp_path):
-    make_page(tmp_path, reference=None)
-    assert not list(tmp_path.glob("*difference*"))
+def test_page_of_conversions_without_target(tmp_path):
+    sounds = {"original": tone(0.5, channels=2), "guitar": tone(0.2, channels=2)}
+    pieces = (report.Piece(title, sounds) for title in ("one", "two"))
+    report.write_page(tmp_path / "page", "My songs", pieces)
+    names = {path.name for path in (tmp_path / "page").iterdir()}
+    assert names == {"index.html"} | {
+        f"piece0{n}_{k}.{kind}" for n in (1, 2) for k in (1, 2) for kind in ("png", "flac")
+    }
+    html = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert html.count("<audio ") == 4 and "original" in html
+    assert "<table" not in html and "minus" not in html and "<details" not in html
+    with soundfile.SoundFile(tmp_path / "page" / "piece01_1.flac") as sound:
+        assert sound.channels == 2
+
+
+def test_the_sentence_and_the_sounds_come_first(tmp_path):
+    html = make_page(tmp_path).read_text(encoding="utf-8")
+    sentence, sound = html.index("2 dB &lt;off&gt;."), html.index("<audio ")
+    assert sentence < sound < html.index("<details") < html.index("<table")
+    assert html.index("<h1>") < sentence and html.index("A note &amp; more.") > sound
 
 
 def test_page_needs_no_network_and_escapes_texts(tmp_path):
     html = make_page(tmp_path, [HOSTILE]).read_text(encoding="utf-8")
     assert not re.search(r"(https?:)?//\w|@import|url\(", html)
     assert "<img src=x" not in html and "MAE <b>" not in html
-    assert "&lt;img src=x" in html and "MAE &lt;b&gt;" in html and "A note &amp; more." in html
+    assert "&lt;img src=x" in html and "MAE &lt;b&gt;" in html
     for source in re.findall(r'src="([^"]+)"', html):
         assert (tmp_path / source).is_file()
+
+
+def test_names_are_as_people_say_them():
+    titles = {"pieces/fur_elise": "Fur elise", "a/song.1.WAV": "Song.1", "BR_IM6": "BR IM6"}
+    assert {name: report.plain_title(name) for name in titles} == titles
+    instruments = {
+        "keyboard_acoustic": "keyboard",
+        "string_acoustic": "strings",
+        "synth_lead_synthetic": "synth lead",
+        "organ_electronic_001": "electronic organ 1",
+        "guitar_acoustic_019": "guitar 19",
+        "piano": "piano",
+    }
+    assert {name: report.plain_instrument(name) for name in instruments} == instruments
+
+
+def test_mel_axis_shows_a_tone_where_its_tick_is(tmp_path):
+    assert report.from_mel(report.to_mel([0, 1, 5.5])) == pytest.approx([0, 1, 5.5], abs=1e-9)
+    picture = np.zeros((256, 10), np.float32)
+    one_khz = round(1000 / (data.SAMPLE_RATE / data.N_FFT))
+    picture[one_khz] = 1
+    axis = Figure().add_subplot()
+    image = report.draw_mel(axis, picture)
+    rows = image.get_array()[:, 5]
+    at = rows.argmax() / len(rows) * image.get_extent()[3]
+    assert at == pytest.approx(report.to_mel(1), abs=10)
+    assert axis.get_yticks()[3] == pytest.approx(report.to_mel(1))
 
 
 def open_in_chromium(page, width, home):
@@ -187,10 +278,17 @@ def test_page_works_in_chromium(tmp_path, width):
     seen, console = open_in_chromium(page, width, tmp_path / "home")
     assert seen is not None, console
     assert seen["problems"] == [] and len(console) == 1
-    assert seen["played"] == pytest.approx([0.5] * 6, abs=0.01)
-    assert len(seen["widths"]) == 8 and min(seen["widths"]) > 300
-    assert sum(seen["playing"]) == 1 and seen["playing"][4], (
-        "key 2 plays the second sound of the last piece, and only it"
-    )
+    first, count = len(LEVELS), 2 * len(LEVELS) + OTHERS
+    assert seen["played"] == pytest.approx([4] * count, abs=0.01)
+    assert len(seen["widths"]) == count + 2 and min(seen["widths"]) > 300
+    assert not any(seen["folded"])
+    assert seen["first"] < 900, "the first player is on the first screen"
+    second = [k for k, on in enumerate(seen["second"]) if on]
+    assert second == [first + 1], "key 2 plays the second sound of the last piece, and only it"
+    assert not any(seen["paused"]), "space pauses"
+    tenth = [k for k, on in enumerate(seen["tenth"]) if on]
+    assert tenth == [first + 9] and seen["visible"], "key a plays the tenth, and scrolls to it"
+    assert seen["volumes"][:3] == pytest.approx([1, 0.15, 0.6], abs=0.01)
+    assert seen["unmatched"] == [1] * count
     assert seen["headings"] == ["plain", HOSTILE]
     assert seen["title"] == "a → b" and not seen["wide"]

@@ -342,7 +342,7 @@ def test_one_model_for_several_instruments(
     assert refused.returncode == 2 and f"--target {origins[-1]}: is the origin" in refused.stderr
     for target in {TARGET, "string_acoustic"} - {origins[-1]}:
         rows = json.loads((model / "evaluation" / target / "results.json").read_text())["rows"]
-        assert rows["model, input"]["mae_db"]["mean"] > 0
+        assert rows["model (phase: input)"]["mae_db"]["mean"] > 0
 
 
 def test_learned_phase(features, audios, tmp_path, run_script):
@@ -404,7 +404,7 @@ def test_learned_phase(features, audios, tmp_path, run_script):
             "evaluate.py", *flags, "--audios_path", audios, "--limit", 1, "--gpu", "cpu"
         )
         assert done.returncode == 0, done.stderr
-        assert "| true magnitude, learned_griffinlim " in done.stdout
+        assert "| true magnitude (phase: learned_griffinlim) " in done.stdout
     refused = run_script(
         "train.py", "--dataset_path", features, *SMALL, "--target", TARGET, "x", "--learn", "both"
     )

@@ -1,0 +1,138 @@
+"""Tables of measures: means over pieces, paired differences, Markdown. Pure functions.
+
+Everything here is made of *results*, a list of (piece, row, measures): the piece's name, the system
+that is a row of the table, and {measure's key: value}. Columns are a list of `metrics.Measure`.
+"""
+
+import numpy as np
+
+MINUS = " − "  # between the names of two rows of which one is compared with the other
+
+
+def summarise(results, columns):
+    """Mean, standard deviation and number over pieces, of each row and column.
+
+    Values that are not finite are left out.
+
+    Returns:
+        {row: {key: cell}}, a cell as `spread_of` gives it; rows in the order in which they come.
+    """
+    summary = {}
+    for row in rows_of(results):
+        summary[row] = {}
+        for column in columns:
+            values = list(_values(results, row, column.key).values())
+            if values:
+                summary[row][column.key] = spread_of(values)
+    return summary
+
+
+def rows_of(results):
+    """The names of all rows, in the order in which they come."""
+    return list(dict.fromkeys(row for _, row, _ in results))
+
+
+def spread_of(values):
+    """A cell: {"mean", "spread", "n"}; spread is the standard deviation (n - 1), None for one."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "spread": spread, "n": len(values)}
+
+
+def compare(results, pairs, columns):
+    """Paired differences: of two systems on the same pieces, piece by piece.
+
+    Pieces that one of the two lacks are left out, so a difference is never one of means over
+    different pieces.
+
+    Args:
+        pairs: list of (row, other row).
+
+    Returns:
+        {"row − other row": {key: cell}}; a cell's mean and spread are those of the differences.
+    """
+    differences = {}
+    for row, other in pairs:
+        cells = {}
+        for column in columns:
+            values, others = _common(results, [row, other], column.key)
+            if values:
+                cells[column.key] = spread_of(np.subtract(values, others))
+        if cells:
+            differences[row + MINUS + other] = cells
+    return differences
+
+
+def find_best(results, rows, column):
+    """Which of ``rows`` is best by one column, over the pieces that all of them have.
+
+    Rows that have no value at all are passed over.
+
+    Returns:
+        (best row, {row: mean}), or (None, {}) where there are not two different means.
+    """
+    rows = [row for row in rows if _values(results, row, column.key)]
+    values = _common(results, rows, column.key)
+    if not rows or not values[0]:
+        return None, {}
+    means = {row: float(np.mean(of_row)) for row, of_row in zip(rows, values)}
+    if len(set(means.values())) < 2:
+        return None, {}
+    choose = max if column.more_is_better else min
+    return choose(means, key=means.get), means
+
+
+def _values(results, row, key):
+    """{piece: value} of one row and column, where the value is there and finite."""
+    found = {}
+    for piece, name, measures in results:
+        value = measures.get(key)
+        if name == row and value is not None and np.isfinite(value):
+            found[piece] = value
+    return found
+
+
+def _common(results, rows, key):
+    """A list of values for each of ``rows``, of the pieces that all of them have, in one order."""
+    of_rows = [_values(results, row, key) for row in rows]
+    pieces = [piece for piece, name, _ in results if name == rows[0]] if rows else []
+    shared = [piece for piece in pieces if all(piece in values for values in of_rows)]
+    return [[values[piece] for piece in shared] for values in of_rows]
+
+
+def text_table(summary, columns):
+    """A summary as text: (header, rows). Columns without any cell are left out.
+
+    Each cell is mean ± spread, and its n where that is not the row's, which stands in the last
+    column.
+    """
+    there = [column for column in columns if any(column.key in c for c in summary.values())]
+    rows = []
+    for row, cells in summary.items():
+        pieces = max((cell["n"] for cell in cells.values()), default=0)
+        texts = [cell_text(cells.get(column.key), column.digits, pieces) for column in there]
+        rows.append([row, *texts, str(pieces)])
+    return ["", *(column.heading for column in there), "n"], rows
+
+
+def cell_text(cell, digits, pieces=None):
+    """A cell as text: mean ± spread, and its n if ``pieces`` is another number."""
+    if not cell:
+        return "–"
+    text = f"{cell['mean']:.{digits}f}"
+    if cell["spread"] is not None:
+        text += f" ± {cell['spread']:.{digits}f}"
+    if pieces is not None and cell["n"] != pieces:
+        text += f" (n = {cell['n']})"
+    return text
+
+
+def markdown(header, rows):
+    """A Markdown table, columns aligned."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
+    texts = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths)]
+        texts.append("| " + " | ".join(cells) + " |")
+    return "\n".join(texts)
