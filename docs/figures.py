@@ -1,9 +1,10 @@
 """Draw the figures of README and docs, all in one style, from the embedded notes and pieces.
 
-    python docs/figures.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic --audios_path runs/demo/audios
+    python docs/figures.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic \\
+        --audios_path runs/demo/audios
 
-What shows a network or a training takes it from that run, which `make demo` makes, but for `texture`, which shows the
-pretrained models; nothing is trained here.
+What shows a network or a training takes it from that run, which `make demo` makes, but for
+`texture`, which shows the pretrained models; nothing is trained here.
 """
 
 import io
@@ -39,7 +40,7 @@ PIECE = "pieces/greensleeves"  # held out by `make demo`
 SECONDS = 6.0  # of music in most pictures
 SILENCE = 0.77  # s before the piece's first note, left out
 PAPER, INK, PALE, LIGHT = "#fcfcfa", "#2b2f36", "#8a8f98", "#8fd8ff"
-NAMES = dict(zip(DEFAULT_INSTRUMENTS, ("keyboard", "guitar", "strings", "synth lead")))
+NAMES = {name: report.plain_instrument(name) for name in DEFAULT_INSTRUMENTS}
 STYLE = {
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
@@ -68,17 +69,22 @@ STYLE = {
 
 
 def save(figure, name):
-    """Write docs/``name``: SVG, or PNG of at most 256 colours, which is a quarter of the size and looks the same."""
+    """Write docs/``name``: SVG, or PNG of at most 256 colours.
+
+    That is a quarter of the size of a PNG of all colours, and looks the same.
+    """
     buffer = io.BytesIO()
     is_svg = name.endswith(".svg")
-    figure.savefig(buffer, format=name[-3:], metadata={"Date": None} if is_svg else None)
+    metadata = {"Date": None} if is_svg else None
+    figure.savefig(buffer, format=name[-3:], metadata=metadata)
     content = buffer.getvalue()
     if not is_svg:
         picture = PIL.Image.open(buffer).convert("RGB")
         picture = picture.quantize(
             256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE
         )
-        picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", optimize=True)
         content = buffer.getvalue()
     with cli.complete(DOCS / name) as part:
         part.write_bytes(content)
@@ -130,33 +136,15 @@ def waveform_and_spectrogram():
     )
     below.set(ylabel="kHz", xlim=(0, SECONDS))
     tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
+    middle = {"ha": "center", "va": "center"}
     for k in range(2):
-        below.add_patch(
-            Rectangle(
-                (k * tile + 0.012, 0.1),
-                tile - 0.024,
-                10.9,
-                fill=False,
-                edgecolor=LIGHT,
-                linewidth=1.6,
-            )
-        )
-        below.text(
-            (k + 0.5) * tile,
-            9.9,
-            f"tile {k + 1}: 256 bins × 256 frames",
-            color=LIGHT,
-            ha="center",
-            va="center",
-        )
-    below.text(
-        tile,
-        16.5,
-        "left out: no note of NSynth reaches beyond 8 kHz",
-        color="white",
-        ha="center",
-        va="center",
-    )
+        frame = Rectangle((k * tile + 0.012, 0.1), tile - 0.024, 10.9, fill=False)
+        frame.set(edgecolor=LIGHT, linewidth=1.6)
+        below.add_patch(frame)
+        text = f"tile {k + 1}: 256 bins × 256 frames"
+        below.text((k + 0.5) * tile, 9.9, text, color=LIGHT, **middle)
+    text = "left out: no note of NSynth reaches beyond 8 kHz"
+    below.text(tile, 16.5, text, color="white", **middle)
     report.colour_bar(figure, image, ax=below, pad=0.01)
     save(figure, "spectrogram.png")
 
@@ -176,111 +164,111 @@ def draw_score(axis, score, seconds):
 
 
 def synthesiser():
-    """How notes of a score become audio: the score, one note's envelope, the sum on two instruments."""
+    """How notes of a score become audio: the score, one note's envelope, all on two instruments."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.25))
     score = read_score()
     axis = figure.add_subplot(grid[0, 0])
     draw_score(axis, score, 3)
-    axis.set(
-        title="1  the score: onset, length (pedal included), pitch, velocity",
-        ylabel="MIDI pitch",
-        xlabel="seconds",
-    )
-
-    bank, rate = NoteBank(DEMO / "notes", "keyboard_acoustic"), data.SAMPLE_RATE
-    hold, note = 0.8, bank.note(69, 75)
-    played = np.concatenate(list(render(np.array([(0, hold, 69, 75)], midi.NOTE), bank, gain=1)))
-    axis = figure.add_subplot(grid[1, 0])
-    axis.plot(np.arange(len(note)) / rate, note, color=PALE, linewidth=0.3, alpha=0.5)
-    axis.plot(np.arange(len(played)) / rate, played, color=BLUE, linewidth=0.3)
-    axis.axvline(hold, color=ORANGE, linestyle="--", linewidth=1.2)
-    axis.text(hold + 0.04, note.max() * 0.8, "key up: fades within 1 s", color=ORANGE)
-    axis.set(
-        title="2  the nearest note of the bank, cut to its length",
-        xlim=(0, 2.4),
-        xlabel="seconds",
-        ylabel="amplitude",
-    )
-
+    title = "1  the score: onset, length (pedal included), pitch, velocity"
+    axis.set(title=title, ylabel="MIDI pitch", xlabel="seconds")
+    draw_envelope(figure.add_subplot(grid[1, 0]))
     shared = None
     for k, (instrument, colour) in enumerate(
         (("keyboard_acoustic", BLUE), ("guitar_acoustic", ORANGE))
     ):
         shared = figure.add_subplot(grid[k, 1], sharex=shared)
         audio = play(instrument, seconds=3)
-        shared.plot(np.arange(len(audio)) / rate, audio, color=colour, linewidth=0.4)
+        seconds = np.arange(len(audio)) / data.SAMPLE_RATE
+        shared.plot(seconds, audio, color=colour, linewidth=0.4)
         for onset in score["onset"][score["onset"] < 3]:
             shared.axvline(onset, color=PALE, linewidth=0.6, zorder=0)
-        shared.set(
-            title=f"{3 + k}  all notes added up: {NAMES[instrument]}",
-            xlim=(0, 3),
-            ylabel="amplitude",
-        )
+        title = f"{3 + k}  all notes added up: {NAMES[instrument]}"
+        shared.set(title=title, xlim=(0, 3), ylabel="amplitude")
     shared.set_xlabel("seconds: the same onsets, the same number of samples")
     save(figure, "synthesiser.png")
+
+
+def draw_envelope(axis):
+    """One note of the bank, and what is played of it when the key is held for a while."""
+    bank, rate = NoteBank(DEMO / "notes", "keyboard_acoustic"), data.SAMPLE_RATE
+    hold, note = 0.8, bank.note(69, 75)
+    score = np.array([(0, hold, 69, 75)], midi.NOTE)
+    played = np.concatenate(list(render(score, bank, gain=1)))
+    axis.plot(np.arange(len(note)) / rate, note, color=PALE, linewidth=0.3, alpha=0.5)
+    axis.plot(np.arange(len(played)) / rate, played, color=BLUE, linewidth=0.3)
+    axis.axvline(hold, color=ORANGE, linestyle="--", linewidth=1.2)
+    axis.text(hold + 0.04, note.max() * 0.8, "key up: fades within 1 s", color=ORANGE)
+    title = "2  the nearest note of the bank, cut to its length"
+    axis.set(title=title, xlim=(0, 2.4), xlabel="seconds", ylabel="amplitude")
+
+
+STAGES = (
+    "MIDI + single notes",
+    "aligned audio",
+    "pairs of tiles",
+    "trained network",
+    "converted recording",
+)
+STEPS = ("1 synthesize_audios.py", "2 compute_features.py", "3 train.py", "4 predict.py")
+STAGE_WIDTH = 22.3  # from one stage to the next; the canvas is 110 x 26
 
 
 def pipeline():
     """The steps, and what lies between them."""
     figure = Figure(figsize=(11, 2.6))
+    draw_stages(figure)
+    guitar_note = NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)
+    sounds = [play(name) for name in ("keyboard_acoustic", "guitar_acoustic")]
+    draw_score(add_inset(figure, 0, 0), read_score(), SECONDS)
+    add_inset(figure, 0, 1).plot(guitar_note[::40], color=ORANGE, linewidth=0.4)
+    for row, (sound, colour) in enumerate(zip(sounds, (BLUE, ORANGE))):
+        add_inset(figure, 1, row).plot(sound[::80], color=colour, linewidth=0.5)
+        tile = data.spectrogram(sound)[:, : data.TILE_FRAMES]
+        draw_inset_picture(add_inset(figure, 2, row), tile)
+    draw_network(add_inset(figure, 3, 0, rows=1))
+    draw_inset_picture(add_inset(figure, 4, 0), data.spectrogram(sounds[1]))
+    add_inset(figure, 4, 1).plot(sounds[1][::80], color=ORANGE, linewidth=0.5)
+    save(figure, "pipeline.png")
+
+
+def draw_stages(figure):
+    """The boxes of `pipeline`, the arrows between them, and the scripts' names."""
     canvas = figure.add_axes((0, 0, 1, 1))
     canvas.set(xlim=(0, 110), ylim=(0, 26))
     canvas.axis("off")
-    stages = (
-        "MIDI + single notes",
-        "aligned audio",
-        "pairs of tiles",
-        "trained network",
-        "converted recording",
-    )
-    scripts = ("1 synthesize_audios.py", "2 compute_features.py", "3 train.py", "4 predict.py")
+    box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": PALE, "linewidth": 0.8}
+    arrow = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "linewidth": 1.4}
+    title = {"ha": "center", "va": "center", "weight": "bold", "fontsize": 9.5}
     code = {"va": "center", "family": "monospace", "fontsize": 8.5}
-    for k, stage in enumerate(stages):
-        left, box = (
-            2.1 + 22.3 * k,
-            {
-                "boxstyle": "round,pad=0.5",
-                "facecolor": "white",
-                "edgecolor": PALE,
-                "linewidth": 0.8,
-            },
-        )
+    for k, stage in enumerate(STAGES):
+        left = 2.1 + STAGE_WIDTH * k
         canvas.add_patch(FancyBboxPatch((left, 7.4), 16.6, 17.2, **box))
-        canvas.text(left + 8.3, 23, stage, ha="center", va="center", weight="bold", fontsize=9.5)
-    for k, script in enumerate(scripts):
-        middle = 21.55 + 22.3 * k
-        arrow = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "linewidth": 1.4}
+        canvas.text(left + 8.3, 23, stage, **title)
+    for k, step in enumerate(STEPS):
+        middle = 21.55 + STAGE_WIDTH * k
         canvas.add_patch(FancyArrowPatch((middle - 2.2, 15.5), (middle + 2.2, 15.5), **arrow))
-        canvas.text(middle, 4.6, script, ha="center", **code)
+        canvas.text(middle, 4.6, step, ha="center", **code)
     canvas.text(1.7, 1.6, "0 render_notes.py: notes from a SoundFont", **code)
     canvas.text(108.3, 1.6, "5 evaluate.py: measures, listening page", ha="right", **code)
 
-    def inset(stage, row, rows=2):
-        height = 13.6 / rows
-        bottom = 7.8 + (rows - 1 - row) * height
-        axis = figure.add_axes(
-            ((2.9 + 22.3 * stage) / 110, bottom / 26, 15 / 110, (height - 0.8) / 26),
-            facecolor="none",
-        )
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-        return axis
 
-    sounds = [play(i) for i in ("keyboard_acoustic", "guitar_acoustic")]
-    draw_score(inset(0, 0), read_score(), SECONDS)
-    inset(0, 1).plot(
-        NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)[::40], color=ORANGE, linewidth=0.4
-    )
-    for row, (sound, colour) in enumerate(zip(sounds, (BLUE, ORANGE))):
-        inset(1, row).plot(sound[::80], color=colour, linewidth=0.5)
-        report.draw(inset(2, row), data.spectrogram(sound)[:, : data.TILE_FRAMES]).axes.set(
-            xlabel=""
-        )
-    draw_network(inset(3, 0, rows=1))
-    report.draw(inset(4, 0), data.spectrogram(sounds[1])).axes.set(xlabel="")
-    inset(4, 1).plot(sounds[1][::80], color=ORANGE, linewidth=0.5)
-    save(figure, "pipeline.png")
+def add_inset(figure, stage, row, rows=2):
+    """Axes without frame in the box of a stage, one of ``rows`` below each other."""
+    height = 13.6 / rows
+    bottom = 7.8 + (rows - 1 - row) * height
+    left = 2.9 + STAGE_WIDTH * stage
+    where = (left / 110, bottom / 26, 15 / 110, (height - 0.8) / 26)
+    axis = figure.add_axes(where, facecolor="none")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    return axis
+
+
+def draw_inset_picture(axis, picture):
+    """A spectrogram without labels."""
+    report.draw(axis, picture)
+    axis.set(xlabel="")
 
 
 def draw_network(axis):
@@ -301,19 +289,18 @@ def draw_network(axis):
 
 def learning_rates(run):
     """The learning-rate search's three curves."""
-    files = {
-        name: run / "lr_finder" / f"{name}.csv" for name in ("generator", "discriminator", "both")
-    }
-    if missing := [str(path) for path in files.values() if not path.is_file()]:
-        raise UserError(
-            f"{missing[0]}: not found; run 'make figures', which searches the rates first"
-        )
     import lr_finder
 
-    curves = {name: np.loadtxt(path, delimiter=",", skiprows=1).T for name, path in files.items()}
-    rates = {
-        name: lr_finder.suggest(tried, smoothed) for name, (tried, _, smoothed) in curves.items()
-    }
+    curves, rates = {}, {}
+    for name in ("generator", "discriminator", "both"):
+        path = run / "lr_finder" / f"{name}.csv"
+        if not path.is_file():
+            raise UserError(
+                f"{path}: not found; run 'make figures', which searches the rates first"
+            )
+        curves[name] = np.loadtxt(path, delimiter=",", skiprows=1).T
+        tried, _, smoothed = curves[name]
+        rates[name] = lr_finder.suggest(tried, smoothed)
     figure = Figure(figsize=(11, 2.9), layout="constrained")
     lr_finder.draw(figure, curves, rates)
     save(figure, "lr_finder.svg")
@@ -327,7 +314,7 @@ def history(run, baselines):
 
 
 def conversion(run, x, y):
-    """Input, output and target of a held-out piece."""
+    """Input, output and target of a held-out piece: audio (n,) of input and target."""
     import models
 
     x, y = data.spectrogram(x), data.spectrogram(y)
@@ -346,7 +333,7 @@ def conversion(run, x, y):
 
 
 def texture():
-    """Three notes on strings and synth lead, and what the pretrained models make of the keyboard's: no texture."""
+    """Three notes on strings and synth lead, and the pretrained models' of them: no texture."""
     import models
 
     score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], midi.NOTE)
@@ -363,8 +350,12 @@ def texture():
 
 
 def phase_comparison(x, y):
-    """What each phase estimator makes of a perfect magnitude: the picture of the sound it gives minus the one asked for."""
-    spectrum, unit = evaluate.spectrum_of(y), data.phasor(evaluate.spectrum_of(x))
+    """What each phase estimator makes of a perfect magnitude.
+
+    Shown is the picture of the sound it gives minus the one asked for.
+    """
+    spectrum = evaluate.spectrum_of(y)
+    unit = data.phasor(evaluate.spectrum_of(x))
     asked = data.spectrogram(y)
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
     figure = Figure(figsize=(11, 2.7), layout="constrained")
@@ -376,7 +367,7 @@ def phase_comparison(x, y):
             axis,
             (data.spectrogram(sound) - asked)[:, :frames],
             f"{name}: {error:.2f} dB",
-            difference=True,
+            is_difference=True,
         )
     axes[0].set_ylabel("kHz")
     report.colour_bar(figure, image, ax=list(axes), pad=0.01)
