@@ -11,6 +11,8 @@ less is left to chance where magnitude and phase do not fit each other.
 
 import math
 import tempfile
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,7 @@ import data
 import kinds
 import learned_phase
 import phase as phases
+import survey
 from audio import (
     check_writable,
     create_sound,
@@ -30,6 +33,7 @@ from audio import (
     write_spool,
 )
 from cli import UserError
+from loudness import Meter
 
 # Without overlap the picture jumps at tile borders 2.6 times as much as elsewhere. A quarter of a
 # tile ends that and lowers the error by 0.03 dB; half a tile lowers it by another 0.003 dB at 1.5
@@ -37,6 +41,34 @@ from cli import UserError
 OVERLAP = 0.25
 BATCH_SIZE = 8
 HOPS = (1, 2, 4)  # how many pictures may be interleaved
+
+# What the networks were trained at: the median of ten pieces that synthesize_audios.py rendered
+# on keyboard_acoustic (-33 ... -23 LUFS). Notes of a bank are scaled so that a median note at
+# velocity 100 peaks at 0.28 (`NoteSynthesizer.LEVEL`), so it is much the same for every bank.
+TRAINING_LOUDNESS = -28.7  # LUFS
+
+LEVELS = {  # of convert_file: what becomes of the level
+    "match": "as loud as the input (ITU-R BS.1770)",
+    "network": "the gain that the input needed is undone, and the network's own change kept",
+    "off": "the recording goes in and comes out as it is",
+}
+
+
+class Quality(NamedTuple):
+    """How much work a conversion is, and for what."""
+
+    hops: int
+    phase: str
+    phase_iterations: int
+
+
+# Measured by two judges on nine pieces, keyboard -> guitar: F1 of notes (the target's own .701) /
+# distance of timbre (two halves of the target 28), see docs/phase.md.
+QUALITIES = {
+    "draft": Quality(1, "input", 0),  # .775 / 275
+    "normal": Quality(2, "griffinlim", 4),  # .731 / 107
+    "best": Quality(4, "griffinlim", 4),  # .724 / 93
+}
 
 
 def convert_audio(model, audio, sample_rate, **options):
@@ -332,42 +364,105 @@ def estimate_phases(spectra, estimate, iterations, seed, hop_length=data.HOP_LEN
     yield result[:, end:]
 
 
+class Conversion(NamedTuple):
+    """What `convert_file` did."""
+
+    seconds: float
+    peak: float  # of the network's output, before the gain
+    gain: float  # that was applied to it
+    loudness: float  # of the output as written, LUFS; -inf for silence
+    limited: bool  # whether its peak, not ``level``, decided about the gain
+
+
 def convert_file(
-    model, source, target, new_rate=None, normalize=None, progress=lambda seconds: None, **options
+    model,
+    source,
+    target,
+    new_rate=None,
+    *,
+    level="match",
+    normalize=None,
+    start=0.0,
+    seconds=None,
+    heard=None,
+    progress=lambda seconds: None,
+    **options,
 ):
     """Convert one recording, whatever its length, at flat memory.
 
-    The peak is known at the end only, so float32 samples wait in a nameless temporary file beside
-    the output, which the system removes even if the process is killed.
+    The network knows one level, `TRAINING_LOUDNESS`: the recording, measured in a pass of its own,
+    is brought to it. Loudness and peak of the output are known at the end only, so float32 samples
+    wait in a nameless temporary file beside the output, which the system removes even if the
+    process is killed.
 
     Args:
+        model: see `convert_stream`.
         source, target: paths; the target's extension chooses the format.
         new_rate: of the output, Hz; default: the input's.
-        normalize: peak level wanted, dBFS; None keeps the level unless it would clip.
+        level: one of `LEVELS`.
+        normalize: peak wanted instead, dBFS; else the output is turned down only if it would clip.
+        start, seconds: the part of the recording to convert, s; default: all of it.
+        heard: `survey.Survey` of that part, if it is there already.
         progress: called with the seconds done, after each block.
         options: of `convert_stream`.
 
     Returns:
-        (seconds of audio, peak of the network's output, gain applied).
+        `Conversion`.
+
+    Raises:
+        UserError: the recording cannot be read, or the output cannot be written.
     """
+    with open_sound(source) as sound:
+        rate = new_rate or sound.samplerate
+        check_writable(target, sound.channels, rate)
+    heard = heard or survey.listen(source, start, seconds)
+    gain_in = 1.0 if level == "off" else find_gain(heard.loudness, TRAINING_LOUDNESS)
+    meter = Meter()
+    peak = 0.0
     with (
         open_sound(source) as sound,
         named_errors(target),
         cli.complete(target) as part,
-        tempfile.TemporaryFile(dir=target.parent) as spool,
+        tempfile.TemporaryFile(dir=Path(target).parent) as spool,
+        create_sound(target, part, sound.channels, rate, heard.seconds) as output,
     ):
-        rate = new_rate or sound.samplerate
-        check_writable(target, sound.channels, rate)
-        peak = 0.0
-        blocks = read_blocks(sound)
-        for block in convert_stream(model, blocks, sound.samplerate, rate, **options):
+        excerpt = survey.Excerpt(sound.samplerate, start, seconds)
+        blocks = _amplify(excerpt.cut(read_blocks(sound)), gain_in)
+        blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, **options)
+        for block in resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate):
             peak = max(peak, float(np.abs(block).max(initial=0)))
             spool.write(np.ascontiguousarray(block.T).tobytes())
             progress(block.shape[1] / rate)
-        wanted = min(peak, 1.0) if normalize is None else 10 ** (normalize / 20)
-        gain = wanted / peak if peak else 1.0
-        length = round(sound.tell() * rate / sound.samplerate)
-        with create_sound(target, part, sound.channels, rate, length / rate) as output:
-            write_spool(spool, output, length, gain)
+        length = round(excerpt.samples * rate / sound.samplerate)
+        loudness = meter.integrated()
+        gain = 1 / gain_in
+        if level == "match":
+            gain = find_gain(loudness, heard.loudness, otherwise=gain)
+        gain, limited = _fit_peak(gain, peak, normalize)
+        write_spool(spool, output, length, gain)
     print_remarks(sound)
-    return length / rate, peak, gain
+    loudness += 20 * math.log10(gain)
+    return Conversion(length / rate, peak, gain, loudness, limited)
+
+
+def find_gain(loudness, wanted, otherwise=1.0):
+    """Factor that brings a sound to a loudness, both in LUFS; ``otherwise`` if one is silent."""
+    if not math.isfinite(loudness) or not math.isfinite(wanted):
+        return otherwise
+    return 10 ** ((wanted - loudness) / 20)
+
+
+def _fit_peak(gain, peak, normalize):
+    """(gain, whether the peak decided about it): to ``normalize`` dBFS, or below full scale."""
+    if not peak:
+        return 1.0, False
+    if normalize is not None:
+        return 10 ** (normalize / 20) / peak, True
+    if gain * peak > 1:
+        return 1 / peak, True
+    return gain, False
+
+
+def _amplify(blocks, gain):
+    for block in blocks:
+        yield block * np.float32(gain)

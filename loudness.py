@@ -34,6 +34,8 @@ class Meter:
 
     def add(self, block):
         """Take in the next block of audio, float32 (channels, any), full scale = 1."""
+        if not block.shape[1]:
+            return
         if self._state is None:
             self._state = np.zeros((len(self._sections), len(block), 2))
         weighted, self._state = scipy.signal.sosfilt(

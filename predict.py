@@ -1,135 +1,467 @@
-"""Step 4: convert recordings with a trained generator.
+"""Step 4: convert recordings with trained generators.
 
-    python predict.py --model runs/keyboard_acoustic_2_guitar_acoustic --input piano.wav --output guitar.wav
-    python predict.py --model runs/keyboard_acoustic_2_guitar_acoustic --input recordings --output converted
+    python predict.py --input song.m4a --model guitar
+    python predict.py --input song.m4a --model guitar strings synth --seconds 20 --page page
+    python predict.py --input recordings --model runs/piano_2_guitar --output converted
+    python predict.py --list
 
-Reads recordings and videos of any format and sampling rate, mono or not, and of any length: they stream through, so memory
-does not grow with them. The output has the input's length, channels and rate. Its level is the network's; if its peak
-would pass full scale, the whole is turned down to fit. A folder is mirrored below --output; files already there are kept.
-Where the input is digital silence, so is the output. Each channel is converted by itself: mid and side came out 0.2 dB
-worse in magnitude and 0.6 dB in the level difference of the channels (two voices panned half left and right), more so
-the wider the image.
+A model is named by any part of its name that fits only one, or by its path. Without --output the
+result lies beside the input, as song_guitar.wav, and never replaces anything. Every recording, and
+the sound of every video, is read, at any sampling rate, mono or not, and of any length: it streams
+through, so memory does not grow with it. The output has the input's length, channels and rate.
+
+A folder is mirrored below --output. Running the command again converts what is missing and what
+was made otherwise: from another recording, by another model, with other flags. Files that this
+command did not make are kept.
+
+Where the input is digital silence, so is the output. Each channel is converted by itself: mid and
+side came out 0.2 dB worse in magnitude and 0.6 dB in the level difference of the channels (two
+voices panned half left and right), more so the wider the image.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+import contextlib
+import os
+import shlex
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+import convert
 import data
 import devices
 import kinds
+import known_models
 import learned_phase
 import phase as phases
+import provenance
 import styles
-from audio import AUDIO_EXTENSIONS, RATES, WRITTEN_EXTENSIONS, open_sound, read_audio
+import survey
+from audio import (
+    AUDIO_EXTENSIONS,
+    RATES,
+    WRITTEN_EXTENSIONS,
+    check_writable,
+    open_sound,
+    read_audio,
+    read_blocks,
+    resample_stream,
+)
 from cli import UserError
 from convert import BATCH_SIZE, OVERLAP, convert_file
+
+PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
+NAME_BYTES = 240  # of a file's name: 255 are allowed, and hidden names are a little longer
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
 
 
-def as_written(path):
-    """The name of a recording's conversion: its own, as .wav if its format is only read."""
-    return path if path.suffix.lower() in WRITTEN_EXTENSIONS else path.with_suffix(".wav")
+class Job(NamedTuple):
+    """One recording to convert with one model."""
+
+    source: Path
+    target: Path
+    model: Path
+    settings: dict  # what decides about the output beside recording and model
+    recorded: bool  # whether `provenance` keeps account of it; not of a new file beside the input
 
 
-def plan(inputs, output):
-    """Pairs (source, target) that ``--input`` and ``--output`` ask for; folders are mirrored. Raises UserError."""
-    inputs, output = [Path(path) for path in inputs], Path(output)
-    audio = output.suffix.lower() in AUDIO_EXTENSIONS and not output.is_dir()
-    if audio and (len(inputs) > 1 or inputs[0].is_dir()):
-        raise UserError(f"--output {output}: one file cannot take several; give a folder")
-    if not audio and (
-        output.is_file()
-        or (output.suffix and len(inputs) == 1 and inputs[0].is_file() and not output.is_dir())
-    ):
-        raise UserError(
-            f"--output {output}: neither a folder nor {', '.join(WRITTEN_EXTENSIONS)}; give one of these"
-        )
-    pairs = []
+def plan(inputs, output, models):
+    """What to convert into what.
+
+    Args:
+        inputs: paths of recordings and folders of them.
+        output: path of a file or folder, or None, which means beside the input.
+        models: paths.
+
+    Returns:
+        list of (source, target, model).
+
+    Raises:
+        UserError: an input is missing, or the output does not fit the inputs.
+    """
+    one_file = output is not None and _is_one_file(inputs, output, models)
+    labels = _make_labels(models)
+    taken = set()
+    planned = []
     for path in inputs:
-        if path.is_dir():
-            found = cli.find_files(path, AUDIO_EXTENSIONS)
-            found = [
-                file for file in found if output.resolve() not in file.resolve().parents
-            ]  # the output may lie inside
-            if not found:
-                raise UserError(f"{path}: holds no recording and no video; give another --input")
-            pairs += [(file, output / as_written(file.relative_to(path))) for file in found]
-        else:
-            pairs.append((path, output if audio else output / as_written(Path(path.name))))
-    targets = set()
-    for source, target in pairs:
-        if target.resolve() == source.resolve():
+        for source in _find_recordings(path, output):
+            for model, label in zip(models, labels):
+                suffix = f"_{label}" if len(models) > 1 else ""
+                if one_file:
+                    target = output
+                elif output is not None:
+                    inner = source.relative_to(path) if path.is_dir() else source.name
+                    target = _mirror(source, inner, output, suffix, taken)
+                elif path.is_dir():
+                    inner = source.relative_to(path)
+                    target = _mirror(source, inner, _beside(path, label), "", taken)
+                else:
+                    target = _number(_name_beside(source, label), taken)
+                _check_target(source, target, taken)
+                taken.add(target)
+                planned.append((source, target, model))
+    return planned
+
+
+def _is_one_file(inputs, output, models):
+    """Whether ``output`` is a file's name. Raises UserError if it does not fit the inputs."""
+    if output.is_dir():
+        return False
+    one_input = len(inputs) == 1 and not inputs[0].is_dir()
+    suffix = output.suffix.lower()
+    if suffix in WRITTEN_EXTENSIONS:
+        if len(models) > 1:
             raise UserError(
-                f"{source}: the output would overwrite this input; give another --output"
+                f"--output {output}: one file cannot take several models; give a folder"
             )
-        if target in targets:
-            raise UserError(f"{source}: another input also becomes {target}; convert them apart")
-        targets.add(target)
-    return pairs
+        if not one_input:
+            raise UserError(f"--output {output}: one file cannot take several; give a folder")
+        return True
+    if output.is_file() or (suffix and one_input):
+        written = ", ".join(WRITTEN_EXTENSIONS)
+        raise UserError(f"--output {output}: neither a folder nor {written}; give one of these")
+    return False
 
 
-def decibels(amplitude):
+def _find_recordings(path, output):
+    """The recordings that an --input stands for. What lies in an output folder below is left out.
+
+    Raises UserError if there are none, or if the output folder is the input itself.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(f"{path}: no such file; check the path")
+        return [path]
+    files = cli.find_files(path, AUDIO_EXTENSIONS)
+    if not files:
+        raise UserError(f"{path}: holds no recording; give another --input")
+    if output is None:
+        return files
+    root = output.resolve()
+    if root == path.resolve():
+        raise UserError(f"--output {output}: is the --input folder itself; give another folder")
+    if path.resolve() in root.parents:
+        inner = [file for file in files if root not in file.resolve().parents]
+        if not inner:
+            raise UserError(
+                f"{path}: all its recordings lie in --output {output}, among what was converted "
+                "before; give another --input"
+            )
+        return inner
+    return files
+
+
+def _make_labels(models):
+    """A short name for each model, which no two share."""
+    labels = [known_models.make_label(model) for model in models]
+    unique = []
+    for model, label in zip(models, labels):
+        if labels.count(label) > 1:
+            label = Path(model).resolve().name
+        unique.append(label)
+    return unique
+
+
+def _beside(path, label):
+    """Output folder of an input folder."""
+    path = path.resolve()
+    return path.with_name(_shorten(path.name, f"_{label}"))
+
+
+def _name_beside(source, label):
+    """Output of a recording: song.m4a -> song_guitar.wav."""
+    return source.with_name(_shorten(source.stem, f"_{label}.wav"))
+
+
+def _shorten(stem, ending):
+    """``stem`` and ``ending`` as one file name, cut where systems allow no longer one."""
+    room = NAME_BYTES - len(os.fsencode(ending))
+    cut = os.fsencode(stem)[:room]
+    return cut.decode("utf-8", "surrogateescape" if cut == os.fsencode(stem) else "ignore") + ending
+
+
+def _mirror(source, inner, output, suffix, taken):
+    """A file of the output folder: named as the input's, as wav where its format is not written.
+
+    Where song.wav and song.m4a would both become song.wav, the second becomes song.m4a.wav.
+    """
+    path = output / inner
+    if path.suffix.lower() in WRITTEN_EXTENSIONS:
+        return path.with_name(_shorten(path.stem, f"{suffix}{path.suffix}"))
+    target = path.with_name(_shorten(path.stem, f"{suffix}.wav"))
+    if target in taken or source.with_suffix(".wav").exists():
+        target = path.with_name(_shorten(path.name, f"{suffix}.wav"))
+    return target
+
+
+def _number(target, taken):
+    """``target``, or with a number after it the first name that is free."""
+    number = 1
+    free = target
+    while free in taken or os.path.lexists(free):
+        number += 1
+        free = target.with_name(f"{target.stem}_{number}{target.suffix}")
+    return free
+
+
+def _check_target(source, target, taken):
+    if target.resolve() == source.resolve():
+        raise UserError(f"{source}: the output would overwrite this input; give another --output")
+    if target in taken:
+        raise UserError(f"{source}: another input also becomes {target}; convert them apart")
+
+
+def find_missing(jobs):
+    """The jobs whose output is not there yet, or was made otherwise; the others are told.
+
+    Raises:
+        UserError: the only output is a file that this command did not make.
+    """
+    missing = []
+    current = 0
+    foreign = []
+    for job in jobs:
+        record = provenance.Record(job.target.parent)
+        sources = list_sources(job)
+        if record.is_current(job.target, sources, job.settings):
+            current += 1
+        elif os.path.lexists(job.target) and not record.knows(job.target):
+            foreign.append(job.target)
+        else:
+            missing.append(job)
+    if current:
+        print(f"{current} of {len(jobs)} files are there already, made in the same way")
+    if foreign and len(jobs) == 1:
+        raise UserError(
+            f"{foreign[0]}: is there and was not made by this command, so it is kept; "
+            "give another --output"
+        )
+    for path in foreign:
+        print(
+            f"kept, for this command did not make it: {cli.one_line(path)}; give another --output"
+        )
+    return missing
+
+
+def list_sources(job):
+    """The files that an output is made from: recording, generator, style, phase model."""
+    sources = [job.source, known_models.find_weights(job.model) or job.model]
+    for name in ("style", "phase_model"):
+        path = job.settings[name]
+        if path:
+            sources.append(known_models.find_weights(path) or path)
+    return sources
+
+
+def in_decibels(amplitude):
     """Amplitude -> text in dBFS."""
     return f"{20 * np.log10(amplitude):+.1f} dBFS" if amplitude else "silence"
 
 
-def convert_all(model, pairs, **options):
-    """Convert files one by one, with a progress bar in seconds of audio each; print a line of summary for each.
-
-    A file that cannot be converted is named on stderr and passed over; the number of these is returned. If it is the
-    only file, UserError passes.
-    """
-    failed = 0
-    for source, target in pairs:
-        began = time.perf_counter()
-        try:
-            with open_sound(source) as sound:
-                seconds = (sound.frames or 0) / sound.samplerate  # an estimate
-            with tqdm(
-                total=round(seconds), desc=source.name, leave=False, disable=None, bar_format=_BAR
-            ) as bar:
-                seconds, peak, gain = convert_file(
-                    model, source, target, progress=bar.update, **options
-                )
-        except UserError as error:
-            if len(pairs) == 1:
-                raise
-            print(f"passed over: {cli.one_line(error)}", file=sys.stderr)
-            failed += 1
-            continue
-        speed = seconds / (time.perf_counter() - began)
-        scaled = f", scaled by {20 * np.log10(gain):+.1f} dB" if gain != 1 else ""
-        print(
-            f"{cli.one_line(target)}: {seconds:.1f} s, {speed:.1f} x real time, peak {decibels(peak)}{scaled}"
+def convert_one(model, job, args):
+    """Convert one file, with a progress bar in seconds of audio; print a line of summary."""
+    began = time.perf_counter()
+    heard = survey.listen(job.source, args.start, args.seconds)
+    if heard.remark:
+        print(f"{cli.one_line(job.source)}: {heard.remark}; expect little", file=sys.stderr)
+    name = cli.one_line(job.source.name)
+    with tqdm(
+        total=round(heard.seconds), desc=name, leave=False, disable=None, bar_format=_BAR
+    ) as bar:
+        done = convert_file(
+            model,
+            job.source,
+            job.target,
+            args.sr,
+            level=args.level,
+            normalize=args.normalize,
+            start=args.start,
+            seconds=args.seconds,
+            heard=heard,
+            progress=bar.update,
+            phase=args.phase,
+            phase_iterations=args.phase_iterations,
+            hops=args.hops,
+            overlap=args.overlap,
+            batch_size=args.batch_size,
+            seed=args.seed,
         )
-    return failed
+    speed = done.seconds / (time.perf_counter() - began)
+    print(
+        f"{cli.one_line(job.target)}: {done.seconds:.1f} s, {describe_level(done, heard)}, "
+        f"{speed:.1f} x real time"
+    )
+
+
+def describe_level(done, heard):
+    """How loud an output is, in words: a `convert.Conversion`, and the `survey.Survey` before."""
+    if not np.isfinite(done.loudness):
+        return "silence" if not done.peak else f"peak {in_decibels(done.peak * done.gain)}"
+    text = f"{done.loudness:.1f} LUFS"
+    difference = done.loudness - heard.loudness
+    if abs(difference) < 0.1:
+        text += " (as loud as the input)"
+    else:
+        text += f" ({difference:+.1f} LU against the input"
+        text += ", scaled so that its peak fits)" if done.limited else ")"
+    return f"{text}, peak {in_decibels(done.peak * done.gain)}"
+
+
+def convert_all(jobs, args):
+    """Convert the jobs, model by model, each loaded once.
+
+    A file that cannot be converted is named on stderr and passed over; the jobs that were done are
+    returned. If it is the only file, UserError passes.
+    """
+    with say_loading():
+        devices.setup_device(args.gpu)
+        from models import load_generator
+
+    done = []
+    phase_model = load_generator(args.phase_model) if args.phase_model else None
+    for path in dict.fromkeys(job.model for job in jobs):
+        converter = prepare(load_generator(path), args.phase, args.style, phase_model)
+        for job in jobs:
+            if job.model != path:
+                continue
+            try:
+                convert_recorded(converter, job, args)
+            except UserError as error:
+                if len(jobs) == 1:
+                    raise
+                print(f"passed over: {cli.one_line(error)}", file=sys.stderr)
+                continue
+            done.append(job)
+    return done
+
+
+def check_files(job, args):
+    """Raise UserError if a recording cannot be read, or its output's format does not hold it."""
+    with open_sound(job.source) as sound:
+        check_writable(job.target, sound.channels, args.sr or sound.samplerate)
+
+
+def convert_recorded(model, job, args):
+    """`convert_one`, and a note of what the output was made from."""
+    if not job.recorded:
+        convert_one(model, job, args)
+        return
+    check_files(job, args)
+    record = provenance.Record(job.target.parent)
+    sources = list_sources(job)
+    record.is_current(job.target, sources, job.settings)  # notes what the sources are like now
+    record.begin([job.target])
+    convert_one(model, job, args)
+    record.add(job.target, sources, job.settings)
+
+
+@contextlib.contextmanager
+def say_loading():
+    """Say on a terminal what takes so long, and wipe it away."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print("loading TensorFlow ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def prepare(model, phase, style=None, phase_model=None):
-    """The function that `predict` takes, made of a model and the flags --phase, --style and --phase_model.
+    """The function that `convert` takes, made of a model and --phase, --style and --phase_model.
 
     Raises:
         UserError: a model needs a flag that is missing, or cannot use one that is given.
     """
     learned_phase.check_phases([phase], model, phase_model)
     if phase_model and phase not in phases.LEARNED:
-        raise UserError(
-            f"--phase_model: is not used by --phase {phase}; give --phase {' or '.join(phases.LEARNED)}"
-        )
+        learned = " or ".join(phases.LEARNED)
+        raise UserError(f"--phase_model: is not used by --phase {phase}; give --phase {learned}")
     if style and not kinds.takes_style(model):
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
     if kinds.takes_style(model) and not style:
         raise UserError(
-            "--style: is missing, and this model knows several targets; give a recording of the one wanted"
+            "--style: is missing, and this model knows several targets; "
+            "give a recording of the one wanted"
         )
     converter = styles.with_style(model, data.spectrogram(read_audio(style))) if style else model
     return learned_phase.with_phase(converter, phase_model) if phase_model else converter
+
+
+def describe_phase(args):
+    """How sound was made of the networks' magnitudes, in words."""
+    text = f"hop {data.HOP_LENGTH // args.hops}, phase '{args.phase}'"
+    if "griffinlim" in args.phase:
+        text += f", {args.phase_iterations} iterations"
+    return text
+
+
+def write_page(folder, jobs, args):
+    """Write the listening page: each recording beside all its conversions."""
+    import report
+
+    folder = Path(folder)
+    sections = []
+    names = []
+    for source in dict.fromkeys(job.source for job in jobs):
+        seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
+        sounds = {"input": _read_part(source, args.start, seconds)}
+        for job in jobs:
+            if job.source == source:
+                label = f"{known_models.make_label(job.model)}, {args.phase}"
+                sounds[label] = _read_part(job.target, 0.0, seconds)
+        names.append(cli.one_line(source.stem))
+        rows = [
+            [label, f"{len(sound) / data.SAMPLE_RATE:.1f} s"] for label, sound in sounds.items()
+        ]
+        table = (["", "length"], rows)
+        section = report.write_section(folder, len(names), names[-1], sounds, table)
+        sections.append(section)
+    models = ", ".join(str(path) for path in dict.fromkeys(job.model for job in jobs))
+    notes = [f"Converted with {models}: {describe_phase(args)}."]
+    summary = (["recording", "conversions"], [[name, str(len(args.model))] for name in names])
+    report.write_page(folder, "Before and after", notes, summary, names, sections)
+    return folder / "index.html"
+
+
+def _read_part(path, start, seconds):
+    """Mono audio float32 (n,) at 44.1 kHz of a part of a recording."""
+    with open_sound(path) as sound:
+        excerpt = survey.Excerpt(sound.samplerate, start, seconds)
+        blocks = list(excerpt.cut(read_blocks(sound)))
+        length = round(excerpt.samples * data.SAMPLE_RATE / sound.samplerate)
+        mono = np.concatenate(blocks, axis=1).mean(axis=0, keepdims=True)
+        resampled = list(resample_stream([mono], sound.samplerate, data.SAMPLE_RATE))
+    return np.concatenate(resampled, axis=1)[0, :length]
+
+
+def print_models():
+    """Print the models there are, one line each."""
+    models = known_models.list_models()
+    if not models:
+        print("no models yet: train one with train.py, or get pretrained/ with the repository")
+        return
+    width = max(len(model.label) for model in models)
+    for model in models:
+        print(f"{model.label:{width}}  {cli.one_line(model.path)}: {model.line}")
+
+
+def say_how_to_hear(jobs, page):
+    """Print how to listen to what was made."""
+    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+    if page is not None:
+        print(f"listen: {opener} {cli.one_line(shlex.quote(str(page)))}")
+    elif len(jobs) == 1:
+        print(f"listen: {opener} {cli.one_line(shlex.quote(str(jobs[0].target)))}")
+    elif jobs:
+        folder = os.path.commonpath([job.target.parent.resolve() for job in jobs])
+        print(f"listen: {opener} {cli.one_line(shlex.quote(folder))}")
 
 
 def build_parser():
@@ -138,37 +470,63 @@ def build_parser():
     add = parser.add_argument
     add(
         "--model",
-        required=True,
-        help="run folder, name in pretrained/, .keras file, or weights (.h5) of older Keras code",
+        nargs="+",
+        help="one or several: any part of a name that fits only one model (see --list), a run "
+        "folder, .keras file, or weights (.h5) of older Keras code",
     )
     add(
         "--input",
-        required=True,
         nargs="+",
-        help="recordings or videos, or folders of them: wav, flac, mp3, m4a, mp4 ...",
+        help="recordings, or folders of them: wav, flac, ogg, mp3, m4a, opus, a video, ...",
     )
     add(
         "--output",
-        required=True,
-        help="file, whose extension chooses the format, or folder; a file there is replaced, "
-        "files in a folder are kept",
+        help="file, whose extension chooses the format (wav, flac, ogg, mp3), or folder; default: "
+        "beside the input",
+    )
+    add("--list", action="store_true", help="show the models there are, and how good they are")
+    add(
+        "--quality",
+        choices=convert.QUALITIES,
+        default="normal",
+        help="draft: hop of 512 samples and the input's phase; normal: hop of 256, 4 iterations "
+        "of Griffin-Lim from it, 2 x the work; best: hop of 128, 4 iterations, 4 x the work. "
+        "What it stands for gives way to --hops, --phase and --phase_iterations",
+    )
+    add("--start", type=cli.number(float, 0), default=0.0, help="convert from here on, s")
+    add(
+        "--seconds",
+        type=cli.number(float, 0, low_open=True),
+        help="convert so much only, s; default: all",
+    )
+    add("--page", metavar="FOLDER", help="write a page to listen to input and outputs there")
+    add(
+        "--level",
+        choices=convert.LEVELS,
+        default="match",
+        help="match: the output is as loud as the input (ITU-R BS.1770); network: it is as much "
+        "louder or softer as the network makes it; off: the input goes in at its own level",
+    )
+    add(
+        "--normalize",
+        type=cli.number(float, -100, 0),
+        nargs="?",
+        const=-1.0,
+        metavar="DBFS",
+        help="bring the peak to this level instead, dBFS (bare: -1)",
     )
     add("--style", help="recording of the instrument wanted, for a model of several targets")
     add(
         "--phase_model",
-        help="model of train_generator.py --learn phase, used by --phase learned and learned_griffinlim",
+        help="model of train_generator.py --learn phase, used by --phase learned and "
+        "learned_griffinlim",
     )
-    add(
-        "--phase",
-        choices=phases.ALL,
-        default="input",
-        help="estimator: input keeps pitches best, griffinlim writes the network's picture most faithfully",
-    )
+    add("--hops", type=int, choices=convert.HOPS, help="hop of 512 samples divided by this")
+    add("--phase", choices=phases.ALL, help="phase estimator, see docs/phase.md")
     add(
         "--phase_iterations",
         type=cli.number(int, 0, 10_000),
-        default=32,
-        help="iterations of Griffin-Lim",
+        help="iterations of Griffin-Lim; with --phase: 32",
     )
     add(
         "--overlap",
@@ -182,14 +540,6 @@ def build_parser():
         help="sampling rate of the output, Hz; default: the input's",
     )
     add(
-        "--normalize",
-        type=cli.number(float, -100, 0),
-        nargs="?",
-        const=-1.0,
-        metavar="DBFS",
-        help="bring the peak to this level, dBFS (bare: -1); default: keep the level, unless it would clip",
-    )
-    add(
         "--batch_size",
         type=cli.number(int, 1, 1024),
         default=BATCH_SIZE,
@@ -200,39 +550,57 @@ def build_parser():
     return parser
 
 
+def apply_quality(args):
+    """Fill in --hops, --phase and --phase_iterations, where they are not given, by --quality."""
+    quality = convert.QUALITIES[args.quality]
+    if args.phase_iterations is None:
+        args.phase_iterations = quality.phase_iterations if args.phase is None else 32
+    if args.hops is None:
+        args.hops = quality.hops
+    if args.phase is None:
+        args.phase = quality.phase
+
+
+def read_settings(args):
+    """What decides about an output beside recording and model, for `provenance`."""
+    names = (
+        *("hops", "phase", "phase_iterations", "overlap", "sr", "level", "normalize"),
+        *("start", "seconds", "seed", "style", "phase_model"),
+    )
+    return {name: getattr(args, name) for name in names}
+
+
 @cli.command
 def main(argv=None):
-    """Parse the flags, load the model once and convert what is missing."""
-    args = build_parser().parse_args(argv)
-    model = cli.find_model(args.model)
-    pairs = plan(args.input, args.output)
-    several = len(pairs) > 1 or Path(args.input[0]).is_dir()
-    missing = [(source, target) for source, target in pairs if not (several and target.exists())]
-    if len(missing) < len(pairs):
-        print(f"{len(pairs) - len(missing)} of {len(pairs)} files are already in {args.output}")
-    if not missing:
+    """Parse the flags, load each model once and convert what is missing."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.list:
+        print_models()
         return 0
-    if len(missing) == 1:
-        open_sound(missing[0][0]).close()  # a mistake shows before the model loads
-    devices.setup_device(args.gpu)
-    from models import load_generator
-
-    phase_model = load_generator(args.phase_model) if args.phase_model else None
-    converter = prepare(load_generator(model), args.phase, args.style, phase_model)
-    failed = convert_all(
-        converter,
-        missing,
-        new_rate=args.sr,
-        normalize=args.normalize,
-        phase=args.phase,
-        phase_iterations=args.phase_iterations,
-        overlap=args.overlap,
-        batch_size=args.batch_size,
-        seed=args.seed,
-    )
-    print(
-        f"{len(missing) - failed} of {len(missing)} recordings converted with phase '{args.phase}'"
-    )
+    for flag in ("model", "input"):
+        if not getattr(args, flag):
+            parser.error(f"--{flag} is missing; say what to convert, and with which model")
+    apply_quality(args)
+    models = list(dict.fromkeys(known_models.find_model(name) for name in args.model))
+    settings = read_settings(args)
+    inputs = [Path(path) for path in args.input]
+    output = None if args.output is None else Path(args.output)
+    jobs = []
+    for source, target, model in plan(inputs, output, models):
+        recorded = output is not None or source not in inputs
+        jobs.append(Job(source, target, model, settings, recorded))
+    missing = find_missing(jobs)
+    done = []
+    if missing:
+        if len(missing) == 1:  # a mistake shows before the model loads
+            check_files(missing[0], args)
+        done = convert_all(missing, args)
+        print(f"{len(done)} of {len(missing)} converted: {describe_phase(args)}")
+    failed = [job for job in missing if job not in done]
+    heard = [job for job in jobs if job not in failed and job.target.exists()]
+    page = write_page(args.page, heard, args) if args.page and heard else None
+    say_how_to_hear(heard, page)
     return 2 if failed else 0
 
 

@@ -16,6 +16,12 @@ def louder(tiles):
     return np.minimum(tiles + 0.2, 1)
 
 
+def uneven(tiles):
+    """A network whose output depends on the place in the tile."""
+    ramp = np.linspace(0, 0.5, data.TILE_FRAMES, dtype=np.float32)[:, np.newaxis]
+    return np.clip(tiles + ramp - 0.3, -1, 1)
+
+
 def music(samples, rate=data.SAMPLE_RATE, level=0.1, seed=0):
     """Chords of soft-edged tones below 4 kHz with pauses, (n,)."""
     random, time = np.random.default_rng(seed), np.arange(samples) / rate

@@ -6,7 +6,7 @@ import pyloudnorm
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sounds import identity, louder, music, noise
+from sounds import identity, louder, music, noise, uneven
 
 import convert
 import data
@@ -22,12 +22,6 @@ def smear(tiles, reach=12):
     """A network whose tiles are worst at their edges: a blur that knows nothing beyond the tile."""
     padded = np.pad(tiles, ((0, 0), (0, 0), (reach, reach), (0, 0)), constant_values=-1)
     return np.mean([padded[:, :, k : k + data.TILE_FRAMES] for k in range(2 * reach + 1)], axis=0)
-
-
-def uneven(tiles):
-    """A network whose output depends on the place in the tile."""
-    ramp = np.linspace(0, 0.5, data.TILE_FRAMES, dtype=np.float32)[:, np.newaxis]
-    return np.clip(tiles + ramp - 0.3, -1, 1)
 
 
 def slow_reference(audio, hop_length):

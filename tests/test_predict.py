@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -7,13 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from sounds import identity, louder, music, noise, write
+from sounds import identity, louder, music, noise, uneven, write
 
+import cli
 import convert
 import devices
+import known_models
 import predict
+import provenance
+import survey
 
 ROOT = Path(__file__).parents[1]
+
+
+def list_names(folder):
+    """Names in a folder, without the record of what was made there."""
+    return sorted(path.name for path in folder.iterdir() if path.name != provenance.NAME)
 
 
 @pytest.fixture
@@ -23,15 +33,16 @@ def run(monkeypatch, capsys):
     run(network, *flags) -> (exit code, stdout, stderr)
     """
 
-    def call(network, *flags):
+    def call(network, *flags, model=__file__):
         monkeypatch.setattr(devices, "setup_device", lambda gpu: 0)
         loads = []
         network.input_shape = network.output_shape = None, 256, 256, 1
+        models = [model] if isinstance(model, (str, Path)) else model
         fake = types.SimpleNamespace(load_generator=lambda path: loads.append(path) or network)
         monkeypatch.setitem(sys.modules, "models", fake)
-        code = predict.main(["--model", __file__, *map(str, flags)])
+        code = predict.main(["--model", *map(str, models), *map(str, flags)])
         out, err = capsys.readouterr()
-        assert len(loads) <= 1
+        assert len(loads) <= len(models)
         return code, out, err
 
     return call
@@ -48,7 +59,7 @@ def test_formats_in_and_out_keep_the_length(tmp_path, run, source, target):
     assert target in out and "x real time" in out
     audio, _ = soundfile.read(tmp_path / target)
     assert np.abs(audio - soundfile.read(tmp_path / source)[0]).max() < 0.03
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
+    assert list_names(tmp_path) == sorted([source, target])
 
 
 @pytest.mark.parametrize("new_rate", [8000, 22050, 96000])
@@ -70,20 +81,12 @@ def test_sr_sets_the_outputs_rate(tmp_path, run, new_rate):
     assert (rate, len(audio)) == (new_rate, new_rate)
 
 
-def test_level_is_kept_and_a_peak_beyond_full_scale_is_turned_down(tmp_path, run):
-    write(tmp_path / "soft.wav", music(50000, level=0.05))
+def test_a_peak_beyond_full_scale_is_turned_down(tmp_path, run):
     write(tmp_path / "loud.wav", 0.8 * np.sin(np.arange(50000) * 0.05))
-    _, out, _ = run(identity, "--input", tmp_path / "soft.wav", "--output", tmp_path / "out.wav")
-    assert "scaled" not in out
-    assert (
-        np.abs(
-            soundfile.read(tmp_path / "out.wav")[0] - soundfile.read(tmp_path / "soft.wav")[0]
-        ).max()
-        < 1e-3
-    )
-    _, out, _ = run(louder, "--input", tmp_path / "loud.wav", "--output", tmp_path / "out.wav")
+    flags = "--input", tmp_path / "loud.wav", "--output", tmp_path / "out.wav", "--level", "off"
+    _, out, _ = run(louder, *flags)
     audio, _ = soundfile.read(tmp_path / "out.wav")
-    assert "scaled by -" in out
+    assert "so that its peak fits" in out
     assert 0.999 < np.abs(audio).max() <= 1
     assert (np.abs(audio) > 0.999).sum() < 10  # not clipped
 
@@ -122,7 +125,7 @@ def test_a_folder_is_mirrored_and_finished_files_are_kept(tmp_path, run):
     found = {
         str(path.relative_to(output)): path.stat().st_mtime_ns
         for path in output.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != provenance.NAME
     }
     assert set(found) == set(names)
 
@@ -132,7 +135,7 @@ def test_a_folder_is_mirrored_and_finished_files_are_kept(tmp_path, run):
     again = {
         str(path.relative_to(output)): path.stat().st_mtime_ns
         for path in output.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != provenance.NAME
     }
     assert all(again[name] == found[name] for name in names[1:]) and set(again) == set(names)
     code, out, _ = run(identity, "--input", tmp_path / "in", "--output", output)
@@ -147,7 +150,7 @@ def test_a_damaged_file_in_a_folder_is_named_and_passed_over(tmp_path, run):
     code, out, err = run(identity, "--input", tmp_path / "in", "--output", tmp_path / "out")
     assert code == 2 and "1 of 3" in out
     assert len(err.splitlines()) == 2 and "bad.flac" in err and "nan.wav" in err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.wav"]
+    assert list_names(tmp_path / "out") == ["good.wav"]
 
 
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, run):
@@ -208,7 +211,7 @@ def test_help_is_quick_to_import_and_says_units():
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert all(word in result.stdout for word in ("Hz", "dBFS", "griffinlim", "default: 32"))
+    assert all(word in result.stdout for word in ("Hz", "dBFS", "griffinlim", "default: 0.25"))
 
 
 def test_a_flag_out_of_range_is_one_line(capsys):
@@ -220,7 +223,10 @@ def test_a_flag_out_of_range_is_one_line(capsys):
 
 def test_a_real_model_as_a_user_runs_it(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    program = "import devices; devices.setup_device('cpu'); import models; models.build_generator(1).save('{}')"
+    program = (
+        "import devices; devices.setup_device('cpu')\n"
+        "import models; models.build_generator(1).save('{}')"
+    )
     (tmp_path / "run").mkdir()
     model = tmp_path / "run" / "generator.keras"
     subprocess.run(
@@ -279,7 +285,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, run, monkeypatch, err
         and "b.wav" in err
         and ("full" in err or "space" in err)
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert list_names(tmp_path) == ["a.wav"]
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path, run):
@@ -289,4 +295,255 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, run):
     write(tmp_path / "in" / "a.wav", music(2000))
     code, _, err = run(interrupted, "--input", tmp_path / "in", "--output", tmp_path / "out")
     assert code == 130 and len(err.splitlines()) == 1
-    assert not list((tmp_path / "out").iterdir())
+    assert not list_names(tmp_path / "out")
+
+
+def test_a_conversion_lies_beside_its_input_and_never_replaces(tmp_path, run):
+    source = write(tmp_path / "song.flac", music(20000))
+    code, out, _ = run(identity, "--input", source)
+    assert code == 0
+    label = known_models.make_label(__file__)
+    first = tmp_path / f"song_{label}.wav"
+    assert str(first) in out and "listen:" in out and soundfile.info(first).frames == 20000
+    before = first.read_bytes()
+    assert run(louder, "--input", source)[0] == 0
+    assert first.read_bytes() == before
+    names = {"song.flac", first.name, f"song_{label}_2.wav"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_a_folder_without_output_is_converted_into_one_beside_it(tmp_path, run):
+    write(tmp_path / "in" / "sub" / "a.wav", music(20000))
+    assert run(identity, "--input", tmp_path / "in")[0] == 0
+    label = known_models.make_label(__file__)
+    assert (tmp_path / f"in_{label}" / "sub" / "a.wav").exists()
+    assert [path.name for path in (tmp_path / "in" / "sub").iterdir()] == ["a.wav"]
+
+
+def test_what_was_made_otherwise_is_made_again(tmp_path, run):
+    """Another phase, another level, an older recording in the place of a newer one."""
+    source = write(tmp_path / "in" / "a.wav", music(20000))
+    flags = "--input", tmp_path / "in", "--output", tmp_path / "out"
+    assert run(identity, *flags)[0] == 0
+    target = tmp_path / "out" / "a.wav"
+    first = target.read_bytes()
+    assert "there already" in run(identity, *flags)[1]
+    assert target.read_bytes() == first
+    assert "1 of 1 converted" in run(identity, *flags, "--phase", "random")[1]
+    second = target.read_bytes()
+    assert second != first
+    write(source, music(20000, seed=3))
+    os.utime(source, (1e9, 1e9))
+    assert "1 of 1 converted" in run(identity, *flags, "--phase", "random")[1]
+    assert target.read_bytes() != second
+
+
+def test_another_model_into_the_same_folder_makes_its_own(tmp_path, run):
+    write(tmp_path / "in" / "a.wav", music(20000))
+    flags = "--input", tmp_path / "in", "--output", tmp_path / "out"
+    (tmp_path / "one.keras").write_bytes(b"1")
+    (tmp_path / "two.keras").write_bytes(b"22")
+    assert run(identity, *flags, model=tmp_path / "one.keras")[0] == 0
+    first = (tmp_path / "out" / "a.wav").read_bytes()
+    assert run(uneven, *flags, model=tmp_path / "two.keras")[0] == 0
+    assert (tmp_path / "out" / "a.wav").read_bytes() != first
+
+
+def test_a_users_own_file_is_kept(tmp_path, run):
+    write(tmp_path / "in" / "a.wav", music(20000))
+    write(tmp_path / "in" / "b.wav", music(20000))
+    own = write(tmp_path / "out" / "a.wav", music(999))
+    before = own.read_bytes()
+    code, out, _ = run(identity, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0 and "kept" in out
+    assert own.read_bytes() == before and (tmp_path / "out" / "b.wav").exists()
+    code, _, err = run(identity, "--input", tmp_path / "in" / "a.wav", "--output", own)
+    assert code == 2 and "--output" in err and own.read_bytes() == before
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_the_output_is_as_loud_as_the_input(tmp_path, run, rate):
+    write(tmp_path / "a.wav", music(2 * rate, rate, level=0.05), rate)
+    out = tmp_path / "b.wav"
+    assert run(louder, "--input", tmp_path / "a.wav", "--output", out)[0] == 0
+    heard = [survey.listen(path).loudness for path in (tmp_path / "a.wav", out)]
+    assert heard[1] == pytest.approx(heard[0], abs=0.15)
+
+
+def test_the_network_gets_every_recording_at_the_training_level(tmp_path):
+    peaks = []
+
+    def network(tiles):
+        peaks.append(tiles.max())
+        return tiles
+
+    for level in (0.003, 0.1, 0.9):
+        write(tmp_path / "a.wav", music(100_000, level=level))
+        convert.convert_file(network, tmp_path / "a.wav", tmp_path / "b.wav")
+    assert np.ptp(peaks) < 0.01
+    convert.convert_file(network, tmp_path / "a.wav", tmp_path / "b.wav", level="off")
+    assert peaks[-1] > peaks[0] + 0.1
+
+
+def test_the_networks_own_level_can_be_kept(tmp_path):
+    write(tmp_path / "a.wav", music(100_000, level=0.01))
+    convert.convert_file(identity, tmp_path / "a.wav", tmp_path / "b.wav", level="network")
+    audio = [soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.wav")]
+    assert np.abs(audio[1] - audio[0]).max() < 1e-3
+    heard = survey.listen(tmp_path / "a.wav").loudness
+    done = convert.convert_file(louder, tmp_path / "a.wav", tmp_path / "c.wav", level="network")
+    assert done.loudness - heard == pytest.approx(9.6, abs=1)  # what `louder` adds
+
+
+def test_a_part_can_be_converted(tmp_path, run):
+    audio = music(3 * 44100)
+    write(tmp_path / "a.wav", audio)
+    flags = "--start", 1, "--seconds", 0.5, "--level", "off", "--quality", "draft"
+    code, _, _ = run(
+        identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav", *flags
+    )
+    assert code == 0
+    part, _ = soundfile.read(tmp_path / "b.wav")
+    assert len(part) == 22050
+    assert np.abs(part - audio[44100 : 44100 + 22050])[600:-600].max() < 1e-3
+    code, _, err = run(identity, "--input", tmp_path / "a.wav", "--start", 9)
+    assert code == 2 and "--start 9" in err and "3.0 s" in err
+
+
+def test_quality_gives_way_to_what_is_said(capsys):
+    def parse(*flags):
+        args = predict.build_parser().parse_args(flags)
+        predict.apply_quality(args)
+        return args.hops, args.phase, args.phase_iterations
+
+    assert parse() == (2, "griffinlim", 4)
+    assert parse("--quality", "draft") == (1, "input", 0)
+    assert parse("--quality", "draft", "--hops", "4") == (4, "input", 0)
+    assert parse("--phase", "griffinlim") == (2, "griffinlim", 32)
+    assert parse("--phase_iterations", "9") == (2, "griffinlim", 9)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Models in runs/ and pretrained/, by name."""
+    monkeypatch.setattr(cli, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(known_models, "RUNS", tmp_path / "runs")
+    for name in (
+        "pretrained/keyboard_acoustic_2_guitar_acoustic",
+        "pretrained/keyboard_acoustic_2_string_acoustic",
+        "runs/guitar_acoustic_2_flute_acoustic",
+        "runs/demo/organ_electronic_2_bass_electronic",
+        "runs/two_2_bass_synthetic",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "generator.keras").write_bytes(b"")
+    (tmp_path / "pretrained" / "README.md").write_text("no model")
+    return tmp_path
+
+
+def test_any_part_of_a_name_that_fits_one_model_will_do(shelf):
+    names = {
+        "guitar": "pretrained/keyboard_acoustic_2_guitar_acoustic",
+        "strings": "pretrained/keyboard_acoustic_2_string_acoustic",
+        "FLUTE": "runs/guitar_acoustic_2_flute_acoustic",
+        "organ": "runs/demo/organ_electronic_2_bass_electronic",
+        str(shelf / "runs" / "two_2_bass_synthetic"): "runs/two_2_bass_synthetic",
+    }
+    for text, name in names.items():
+        assert known_models.find_model(text) == shelf / name
+    for text in ("bass", "xylophone", "keyboard"):
+        with pytest.raises(cli.UserError, match=text):
+            known_models.find_model(text)
+
+
+def test_list_shows_each_model_on_a_line(shelf, capsys):
+    folder = shelf / "runs" / "two_2_bass_synthetic"
+    config = {"flags": {"origin": "two", "target": "bass_synthetic", "filters": 8}}
+    config["baselines_db"] = {"identity": 9.5}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "history.csv").write_text("epoch,val_mae_db\n1,5\n2,3.21\n")
+    assert predict.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert any(
+        "two -> bass_synthetic" in line and "3.21" in line and "9.5" in line for line in lines
+    )
+
+
+def test_several_models_make_several_files_and_a_page(tmp_path, run):
+    source = write(tmp_path / "in" / "a.wav", music(20000))
+    models = [tmp_path / "x_2_guitar_acoustic.keras", tmp_path / "x_2_flute_acoustic.keras"]
+    for model in models:
+        model.write_bytes(b"")
+    page = tmp_path / "page"
+    code, out, _ = run(identity, "--input", source, "--page", page, model=models)
+    assert code == 0 and "index.html" in out
+    assert {path.name for path in source.parent.iterdir()} == {
+        "a.wav",
+        "a_guitar.wav",
+        "a_flute.wav",
+    }
+    text = (page / "index.html").read_text()
+    assert "guitar" in text and "flute" in text
+
+
+def test_output_folders_equal_above_and_below(tmp_path, run):
+    inside = tmp_path / "all" / "in"
+    write(inside / "a.wav", music(2000))
+    code, _, err = run(identity, "--input", inside, "--output", inside)
+    assert code == 2 and "itself" in err
+    code, _, err = run(identity, "--input", inside, "--output", tmp_path / "all")
+    assert code == 0 and (tmp_path / "all" / "a.wav").exists()
+    below = inside / "a.wav"
+    below.rename(tmp_path / "moved.wav")
+    write(inside / "out" / "a.wav", music(2000))
+    code, _, err = run(identity, "--input", inside, "--output", inside / "out")
+    assert code == 2 and "all its recordings lie in --output" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_names_that_are_not_utf8_and_long_ones(tmp_path, run):
+    strange = tmp_path / "in" / os.fsdecode(b"caf\xe9.wav")
+    long = tmp_path / "in" / ("ä" * 120 + ".wav")
+    write(tmp_path / "in" / "a.wav", music(2000))
+    for path in (strange, long):
+        path.write_bytes((tmp_path / "in" / "a.wav").read_bytes())
+    code, out, err = run(identity, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert (code, err) == (0, "") and "3 of 3" in out
+    assert run(identity, "--input", long)[0] == 0
+    assert run(identity, "--input", strange)[0] == 0
+
+
+def test_two_inputs_of_one_stem_do_not_meet(tmp_path, run):
+    write(tmp_path / "in" / "a.wav", music(2000))
+    write(tmp_path / "in" / "a.aiff", music(2000))
+    assert run(identity, "--input", tmp_path / "in", "--output", tmp_path / "out")[0] == 0
+    assert {path.name for path in (tmp_path / "out").glob("a*")} == {"a.wav", "a.aiff.wav"}
+
+
+def test_writing_what_a_format_cannot_hold_is_refused_before_the_work(tmp_path, run):
+    write(tmp_path / "a.wav", music(2000))
+    for name, rate in (("b.ogg", 250_000), ("b.flac", 384_001)):
+        flags = "--input", tmp_path / "a.wav", "--output", tmp_path / name, "--sr", rate
+        code, _, err = run(fail_at_once, *flags)
+        assert code == 2 and name in err and len(err.splitlines()) == 1
+
+
+def fail_at_once(tiles):
+    """A network that must not be reached."""
+    raise AssertionError("the work began")
+
+
+REMARKS = {
+    "": music(8 * 44100),
+    "noise": noise(5 * 44100),
+    "silen": np.zeros(44100, np.float32),
+    "held": 0.1 * np.sin(np.arange(8 * 44100) * 0.06),
+}
+
+
+@pytest.mark.parametrize("word", REMARKS)
+def test_a_recording_unlike_a_piano_gets_one_line(tmp_path, word):
+    write(tmp_path / "a.wav", REMARKS[word])
+    remark = survey.listen(tmp_path / "a.wav").remark
+    assert word in remark and bool(word) == bool(remark)

@@ -1,0 +1,133 @@
+"""The models there are, in pretrained/ and runs/: found by a part of their names, told in a line.
+
+A model is a folder that holds a generator; its name is ``<origin>_2_<target>``.
+"""
+
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import cli
+from cli import UserError
+
+RUNS = Path("runs")
+GENERATORS = ("generator.keras", "generator.weights.h5")
+_SOURCES = ("_acoustic", "_electronic", "_synthetic")  # NSynth's second word of an instrument
+
+
+class KnownModel(NamedTuple):
+    """A model that can be named, and what its folder says of it."""
+
+    path: Path
+    label: str  # short name of what it makes: "guitar"
+    line: str  # what it knows and how good it is
+
+
+def find_models():
+    """Paths of all models: those of pretrained/ first, then those of runs/, sorted by name."""
+    folders = [*cli.PRETRAINED.glob("*"), *RUNS.glob("*"), *RUNS.glob("*/*")]
+    models = [path for path in folders if path.is_dir() and find_weights(path) is not None]
+    return sorted(models, key=_place)
+
+
+def _place(path):
+    return path.parent.resolve() != cli.PRETRAINED.resolve(), str(path)
+
+
+def find_weights(path):
+    """The file that holds a model's generator; None if there is none."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    for name in GENERATORS:
+        if (path / name).is_file():
+            return path / name
+    return None
+
+
+def find_model(text):
+    """Path of the model that ``text`` names: a path, a name, or any part of one that fits only one.
+
+    What fits a target counts before what fits an origin: "guitar" is the model that makes guitars.
+
+    Raises:
+        UserError: no model fits, or several do.
+    """
+    if Path(text).exists():
+        return Path(text)
+    models = find_models()
+    named = [path for path in models if path.name == text]
+    word = text.removesuffix("s").lower()  # "strings" is the model of string_acoustic
+    targets = [path for path in models if word in path.name.rpartition("_2_")[2].lower()]
+    anywhere = [path for path in models if word in path.name.lower()]
+    for fitting in (named, targets, anywhere):
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            names = ", ".join(str(path) for path in fitting)
+            raise UserError(f"--model {text}: fits {len(fitting)} models; give one of {names}")
+    names = ", ".join(make_label(path) for path in models) or "none yet"
+    raise UserError(
+        f"--model {text}: no such model; give one of those that --list shows ({names}), "
+        "a run folder or a model file"
+    )
+
+
+def make_label(path):
+    """Short name of what a model makes, for file names: "guitar" of keyboard_..._2_guitar_acoustic.
+
+    A single file is called by its stem, ``generator`` by its folder's name.
+    """
+    path = Path(path)
+    name = path.name if path.is_dir() else path.stem
+    if not path.is_dir() and name.partition(".")[0] == "generator":
+        name = path.resolve().parent.name
+    target = name.rpartition("_2_")[2]
+    for source in _SOURCES:
+        target = target.removesuffix(source)
+    label = re.sub(r"\W+", "_", target).strip("_")
+    return label or "converted"
+
+
+def describe_model(path):
+    """What a model knows and how good it is, on one line."""
+    config = cli.read_json(path / "config.json", "train it again") or {}
+    flags = config.get("flags", {})
+    parts = []
+    if "origin" in flags and "target" in flags:
+        parts.append(f"{_join(flags['origin'])} -> {_join(flags['target'])}")
+    if "filters" in flags:
+        parts.append(f"width {flags['filters']}")
+    error = read_best_error(path / "history.csv")
+    if error is not None:
+        text = f"{error:.2f} dB off on pieces it has not seen"
+        unchanged = config.get("baselines_db", {}).get("identity")
+        if unchanged is not None:
+            text += f" (input unchanged {unchanged:.2f})"
+        parts.append(text)
+    return ", ".join(parts) or "nothing is written down about it"
+
+
+def _join(names):
+    return names if isinstance(names, str) else "+".join(names)
+
+
+def read_best_error(path):
+    """The lowest validation error in a run's history.csv, dB; None if there is none."""
+    if not path.is_file():
+        return None
+    errors = []
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row.get("val_mae_db"):
+                errors.append(float(row["val_mae_db"]))
+    return min(errors, default=None)
+
+
+def list_models():
+    """`KnownModel` of each model there is."""
+    found = []
+    for path in find_models():
+        found.append(KnownModel(path, make_label(path), describe_model(path)))
+    return found
