@@ -1,15 +1,21 @@
-"""One table of phases: every start, as it is and refined by Griffin-Lim, with the true magnitude and with the model's.
+"""One table of phases: every start, as it is and refined by Griffin-Lim.
 
-    python benchmarks/phase.py --model runs/A --phase_model runs/A_phase --both runs/A_both --audios_path audios
+    python benchmarks/phase.py --model runs/A --audios_path audios \\
+        --phase_model runs/A_phase --both runs/A_both
 
-Takes the first --seconds of the pieces that the run held out. Starts: the input's phase, random, flat, what --phase_model
-makes of the input's (from the magnitude in question), what --both makes of it. Speed counts all that finding the phase takes,
-a network for it included, on all cores. Measures: see metrics.py.
+With the true magnitude and with the model's. Takes the first --seconds of the pieces that the run
+held out. Starts: the input's phase, random, flat, what --phase_model makes of the input's (from
+the magnitude in question), what --both makes of it. Measures: see metrics.py.
+
+Speed is audio over time, both summed over all pieces, of all that finding the phase takes, a
+network for it included, on all cores. A short stretch is done first and not counted: networks are
+compiled on their first call, and threads and transforms are set up.
 """
 
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -36,64 +42,66 @@ SHOWN = (
     "pitch_jaccard",
 )
 COLUMNS = [measure for measure in metrics.MEASURES if measure.key in SHOWN]
-SPEED = metrics.Measure("speed", "x real time", 0, None, (), "", more_is_better=True)
+WARM_UP = 3.0  # s of audio
 
 
-def starts(audio, asked, phase_model, both):
-    """Yield (name, unit phasors (t, 256), seconds it took) of each start for the picture ``asked`` (t, 256)."""
+class Networks(NamedTuple):
+    """The models to compare with; the two of phases may be None."""
+
+    model: object
+    phase_model: object
+    both: object
+
+
+def make_starts(audio, asked, networks):
+    """Yield each start for the picture ``asked`` (t, 256): (name, phasors (t, 256), seconds)."""
     spectrum = evaluate.spectrum_of(audio)
     unit, picture = data.phasor(spectrum), convert.spectrum_to_db(spectrum)
     yield "input", unit, 0.0
     for name in ("random", "flat"):
         began = time.perf_counter()
-        yield name, phases.ESTIMATORS[name](asked.T, unit.T).T, time.perf_counter() - began
-    for name, model, inputs in (
-        ("learned apart", phase_model, [picture, asked]),
-        ("learned together", both, [picture]),
-    ):
-        if model:
+        start = phases.ESTIMATORS[name](asked.T, unit.T).T
+        yield name, start, time.perf_counter() - began
+    learned = (
+        ("learned apart", networks.phase_model, np.stack([picture, asked], axis=-1)),
+        ("learned together", networks.both, picture),
+    )
+    for name, network, inputs in learned:
+        if network:
             began = time.perf_counter()
-            learned = convert.convert_picture(
-                model, np.stack([channel.T for channel in inputs], -1)
-            ).swapaxes(0, 1)
-            yield name, learned_phase.turned(unit, learned[..., -2:]), time.perf_counter() - began
+            outputs = convert.convert_picture(network, inputs.swapaxes(0, 1)).swapaxes(0, 1)
+            start = learned_phase.turned(unit, outputs[..., -2:])
+            yield name, start, time.perf_counter() - began
 
 
-def rows(audio, asked, iterations, phase_model, both):
-    """Yield (name, audio made (n,), speed in audio seconds a second) for each start and number of iterations."""
-    for name, unit, took in starts(audio, asked, phase_model, both):
+def make_rows(audio, asked, iterations, networks):
+    """Yield (name, audio made (n,), seconds it took) for each start and number of iterations."""
+    mag = data.db_to_amplitude(asked)
+    for name, unit, starting in make_starts(audio, asked, networks):
         for count in iterations:
-            began = time.perf_counter()
             estimate = phases.griffinlim if count else phases.keep_input
-            made = evaluate.resynthesise(
-                data.db_to_amplitude(asked), unit, len(audio), estimate, count
-            )
-            speed = len(audio) / data.SAMPLE_RATE / (took + time.perf_counter() - began)
-            yield name + (f", {count} iterations" if count else ""), made, speed
+            began = time.perf_counter()
+            made = evaluate.resynthesise(mag, unit, len(audio), estimate, count)
+            took = starting + time.perf_counter() - began
+            yield f"{name}, {count} iterations" if count else name, made, took
 
 
-def measure_piece(piece, args, models):
-    """Measure every row of one piece: [(row, measures)], rows of the true magnitude first."""
-    samples = int(args.seconds * data.SAMPLE_RATE)
-    audio, reference = (sound[:samples] for sound in evaluate.read_piece(piece))
-    heard = evaluate.Sound(reference)
+def measure_piece(audio, reference, iterations, networks):
+    """Measure every row of one piece, those of the true magnitude first.
+
+    Returns:
+        list of (row, measures, seconds it took).
+    """
+    target = evaluate.Sound(reference)
     true = convert.spectrum_to_db(evaluate.spectrum_of(reference))
-    converted = convert.convert_picture(
-        models["model"], convert.spectrum_to_db(evaluate.spectrum_of(audio)).T
-    )[..., 0].T
+    picture = convert.spectrum_to_db(evaluate.spectrum_of(audio))
+    converted = convert.convert_picture(networks.model, picture.T)[..., 0].T
+    frames = 1 + len(audio) // data.HOP_LENGTH
     measured = []
     for kind, asked in (("true magnitude", true), ("model's magnitude", converted)):
-        for name, made, speed in rows(
-            audio, asked, args.iterations, models["phase_model"], models["both"]
-        ):
-            frames = asked[: 1 + len(audio) // data.HOP_LENGTH].T
-            measured.append(
-                (
-                    f"{kind}, {name}",
-                    evaluate.measure(evaluate.Row(name, made, frames, True), heard)
-                    | {"speed": speed},
-                )
-            )
+        for name, made, took in make_rows(audio, asked, iterations, networks):
+            row = evaluate.Row(f"{kind}, {name}", made, asked[:frames].T, True)
+            measured.append((row.name, evaluate.measure(row, target), took))
     return measured
 
 
@@ -118,33 +126,53 @@ def build_parser():
     return parser
 
 
+def load_networks(args):
+    """`Networks` that the flags name. Raises UserError."""
+    devices.setup_device(args.gpu)
+    from models import load_generator
+
+    paths = (args.model, args.phase_model, args.both)
+    networks = Networks(*(load_generator(path) if path else None for path in paths))
+    learned_phase.check_phases([], networks.model, networks.phase_model)
+    if networks.both and kinds.kind_of(networks.both) is not kinds.Kind.BOTH:
+        raise UserError(
+            f"--both {args.both}: gives no phase beside its magnitude; give a run of "
+            "train.py --learn both"
+        )
+    return networks
+
+
+def find_pieces(args):
+    """The pieces to measure. Raises UserError."""
+    run = evaluate.read_run(args.model)
+    if not run:
+        raise UserError(f"--model {args.model}: is no run folder; give one")
+    pieces = evaluate.find_pieces(run, run.origins[0], run.targets[0], args.audios_path)
+    return pieces[: args.limit]
+
+
 @cli.command
 def main(argv=None):
     """Parse flags, measure, print the table."""
     args = build_parser().parse_args(argv)
-    devices.setup_device(args.gpu)
-    from models import load_generator
-
-    model = cli.find_model(args.model)
-    run = evaluate.read_run(model)
-    if not run:
-        raise UserError(f"--model {model}: is no run folder; give one")
-    sides = run.origins[0], run.targets[0]
-    pieces = evaluate.find_pieces(run, *sides, args.audios_path)[: args.limit]
-    paths = {"model": model, "phase_model": args.phase_model, "both": args.both}
-    models = {name: load_generator(path) if path else None for name, path in paths.items()}
-    learned_phase.check_phases([], models["model"], models["phase_model"])
-    if models["both"] and kinds.kind_of(models["both"]) is not kinds.Kind.BOTH:
-        raise UserError(
-            f"--both {args.both}: gives no phase beside its magnitude; give a run of train.py --learn both"
-        )
-    results = [
-        (piece.name, row, found)
-        for piece in tqdm(pieces, unit="piece")
-        for row, found in measure_piece(piece, args, models)
-    ]
-    columns = [*COLUMNS, SPEED]
-    print(tables.markdown(*tables.text_table(tables.summarise(results, columns), columns)))
+    args.model = cli.find_model(args.model)
+    pieces = find_pieces(args)
+    networks = load_networks(args)
+    results, took, seconds = [], {}, 0.0
+    for number, piece in enumerate(tqdm(pieces, unit="piece")):
+        audio, reference = evaluate.read_piece(piece)
+        if number == 0:
+            short = int(WARM_UP * data.SAMPLE_RATE)
+            measure_piece(audio[:short], reference[:short], args.iterations, networks)
+        samples = int(args.seconds * data.SAMPLE_RATE)
+        audio, reference = audio[:samples], reference[:samples]
+        seconds += len(audio) / data.SAMPLE_RATE
+        for row, found, spent in measure_piece(audio, reference, args.iterations, networks):
+            results.append((piece.name, row, found))
+            took[row] = took.get(row, 0.0) + spent
+    header, rows = tables.text_table(tables.summarise(results, COLUMNS), COLUMNS)
+    rows = [[*row, f"{seconds / took[row[0]]:,.0f}"] for row in rows]
+    print(tables.markdown([*header, "× real time"], rows))
 
 
 if __name__ == "__main__":
