@@ -406,28 +406,26 @@ def write_page(folder, jobs, args):
     """Write the listening page: each recording beside all its conversions."""
     import report
 
-    folder = Path(folder)
-    sections = []
-    names = []
-    for source in dict.fromkeys(job.source for job in jobs):
-        seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
-        sounds = {"input": _read_part(source, args.start, seconds)}
-        for job in jobs:
-            if job.source == source:
-                label = f"{known_models.make_label(job.model)}, {args.phase}"
-                sounds[label] = _read_part(job.target, 0.0, seconds)
-        names.append(cli.one_line(source.stem))
-        rows = [
-            [label, f"{len(sound) / data.SAMPLE_RATE:.1f} s"] for label, sound in sounds.items()
-        ]
-        table = (["", "length"], rows)
-        section = report.write_section(folder, len(names), names[-1], sounds, table)
-        sections.append(section)
     models = ", ".join(str(path) for path in dict.fromkeys(job.model for job in jobs))
     notes = [f"Converted with {models}: {describe_phase(args)}."]
-    summary = (["recording", "conversions"], [[name, str(len(args.model))] for name in names])
-    report.write_page(folder, "Before and after", notes, summary, names, sections)
-    return folder / "index.html"
+    report.write_page(folder, "Before and after", _page_pieces(jobs, args), notes=notes)
+    return Path(folder) / "index.html"
+
+
+def _page_pieces(jobs, args):
+    """Yield each recording as a `report.Piece`."""
+    import report
+
+    seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
+    for source in dict.fromkeys(job.source for job in jobs):
+        sounds = {"Input": _read_part(source, args.start, seconds)}
+        for job in jobs:
+            if job.source == source:
+                label = f"Output: {known_models.make_label(job.model).replace('_', ' ')}"
+                if label in sounds:  # two models of one target
+                    label = f"{label} ({cli.one_line(job.model)})"
+                sounds[label] = _read_part(job.target, 0.0, seconds)
+        yield report.Piece(report.plain_title(cli.one_line(source.name)), sounds)
 
 
 def _read_part(path, start, seconds):
