@@ -1,76 +1,97 @@
 """Aligned tile pairs on disk -> shuffled batches; the split into training and held-out pieces.
 
-<features>/features.json, <features>/<instrument>/<sub/folders>/<piece>.npy float16 (tiles, 256, 256, 1) in [0, 1]
+<features>/features.json
+<features>/<instrument>/<sub/folders>/<piece>.npy    float16 (tiles, 256, 256, 1) in [0, 1]
+
+No Keras here: `training.Batches` is what makes a Keras data set of the pairs.
 """
 
+import contextlib
 import csv
+import errno
 import hashlib
+import math
+import os
 from pathlib import Path, PurePosixPath
 
-import keras
 import numpy as np
 
-import learned_phase
 from cli import UserError, find_named, read_json
-from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES
+from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, to_network
 from midi import piece_of
 
-SHAPES = (BINS, TILE_FRAMES, 1), (BINS, TILE_FRAMES, 2)  # of a tile without and with phase
-LEARN = ("magnitude", "phase", "both")  # what a network gives
+CHANNELS = (1, 2)  # of a tile; the first is the dB scale, all that the plain pairs look at
+MEDIAN_TILES = 512  # enough for a median, and read in a second
+
+# Every float16 there is, by its bits, as float32, and moved to the networks' range: to look a
+# number up takes half the time of converting it.
+_DB = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+with np.errstate(invalid="ignore"):
+    _NETWORK = _DB * 2 - 1
 
 
 def read_features_json(features):
     """The contents of features.json.
 
     Raises:
-        UserError: it is missing or damaged, or the tiles were made with other parameters than data.py's.
+        UserError: it is missing or damaged, or the tiles were made with other parameters than
+            data.py's.
     """
     path = Path(features) / "features.json"
     description = read_json(path, "run compute_features.py --fresh", parameters=dict)
     if description is None:
         raise UserError(f"{path}: not found; make it with compute_features.py")
     for key, ours in FEATURE_PARAMETERS.items():
-        if (found := description["parameters"].get(key)) != ours:
+        found = description["parameters"].get(key)
+        if found != ours:
             raise UserError(
                 f"{path}: {key} is {found}, this code's is {ours}; run compute_features.py --fresh"
             )
     return description
 
 
-def listed(instruments):
-    """One instrument or a list of several -> a list."""
-    return [instruments] if isinstance(instruments, str) else list(instruments)
+# Which pieces there are, and which of them are held out
 
 
-def several(origin, target):
-    """Whether there are several instruments on a side, so that one model is to learn all of them and needs a style."""
-    return not (isinstance(origin, str) and isinstance(target, str))
+def check_instruments(origins, targets, held_out=()):
+    """Raise UserError if an instrument is named twice, or stands alone on both sides.
+
+    ``held_out`` are origins that are not trained on.
+    """
+    named = {"--origin": origins, "--target": targets, "--hold_out_origin": held_out}
+    for flag, instruments in named.items():
+        for instrument in instruments:
+            if instruments.count(instrument) > 1:
+                raise UserError(f"{flag} {instrument}: is named twice; name it once")
+    for instrument in held_out:
+        if instrument in targets or instrument in origins:
+            raise UserError(
+                f"--hold_out_origin {instrument}: is trained on, too; name it in one flag only"
+            )
+    if len(targets) == 1 and targets[0] in origins:
+        raise UserError(f"--target {targets[0]}: is the origin too; name another")
+    if len(origins) == 1 and origins[0] in targets:
+        raise UserError(f"--target {origins[0]}: is the origin too; name another")
 
 
-def pair_pieces(features, origin, target):
-    """Pieces that all the instruments have; ``origin`` and ``target`` name one each, or several in a list.
+def pair_pieces(features, instruments):
+    """Pieces that all the ``instruments`` (a list of names) have.
 
     Returns:
-        (pieces, unpaired): sorted names (paths below the instrument's folder, without extension), and the files'
-        paths relative to ``features`` that have no partner.
+        (pieces, unpaired): sorted names (paths below the instrument's folder, without extension),
+        and the files' paths relative to ``features`` that lack a partner.
 
     Raises:
-        UserError: an instrument is named twice, would be its own only partner, or is not there, or there is no common piece.
+        UserError: an instrument is not there, or there is no common piece.
     """
-    features, names = Path(features), {}
-    origins, targets = listed(origin), listed(target)
-    alone = set(origins) & set(targets) if 1 in (len(origins), len(targets)) else ()
-    for flag, instruments in (("--origin", origins), ("--target", targets)):
-        for instrument in instruments:
-            if instruments.count(instrument) > 1 or (instrument in alone and flag == "--target"):
-                raise UserError(
-                    f"{flag} {instrument}: is {'the origin' if instrument in alone else 'named'} too; name another"
-                )
-    for instrument in dict.fromkeys(origins + targets):
+    features = Path(features)
+    names = {}
+    for instrument in instruments:
         folder = features / instrument
         if not folder.is_dir():
-            there = ", ".join(sorted(p.name for p in features.glob("*") if p.is_dir())) or "none"
-            raise UserError(f"{folder}: no such instrument; there are: {there}")
+            there = sorted(path.name for path in features.glob("*") if path.is_dir())
+            listing = ", ".join(there) or "none"
+            raise UserError(f"{folder}: no such instrument; there are: {listing}")
         names[instrument] = set(find_named(folder, (".npy",)))
     common = set.intersection(*names.values())
     if not common:
@@ -78,37 +99,95 @@ def pair_pieces(features, origin, target):
         raise UserError(
             f"{features}: {who} have no piece in common; synthesize them from the same MIDI files"
         )
-    unpaired = sorted(
-        f"{instrument}/{name}" for instrument in names for name in names[instrument] - common
-    )
-    return sorted(common), unpaired
+    unpaired = []
+    for instrument, found in names.items():
+        unpaired += [f"{instrument}/{name}" for name in found - common]
+    return sorted(common), sorted(unpaired)
+
+
+def _draw(seed, piece):
+    """A number in [0, 1) that follows from the seed and a piece's name alone."""
+    digest = hashlib.sha256(f"{seed}/{piece}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def split_pieces(names, validation_split, seed=0):
     """Split by piece: all versions (transpositions, speeds) of one piece land on one side.
 
-    A piece's place follows from (seed, its name) alone, so that a set that grows keeps its held-out pieces held out.
+    A piece is held out if its own number, which follows from (seed, its name), is below
+    ``validation_split``. So each stays where it is when pieces come or go, and the fraction is met
+    in the mean only. Where a side would be empty, it gets the piece that is nearest to it.
 
     Returns:
-        (training, validation): sorted lists of names; about ``validation_split`` of the pieces, at least one on each side.
+        (training, validation): lists of names, in the order of ``names``.
 
     Raises:
         UserError: there is only one piece.
     """
-    pieces = sorted(
-        {piece_of(name) for name in names},
-        key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).digest(),
-    )
+    draws = {piece_of(name): _draw(seed, piece_of(name)) for name in names}
+    pieces = sorted(draws, key=draws.get)
     if len(pieces) < 2:
         raise UserError(f"{pieces[0]}: is the only piece; training needs a second one to hold out")
-    held_out = set(pieces[: min(len(pieces) - 1, max(1, round(len(pieces) * validation_split)))])
-    return [n for n in names if piece_of(n) not in held_out], [
-        n for n in names if piece_of(n) in held_out
-    ]
+    count = sum(draw < validation_split for draw in draws.values())
+    count = min(max(count, 1), len(pieces) - 1)
+    held_out = set(pieces[:count])
+    training = [name for name in names if piece_of(name) not in held_out]
+    validation = [name for name in names if piece_of(name) in held_out]
+    return training, validation
+
+
+def split_like(split, names, validation_split, seed):
+    """Split as another run did, so far as it knew the pieces; the others by `split_pieces`' rule.
+
+    Args:
+        split: that run's, {"train": names, "validation": names}, and maybe "test", which is kept
+            out of both sides.
+        names: pieces that there are.
+        validation_split, seed: for pieces that it did not know.
+
+    Raises:
+        UserError: a side would be empty.
+    """
+    side_of = {}
+    for side, known in split.items():
+        side_of |= {piece_of(name): side for name in known}
+    sides = {"train": [], "validation": [], "test": []}
+    for name in names:
+        piece = piece_of(name)
+        drawn = "validation" if _draw(seed, piece) < validation_split else "train"
+        sides[side_of.get(piece, drawn)].append(name)
+    for side in ("train", "validation"):
+        if not sides[side]:
+            raise UserError(
+                f"--split_of: puts none of the {len(names)} pieces in {side}; leave it out"
+            )
+    if not sides["test"]:
+        del sides["test"]
+    return sides
+
+
+def _read_maestro(path):
+    """MAESTRO's table -> {piece: "train", "validation" or "test"}. Raises UserError."""
+    sides = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                piece = PurePosixPath(row["midi_filename"]).with_suffix("").as_posix()
+                sides[piece] = row["split"]
+    except FileNotFoundError:
+        raise UserError(
+            f"--maestro_split {path}: no such file; give the path of maestro-v3.0.0.csv"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(
+            f"--maestro_split {path}: is no table with midi_filename and split; "
+            "give maestro-v3.0.0.csv"
+        ) from None
+    return sides
 
 
 def maestro_split(path, names):
-    """Split as MAESTRO's table says: a CSV file with the columns ``midi_filename`` and ``split``, such as maestro-v3.0.0.csv.
+    """Split as MAESTRO's table says: CSV with the columns ``midi_filename`` and ``split``.
 
     All versions of a piece go where the piece goes; a piece that the table lacks goes nowhere.
 
@@ -116,217 +195,308 @@ def maestro_split(path, names):
         {"train": names, "validation": names, "test": names}, each sorted as ``names`` are.
 
     Raises:
-        UserError: it is no such table, or there is no piece for training, or none for validation.
+        UserError: it is no such table, or it leaves training or validation without a piece.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [
-                (PurePosixPath(row["midi_filename"]), row["split"]) for row in csv.DictReader(file)
-            ]
-        sides = {path.with_suffix("").as_posix(): side for path, side in rows}
-    except FileNotFoundError:
-        raise UserError(
-            f"--maestro_split {path}: no such file; give the path of maestro-v3.0.0.csv"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
-        raise UserError(
-            f"--maestro_split {path}: is no table with midi_filename and split; give maestro-v3.0.0.csv"
-        ) from None
-    split = {
-        side: [n for n in names if sides.get(piece_of(n)) == side]
-        for side in ("train", "validation", "test")
-    }
-    for side in ("train", "validation"):
-        if not split[side]:
+    sides = _read_maestro(path)
+    split = {}
+    for side in ("train", "validation", "test"):
+        split[side] = [name for name in names if sides.get(piece_of(name)) == side]
+        if not split[side] and side != "test":
             raise UserError(
-                f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}; give these pieces' table"
+                f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}; "
+                "give these pieces' table"
             )
     return split
 
 
-def load_tiles(path, cache=False):
-    """Tiles of one piece, float16 (n, 256, 256, 1), or 2 with phase: memory-mapped, or read into memory if ``cache``.
+# Tiles and pairs of them
+
+
+class Tiles:
+    """The tiles of one piece, float16 (n, 256, 256, channels) in [0, 1], one channel or two.
+
+    The file is open only while it is read: a set may have more files than a process may open.
+
+    Args:
+        path: .npy file of compute_features.py.
+        cache: read all of it at once, and keep it in memory.
 
     Raises:
         UserError: the file is damaged, pickled, or of another shape or type.
+        OSError: it cannot be opened.
     """
-    try:
-        tiles = np.lib.format.open_memmap(
-            path, mode="r"
-        )  # unlike np.load, takes nothing else for an array
-    except (
-        Exception
-    ) as error:  # of a damaged header numpy lets through what Python's own tokenizer raises
-        raise UserError(
-            f"{path}: cannot be read ({error}); delete it and run compute_features.py again"
-        ) from None
-    if tiles.dtype != np.float16 or tiles.shape[1:] not in SHAPES or not len(tiles):
-        raise UserError(
-            f"{path}: holds {tiles.dtype} {tiles.shape}, not float16 (n, 256, 256, 1 or 2); compute it again"
-        )
-    return np.array(tiles) if cache else tiles
+
+    def __init__(self, path, cache=False):
+        self.path = Path(path)
+        try:
+            with self._named_limit(), open(self.path, "rb") as file:
+                shape, dtype = self._read_header(file)
+                self.offset = file.tell()
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # of damaged headers numpy lets Python's tokenizer's errors pass
+            raise self._damaged(error) from None
+        if dtype != np.float16 or shape[1:3] != (BINS, TILE_FRAMES) or len(shape) != 4:
+            raise self._unsuitable(f"{dtype} {shape}")
+        if shape[3] not in CHANNELS or not shape[0]:
+            raise self._unsuitable(f"{dtype} {shape}")
+        self.shape = shape
+        if self.path.stat().st_size < self.offset + 2 * math.prod(shape):
+            raise self._damaged("it ends too early")
+        self.kept = None
+        if cache:
+            self.kept = self.read(0, len(self))
+
+    @contextlib.contextmanager
+    def _named_limit(self):
+        """Within, too many open files are told as that."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise UserError(
+                f"{self.path}: too many files are open; give fewer --workers or raise ulimit -n"
+            ) from None
+
+    @staticmethod
+    def _read_header(file):
+        """Shape and dtype, the file left where the numbers begin. Raises ValueError."""
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, by_columns, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"format {version}")
+        if by_columns:
+            raise ValueError("column by column")
+        return shape, dtype
+
+    def _damaged(self, reason):
+        remedy = "delete it and run compute_features.py again"
+        return UserError(f"{self.path}: is damaged ({reason}); {remedy}")
+
+    def _unsuitable(self, found):
+        wanted = "float16 (n, 256, 256, 1 or 2)"
+        return UserError(f"{self.path}: holds {found}, not {wanted}; compute it again")
+
+    def __len__(self):
+        """Number of tiles."""
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        """Tile number ``index``, float16 (256, 256, channels)."""
+        return self.read(index, index + 1)[0]
+
+    def read(self, start, stop):
+        """Tiles ``start`` ... ``stop`` - 1, as many as there are: float16 (n, 256, 256, channels).
+
+        Raises UserError if the file has become shorter.
+        """
+        stop = min(stop, len(self))
+        if self.kept is not None:
+            return self.kept[start:stop]
+        shape = (stop - start, *self.shape[1:])
+        size = 2 * math.prod(shape)  # bytes, two a number
+        first = self.offset + start * 2 * math.prod(self.shape[1:])
+        content = self._read_bytes(first, size)
+        return np.frombuffer(content, np.float16).reshape(shape)
+
+    def _read_bytes(self, first, size):
+        """``size`` bytes from number ``first``, by few calls of the system: it is done often."""
+        with self._named_limit():
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            os.lseek(descriptor, first, os.SEEK_SET)
+            content = os.read(descriptor, size)
+            while len(content) < size:  # the system may give less at a time
+                more = os.read(descriptor, size - len(content))
+                if not more:
+                    raise self._damaged("it ends too early")
+                content += more
+        finally:
+            os.close(descriptor)
+        return content
 
 
-class TilePairs(keras.utils.PyDataset):
+class TilePairs:
     """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, channels) in [-1, 1].
 
-    ``learn``    x: dB scale of            y
-    magnitude    origin                    dB scale of the target
-    phase        origin, and target        `rotation` from the origin's phase to the target's
-    both         origin                    dB scale of the target, `rotation`
-
-    With several origins or targets each tile of an origin makes a pair with each target that is another instrument, and x gets
-    a second channel: the style, a tile of that target from another piece.
+    y is a tile of the target, x the same stretch of one of the origins. Of several origins each
+    epoch draws one for every tile; in order (see ``seed``) they take turns.
 
     Args:
         features: features folder.
-        origin, target: an instrument each, or a list of several.
+        origins: list of instruments.
+        targets: list of instruments; here of one.
         names: pieces to draw from.
         batch_size: pairs a batch.
-        seed: shuffle with this seed, and leave out what does not fill a batch; None: in order, all of it.
+        seed: shuffle with this seed, and leave out what does not fill a batch; None: all of them,
+            in order.
         cache: hold all tiles in memory.
-        workers: reading threads.
-        epoch_tiles: tiles an epoch, drawn anew for each; None: all.
-        learn: one of LEARN.
+        epoch_tiles: pairs an epoch, drawn anew for each; None: all.
+        conditions: function (origin, target, rng) -> (origin, target) of pictures, float32
+            (256, 256) on the dB scale, that changes them on the fly (see augment.py); or None.
+        multiple: leave out what makes the number of pairs no multiple of this: for several devices,
+            each of which must get a share of the last batch.
 
     Attributes:
-        pieces: tiles of each piece, of each instrument, the origins first.
-        index: int32 (pairs, 4): piece, tile, and which instruments are origin and target.
+        pieces: `Tiles` by piece and instrument.
+        index: int32 (pairs, 3): piece, tile, and which instrument is the target.
 
     Raises:
-        UserError: a piece has different numbers of tiles, a batch is larger than the data, or there is no other piece or no
-            phase where one is needed.
+        UserError: a piece has different numbers of tiles, or a batch is larger than the data.
     """
+
+    inputs = outputs = 1  # channels of x and y
 
     def __init__(
         self,
         features,
-        origin,
-        target,
+        origins,
+        targets,
         names,
         batch_size,
         seed=None,
         cache=False,
-        workers=1,
         epoch_tiles=None,
-        learn=LEARN[0],
+        conditions=None,
+        multiple=1,
     ):
-        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
-        self.batch_size, self.seed, self.epoch_tiles = batch_size, seed, epoch_tiles
-        self.learn = learn
-        self.styled = several(origin, target)
-        origins, targets = listed(origin), listed(target)
-        instruments = list(dict.fromkeys(origins + targets))
-        sides = [
-            (instruments.index(a), instruments.index(b)) for a in origins for b in targets if a != b
-        ]
-        self.pieces = [
-            [load_tiles(Path(features) / i / f"{name}.npy", cache) for i in instruments]
-            for name in names
-        ]
-        for name, tiles in zip(names, self.pieces):
-            counts = dict(zip(instruments, map(len, tiles)))
-            if len(set(counts.values())) > 1:
-                text = ", ".join(
-                    f"{count} tiles of {instrument}" for instrument, count in counts.items()
-                )
-                raise UserError(f"{name}: {text}; synthesize and compute it again")
-            if learn != "magnitude" and any(t.shape[-1] == 1 for t in tiles):
-                raise UserError(
-                    f"--learn {learn}: {features} holds no phase; run compute_features.py --phase --fresh"
-                )
-        self.index = np.array(
-            [
-                (p, t, *pair)
-                for p, tiles in enumerate(self.pieces)
-                for t in range(len(tiles[0]))
-                for pair in sides
-            ],
-            np.int32,
-        )
-        self.works = np.unique([piece_of(name) for name in names], return_inverse=True)[
-            1
-        ]  # versions of a piece are one work
-        if self.styled and self.works.max() == 0:
-            side, remedy = ("held out", "raise") if seed is None else ("to train on", "lower")
-            reason = f"is the only piece {side}, and a style is taken from another"
-            raise UserError(f"{names[0]}: {reason}; {remedy} --validation_split")
-        if seed is not None and batch_size > (
-            tiles := min(len(self.index), epoch_tiles or len(self.index))
-        ):
-            raise UserError(
-                f"--batch_size {batch_size}: there are only {tiles} training tiles an epoch; make it smaller"
-            )
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch_tiles = epoch_tiles
+        self.conditions = conditions
+        self.multiple = multiple
+        self.names = list(names)
+        self.instruments = list(dict.fromkeys(origins + targets))
+        self.origins = [self.instruments.index(name) for name in origins]
+        self.targets = [self.instruments.index(name) for name in targets]
+        self.pieces = [self._open_piece(Path(features), name, cache) for name in self.names]
+        self.index = np.array(self._list_pairs(), np.int32)
+        self._check_batch()
         self.set_epoch(0)
 
+    def _open_piece(self, features, name, cache):
+        """`Tiles` of one piece, by instrument. Raises UserError if their numbers differ."""
+        piece = [Tiles(features / i / f"{name}.npy", cache) for i in self.instruments]
+        counts = [len(tiles) for tiles in piece]
+        if len(set(counts)) > 1:
+            each = [f"{count} tiles of {i}" for count, i in zip(counts, self.instruments)]
+            raise UserError(f"{name}: {', '.join(each)}; synthesize and compute it again")
+        return piece
+
+    def _list_pairs(self):
+        """Rows of `index`."""
+        rows = []
+        for number, piece in enumerate(self.pieces):
+            rows += [(number, tile, self.targets[0]) for tile in range(len(piece[0]))]
+        return rows
+
+    def _check_batch(self):
+        count = min(len(self.index), self.epoch_tiles or len(self.index))
+        if self.seed is not None and self.batch_size > count:
+            raise UserError(
+                f"--batch_size {self.batch_size}: there are only {count} training tiles an epoch; "
+                "make it smaller"
+            )
+
     def set_epoch(self, epoch):
-        """Put the pairs in the order of this epoch, with its styles: both follow from (seed, epoch) alone."""
+        """Put the pairs in this epoch's order: all that is drawn follows from (seed, epoch)."""
+        self.epoch = epoch
         rng = np.random.default_rng((self.seed or 0, epoch))
-        self.order = self.index
-        if self.seed is not None:
-            self.order = rng.permutation(self.index)[: self.epoch_tiles]
-        if self.styled:
-            self.styles = rng.choice(self.index, len(self.order))
-            while (same := self.works[self.styles[:, 0]] == self.works[self.order[:, 0]]).any():
-                self.styles[same] = rng.choice(self.index, same.sum())
+        if self.seed is None:
+            count = len(self.index) // self.multiple * self.multiple
+            self.order = np.arange(count or len(self.index))
+        else:
+            self.order = rng.permutation(len(self.index))[: self.epoch_tiles]
+        self.draw(rng)
+
+    def draw(self, rng):
+        """Choose what else the epoch needs: here an origin for each pair, in `drawn` (pairs,)."""
+        origins = np.array(self.origins)
+        if self.seed is None:
+            self.drawn = origins[self.order % len(origins)]
+        else:
+            self.drawn = rng.choice(origins, len(self.order))
 
     def __len__(self):
         """Batches an epoch."""
         full, rest = divmod(len(self.order), self.batch_size)
-        return full + (rest > 0 and self.seed is None)
+        if rest and self.seed is None:
+            return full + 1
+        return full
 
-    def __getitem__(self, i):
-        """Batch i of this epoch."""
-        rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
-        chosen = self.order[rows]
-        inputs, outputs = 1 + (self.styled or self.learn == "phase"), 1 + LEARN.index(self.learn)
-        x = np.empty((len(chosen), BINS, TILE_FRAMES, inputs), np.float32)
-        y = np.empty((len(chosen), BINS, TILE_FRAMES, outputs), np.float32)
-        for k, (piece, tile, *sides) in enumerate(chosen):
-            origin, target = (self.pieces[piece][side][tile] for side in sides)
-            read_tile(origin, x[k, ..., 0])
-            read_tile(target, x[k, ..., 1] if self.learn == "phase" else y[k, ..., 0])
-            if self.learn != "magnitude":
-                y[k, ..., -2:] = learned_phase.rotation(origin, target)
-            if self.styled:
-                piece, tile, *_ = self.styles[rows][k]
-                read_tile(self.pieces[piece][sides[1]][tile], x[k, ..., 1])
+    def __getitem__(self, batch):
+        """Batch number ``batch`` of this epoch: (x, y)."""
+        start = batch * self.batch_size
+        count = min(self.batch_size, len(self.order) - start)
+        x = np.empty((count, BINS, TILE_FRAMES, self.inputs), np.float32)
+        y = np.empty((count, BINS, TILE_FRAMES, self.outputs), np.float32)
+        for k in range(count):
+            self.fill(start + k, x[k], y[k])
         return x, y
 
+    def fill(self, row, x, y):
+        """Write the epoch's pair number ``row`` into x and y, float32 (256, 256, channels)."""
+        origin, target = self.read(row)
+        if not self.conditions:
+            write_tile(origin, x[..., 0])
+            write_tile(target, y[..., 0])
+            return
+        rng = np.random.default_rng((self.seed, self.epoch, self.order[row]))
+        origin, target = self.conditions(read_db(origin), read_db(target), rng)
+        x[..., 0] = to_network(origin)
+        y[..., 0] = to_network(target)
 
-def read_tile(tile, out):
-    """Tile float16 (256, 256, 1 or 2) -> its dB scale in network range [-1, 1], float32, written to ``out`` (256, 256)."""
-    out[:] = tile[..., 0]
-    out *= 2  # while the tile is in the processor's cache
-    out -= 1
+    def read(self, row):
+        """The tiles (origin, target) of the epoch's pair number ``row``, float16 as stored."""
+        piece, tile, target = self.index[self.order[row]]
+        tiles = self.pieces[piece]
+        return tiles[self.drawn[row]][tile], tiles[target][tile]
+
+    def trivial_errors(self, origin, target, median):
+        """MAE on the dB scale of two pictures beside a pair's target: the origin, and the median.
+
+        Args:
+            origin, target: tiles, as `read` gives them.
+            median: float32 (256,), see `target_median`.
+        """
+        origin = read_db(origin)
+        target = read_db(target)
+        identity = np.abs(origin - target).mean()
+        constant = np.abs(median[:, np.newaxis] - target).mean()
+        return identity, constant
 
 
-def target_median(pairs, max_tiles=512):
-    """Per-bin median of the targets: the constant picture nearest to them in MAE. Float32 (256,), dB scale [0, 1].
+def read_db(tile):
+    """A tile's dB scale: float16 (256, 256, channels) -> float32 (256, 256) in [0, 1]."""
+    return np.take(_DB, tile[..., 0].view(np.uint16))
 
-    From at most ``max_tiles`` tiles, evenly spaced over the set.
+
+def write_tile(tile, out):
+    """Write a tile's dB scale, float16 (256, 256, channels), to ``out``, float32 in [-1, 1]."""
+    np.take(_NETWORK, tile[..., 0].view(np.uint16), out=out, mode="clip")
+
+
+def target_median(pairs):
+    """Per-bin median of the targets: the constant picture nearest to them in MAE.
+
+    Float32 (256,) on the dB scale, from at most MEDIAN_TILES tiles, evenly spaced over the set.
     """
-    chosen = pairs.index[
-        np.linspace(0, len(pairs.index) - 1, min(max_tiles, len(pairs.index))).astype(int)
-    ]
-    frames = np.concatenate(
-        [pairs.pieces[piece][side][tile][..., 0] for piece, tile, _, side in chosen], axis=1
-    )
+    count = min(MEDIAN_TILES, len(pairs.index))
+    rows = np.linspace(0, len(pairs.index) - 1, count).astype(int)
+    pictures = [pairs.pieces[p][side][tile][..., 0] for p, tile, side in pairs.index[rows]]
+    frames = np.concatenate(pictures, axis=1)
     return np.median(frames.astype(np.float32), axis=1)
 
 
 def baselines_db(pairs, median):
-    """Spectrogram MAE in dB of the trivial systems over all of ``pairs``: {"identity": ..., "median": ...}.
-
-    For a phase network, on the same scale: no rotation, the input's phase, and 0 everywhere.
-    """
+    """Spectrogram MAE in dB of trivial systems over ``pairs``: {"identity": ..., "median": ...}."""
     sums = np.zeros(2)
-    for piece, tile, *sides in pairs.index:
-        x, y = (pairs.pieces[piece][side][tile].astype(np.float32) for side in sides)
-        if pairs.learn == "phase":
-            turned, still = learned_phase.rotation(x, y), y[..., :1] * np.float32([1, 0])
-            sums += np.abs(turned - still).mean() / 2, np.abs(turned).mean() / 2
-            continue
-        x, y = x[..., 0], y[..., 0]
-        sums += np.abs(x - y).mean(), np.abs(median[:, np.newaxis] - y).mean()
-    return dict(zip(("identity", "median"), (sums / len(pairs.index) * DB_RANGE).tolist()))
+    for row in range(len(pairs.order)):
+        origin, target = pairs.read(row)
+        sums += pairs.trivial_errors(origin, target, median)
+    identity, constant = sums / len(pairs.order) * DB_RANGE
+    return {"identity": float(identity), "median": float(constant)}

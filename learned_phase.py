@@ -1,50 +1,123 @@
-"""A network that learns phase: what turns the origin's phase into the target's."""
+"""A network that learns phase: what turns the origin's phase into the target's.
+
+    --learn    x: dB scale of        y
+    phase      origin and target     `rotation` from the origin's phase to the target's
+    both       origin                dB scale of the target, and `rotation`
+
+What training needs of it is `PhasePairs`; what converting needs, `turned` and `with_phase`.
+"""
 
 import numpy as np
 
 import data
 import phase as phases
 from cli import UserError
-from kinds import Kind, kind_of
+from dataset import TilePairs, write_tile
+from kinds import OUTPUTS, Kind, count_inputs, kind_of
+
+
+def rotation(origin, target):
+    """What turns the origin's phase into the target's: float32 (256, 256, 2), cosine and sine.
+
+    Both play the same notes, so along a partial the two phases advance alike and their difference
+    stands still, where each of them goes round many times in a tile. Both numbers are multiplied
+    by the target's dB scale: it says where phase matters, and is 0 where nothing sounds.
+
+    Args:
+        origin, target: tiles float16 (256, 256, 2): dB scale, and phase in half turns.
+    """
+    half_turns = target[..., 1].astype(np.float32) - origin[..., 1]
+    angle = half_turns * np.float32(np.pi)
+    return target[..., :1] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+class PhasePairs(TilePairs):
+    """`TilePairs` for a network that gives phase; what x and y are stands at the top of this file.
+
+    Args:
+        kind: `Kind.PHASE` or `Kind.BOTH`.
+        args, options: of `TilePairs`.
+
+    Raises:
+        UserError: as `TilePairs`, or the tiles hold no phase, or there are several instruments on
+            a side.
+    """
+
+    def __init__(self, kind, features, origins, targets, *args, **options):
+        if len(origins) > 1 or len(targets) > 1:
+            raise UserError(
+                f"--learn {kind.value}: goes with one --target and one --origin; give one of each"
+            )
+        self.kind = kind
+        self.inputs = count_inputs(kind)
+        self.outputs = OUTPUTS[kind]
+        super().__init__(features, origins, targets, *args, **options)
+        for piece in self.pieces:
+            if any(tiles.shape[-1] == 1 for tiles in piece):
+                raise UserError(
+                    f"--learn {kind.value}: {features} holds no phase; "
+                    "run compute_features.py --phase --fresh"
+                )
+
+    def fill(self, row, x, y):
+        """Write the epoch's pair number ``row``."""
+        origin, target = self.read(row)
+        write_tile(origin, x[..., 0])
+        if self.kind is Kind.PHASE:
+            write_tile(target, x[..., 1])
+        else:
+            write_tile(target, y[..., 0])
+        y[..., -2:] = rotation(origin, target)
+
+    def trivial_errors(self, origin, target, median):
+        """Of a network that gives phase only: no rotation at all, and 0 everywhere, halved.
+
+        (The network's range is two wide, the dB scale one: so both are on one scale.)
+        """
+        if self.kind is Kind.BOTH:
+            return super().trivial_errors(origin, target, median)
+        turn = rotation(origin, target)
+        unturned = target[..., :1] * np.float32([1, 0])
+        return np.abs(turn - unturned).mean() / 2, np.abs(turn).mean() / 2
 
 
 def turned(unit, rotation):
-    """Unit phasors (..., 256) turned by a network's ``rotation`` (..., 256, 2), cos and sin of any length."""
+    """Unit phasors (..., 256) turned by a network's ``rotation``.
+
+    The latter is (..., 256, 2), cosine and sine of any length.
+    """
     return unit * data.phasor(rotation[..., 0] + 1j * rotation[..., 1])
 
 
 def with_phase(model, phase_model):
-    """Magnitude network and phase network -> a function that gives what a network of both gives, for `predict`."""
+    """Magnitude network and phase network -> a function that gives what a network of both gives."""
 
-    def run(x):
+    def convert(x):
         magnitude = np.asarray(getattr(model, "predict_on_batch", model)(x))[..., :1]
         rotation = phase_model.predict_on_batch(np.concatenate([x, magnitude], axis=-1))
         return np.concatenate([magnitude, rotation], axis=-1)
 
-    return run
+    return convert
 
 
 def check_phases(names, model, phase_model=None):
-    """Raise UserError if a model or a phase model is of the wrong kind, or if they cannot give the phases ``names``."""
+    """Check that a model, and maybe a phase model beside it, can give the phases ``names``.
+
+    Raises:
+        UserError: one of them is of the wrong kind, or a learned phase is asked of neither.
+    """
     if kind_of(model) is Kind.PHASE:
         raise UserError(
-            "--model: gives a phase, no magnitude; name it as --phase_model beside a --model of magnitudes"
+            "--model: gives a phase, no magnitude; "
+            "name it as --phase_model beside a --model of magnitudes"
         )
     if phase_model and kind_of(phase_model) is not Kind.PHASE:
-        remedy = "give a model of train_generator.py --learn phase"
-        raise UserError(f"--phase_model: gives a magnitude; {remedy}")
+        raise UserError(
+            "--phase_model: gives a magnitude; give a model of train_generator.py --learn phase"
+        )
     for name in names:
         if name in phases.LEARNED and not phase_model and kind_of(model) is Kind.MAGNITUDE:
             raise UserError(
-                f"--phase {name}: this model gives no phase; give --phase_model, or a --model of --learn both"
+                f"--phase {name}: this model gives no phase; "
+                "give --phase_model, or a --model of --learn both"
             )
-
-
-def rotation(origin, target):
-    """What turns the origin's phase into the target's: float32 (256, 256, 2), cos and sin, times the target's dB scale.
-
-    Both play the same notes, so along a partial the two phases advance alike and their difference stands still, where each
-    of them goes round many times in a tile. The weight says where it matters, and is 0 where nothing sounds.
-    """
-    angle = (target[..., 1].astype(np.float32) - origin[..., 1]) * np.float32(np.pi)
-    return target[..., :1] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)

@@ -1,69 +1,108 @@
 """Step 3: train generator and discriminator together (pix2pix).
 
     python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic
-    python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic string_acoustic
 
-Writes runs/<origin>_2_<target>/, of several instruments "any" in their place: the best generator, what resuming needs, history,
-plots, previews. Run the same command again to continue after a stop; the result is that of a run without the stop. --findlr
-searches the learning rates first.
+Writes runs/<origin>_2_<target>/: the best generator, what resuming needs, history, plots, previews.
+Several origins make one model that takes any of them: runs/many_2_<target>/. Run the same command
+again to continue after a stop; the result is that of a run without the stop. --findlr searches the
+learning rates first.
 """
 
 import cli
 import devices
+import flags
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    rate = cli.number(float, 0, 10, low_open=True)
+    weight = cli.number(float, 0)
+    flags.add_training_flags(parser)
+    add = parser.add_argument
+    add("--gen_lr", type=rate, default=5e-4, help="generator's learning rate (Adam)")
+    add("--disc_lr", type=rate, default=5e-5, help="discriminator's learning rate (Adam)")
+    add("--l1_weight", type=weight, default=100.0, help="lambda: weight of L1 in the loss")
+    return parser
+
+
+def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
+    """Both networks, compiled. The rates are ``gen_lr``, a number or a schedule, times a factor."""
+    import losses
+    import models
+    import training
+
+    kind, style = training.kind_of(args)
+    generator = models.build_generator(args.filters, kind, style, args.dropout)
+    discriminator = models.build_discriminator(args.filters, kind)
+    model = models.Pix2Pix(generator, discriminator, l1_weight=args.l1_weight)
+    model.compile(
+        optimizer=model.optimizer_for(gen_lr, (gen_factor, disc_factor)),
+        metrics=[losses.mae_db],
+        jit_compile=models.JIT[args.jit],
+    )
+    return model
+
+
+def find_rates(args, sets, folder):
+    """--findlr: one search for the generator alone, one for the discriminator, one for both."""
+    import lr_finder
+    import models
+    import training
+
+    kind, style = training.kind_of(args)
+
+    def generator_alone(rate):
+        return models.compiled_generator(
+            args.filters, rate, args.jit, kind=kind, style=style, dropout=args.dropout
+        )
+
+    def discriminator_alone(rate):
+        return build_model(args, rate, gen_factor=0.0)
+
+    def both(rate):
+        return build_model(args, rate)
+
+    sweeps = {
+        "generator": lr_finder.Sweep("gen_lr", "loss", generator_alone),
+        "discriminator": lr_finder.Sweep("disc_lr", "disc_loss", discriminator_alone),
+        "both": lr_finder.Sweep(None, "loss", both),
+    }
+    batches = training.Batches(sets.train, args.workers)
+    lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
 
 
 @cli.command
 def main(argv=None):
     """Parse flags, train."""
-    parser = cli.Parser(__doc__)
-    cli.training_flags(parser)
-    rate = cli.number(float, 0, 10, low_open=True)
-    parser.add_argument(
-        "--gen_lr", type=rate, default=5e-4, help="generator's learning rate (Adam)"
-    )
-    parser.add_argument(
-        "--disc_lr", type=rate, default=5e-5, help="discriminator's learning rate (Adam)"
-    )
-    parser.add_argument(
-        "--l1_weight",
-        type=cli.number(float, 0),
-        default=100.0,
-        help="lambda: weight of L1 in the loss",
-    )
+    parser = build_parser()
     args = parser.parse_args(argv)
     gpus = devices.setup_device(args.gpu)
 
-    import losses  # Keras loads here, once the device is known
-    import models
-    import training
-    from lr_finder import Sweep
+    import training  # Keras loads here, once the device is known
+    from run_folder import Run
 
-    kind = training.generator_kind(args)
-
-    def build(rate=args.gen_lr, factors=(1.0, args.disc_lr / args.gen_lr)):
-        channels = (
-            kind["channels"] if args.learn == "phase" else 1
-        )  # of several targets it does not see the style
-        discriminator = models.build_discriminator(args.filters, channels, kind["outputs"])
-        networks = models.build_generator(args.filters, **kind), discriminator
-        model = models.Pix2Pix(*networks, l1_weight=args.l1_weight)
-        model.compile(
-            model.optimizer_for(rate, factors),
-            metrics=[losses.mae_db],
-            jit_compile=models.JIT[args.jit],
+    policy = training.prepare(args, gpus)
+    run = Run(training.folder_of(args), args.epoch_offset, args.fresh)
+    sets = training.load_sets(args, run, gpus)
+    if args.findlr:
+        find_rates(args, sets, run.folder)
+        return
+    with run.locked():
+        with devices.device_scope(gpus):
+            model = build_model(args, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
+            training.begin(run, model, sets, args, policy, script="train")
+        training.introduce(parser, args, model, run, policy, gpus)
+        model.fit(
+            training.Batches(sets.train, args.workers),
+            validation_data=training.Batches(sets.held_out, args.workers),
+            epochs=args.epochs,
+            initial_epoch=min(len(run.history), args.epochs),
+            callbacks=training.make_callbacks(model, args, run, sets),
+            shuffle=False,  # the pairs come shuffled
+            verbose=0,
         )
-        return model
-
-    sweeps = {
-        "generator": Sweep(
-            "gen_lr",
-            "loss",
-            lambda rate: models.compiled_generator(args.filters, rate, args.jit, **kind),
-        ),
-        "discriminator": Sweep("disc_lr", "disc_loss", lambda rate: build(rate, (0.0, 1.0))),
-        "both": Sweep(None, "loss", lambda rate: build(rate, (1.0, 1.0))),
-    }
-    training.train(args, parser, gpus, build, sweeps, "train")
+        print(run.report())
 
 
 if __name__ == "__main__":

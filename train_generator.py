@@ -1,36 +1,81 @@
 """Step 3, the simple way: train the generator alone, by L1.
 
-    python train_generator.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic
+    python train_generator.py --dataset_path features --origin keyboard_acoustic \\
+        --target guitar_acoustic
 
-Writes runs/<origin>_2_<target>_generator/, of the same contents as train.py's. Run the same command again to continue.
+Writes runs/<origin>_2_<target>_generator/, of the same contents as train.py's. Run the same command
+again to continue.
 """
 
 import cli
 import devices
+import flags
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    rate = cli.number(float, 0, 10, low_open=True)
+    flags.add_training_flags(parser)
+    parser.add_argument("--lr", type=rate, default=5e-4, help="learning rate (Adam)")
+    return parser
+
+
+def build_model(args, rate):
+    """The generator, compiled. ``rate`` is a number or a schedule."""
+    import models
+    import training
+
+    kind, style = training.kind_of(args)
+    return models.compiled_generator(
+        args.filters, rate, args.jit, kind=kind, style=style, dropout=args.dropout
+    )
+
+
+def find_rate(args, sets, folder):
+    """--findlr: one search."""
+    import lr_finder
+    import training
+
+    def build(rate):
+        return build_model(args, rate)
+
+    sweeps = {"generator": lr_finder.Sweep("lr", "loss", build)}
+    batches = training.Batches(sets.train, args.workers)
+    lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
 
 
 @cli.command
 def main(argv=None):
     """Parse flags, train."""
-    parser = cli.Parser(__doc__)
-    cli.training_flags(parser)
-    rate = cli.number(float, 0, 10, low_open=True)
-    parser.add_argument("--lr", type=rate, default=5e-4, help="learning rate (Adam)")
+    parser = build_parser()
     args = parser.parse_args(argv)
     gpus = devices.setup_device(args.gpu)
 
-    import models  # Keras loads here, once the device is known
-    import training
-    from lr_finder import Sweep
+    import training  # Keras loads here, once the device is known
+    from run_folder import Run
 
-    def build(rate=args.lr):
-        return models.compiled_generator(
-            args.filters, rate, args.jit, **training.generator_kind(args)
+    policy = training.prepare(args, gpus)
+    run = Run(training.folder_of(args, "_generator"), args.epoch_offset, args.fresh)
+    sets = training.load_sets(args, run, gpus)
+    if args.findlr:
+        find_rate(args, sets, run.folder)
+        return
+    with run.locked():
+        with devices.device_scope(gpus):
+            model = build_model(args, args.lr)
+            training.begin(run, model, sets, args, policy, script="train_generator")
+        training.introduce(parser, args, model, run, policy, gpus)
+        model.fit(
+            training.Batches(sets.train, args.workers),
+            validation_data=training.Batches(sets.held_out, args.workers),
+            epochs=args.epochs,
+            initial_epoch=min(len(run.history), args.epochs),
+            callbacks=training.make_callbacks(model, args, run, sets),
+            shuffle=False,  # the pairs come shuffled
+            verbose=0,
         )
-
-    training.train(
-        args, parser, gpus, build, {"generator": Sweep("lr", "loss", build)}, "train_generator"
-    )
+        print(run.report())
 
 
 if __name__ == "__main__":

@@ -1,202 +1,412 @@
-"""What train.py and train_generator.py share: data, run folder, exact resume, what one sees while it trains.
+"""What train.py and train_generator.py share: the data that the flags ask for, callbacks, previews.
 
-<run>/config.json      every flag's value, library versions, the pieces of each split, baselines
-<run>/generator.keras  best on validation (discriminator.keras beside it)
-<run>/last/            state.json and the weights it names: all that resuming needs
-<run>/history.csv, plots/history.png, previews/epoch_001/{audio.wav,spectrogram.png}
+The run folder is run_folder.py's.
 """
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import math
-import shutil
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
+import augment
 import convert
 import data
 import dataset
 import devices
-import lr_finder
+import learned_phase
 import models
 import report
 import styles
 from audio import find_audio, read_audio, write_audio
-from cli import UserError, complete, quiet_stderr, read_json, undamaged, write_csv, write_json
+from cli import (
+    UserError,
+    complete,
+    find_model,
+    quiet_stderr,
+    read_json,
+    undamaged,
+)
+from kinds import Kind, Style, describe
+from midi import piece_of
+from run_folder import HISTORY_COLUMNS, format_errors, networks_of, shown
 
 PREVIEW_SECONDS = 12
-# a run's identity
-FIXED_FLAGS = (
-    "script",
-    "origin",
-    "target",
-    "conditioning",
-    "learn",
-    "filters",
-    "seed",
-    "validation_split",
-    "l1_weight",
-)
-HISTORY_COLUMNS = (
-    "epoch",
-    "seconds",
-    "tiles_per_s",
-    "mae_db",
-    "val_mae_db",
-    "gan_loss",
-    "val_gan_loss",
-    "disc_loss",
-    "val_disc_loss",
-)
 
 
-class Run:
-    """A run folder and its state: the history so far, the best validation error, the last complete epoch's weights."""
-
-    def __init__(self, folder, epoch_offset=0):
-        self.folder, self.epoch_offset = folder, epoch_offset
-        self.state_file = folder / "last" / "state.json"
-        state = read_json(self.state_file, "give --fresh to start over", history=list)
-        self.history = state["history"] if state else []  # one row a complete epoch
-
-    @property
-    def best(self):
-        """Lowest validation error so far, dB."""
-        return min((row["val_mae_db"] for row in self.history), default=math.inf)
-
-    @property
-    def weights(self):
-        """The last complete epoch's weights and optimiser state."""
-        return self.state_file.with_name(f"epoch_{self.history[-1]['epoch']:04d}.weights.h5")
-
-    def check_config(self, config):
-        """Write config.json, or check that it describes the same run. Raises UserError with both values if not."""
-        path = self.folder / "config.json"
-        old = read_json(path, "give --fresh to start over", flags=dict, split=dict)
-        if old and self.history:  # before the first there is nothing to lose
-            for key in FIXED_FLAGS:
-                before, now = old["flags"].get(key), config["flags"].get(key)
-                if key in old["flags"] and before != now:
-                    raise UserError(
-                        f"{self.folder}: was trained with --{key} {before}, now {now}; give --fresh to start over"
-                    )
-            with undamaged(path, "give --fresh to start over"):
-                sides = config["split"].items()
-                moved = {
-                    name
-                    for side, names in sides
-                    for name in set(names) ^ set(old["split"].get(side, ()))
-                }
-            if moved:
-                reason = (
-                    f"was trained with other pieces ({len(moved)} differ, {min(moved)} for one)"
-                )
-                raise UserError(f"{self.folder}: {reason}; give --fresh to start over")
-        write_json(path, config)
-
-    def restore(self, model):
-        """Load the last complete epoch's weights and optimiser state into a compiled model."""
-        if self.history:
-            rate = float(model.optimizer.learning_rate)
-            model.optimizer.build(model.trainable_variables)
-            try:
-                model.load_weights(self.weights)
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"{self.weights}: cannot be loaded ({str(error)[:80]}); give --fresh to start over"
-                ) from None
-            model.optimizer.learning_rate = rate  # the flag's, not the stored one
-        self.settle()
-
-    def commit(self, model, row):
-        """Keep an epoch: the best model, everything that resuming needs, history. Returns whether it is the best so far.
-
-        state.json is replaced last of what matters: a run killed before that line does the epoch again, with equal result.
-        """
-        self._check_space(model)
-        best = row["val_mae_db"] < self.best
-        if best:
-            for name, network in networks_of(model).items():
-                with complete(self.folder / f"{name}.keras") as part:
-                    network.save(part)
-        self.history.append(row)
-        with complete(self.weights) as part:
-            model.save_weights(part)
-        write_json(self.state_file, {"history": self.history}, indent=None)
-        self.settle()
-        return best
-
-    def _check_space(self, model):
-        """Raise UserError if an epoch's files may not fit on the disk: HDF5 crashes the process where it fills up."""
-        variables = model.variables + model.optimizer.variables + model.trainable_variables
-        needed = 8 * 2**20 + int(1.1 * sum(math.prod(v.shape) * 4 for v in variables))
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            remedy = f"free some space, an epoch takes {needed >> 20} MB while it is saved, and run again"
-            raise UserError(f"{self.folder}: the disk is full but for {free >> 20} MB; {remedy}")
-
-    def settle(self):
-        """Bring the folder in line with state.json: history.csv, one row an epoch, and no older weights."""
-        if self.history:
-            for old in self.state_file.parent.glob("*.weights.h5"):
-                if old != self.weights:
-                    old.unlink()
-            columns = [c for c in HISTORY_COLUMNS if c in self.history[0]]
-            write_csv(
-                self.folder / "history.csv",
-                [columns, *([row[c] for c in columns] for row in self.history)],
-            )
+# Before the run: what the flags ask for
 
 
-def networks_of(model):
-    """What is inside the trained model, by name: both networks of a `models.Pix2Pix`, or the generator alone."""
+def prepare(args, gpus):
+    """Check flags that depend on each other, seed all chance, set the precision.
+
+    Returns:
+        Name of Keras's dtype policy.
+
+    Raises:
+        UserError: flags that do not go together.
+    """
+    if args.decay_epochs > args.epochs:
+        raise UserError(
+            f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; "
+            "give a smaller number"
+        )
+    if gpus > 1 and args.batch_size % gpus:
+        raise UserError(
+            f"--batch_size {args.batch_size}: cannot be shared out to {gpus} GPUs; "
+            f"give a multiple of {gpus}"
+        )
+    if args.maestro_split and args.split_of:
+        raise UserError(f"--split_of {args.split_of}: goes without --maestro_split; give one")
+    devices.keep_memory()
+    with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
+        keras.utils.set_random_seed(args.seed)
+    return devices.set_precision(args.precision, gpus)
+
+
+def folder_of(args, suffix=""):
+    """The run folder: <runs_path>/<origin>_2_<target><suffix>.
+
+    Several origins of one target are "many"; where there are several targets, "any" stands for
+    several instruments. What is not learned by default is named at the end.
+    """
+    origin = args.origin[0]
+    target = args.target[0]
+    if len(args.target) > 1:
+        target = "any"
+    if len(args.origin) > 1:
+        origin = "any" if target == "any" else "many"
+    if args.learn != "magnitude":
+        suffix += f"_{args.learn}"
+    return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
+
+
+def kind_of(args):
+    """What the network is to give, and how it is told which of several targets is wanted."""
+    style = Style.NONE
+    if len(args.target) > 1:
+        style = Style(args.conditioning)
+    return Kind(args.learn), style
+
+
+class Sets(NamedTuple):
+    """What a run is trained and validated on."""
+
+    train: dataset.TilePairs
+    held_out: dataset.TilePairs  # held-out pieces, origins of the training
+    unheard: dataset.TilePairs | None  # held-out pieces, held-out origins
+    split: dict  # {"train": names, "validation": names}, and maybe "test"
+    description: dict  # features.json
+
+
+def load_sets(args, run, gpus):
+    """The `Sets` that the flags ask for; says what it found.
+
+    Args:
+        args: flags.
+        run: the `Run`; one that goes on keeps its split.
+        gpus: number of GPUs, which share each batch.
+
+    Raises:
+        UserError: as `dataset`'s functions do, or a piece of the run is gone.
+    """
+    description = dataset.read_features_json(args.dataset_path)
+    strangers = args.hold_out_origin or []
+    dataset.check_instruments(args.origin, args.target, strangers)
+    instruments = dict.fromkeys(args.origin + args.target + strangers)
+    names, unpaired = dataset.pair_pieces(args.dataset_path, instruments)
+    for name in unpaired:
+        print(f"left out, no partner: {name}", file=sys.stderr)
+    split = run.known_split(names) or choose_split(args, names)
+
+    batches = {"batch_size": args.batch_size, "cache": args.cache}
+    in_order = {**batches, "multiple": max(1, gpus)}
+    train = make_pairs(
+        args,
+        args.origin,
+        split["train"],
+        seed=args.seed,
+        epoch_tiles=args.epoch_tiles,
+        conditions=make_conditions(args),
+        **batches,
+    )
+    held_out = make_pairs(args, args.origin, split["validation"], **in_order)
+    unheard = None
+    if strangers:
+        unheard = make_pairs(args, strangers, split["validation"], **in_order)
+    for word, pairs in (("training", train), ("held out", held_out)):
+        hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
+        plural = "s" if len(pairs.pieces) > 1 else ""
+        print(
+            f"{word}: {len(pairs.pieces)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
+        )
+    return Sets(train, held_out, unheard, split, description)
+
+
+def make_pairs(args, origins, names, **options):
+    """The pairs of tiles that the flags ask for: plain ones, or those of a rare variant."""
+    where = args.dataset_path, origins, args.target, names
+    kind, style = kind_of(args)
+    if kind is not Kind.MAGNITUDE:
+        return learned_phase.PhasePairs(kind, *where, **options)
+    if style is not Style.NONE:
+        return styles.StylePairs(*where, **options)
+    return dataset.TilePairs(*where, **options)
+
+
+def make_conditions(args):
+    """The recording conditions of --conditions, or None. Raises UserError."""
+    if args.conditions is None:
+        return None
+    if kind_of(args) != (Kind.MAGNITUDE, Style.NONE):
+        raise UserError(
+            "--conditions: goes with one --target and --learn magnitude; leave it out otherwise"
+        )
+    try:
+        return augment.Conditions(args.conditions or augment.ALL)
+    except ValueError as error:
+        raise UserError(f"--conditions {error}; give some of these, or none for all") from None
+
+
+def choose_split(args, names):
+    """Split the pieces ``names`` as the flags say: {"train": names, "validation": names}."""
+    if args.maestro_split:
+        split = dataset.maestro_split(args.maestro_split, names)
+        unlisted = len(names) - sum(len(side) for side in split.values())
+        print(f"for the test: {len(split['test'])} pieces; not in the table, left out: {unlisted}")
+        return split
+    if args.split_of:
+        other = read_split(args.split_of)
+        if other is None:
+            raise UserError(f"--split_of {args.split_of}: has no config.json; give a run folder")
+        return dataset.split_like(other, names, args.validation_split, args.seed)
+    training, validation = dataset.split_pieces(names, args.validation_split, args.seed)
+    return {"train": training, "validation": validation}
+
+
+def read_split(model):
+    """The split in the config.json beside a model, or None if there is none. Raises UserError."""
+    path = find_model(model)
+    folder = path if path.is_dir() else path.parent
+    config = read_json(folder / "config.json", "give another model", split=dict)
+    return config and config["split"]
+
+
+def start_from(generator, path):
+    """Give a generator the weights of the model at ``path``, widened if it is narrower.
+
+    Raises:
+        UserError: the width is no multiple of that model's, or its kind is another.
+    """
+    trained = models.load_generator(path)
+    filters = models.width_of(trained)
+    if models.width_of(generator) % filters:
+        raise UserError(
+            f"--weights {path}: is of width {filters}; give --filters {filters} or a multiple, "
+            "or other weights"
+        )
+    if (trained.kind, trained.style) != (generator.kind, generator.style):
+        raise UserError(
+            f"--weights {path}: is a model of another kind; give one of the same --learn and "
+            "--conditioning, of one target or several"
+        )
+    models.widen(trained, generator)
+
+
+def tell_overlap(path, split):
+    """Say how many of today's held-out pieces the model at ``path`` was trained on."""
+    other = read_split(path)
+    if other is None:
+        print(f"--weights {path}: what it was trained on is not known here", file=sys.stderr)
+        return
+    with undamaged(f"{path}: its config.json", "give another model"):
+        learned = {piece_of(name) for name in other["train"]}
+    held_out = {piece_of(name) for name in split["validation"]}
+    both = len(learned & held_out)
+    if both:
+        print(
+            f"--weights {path}: was trained on {both} of the {len(held_out)} pieces that are held "
+            f"out here, so the error on them comes out too low; to avoid it: --split_of {path}",
+            file=sys.stderr,
+        )
+
+
+def hash_model(path):
+    """SHA-256 of a model's file, in hexadecimal digits."""
+    return hashlib.sha256(models.find_generator(path).read_bytes()).hexdigest()
+
+
+def begin(run, model, sets, args, policy, script):
+    """Check that the run can go on so, give the model its weights, write config.json.
+
+    Raises:
+        UserError: the folder holds a run of other settings, or --weights are of another kind.
+    """
+    flags = {key: plain(value) for key, value in vars(args).items()}
+    flags["script"] = script
+    if sets.train.conditions:
+        flags["conditions"] = list(sets.train.conditions.names)
+    fingerprint = sets.description.get("fingerprint")
+    run.check(flags, policy, fingerprint)
+    start = {"flags": flags, "policy": policy, "versions": versions()}
+    if args.weights and not run.history:
+        tell_overlap(args.weights, sets.split)
+        start_from(networks_of(model)["generator"], args.weights)
+        start["weights_sha256"] = hash_model(args.weights)
+    run.restore(model)
+    if run.config.get("baselines_db"):
+        run.record_start(start, {})
+        return
+    median = dataset.target_median(sets.train)
+    facts = {
+        "split": sets.split,
+        "tiles": len(sets.train) * args.batch_size,
+        **describe(*kind_of(args)),
+        "baselines_db": dataset.baselines_db(sets.held_out, median),
+    }
+    if sets.unheard:
+        facts["heldout_baselines_db"] = dataset.baselines_db(sets.unheard, median)
+    if fingerprint:
+        facts["fingerprint"] = fingerprint
+    with complete(run.folder / "median.npy") as part, open(part, "wb") as file:
+        np.save(file, median)
+    run.record_start(start, facts)
+
+
+def versions():
+    """Versions of the packages that decide what is computed."""
+    packages = ("keras", keras.backend.backend(), "numpy")
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def plain(value):
+    """A flag's value as JSON has it."""
+    return str(value) if isinstance(value, Path) else value
+
+
+# The model and its data, as Keras's loop sees them
+
+
+class Batches(keras.utils.PyDataset):
+    """`dataset.TilePairs` as a Keras data set, read by ``workers`` threads."""
+
+    def __init__(self, pairs, workers=1):
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
+        self.pairs = pairs
+
+    def __len__(self):
+        """Batches an epoch."""
+        return len(self.pairs)
+
+    def __getitem__(self, batch):
+        """Batch number ``batch`` of the epoch."""
+        return self.pairs[batch]
+
+
+def rates_of(model):
+    """The learning rates in use, by flag: {"gen_lr": ..., "disc_lr": ...} or {"lr": ...}."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # in float16
+    rate = float(optimizer.learning_rate)
     if hasattr(model, "discriminator"):
-        return {"generator": model.generator, "discriminator": model.discriminator}
-    return {"generator": model}
+        generator, discriminator = optimizer.factors
+        rates = {"gen_lr": rate * generator, "disc_lr": rate * discriminator}
+    else:
+        rates = {"lr": rate}
+    return {flag: float(f"{value:.6g}") for flag, value in rates.items()}  # as they were given
 
 
 def reseed(model, pairs, seed, epoch):
-    """Make shuffling and dropout of an epoch follow from (seed, epoch) alone: what makes resuming exact."""
+    """Let shuffling and dropout of an epoch follow from (seed, epoch) alone: resume is exact."""
     pairs.set_epoch(epoch)
-    dropouts = [
-        layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)
-    ]
-    for i, layer in enumerate(dropouts):
-        state = np.random.SeedSequence((seed, epoch, i)).generate_state(2)
+    layers = model._flatten_layers()
+    dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
+    for number, layer in enumerate(dropouts):
+        state = np.random.SeedSequence((seed, epoch, number)).generate_state(2)
         layer.seed_generator.state.assign(state.astype(layer.seed_generator.state.dtype))
 
 
+def make_callbacks(model, args, run, sets):
+    """Keras's callbacks for what the flags ask for; the last one but TensorBoard's is `Session`."""
+
+    def begin_epoch(epoch, logs):
+        reseed(model, sets.train, args.seed, epoch)
+
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)]
+    if args.decay_epochs:
+        rate = float(model.optimizer.learning_rate)
+        callbacks.append(decay(rate, args.epochs, args.decay_epochs))
+    preview = make_preview(run, networks_of(model)["generator"], args, sets)
+    unheard = Batches(sets.unheard, args.workers) if sets.unheard else None
+    callbacks.append(Session(run, sets.train, preview, unheard))
+    if args.tensorboard:
+        callbacks.append(tensorboard(run.folder / "tensorboard"))
+    return callbacks
+
+
+def decay(rate, epochs, decaying):
+    """Keras callback: ``rate``, falling linearly towards 0 over the last ``decaying`` epochs."""
+
+    def schedule(epoch, _):
+        return rate * min(1, (epochs - epoch) / (decaying + 1))
+
+    return keras.callbacks.LearningRateScheduler(schedule)
+
+
+def tensorboard(folder):
+    """Keras's TensorBoard callback. Raises UserError if packages that it needs are missing."""
+    needed = ("tensorflow", "tensorboard")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}"
+        )
+    return keras.callbacks.TensorBoard(folder)
+
+
 class Session(keras.callbacks.Callback):
-    """The progress bar, one line an epoch, saving, and the stop at a loss that is not finite."""
+    """Progress bar, one line an epoch, saving, and the stop at a loss that is not finite.
+
+    Args:
+        run: `Run`.
+        pairs: `dataset.TilePairs` that are trained on.
+        preview: function of the epoch's number.
+        unheard: `Batches` of held-out origins, or None.
+    """
 
     async_safe = True  # on_train_batch_end may run late: the device need not wait for it
 
-    def __init__(self, run, pairs, baselines, preview):
+    def __init__(self, run, pairs, preview, unheard=None):
         super().__init__()
-        self.run, self.pairs, self.baselines, self.preview = run, pairs, baselines, preview
+        self.run = run
+        self.preview = preview
+        self.unheard = unheard
+        self.batch_size = pairs.batch_size
         self.tiles = len(pairs) * pairs.batch_size
-        self.bar = tqdm(disable=True)
+        run.bar = tqdm(disable=True)
 
     def on_train_begin(self, logs=None):
-        """Show the last complete epoch again: a kill may have come between saving and showing it."""
+        """Show the last complete epoch again: a kill may have come between saving and showing."""
         if self.run.history:
             self.show()
 
     def show(self):
         """Plot the history, write the preview."""
         plot = self.run.folder / "plots" / "history.png"
-        report.history_figure(self.run.folder / "history.csv", plot, self.baselines)
+        baselines = self.run.config["baselines_db"]
+        report.history_figure(self.run.folder / "history.csv", plot, baselines)
         self.preview(self.run.history[-1]["epoch"])
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock and the bar."""
         self.start = time.time()
-        self.bar = tqdm(
+        self.run.bar = tqdm(
             total=self.tiles,
             unit="tile",
             desc=f"epoch {self._number(epoch)}",
@@ -209,27 +419,38 @@ class Session(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Advance the bar; stop if training has blown up."""
-        self.bar.update(self.pairs.batch_size)
+        self.run.bar.update(self.batch_size)
+        self._check_loss(f"step {batch + 1}", logs)
+
+    def _check_loss(self, when, logs):
+        """Raise UserError if the loss, a mean over the epoch so far, is not finite."""
         if not math.isfinite(logs["loss"]):
             raise UserError(
-                f"step {batch + 1}: the loss is {logs['loss']}; lower the learning rates, or give --precision float32. "
-                f"{self.run.folder}/last keeps the last complete epoch"
+                f"{when}: the loss is {logs['loss']}; lower the learning rates, or give "
+                f"--precision float32. {self.run.folder}/last keeps the last complete epoch"
             )
 
     def on_test_begin(self, logs=None):
         """Training of this epoch is over; what follows is validation."""
         self.trained = time.time()
-        self.bar.close()
+        self.run.bar.close()
 
     def on_epoch_end(self, epoch, logs=None):
         """Save and tell."""
-        row = {"epoch": self._number(epoch), "seconds": round(time.time() - self.start, 1)}
-        row["tiles_per_s"] = round(self.tiles / (self.trained - self.start), 1)
+        number = self._number(epoch)
+        self._check_loss(f"epoch {number}", logs)  # the steps' own check may not have come yet
+        seconds = self.trained - self.start
+        row = {"epoch": number, "tiles_per_s": round(self.tiles / seconds, 1)}
+        row |= rates_of(self.model)
         row |= {key: logs[key] for key in HISTORY_COLUMNS if key in logs}
+        if self.unheard:
+            found = self.model.evaluate(self.unheard, verbose=0, return_dict=True)
+            row["heldout_mae_db"] = found["mae_db"]
         if not math.isfinite(row["val_mae_db"]):
             raise UserError(
-                f"epoch {row['epoch']}: the validation error is not finite; lower the learning rates"
+                f"epoch {number}: the validation error is not finite; lower the learning rates"
             )
+        row["seconds"] = round(time.time() - self.start, 1)
         best = self.run.commit(self.model, row)
         print(epoch_line(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
         self.show()
@@ -237,287 +458,91 @@ class Session(keras.callbacks.Callback):
 
 def epoch_line(row, last, best):
     """One line about an epoch, with a hint when the discriminator is at chance or has won."""
-    line = f"epoch {row['epoch']:>3}/{last}  {row['seconds']:6.1f} s  {row['tiles_per_s']:7.1f} tiles/s"
-    line += (
-        f"  train {row['mae_db']:5.2f} dB  val {row['val_mae_db']:5.2f} dB{'*' if best else ' '}"
-    )
+    parts = [
+        f"epoch {row['epoch']:>3}/{last}",
+        f"{row['seconds']:6.1f} s",
+        f"{row['tiles_per_s']:7.1f} tiles/s",
+        f"train {row['mae_db']:5.2f} dB",
+        f"val {row['val_mae_db']:5.2f} dB{'*' if best else ' '}",
+    ]
+    if "heldout_mae_db" in row:
+        parts.append(f"held-out origin {row['heldout_mae_db']:5.2f} dB")
     if "disc_loss" in row:
-        line += f"  gan {row['gan_loss']:.3f}  disc {row['disc_loss']:.3f}"
+        parts.append(f"gan {row['gan_loss']:.3f}")
+        parts.append(f"disc {row['disc_loss']:.3f}")
         if abs(row["disc_loss"] - 2 * math.log(2)) < 0.02:
-            line += "  (at chance, 2 ln 2: raise --disc_lr if it stays)"
+            parts.append("(at chance, 2 ln 2: raise --disc_lr if it stays)")
         elif row["disc_loss"] < 0.1:
-            line += "  (has won: lower --disc_lr)"
-    return line
+            parts.append("(has won: lower --disc_lr)")
+    return "  ".join(parts)
 
 
-def make_preview(run, generator, features, audios, origin, target, split, every):
-    """A function of the epoch's number that converts the start of one held-out piece: a picture, and audio if there is any.
+# What one sees
 
-    Of several instruments it shows the first pair.
+
+def make_preview(run, generator, args, sets):
+    """A function of an epoch's number that converts the start of the first held-out piece.
+
+    It writes a picture, and audio where there is a recording of the origin: of one that is held
+    out, if there is any.
     """
+    origin = (args.hold_out_origin or args.origin)[0]
+    target = next(name for name in args.target if name != origin)
+    name = sets.split["validation"][0]
+    features = Path(args.dataset_path)
     count = -(-PREVIEW_SECONDS * data.SAMPLE_RATE // (data.TILE_FRAMES * data.HOP_LENGTH))
-    name = split["validation"][0]
-    if dataset.several(origin, target):
-        origin, target = next(
-            (a, b) for a in dataset.listed(origin) for b in dataset.listed(target) if a != b
-        )
-        style = dataset.load_tiles(features / target / f"{split['train'][0]}.npy")
-        generator = styles.with_style(generator, data.join_tiles(style))
-    tiles = (
-        dataset.load_tiles(features / i / f"{name}.npy")[:count, ..., :1] for i in (origin, target)
-    )
-    x, y = map(data.join_tiles, tiles)
-    sound = find_audio(audios / origin, name)
+    pictures = []
+    for instrument in (origin, target):
+        tiles = dataset.Tiles(features / instrument / f"{name}.npy").read(0, count)
+        pictures.append(data.join_tiles(tiles))
+    x, y = pictures
+    sound = find_audio(Path(sets.description.get("audios", "")) / origin, name)
+    if kind_of(args)[1] is not Style.NONE:
+        style = styles.preview_style(features, target, sets.split["train"][0])
+        generator = styles.with_style(generator, style)
+    every = args.preview_every
+    if args.learn == Kind.PHASE.value:  # which is no picture to look at
+        every = 0
 
     def preview(epoch):
         if not every or epoch % every:
             return
         folder = run.folder / "previews" / f"epoch_{epoch:03d}"
         output = convert.convert_picture(generator, x.astype(np.float32))[..., 0]
-        pictures = {
+        shown = {
             f"{origin} (input)": x,
             f"epoch {epoch} (output)": output,
             f"{target} (true)": y,
         }
-        report.spectrogram_figure(pictures, folder / "spectrogram.png", title=name)
+        report.spectrogram_figure(shown, folder / "spectrogram.png", title=name)
         if sound:
             audio = read_audio(sound)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
             converted = convert.convert_audio(generator, audio, data.SAMPLE_RATE)
-            write_audio(folder / "audio.wav", converted / max(1, np.abs(converted).max(initial=0)))
+            peak = np.abs(converted).max(initial=0)
+            write_audio(folder / "audio.wav", converted / max(1, peak))
 
     return preview
 
 
-def decay(rate, epochs, decaying):
-    """Keras callback: the learning rate ``rate``, falling in equal steps towards 0 over the last ``decaying`` of ``epochs``."""
-    return keras.callbacks.LearningRateScheduler(
-        lambda epoch, _: rate * min(1, (epochs - epoch) / (decaying + 1))
-    )
-
-
-def start_from(generator, path):
-    """Give a generator the weights of the model at ``path``, widened if it is narrower.
-
-    Raises UserError if the width is not a multiple of that model's, or its kind is another.
-    """
-    trained = models.load_generator(path)
-    filters, wanted = (models.width_of(network) for network in (trained, generator))
-    if wanted % filters:
-        raise UserError(
-            f"--weights {path}: is of width {filters}; give --filters {filters} or a multiple, or other weights"
-        )
-    kinds = [
-        (network.input_shape, network.output_shape, len(network.weights))
-        for network in (trained, generator)
-    ]
-    if kinds[0] != kinds[1]:
-        remedy = "give one of the same --learn and --conditioning, of one target or several"
-        raise UserError(f"--weights {path}: is a model of another kind; {remedy}")
-    models.widen(trained, generator)
-
-
-def tensorboard(folder):
-    """Keras's TensorBoard callback. Raises UserError if the packages it needs are not installed."""
-    missing = [
-        name for name in ("tensorflow", "tensorboard") if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise UserError(
-            f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}"
-        )
-    return keras.callbacks.TensorBoard(folder)
-
-
-def settings(parser, args):
-    """The flags' values, one a line, those that are not the default marked with a star."""
-    lines = []
+def introduce(parser, args, model, run, policy, gpus):
+    """Print the flags, the networks, what there is to beat, and how far the run is."""
+    print("settings, * = not the default")
     for key, value in sorted(vars(args).items()):
-        default = parser.get_default(key)
-        star, note = (
-            ("*", "" if default is None else f"   (default {default})")
-            if value != default
-            else (" ", "")
-        )
-        lines.append(f"  {star} {key:17} {value}{note}")
-    return "\n".join(lines)
-
-
-def generator_kind(args):
-    """`models.build_generator`'s arguments that the flags ask for, besides the width; one target needs no style."""
-    several = dataset.several(args.origin, args.target)
-    if several and args.learn != "magnitude":
-        raise UserError(
-            f"--learn {args.learn}: goes with one --target and one --origin; give one of each"
-        )
-    channels = 2 if several or args.learn == "phase" else 1
-    film = several and args.conditioning == "film"
-    return {
-        "channels": channels,
-        "film": film,
-        "outputs": 1 + dataset.LEARN.index(args.learn),
-        "dropout": args.dropout,
-    }
-
-
-def load_pairs(args):
-    """Training and validation `dataset.TilePairs`, the pieces of each, features.json, from the flags; says what it found."""
-    description = dataset.read_features_json(args.dataset_path)
-    names, unpaired = dataset.pair_pieces(args.dataset_path, args.origin, args.target)
-    for name in unpaired:
-        print(f"left out, no partner: {name}", file=sys.stderr)
-    if args.maestro_split:
-        split = dataset.maestro_split(args.maestro_split, names)
-        unlisted = len(names) - sum(map(len, split.values()))
-        print(f"for the test: {len(split['test'])} pieces; not in the table, left out: {unlisted}")
-    else:
-        split = dict(
-            zip(
-                ("train", "validation"),
-                dataset.split_pieces(names, args.validation_split, args.seed),
-            )
-        )
-    common = (args.dataset_path, args.origin, args.target)
-    options = {
-        "batch_size": args.batch_size,
-        "cache": args.cache,
-        "workers": args.workers,
-        "learn": args.learn,
-    }
-    train = dataset.TilePairs(
-        *common, split["train"], seed=args.seed, epoch_tiles=args.epoch_tiles, **options
-    )
-    validation = dataset.TilePairs(*common, split["validation"], **options)
-    for word, pairs in (("training", train), ("held out", validation)):
-        hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
-        pieces = f"{len(pairs.pieces)} piece" + "s" * (len(pairs.pieces) != 1)
-        print(f"{word}: {pieces}, {len(pairs.index):,} tiles, {hours:.2f} h")
-    return train, validation, split, description
-
-
-def run_folder(args, script):
-    """<runs_path>/<origin>_2_<target>, of several "any", with what is not the default at its end."""
-    origin, target = (
-        name if isinstance(name, str) else "any" for name in (args.origin, args.target)
-    )
-    suffix = ("" if script == "train" else "_generator") + (
-        "" if args.learn == "magnitude" else f"_{args.learn}"
-    )
-    return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
-
-
-def open_run(folder, args, config, pairs, validation):
-    """A new or existing `Run` in ``folder`` with config.json and median.npy, and the baselines of the held-out pieces.
-
-    Raises:
-        UserError: the folder holds a run of other settings.
-    """
-    if (
-        args.fresh and (folder / "config.json").is_file()
-    ):  # only ever delete a folder that this function made
-        shutil.rmtree(folder)
-    run = Run(folder, args.epoch_offset)
-    median = dataset.target_median(pairs)
-    baselines = dataset.baselines_db(validation, median)
-    run.check_config(config | {"baselines_db": baselines})
-    with complete(folder / "median.npy") as part, open(part, "wb") as file:
-        np.save(file, median)
-    return run, baselines
-
-
-def train(args, parser, gpus, build, sweeps, script):
-    """Train, resume or search rates, as the flags say.
-
-    Args:
-        args, parser: parsed flags and their parser (for the defaults).
-        gpus: number of GPUs in use.
-        build: function of nothing that returns a compiled model; it is the generator or has ``.generator``.
-        sweeps: for --findlr, dict name -> `lr_finder.Sweep`.
-        script: the script's name without ".py": decides the run folder's name.
-    """
-    if args.decay_epochs > args.epochs:
-        raise UserError(
-            f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; give a smaller number"
-        )
-    devices.keep_memory()
-    with (
-        quiet_stderr()
-    ):  # with another backend, this is where Keras loads TensorFlow, if it is installed
-        keras.utils.set_random_seed(args.seed)
-    policy = devices.set_precision(args.precision, gpus)
-    pairs, validation, split, description = load_pairs(args)
-    folder = run_folder(args, script)
-    if args.findlr:
-        return lr_finder.search(
-            sweeps, pairs, args.findlr_steps or max(10, len(pairs)), args.seed, folder / "lr_finder"
-        )
-    versions = {
-        p: importlib.metadata.version(p)
-        for p in ("keras", keras.backend.backend(), "numpy", "librosa")
-    }
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()} | {
-        "script": script
-    }
-    config = {
-        "flags": flags,
-        "policy": policy,
-        "versions": versions,
-        "split": split,
-        "tiles": len(pairs) * args.batch_size,
-    }
-    run, baselines = open_run(folder, args, config, pairs, validation)
-    with devices.device_scope(gpus):
-        model = build()
-        networks = networks_of(model)
-        if args.weights and not run.history:
-            start_from(networks["generator"], args.weights)
-        run.restore(model)
-
-    print(f"settings, * = not the default\n{settings(parser, args)}")
-    sizes = ", ".join(f"{name} {network.count_params():,}" for name, network in networks.items())
-    print(f"parameters: {sizes}; {policy}; {keras.backend.backend()}, {gpus or 'no'} GPU")
-    trivial = ", ".join(f"{name} {value:.2f} dB" for name, value in baselines.items())
-    print(f"held-out MAE to beat: {trivial}")
+        print(setting_line(key, value, parser.get_default(key)))
+    sizes = [f"{name} {net.count_params():,}" for name, net in networks_of(model).items()]
+    backend = keras.backend.backend()
+    print(f"parameters: {', '.join(sizes)}; {policy}; {backend}, {gpus or 'no'} GPU")
+    print(f"held-out MAE to beat: {format_errors(run.config['baselines_db'])}")
+    if "heldout_baselines_db" in run.config:
+        print(f"of held-out origins: {format_errors(run.config['heldout_baselines_db'])}")
     if run.history:
         print(f"continuing after {len(run.history)} of {args.epochs} epochs")
-    audios, every = (
-        Path(description.get("audios", "")),
-        args.preview_every if args.learn != "phase" else 0,
-    )
-    preview = make_preview(
-        run,
-        networks["generator"],
-        Path(args.dataset_path),
-        audios,
-        args.origin,
-        args.target,
-        split,
-        every,
-    )
-    fit(model, args, run, pairs, validation, Session(run, pairs, baselines, preview))
-    print(f"best held-out MAE {run.best:.2f} dB ({trivial}) -> {folder}/generator.keras")
 
 
-def fit(model, args, run, pairs, validation, session):
-    """Keras's loop over the epochs that are still to do, with the callbacks that the flags ask for."""
-    seeding = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: reseed(model, pairs, args.seed, epoch)
-    )
-    callbacks = [seeding, session]
-    if args.decay_epochs:
-        callbacks.append(
-            decay(float(model.optimizer.learning_rate), args.epochs, args.decay_epochs)
-        )
-    if args.tensorboard:
-        callbacks.append(tensorboard(run.folder / "tensorboard"))
-    try:
-        model.fit(
-            pairs,
-            validation_data=validation,
-            epochs=args.epochs,
-            initial_epoch=min(len(run.history), args.epochs),
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks,
-        )
-    finally:
-        session.bar.close()  # so that an error does not share its line
+def setting_line(flag, value, default):
+    """A flag's value, and its default where that is another."""
+    if value == default:
+        return f"    {flag:17} {shown(value)}"
+    if default in (None, []):
+        return f"  * {flag:17} {shown(value)}"
+    return f"  * {flag:17} {shown(value)}   (default {shown(default)})"

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cli
 import devices
 from cli import UserError
+from flags import add_training_flags
 
 PHASES = ("input", "griffinlim")
 ROWS = (
@@ -71,13 +72,22 @@ def halve(source, target):
 
 def command_line(flags):
     """The training command that config.json's ``flags`` stand for, without defaults and what does not change the result."""
-    cli.training_flags(parser := cli.Parser(""))
+    parser = cli.Parser("")
+    add_training_flags(parser)
     chosen = [
         f"--{key} {value}"
         for key, value in flags.items()
         if key not in SILENT and value != parser.get_default(key)
     ]
     return f"python {flags['script']}.py {' '.join(chosen)}"
+
+
+def one_pair(flags):
+    """Whether the run is of one origin and one target; these are then texts in ``flags``."""
+    for side in ("origin", "target"):
+        if isinstance(flags[side], list) and len(flags[side]) == 1:
+            flags[side] = flags[side][0]
+    return isinstance(flags["origin"], str) and isinstance(flags["target"], str)
 
 
 def card(run, config, history, args):
@@ -145,9 +155,7 @@ def main(argv=None):
         config = json.loads((args.run / "config.json").read_text())
         with open(args.run / "history.csv", newline="") as file:
             history = list(csv.DictReader(file))
-        if not isinstance(config["flags"]["target"], str) or not isinstance(
-            config["flags"]["origin"], str
-        ):
+        if not one_pair(config["flags"]):
             raise UserError(
                 f"{args.run}: knows several instruments, and a card is of one pair; give such a run"
             )

@@ -1,56 +1,104 @@
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import ORIGIN, TARGET
+from conftest import ORIGIN, ROOT, TARGET
 from hypothesis import given
 from hypothesis import strategies as st
 
-import compute_features
 import data
 import dataset
-import learned_phase
 import midi
-from audio import read_audio
 from cli import UserError
 
 NAMES = ["bach/one", "bach/two", "four", "three"]
 
 
 def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
-    assert dataset.pair_pieces(features, ORIGIN, TARGET) == (NAMES, [])
+    assert dataset.pair_pieces(features, [ORIGIN, TARGET]) == (NAMES, [])
     copy = shutil.copytree(features, tmp_path / "f")
     (copy / TARGET / "four.npy").unlink()
     (copy / ORIGIN / "bach/two.npy").unlink()
-    assert dataset.pair_pieces(copy, ORIGIN, TARGET) == (
+    assert dataset.pair_pieces(copy, [ORIGIN, TARGET]) == (
         ["bach/one", "three"],
         [f"{TARGET}/bach/two", f"{ORIGIN}/four"],
     )
 
 
-def test_pairing_mistakes(features):
-    with pytest.raises(UserError, match="origin too"):
-        dataset.pair_pieces(features, ORIGIN, ORIGIN)
-    with pytest.raises(UserError, match="named too"):
-        dataset.pair_pieces(features, [ORIGIN, ORIGIN], [TARGET, ORIGIN])
+@pytest.mark.parametrize(
+    ("origins", "targets", "held_out", "reason"),
+    [
+        ([ORIGIN], [ORIGIN], [], "is the origin too"),
+        ([ORIGIN, TARGET], [TARGET], [], "is the origin too"),
+        ([ORIGIN], [ORIGIN, TARGET], [], "is the origin too"),
+        ([ORIGIN, ORIGIN], [TARGET], [], "named twice"),
+        ([ORIGIN], [TARGET], [ORIGIN], "trained on, too"),
+        ([ORIGIN], [TARGET], [TARGET], "trained on, too"),
+    ],
+)
+def test_instruments_that_do_not_go_together(origins, targets, held_out, reason):
+    with pytest.raises(UserError, match=reason):
+        dataset.check_instruments(origins, targets, held_out)
+
+
+def test_several_instruments_on_both_sides_are_no_mistake():
+    dataset.check_instruments([ORIGIN, TARGET], [ORIGIN, TARGET], ["organ"])
+
+
+def test_an_unknown_instrument_is_told_with_those_that_there_are(features):
     with pytest.raises(UserError, match="there are: guitar_acoustic, keyboard_acoustic"):
-        dataset.pair_pieces(features, ORIGIN, "organ")
+        dataset.pair_pieces(features, [ORIGIN, "organ"])
 
 
 @given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5))
 def test_split_is_by_piece_and_keeps_versions_together(count, fraction, seed):
     names = [midi.version_name(f"p{i}", t) for i in range(count) for t in (-1, 0, 1)]
     train, held_out = dataset.split_pieces(names, fraction, seed)
+    assert train and held_out
     assert sorted(train + held_out) == sorted(names)
     assert not {midi.piece_of(n) for n in train} & {midi.piece_of(n) for n in held_out}
-    assert len(held_out) == 3 * min(count - 1, max(1, round(count * fraction)))
     assert dataset.split_pieces(names[::-1], fraction, seed)[1] == held_out[::-1]
+
+
+@given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5))
+def test_a_piece_more_moves_no_other(count, fraction, seed):
+    """But where a side was empty without it, and had to be given a piece."""
+    names = [f"p{i}" for i in range(count)]
+    before = set(dataset.split_pieces(names, fraction, seed)[1])
+    after = set(dataset.split_pieces([*names, "new"], fraction, seed)[1])
+    moved = (before ^ after) - {"new"}
+    if 1 < len(before) < count - 1:
+        assert not moved
+    assert len(moved) <= 1
+
+
+def test_the_fraction_is_met_in_the_mean():
+    names = [f"p{i}" for i in range(2000)]
+    for fraction in (0.03, 0.1, 0.5):
+        found = len(dataset.split_pieces(names, fraction)[1]) / len(names)
+        assert found == pytest.approx(fraction, abs=4 * (fraction / len(names)) ** 0.5)
 
 
 def test_split_needs_two_pieces():
     with pytest.raises(UserError, match="only piece"):
         dataset.split_pieces(["a", "a~t+1"], 0.1)
+
+
+def test_split_of_another_run_is_kept_for_the_pieces_that_it_knew():
+    names = [f"p{i}" for i in range(20)] + ["p3~t+1"]
+    other = {"train": names[:8], "validation": names[8:12], "test": ["p12"]}
+    split = dataset.split_like(other, names, 0.3, seed=0)
+    assert {*names[:8], "p3~t+1"} <= set(split["train"])
+    assert set(names[8:12]) <= set(split["validation"])
+    assert split["test"] == ["p12"]
+    assert sorted(split["train"] + split["validation"] + split["test"]) == sorted(names)
+    with pytest.raises(UserError, match="none of the 2 pieces in validation"):
+        dataset.split_like({"train": ["a", "b"]}, ["a", "b"], 0.3, seed=0)
 
 
 MAESTRO = """canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration
@@ -82,7 +130,7 @@ def test_split_by_maestros_table(tmp_path):
 
 
 def test_batches_are_aligned_scaled_and_complete(features):
-    pairs = dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=5)
+    pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], NAMES, batch_size=5)
     batches = [pairs[i] for i in range(len(pairs))]
     assert [len(x) for x, _ in batches] == [5, 5, 2]
     x, y = (np.concatenate(side) for side in zip(*batches))
@@ -94,7 +142,7 @@ def test_batches_are_aligned_scaled_and_complete(features):
 
 def test_shuffling_follows_from_seed_and_epoch(features):
     def epoch(number, seed=3):
-        pairs = dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=5, seed=seed)
+        pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], NAMES, batch_size=5, seed=seed)
         pairs.set_epoch(number)
         assert len(pairs) == 2  # what does not fill a batch is left out
         return np.concatenate([pairs[i][0] for i in range(2)])
@@ -104,72 +152,142 @@ def test_shuffling_follows_from_seed_and_epoch(features):
     assert not np.array_equal(epoch(1), epoch(1, seed=4))
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_styles_are_tiles_of_the_same_target_from_another_piece(features, tmp_path, seed):
-    copy = shutil.copytree(features, tmp_path / "f")
-    names = [*NAMES, "four~t+2"]  # a version of a piece is no other piece
-    for instrument in (ORIGIN, TARGET):
-        shutil.copy(copy / instrument / "four.npy", copy / instrument / "four~t+2.npy")
-    third = shutil.copytree(copy / TARGET, copy / "string_acoustic")
-    for path in third.rglob("*.npy"):
-        np.save(path, 1 - np.load(path))
-    owner = {}
-    for instrument in (ORIGIN, TARGET, third.name):
-        for name in names:
-            tiles = np.load(copy / instrument / f"{name}.npy")
-            owner |= {tile.tobytes(): (instrument, dataset.piece_of(name)) for tile in tiles}
-    pairs = dataset.TilePairs(copy, ORIGIN, [TARGET, third.name], names, batch_size=5, seed=seed)
-    assert len(pairs.index) == 2 * 3 * len(names)
+@pytest.fixture(scope="module")
+def many(features, tmp_path_factory):
+    """`features` with three origins more: tiles of the constants 0.25, 0.5 and 0.75."""
+    copy = shutil.copytree(features, tmp_path_factory.mktemp("many") / "f")
+    for value in (0.25, 0.5, 0.75):
+        constant = shutil.copytree(copy / ORIGIN, copy / f"piano_{value}")
+        for path in constant.rglob("*.npy"):
+            np.save(path, np.full_like(np.load(path), value))
+    return copy
+
+
+ORIGINS = ["piano_0.25", "piano_0.5", "piano_0.75"]
+
+
+def origins_drawn(pairs):
+    """The constant of each pair's origin, and the targets."""
     x, y = (np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs)))))
-    assert x.shape[1:] == (256, 256, 2)
-    to_owner = lambda tile: owner[((tile + 1) / 2).astype(np.float16).tobytes()]  # noqa: E731
-    both = [ORIGIN, TARGET]  # any to any: each of them to each of the others
-    anything = dataset.TilePairs(copy, both, [*both, third.name], names, batch_size=5, seed=seed)
-    assert len(anything.index) == 4 * 3 * len(names)
-    pairs_seen = set()
-    for content, truth in ((x[..., :1], y) for x, y in (anything[i] for i in range(len(anything)))):
-        for a, b in zip(map(to_owner, content), map(to_owner, truth)):
-            assert a[1] == b[1]
-            pairs_seen.add((a[0], b[0]))
-    assert pairs_seen == {(a, b) for a in both for b in (*both, third.name) if a != b}
-    for content, style, truth in zip(x[..., :1], x[..., 1:], y):
-        assert to_owner(content)[0] == ORIGIN
-        assert to_owner(content)[1] == to_owner(truth)[1] != to_owner(style)[1]
-        assert to_owner(style)[0] == to_owner(truth)[0] != ORIGIN
-    with pytest.raises(UserError, match="is the only piece held out"):
-        dataset.TilePairs(copy, ORIGIN, [TARGET, third.name], ["four", "four~t+2"], batch_size=5)
+    assert np.ptp(x, axis=(1, 2, 3)).max() == 0
+    return (x[:, 0, 0, 0] + 1) / 2, y
 
 
-def test_rotation_takes_the_origins_phase_to_the_targets(audios, tmp_path):
-    flags = ["--audios", str(audios), "--features", str(tmp_path), "--phase", "--workers", "1"]
-    assert compute_features.main(flags) == 0
-    magnitudes, _ = dataset.TilePairs(tmp_path, ORIGIN, TARGET, ["three"], 3)[0]
-    x, y = dataset.TilePairs(tmp_path, ORIGIN, TARGET, ["three"], 3, learn="phase")[0]
-    both_x, both_y = dataset.TilePairs(tmp_path, ORIGIN, TARGET, ["three"], 3, learn="both")[0]
-    np.testing.assert_array_equal(both_x, magnitudes)
-    np.testing.assert_array_equal(both_y[..., 1:], y)
-    np.testing.assert_array_equal(np.concatenate([both_x, both_y[..., :1]], axis=-1), x)
-    stft = lambda i: data.stft(read_audio(audios / i / "three.wav"))[:256, :256]  # noqa: E731
-    origin, target = stft(ORIGIN), stft(TARGET)
-    turned = learned_phase.turned(data.phasor(origin), y[0])
-    loud = data.magnitude(target) > 1e-4
-    assert loud.sum() > 5000
-    assert (
-        np.abs(turned - data.phasor(target))[loud].max() < 0.02
-    )  # radians; float16 keeps half turns to 5e-4
-    weight = np.hypot(y[0, ..., 0], y[0, ..., 1])
-    np.testing.assert_allclose(weight, data.amplitude_to_db(data.magnitude(target)), atol=2e-3)
-    plain = compute_features.main(
-        ["--audios", str(audios), "--features", str(tmp_path / "plain"), "--workers", "1"]
+def test_each_epoch_draws_an_origin_for_each_tile_of_the_target(many):
+    pairs = dataset.TilePairs(many, ORIGINS, [TARGET], NAMES, batch_size=3, seed=1)
+    assert len(pairs.index) == 12  # each tile of the target once an epoch, whichever its origin
+    pairs.set_epoch(1)
+    first, y = origins_drawn(pairs)
+    assert len(np.unique(y, axis=0)) == 12
+    pairs.set_epoch(2)
+    second, _ = origins_drawn(pairs)
+    pairs.set_epoch(1)
+    again, y_again = origins_drawn(pairs)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(y, y_again)
+    assert not np.array_equal(first, second)
+    drawn = []
+    for epoch in range(20):
+        pairs.set_epoch(epoch)
+        drawn.append(origins_drawn(pairs)[0])
+    counts = np.unique(np.concatenate(drawn), return_counts=True)[1]
+    assert counts.min() > 60 and counts.sum() == 240  # 80 each in the mean, sigma 7
+
+
+def test_in_order_origins_take_turns(many):
+    pairs = dataset.TilePairs(many, ORIGINS, [TARGET], NAMES, batch_size=3)
+    drawn, _ = origins_drawn(pairs)
+    np.testing.assert_allclose(drawn, [0.25, 0.5, 0.75] * 4)
+
+
+def test_conditions_change_training_pairs_by_seed_epoch_and_tile(many):
+    def conditions(origin, target, rng):
+        assert origin.shape == target.shape == (256, 256)
+        assert origin.dtype == target.dtype == np.float32
+        assert 0 <= origin.min() <= origin.max() <= 1
+        return np.full_like(origin, rng.random()), target
+
+    pairs = dataset.TilePairs(
+        many, ORIGINS, [TARGET], NAMES, batch_size=3, seed=1, conditions=conditions
     )
-    assert plain == 0
-    with pytest.raises(UserError, match=r"--learn both: .* holds no phase"):
-        dataset.TilePairs(tmp_path / "plain", ORIGIN, TARGET, ["three"], 3, learn="both")
+    pairs.set_epoch(4)
+    drawn, _ = origins_drawn(pairs)
+    expected = [np.random.default_rng((1, 4, tile)).random() for tile in pairs.order]
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+
+
+def test_the_last_batch_can_be_shared_out_to_devices(features):
+    pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], NAMES[:3], batch_size=8, multiple=4)
+    assert [len(pairs[i][0]) for i in range(len(pairs))] == [8]  # of 9, one is left out
+    pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], NAMES, batch_size=8, multiple=4)
+    assert [len(pairs[i][0]) for i in range(len(pairs))] == [8, 4]
+
+
+LIMITED = """
+import resource, sys
+import dataset
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+names = [f"p{i:04d}" for i in range(1500)]
+instruments = ["a", "b", "c", "d"]
+pairs = dataset.TilePairs(sys.argv[1], instruments[:3], ["d"], names, batch_size=8, seed=0)
+x, y = pairs[0]
+assert x.shape == y.shape == (8, 256, 256, 1)
+assert len(pairs.index) == 1500
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+def test_a_set_may_have_more_files_than_a_process_may_open(tmp_path):
+    tile = tmp_path / "tile.npy"
+    np.save(tile, np.zeros((1, 256, 256, 1), np.float16))
+    for instrument in "abcd":
+        (tmp_path / instrument).mkdir()
+        for number in range(1500):
+            os.link(tile, tmp_path / instrument / f"p{number:04d}.npy")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(features, monkeypatch):
+    path = features / ORIGIN / "three.npy"
+    tiles = dataset.Tiles(path)
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(dataset.os, "open", refuse)
+    with pytest.raises(UserError, match="too many files are open") as found:
+        tiles.read(0, 1)
+    assert "delete" not in str(found.value)
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError):
+        dataset.Tiles(features / "nowhere.npy")
+
+
+def test_a_file_that_became_shorter_is_told(features, tmp_path):
+    path = shutil.copy(features / ORIGIN / "three.npy", tmp_path / "three.npy")
+    tiles = dataset.Tiles(path)
+    with open(path, "r+b") as file:
+        file.truncate(200_000)
+    with pytest.raises(UserError, match="ends too early"):
+        tiles.read(1, 2)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_tiles_are_what_numpy_reads(features, cache):
+    path = features / ORIGIN / "three.npy"
+    expected = np.load(path)
+    tiles = dataset.Tiles(path, cache)
+    assert len(tiles) == len(expected) == 3
+    np.testing.assert_array_equal(tiles[1], expected[1])
+    np.testing.assert_array_equal(tiles.read(1, 99), expected[1:])
 
 
 def test_batch_larger_than_the_data(features):
     with pytest.raises(UserError, match="only 12 training tiles"):
-        dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=13, seed=0)
+        dataset.TilePairs(features, [ORIGIN], [TARGET], NAMES, batch_size=13, seed=0)
 
 
 def test_other_parameters_are_refused(features, tmp_path):
@@ -196,11 +314,11 @@ def test_damaged_tiles_are_refused(features, tmp_path, damage):
         }[damage]
         np.save(path, new, allow_pickle=True)
     with pytest.raises(UserError, match="three"):
-        dataset.TilePairs(tmp_path / "f", ORIGIN, TARGET, ["three"], 1)
+        dataset.TilePairs(tmp_path / "f", [ORIGIN], [TARGET], ["three"], 1)
 
 
 def test_baselines_equal_the_slow_computation(features):
-    pairs = dataset.TilePairs(features, ORIGIN, TARGET, NAMES, batch_size=1)
+    pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], NAMES, batch_size=1)
     x, y = (np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs)))))
     median = dataset.target_median(pairs)
     np.testing.assert_allclose(median, np.median((y[..., 0] + 1) / 2, axis=(0, 2)), atol=1e-6)

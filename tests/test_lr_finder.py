@@ -67,8 +67,10 @@ def test_a_loss_that_never_falls_is_refused():
         lr_finder.suggest(np.geomspace(1e-9, 1, 50), np.linspace(1, 2, 50))
 
 
-@pytest.mark.parametrize("steps", [199, 200])
-def test_a_short_search_says_so(steps, tmp_path, capsys):
+@pytest.mark.parametrize("steps", [19, 20])
+def test_a_short_search_says_so(steps, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(lr_finder, "FEW_STEPS", 20)
+
     def build(rate):
         model = Quadratic(0.5)
         model.compile(keras.optimizers.SGD(rate))
@@ -79,4 +81,4 @@ def test_a_short_search_says_so(steps, tmp_path, capsys):
     )
     lines = capsys.readouterr().out.splitlines()
     assert f"use: --lr {rates['both']:.1e}" in "".join(lines)
-    assert ("--findlr_steps 400" in lines[-1]) == (steps < 200)
+    assert ("--findlr_steps 40" in lines[-1]) == (steps < 20)

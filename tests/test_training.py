@@ -1,6 +1,8 @@
 """The training scripts, run as a user would, on the small data set."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -10,501 +12,513 @@ import sys
 import time
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import soundfile
 from conftest import ORIGIN, ROOT, TARGET
 
+import cli
+import dataset
+import losses
 import models
+import run_folder
+import train
+import train_generator
 import training
 from cli import UserError
+from kinds import Style
 
 RUN = f"{ORIGIN}_2_{TARGET}"
-SMALL = (
-    "--origin",
-    ORIGIN,
-    "--target",
-    TARGET,
-    "--filters",
-    2,
-    "--batch_size",
-    3,
-    "--gpu",
-    "cpu",
-    "--validation_split",
-    0.3,
-)
+PAIR = ["--origin", ORIGIN, "--target", TARGET]
+SMALL = ["--filters", 2, "--batch_size", 3, "--gpu", "cpu", "--validation_split", 0.3]
+SILENT = ["--preview_every", 0]  # previews take most of such a short epoch
+
+
+def run_main(script, *flags):
+    """Run a script's main: (exit code, stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = script.main([str(flag) for flag in flags])
+    return code, out.getvalue(), err.getvalue()
+
+
+def last_line(text):
+    """Without progress bars, which go back to the line's start."""
+    return text.replace("\r", "\n").strip().splitlines()[-1]
 
 
 def datasets(path):
     """Every array in an HDF5 file, by name."""
     arrays = {}
+
+    def collect(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[...]
+
     with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: (
-                arrays.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
+        file.visititems(collect)
     return arrays
 
 
 def history(run):
     with open(run / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "tiles_per_s")} for row in rows]
+    for row in rows:
+        del row["seconds"], row["tiles_per_s"]
+    return rows
+
+
+def config_of(run):
+    return json.loads((run / "config.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def undisturbed(features, tmp_path_factory):
-    """Run folder of 4 epochs without a stop, and what the script printed."""
+    """Run folder of 3 epochs without a stop, and what the script printed."""
     runs = tmp_path_factory.mktemp("runs")
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "--dataset_path",
-        features,
-        *SMALL,
-        "--epochs",
-        "4",
-        "--runs_path",
-        runs,
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return runs / RUN, done.stdout
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--epochs", 3, "--runs_path", runs]
+    code, output, errors = run_main(train, *flags)
+    assert code == 0, errors
+    return runs / RUN, output
+
+
+@pytest.fixture
+def copied(undisturbed, tmp_path):
+    """A copy of that run, to go on with."""
+    return shutil.copytree(undisturbed[0], tmp_path / RUN)
 
 
 def test_a_run_folder_holds_what_it_should(undisturbed):
     run, output = undisturbed
-    config = json.loads((run / "config.json").read_text())
+    config = config_of(run)
     assert config["flags"]["filters"] == 2
-    assert sorted(config["split"]["train"] + config["split"]["validation"]) == [
-        "bach/one",
-        "bach/two",
-        "four",
-        "three",
-    ]
+    names = config["split"]["train"] + config["split"]["validation"]
+    assert sorted(names) == ["bach/one", "bach/two", "four", "three"]
     assert not set(config["split"]["train"]) & set(config["split"]["validation"])
     assert set(config["baselines_db"]) == {"identity", "median"}
+    assert config["kind"] == "magnitude"
     rows = history(run)
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {row["gen_lr"] for row in rows} == {"0.0005"}
+    assert {row["disc_lr"] for row in rows} == {"5e-05"}
     assert float(rows[-1]["mae_db"]) < float(rows[0]["mae_db"])
     assert (run / "plots/history.png").stat().st_size > 5000
-    for epoch in range(1, 5):
+    for epoch in range(1, 4):
         preview = run / f"previews/epoch_{epoch:03d}"
         assert (preview / "spectrogram.png").stat().st_size > 5000
         assert soundfile.info(preview / "audio.wav").duration == pytest.approx(7, abs=0.5)
-    assert sorted(os.listdir(run / "last")) == ["epoch_0004.weights.h5", "state.json"]
+    kept = ["epoch_0002.weights.h5", "epoch_0003.weights.h5", "state.json"]
+    assert sorted(os.listdir(run / "last")) == kept
     assert "* filters           2   (default 64)" in output
     assert f"identity {config['baselines_db']['identity']:.2f} dB" in output
-    assert output.count("\nepoch ") == 4
+    assert output.count("\nepoch ") == 3
 
 
 def test_the_best_generator_is_the_one_kept(undisturbed, features):
-    import dataset
-
     run, _ = undisturbed
-    config = json.loads((run / "config.json").read_text())
-    pairs = dataset.TilePairs(features, ORIGIN, TARGET, config["split"]["validation"], 99)
-    x, y = pairs[0]
+    names = config_of(run)["split"]["validation"]
+    x, y = dataset.TilePairs(features, [ORIGIN], [TARGET], names, 99)[0]
     error = np.abs(models.load_generator(run).predict(x, verbose=0) - y).mean() * 96.3297 / 2
-    assert error == pytest.approx(min(float(row["val_mae_db"]) for row in history(run)), rel=1e-4)
+    best = min(float(row["val_mae_db"]) for row in history(run))
+    assert error == pytest.approx(best, rel=1e-4)
 
 
-def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path, run_script):
-    """4 epochs, and 4 epochs killed with SIGKILL during the third and continued, give the same bits."""
-    flags = ["--dataset_path", features, *SMALL, "--epochs", "4", "--runs_path", tmp_path]
+def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path):
+    """3 epochs, and 3 epochs of which a SIGKILL ended the second or third, give the same bits."""
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--epochs", 3, "--runs_path", tmp_path]
     state = tmp_path / RUN / "last" / "state.json"
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *map(str, flags)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, flags)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 240
-    while (
-        not (state.exists() and len(json.loads(state.read_text())["history"]) >= 2)
-        and time.time() < deadline
-    ):
+    while not state.exists() and time.time() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     done = len(json.loads(state.read_text())["history"])
-    assert 2 <= done < 4, "killed too late to test anything"
-    again = run_script("train.py", *flags)
-    assert again.returncode == 0, again.stderr
-    assert f"continuing after {done} of 4 epochs" in again.stdout
+    assert 1 <= done < 3, "killed too late to test anything"
+    code, output, errors = run_main(train, *flags)
+    assert code == 0, errors
+    assert f"continuing after {done} of 3 epochs" in output
     run, _ = undisturbed
     assert history(tmp_path / RUN) == history(run)
-    ours, theirs = (datasets(r / "last/epoch_0004.weights.h5") for r in (tmp_path / RUN, run))
+    files = [folder / "last/epoch_0003.weights.h5" for folder in (tmp_path / RUN, run)]
+    ours, theirs = (datasets(file) for file in files)
     assert ours.keys() == theirs.keys()
     assert len(ours) > 200  # both networks and two moments of each weight
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
     assert not list(tmp_path.rglob(".part-*"))
+    starts = [entry["first_epoch"] for entry in config_of(tmp_path / RUN)["starts"]]
+    assert starts == [1, done + 1]
 
 
-def test_what_a_kill_after_the_last_epoch_left_undone_is_done(
-    undisturbed, features, tmp_path, run_script
-):
+def test_what_a_kill_after_the_last_epoch_left_undone_is_done(undisturbed, copied, features):
     """As if the process had been killed as soon as state.json was replaced."""
-    run, again = undisturbed[0], tmp_path / RUN
-    shutil.copytree(run, again)
-    undone = (
+    run, _ = undisturbed
+    undone = [
         "history.csv",
         "plots/history.png",
-        "previews/epoch_004/audio.wav",
-        "previews/epoch_004/spectrogram.png",
-    )
+        "previews/epoch_003/audio.wav",
+        "previews/epoch_003/spectrogram.png",
+    ]
     for name in undone:
-        (again / name).unlink()
-    (again / "last/epoch_0003.weights.h5").touch()
-    result = run_script(
-        "train.py", "--dataset_path", features, *SMALL, "--epochs", "4", "--runs_path", tmp_path
-    )
-    assert result.returncode == 0, result.stderr
-    assert history(again) == history(run)
-    assert (again / undone[2]).read_bytes() == (run / undone[2]).read_bytes()
-    files = [
-        sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-        for folder in (run, again)
-    ]
+        (copied / name).unlink()
+    (copied / "last/epoch_0001.weights.h5").touch()
+    where = ["--dataset_path", features, "--runs_path", copied.parent]
+    code, output, errors = run_main(train, *where, *PAIR, *SMALL, "--epochs", 3)
+    assert code == 0, errors
+    assert output.count("\nepoch ") == 0
+    assert history(copied) == history(run)
+    assert (copied / undone[2]).read_bytes() == (run / undone[2]).read_bytes()
+    files = []
+    for folder in (run, copied):
+        files.append(sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
     assert files[0] == files[1]
+    assert config_of(copied) == config_of(run)  # nothing was trained, so nothing is forgotten
 
 
-def test_flags_that_would_break_a_run_are_refused_with_both_values(
-    undisturbed, features, run_script
-):
-    run, _ = undisturbed
-    flags = ["--dataset_path", features, *SMALL, "--epochs", "5", "--runs_path", run.parent]
-    refused = run_script("train.py", *flags, "--filters", "3")
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert "--filters 2, now 3; give --fresh to start over" in refused.stderr
-    finished = run_script("train.py", *flags, "--epochs", "4")
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("\nepoch ") == 0
+# What may change while a run goes on, and what may not
 
 
-def test_fresh_starts_over_and_deletes_only_runs(undisturbed, features, tmp_path, run_script):
-    run = shutil.copytree(undisturbed[0], tmp_path / RUN)
-    flags = [
-        "--dataset_path",
-        features,
-        *SMALL,
-        "--runs_path",
-        tmp_path,
-        "--epochs",
-        1,
-        "--preview_every",
-        0,
-    ]
-    done = run_script("train.py", *flags, "--fresh", "--filters", 3, "--epoch_offset", 10)
-    assert done.returncode == 0, done.stderr
-    assert [row["epoch"] for row in history(run)] == ["11"]
-    assert not (run / "previews").exists()
+def start_of(run, **changes):
+    """Flags, policy and fingerprint as `Run.check` takes them."""
+    flags = {"filters": 2, "origin": [ORIGIN], "gen_lr": 1e-3, "epochs": 9, **changes}
+    return {"flags": flags, "policy": "float32", "versions": {}}
 
 
-def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp_path, run_script):
-    flags = [
-        "--dataset_path",
-        features,
-        *SMALL,
-        "--runs_path",
-        tmp_path,
-        "--preview_every",
-        0,
-        "--epoch_tiles",
-        3,
-    ]
-    flags += [
-        "--decay_epochs",
-        1,
-        "--epochs",
-        2,
-        "--weights",
-        undisturbed[0],
-        "--gen_lr",
-        1e-9,
-        "--disc_lr",
-        1e-9,
-    ]
-    refused = run_script("train.py", *flags, "--filters", 3)
-    assert refused.returncode == 2
-    assert (
-        f"--weights {undisturbed[0]}: is of width 2; give --filters 2 or a multiple"
-        in refused.stderr
-    )
-    done = run_script("train.py", *flags, "--fresh")
-    assert done.returncode == 0, done.stderr
-    with h5py.File(tmp_path / RUN / "last/epoch_0002.weights.h5") as file:
-        assert file["optimizer/vars/0"][()] == 2  # steps: one of three tiles, in each epoch
-        assert file["optimizer/vars/1"][()] == pytest.approx(
-            0.5e-9
-        )  # half the rate in the last epoch
-    before, after = (
-        models.load_generator(run).get_weights() for run in (undisturbed[0], tmp_path / RUN)
-    )
-    kernels = [(a, b) for a, b in zip(before, after) if a.ndim == 4]
-    assert all(
-        np.abs(a - b).max() < 1e-6 for a, b in kernels
-    )  # at such rates the given weights stay
-
-
-def test_weights_of_another_width_or_kind_are_refused(tmp_path):
-    wide, film, plain = (
-        models.build_generator(**kind)
-        for kind in ({"filters": 3}, {"filters": 2, "channels": 2, "film": True}, {"filters": 2})
-    )
-    for network, reason in (
-        (wide, "is of width 3; give --filters 3"),
-        (film, "is a model of another kind"),
-    ):
-        network.save(tmp_path / "w.keras")
-        with pytest.raises(UserError, match=reason):
-            training.start_from(plain, tmp_path / "w.keras")
+@pytest.fixture
+def begun(tmp_path):
+    """A run with one epoch done."""
+    run = run_folder.Run(tmp_path)
+    split = {"train": ["a", "b"], "validation": ["c"]}
+    run.record_start(start_of(run), {"split": split, "baselines_db": {}, "fingerprint": "f1"})
+    run.history = [{"epoch": 1, "val_mae_db": 3.0}]
+    return run
 
 
 def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
-    config = lambda filters, piece: {
-        "flags": {"filters": filters},
-        "split": {"train": ["a", piece]},
-    }
-    run = training.Run(tmp_path)
-    run.check_config(config(2, "b"))
-    run.check_config(config(3, "b"))
-    run.history = [{"epoch": 1}]
-    run.check_config(config(3, "b"))
-    with pytest.raises(UserError, match="trained with --filters 3, now 4"):
-        run.check_config(config(4, "b"))
-    with pytest.raises(UserError, match=r"other pieces \(2 differ, b for one\)"):
-        run.check_config(config(3, "c"))
+    run = run_folder.Run(tmp_path)
+    run.record_start(start_of(run), {"split": {}})
+    again = run_folder.Run(tmp_path)
+    again.check(start_of(run, filters=3)["flags"], "float32", None)
+    again.record_start(start_of(run, filters=3), {"split": {}})
+    assert [start["flags"]["filters"] for start in config_of(tmp_path)["starts"]] == [3]
 
 
-@pytest.mark.parametrize(
-    ("conditioning", "origins"), [("film", [ORIGIN]), ("tile", [ORIGIN, TARGET])]
-)
-def test_one_model_for_several_instruments(
-    features, audios, tmp_path, run_script, conditioning, origins
-):
-    for folder, made in ((features, "features"), (audios, "audios")):
-        shutil.copytree(folder, tmp_path / made)
-        shutil.copytree(folder / TARGET, tmp_path / made / "string_acoustic")
-    model = tmp_path / f"{'any' if origins[1:] else ORIGIN}_2_any"
-    flags = [
-        "--dataset_path",
-        tmp_path / "features",
-        *SMALL,
-        "--runs_path",
-        tmp_path,
-        "--target",
-        TARGET,
-        "string_acoustic",
-    ]
-    flags += ["--origin", *origins]
-    flags += ["--conditioning", conditioning, "--epochs", 1, "--validation_split", 0.5]
-    done = run_script("train.py", *flags)
-    assert done.returncode == 0, done.stderr
-    source, output = audios / ORIGIN / "three.wav", tmp_path / "out.wav"
-    convert = [
-        "predict.py",
-        "--model",
-        model,
-        "--input",
-        source,
-        "--output",
-        output,
-        "--gpu",
-        "cpu",
-    ]
-    refused = run_script(*convert)
-    assert refused.returncode == 2
-    assert "--style: is missing" in refused.stderr
-    sounds = []
-    for style in (audios / TARGET / "four.wav", audios / ORIGIN / "bach/one.wav"):
-        done = run_script(*convert, "--style", style)
-        assert done.returncode == 0, done.stderr
-        sounds.append(soundfile.read(output)[0])
-    assert not np.array_equal(*sounds)
-    evaluate = [
-        "evaluate.py",
-        "--model",
-        model,
-        "--audios_path",
-        tmp_path / "audios",
-        "--phase",
-        "input",
-        "--gpu",
-        "cpu",
-    ]
-    done = run_script(*evaluate, "--origin", origins[-1])
-    assert done.returncode == 0, done.stderr
-    refused = run_script(*evaluate, "--origin", origins[-1], "--target", origins[-1])
-    assert refused.returncode == 2 and f"--target {origins[-1]}: is the origin" in refused.stderr
-    for target in {TARGET, "string_acoustic"} - {origins[-1]}:
-        rows = json.loads((model / "evaluation" / target / "results.json").read_text())["rows"]
-        assert rows["model (phase: input)"]["mae_db"]["mean"] > 0
+def test_what_makes_it_another_run_is_refused_with_both_values(begun):
+    with pytest.raises(UserError, match="--filters 2, now 3; give another --runs_path"):
+        begun.check(start_of(begun, filters=3)["flags"], "float32", "f1")
+    with pytest.raises(UserError, match=f"--origin {ORIGIN}, now x y"):
+        begun.check(start_of(begun, origin=["x", "y"])["flags"], "float32", "f1")
+    begun.config["flags"]["origin"] = ORIGIN  # as older runs have it
+    begun.check(start_of(begun)["flags"], "float32", "f1")
 
 
-def test_learned_phase(features, audios, tmp_path, run_script):
-    """Both ways from audio to audio: a second network for the phase, and one network for magnitude and phase."""
-    features = tmp_path / "features"
-    done = run_script(
-        "compute_features.py", "--audios", audios, "--features", features, "--phase", "--workers", 1
-    )
-    assert done.returncode == 0, done.stderr
-    flags = [
-        "--dataset_path",
-        features,
-        *SMALL,
-        "--runs_path",
-        tmp_path,
-        "--epochs",
-        1,
-        "--filters",
-        4,
-    ]
-    for learn in ("magnitude", "phase", "both"):
-        done = run_script("train.py", *flags, "--learn", learn)
-        assert done.returncode == 0, done.stderr
-    magnitude, phase, both = (tmp_path / f"{RUN}{suffix}" for suffix in ("", "_phase", "_both"))
-    output = tmp_path / "out.wav"
-    convert = [
-        "predict.py",
-        "--input",
-        audios / ORIGIN / "three.wav",
-        "--output",
-        output,
-        "--gpu",
-        "cpu",
-    ]
-    for flags in (
-        ["--model", magnitude],
-        ["--model", phase],
-        ["--model", both, "--phase_model", both],
-    ):
-        refused = run_script(*convert, *flags, "--phase", "learned")
-        assert refused.returncode == 2
-        assert refused.stderr.count("\n") == 1
-        assert "model" in refused.stderr
-    done = run_script(
-        *convert, "--model", both, "--phase_model", phase, "--phase", "learned"
-    )  # one phase for the other
-    assert done.returncode == 0, done.stderr
-    refused = run_script(*convert, "--model", magnitude, "--phase_model", phase)
-    assert refused.returncode == 2 and "is not used by --phase input" in refused.stderr
-    for flags in (["--model", both], ["--model", magnitude, "--phase_model", phase]):
-        sounds = []
-        for name in ("input", "learned", "learned_griffinlim"):
-            done = run_script(*convert, *(flags[:2] if name == "input" else flags), "--phase", name)
-            assert done.returncode == 0, done.stderr
-            sounds.append(soundfile.read(output)[0])
-        assert not np.array_equal(sounds[0], sounds[1])
-        assert not np.array_equal(sounds[1], sounds[2])
-        done = run_script(
-            "evaluate.py", *flags, "--audios_path", audios, "--limit", 1, "--gpu", "cpu"
-        )
-        assert done.returncode == 0, done.stderr
-        assert "| true magnitude (phase: learned_griffinlim) " in done.stdout
-    refused = run_script(
-        "train.py", "--dataset_path", features, *SMALL, "--target", TARGET, "x", "--learn", "both"
-    )
-    assert "--learn both: goes with one --target" in refused.stderr
+def test_features_of_another_fingerprint_are_refused(begun):
+    with pytest.raises(UserError, match=r"another fingerprint \(f1, now f2\)"):
+        begun.check(start_of(begun)["flags"], "float32", "f2")
+    begun.check(start_of(begun)["flags"], "float32", None)  # features of older code have none
 
 
-def test_generator_alone(features, tmp_path, run_script):
-    flags = [
-        "--dataset_path",
-        features,
-        *SMALL,
-        "--runs_path",
-        tmp_path,
-        "--cache",
-        "--tensorboard",
-    ]
-    for epochs in (1, 2):
-        done = run_script("train_generator.py", *flags, "--epochs", epochs)
-        assert done.returncode == 0, done.stderr
-    run = tmp_path / f"{RUN}_generator"
-    assert [row["epoch"] for row in history(run)] == ["1", "2"]
-    assert "disc_loss" not in history(run)[0]
-    assert not (run / "discriminator.keras").exists()
-    assert list((run / "tensorboard").rglob("events*"))
-    assert models.load_generator(run).count_params() == models.build_generator(2).count_params()
+@pytest.mark.parametrize("policies", [("float32", "mixed_float16"), ("mixed_float16", "float32")])
+def test_precision_may_not_change_from_or_to_float16(begun, policies):
+    begun.config["policy"], now = policies
+    before = policies[0].removeprefix("mixed_")
+    with pytest.raises(UserError, match=f"trained with --precision {before}"):
+        begun.check(start_of(begun)["flags"], now, "f1")
+    begun.config["policy"] = "float32"
+    begun.check(start_of(begun)["flags"], "mixed_bfloat16", "f1")
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
-    undisturbed, features, tmp_path, run_script
-):
-    run = shutil.copytree(undisturbed[0], tmp_path / RUN)
-    before = datasets(run / "last/epoch_0004.weights.h5")
-    bad = shutil.copytree(features, tmp_path / "features")
-    for path in (bad / TARGET).rglob("*.npy"):
-        np.save(path, np.full_like(np.load(path), np.nan))
-    flags = ["--dataset_path", bad, *SMALL, "--runs_path", tmp_path, "--epochs", "5"]
-    stopped = run_script("train.py", *flags)
-    assert stopped.returncode == 2
-    assert "lower the learning rates" in stopped.stderr
-    assert "Traceback" not in stopped.stderr
-    after = datasets(run / "last/epoch_0004.weights.h5")
-    assert all(np.array_equal(before[k], after[k]) for k in before)
+def test_a_changed_rate_is_said(begun, capsys):
+    begun.check(start_of(begun, gen_lr=1e-4)["flags"], "float32", "f1")
+    assert capsys.readouterr().out == "--gen_lr was 0.001 until now; it is 0.0001 from here\n"
 
 
-@pytest.mark.parametrize(
-    ("disc_loss", "hint"), [(1.386, "at chance"), (0.05, "has won"), (1.0, None)]
-)
-def test_hints(disc_loss, hint):
-    row = dict.fromkeys(
-        ("epoch", "seconds", "tiles_per_s", "mae_db", "val_mae_db", "gan_loss"), 1
-    ) | {"disc_loss": disc_loss}
-    line = training.epoch_line(row, 9, best=True)
-    assert (hint in line) if hint else ("(" not in line)
+def test_every_start_has_its_entry_also_of_a_run_of_older_code(begun, tmp_path):
+    del begun.config["starts"]
+    begun.record_start(start_of(begun, gen_lr=1e-4), {})
+    starts = config_of(tmp_path)["starts"]
+    assert [start["first_epoch"] for start in starts] == [1, 2]
+    assert [start["flags"]["gen_lr"] for start in starts] == [1e-3, 1e-4]
+    assert config_of(tmp_path)["split"]["validation"] == ["c"]
+
+
+def test_a_resumed_run_keeps_its_split(begun, capsys):
+    assert begun.known_split(["a", "b", "c", "new"]) == {"train": ["a", "b"], "validation": ["c"]}
+    assert "new since this run began: 1 pieces" in capsys.readouterr().err
+    with pytest.raises(UserError, match="trained with 1 pieces that are not there now, b for one"):
+        begun.known_split(["a", "c"])
+
+
+def test_weights_that_do_not_fit_are_an_error_and_not_a_warning(tmp_path):
+    """Keras only warns where the optimiser's state is of other variables."""
+    generator = models.compiled_generator(1, 1e-3)
+    generator.optimizer.build(generator.trainable_variables)
+    path = tmp_path / "w.weights.h5"
+    generator.save_weights(path)
+    other = models.build_generator(1)
+    other.compile(keras.optimizers.SGD(1e-3), loss="mae")
+    other.optimizer.build(other.trainable_variables)
+    with pytest.raises((UserWarning, ValueError)):
+        run_folder.load_weights(other, path)
+
+
+def test_flags_that_would_break_a_run_are_refused(copied, features):
+    where = ["--dataset_path", features, "--runs_path", copied.parent]
+    code, _, errors = run_main(train, *where, *PAIR, *SMALL, "--filters", 3)
+    assert code == 2
+    assert "--filters 2, now 3" in last_line(errors)
+
+
+def test_fresh_starts_over_and_deletes_only_runs(copied, features):
+    where = ["--dataset_path", features, "--runs_path", copied.parent, *PAIR, *SMALL, *SILENT]
+    changed = ["--fresh", "--filters", 1, "--epoch_offset", 10, "--epochs", 1]
+    code, _, errors = run_main(train, *where, *changed)
+    assert code == 0, errors
+    assert [row["epoch"] for row in history(copied)] == ["11"]
+    assert not (copied / "previews").exists()
+    users = copied.parent / f"{ORIGIN}_2_{TARGET}_generator"
+    (users / "last").mkdir(parents=True)
+    (users / "mine.txt").write_text("x")
+    with run_folder.Run(users, fresh=True).locked():
+        assert (users / "mine.txt").exists()
+
+
+def test_a_second_training_in_one_folder_is_refused_and_names_the_first(copied, features):
+    where = ["--dataset_path", features, "--runs_path", copied.parent]
+    with cli.lock(copied):
+        code, _, errors = run_main(train, *where, *PAIR, *SMALL, "--epochs", 4)
+    assert code == 2
+    assert f"process {os.getpid()} on " in last_line(errors)
+    assert len(history(copied)) == 3
+
+
+def test_damaged_weights_of_the_last_epoch_cost_one_epoch(undisturbed, copied, features):
+    (copied / "last/epoch_0003.weights.h5").write_bytes(b"\0" * 100)
+    where = ["--dataset_path", features, "--runs_path", copied.parent, *SILENT]
+    code, output, errors = run_main(train, *where, *PAIR, *SMALL, "--epochs", 3)
+    assert code == 0, errors
+    assert "taking the epoch before" in output
+    assert history(copied) == history(undisturbed[0])
 
 
 def test_damaged_state_is_refused(tmp_path):
     (tmp_path / "last").mkdir()
     (tmp_path / "last/state.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
-        training.Run(tmp_path)
+        run_folder.Run(tmp_path)
+
+
+def test_an_epoch_is_on_the_disk_before_the_state_names_it(tmp_path, monkeypatch):
+    """Every file, and the folders that list them, in this order."""
+    written = []
+    monkeypatch.setattr(
+        run_folder.os, "fsync", lambda descriptor: written.append(descriptor_path(descriptor))
+    )
+    replace = os.replace
+
+    def note(source, target):
+        written.append(f"-> {os.path.basename(target)}")
+        replace(source, target)
+
+    monkeypatch.setattr(cli.os, "replace", note)
+    model = models.compiled_generator(1, 1e-3)
+    model.optimizer.build(model.trainable_variables)
+    run_folder.Run(tmp_path).commit(model, {"epoch": 1, "val_mae_db": 1.0})
+    state = written.index("-> state.json")
+    weights = written.index("-> epoch_0001.weights.h5")
+    assert written.index("-> generator.keras") < weights < state
+    assert all(".part-" in name for name in (written[0], written[weights - 1]))
+    assert {str(tmp_path), str(tmp_path / "last")} <= set(written[weights:state])
+    assert str(tmp_path / "last") in written[state:]
+
+
+def descriptor_path(descriptor):
+    return os.readlink(f"/proc/self/fd/{descriptor}")
+
+
+# Starting from other weights
+
+
+def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp_path):
+    given = ["--weights", undisturbed[0], "--gen_lr", 1e-9, "--disc_lr", 1e-9]
+    short = ["--epoch_tiles", 3, "--decay_epochs", 1, "--epochs", 2]
+    where = ["--dataset_path", features, "--runs_path", tmp_path, *PAIR, *SMALL, *SILENT]
+    code, _, errors = run_main(train, *where, *short, *given)
+    assert code == 0, errors
+    run = tmp_path / RUN
+    with h5py.File(run / "last/epoch_0002.weights.h5") as file:
+        assert file["optimizer/vars/0"][()] == 2  # steps: one of three tiles, in each epoch
+    assert [row["gen_lr"] for row in history(run)] == ["1e-09", "5e-10"]
+    before, after = (models.load_generator(r).get_weights() for r in (undisturbed[0], run))
+    for a, b in zip(before, after):
+        if a.ndim == 4:
+            assert np.abs(a - b).max() < 1e-6  # at such rates the given weights stay
+    (start,) = config_of(run)["starts"]
+    assert start["weights_sha256"] == training.hash_model(undisturbed[0])
+
+
+def test_weights_of_another_width_or_kind_are_refused(tmp_path):
+    plain = models.build_generator(2)
+    wide = models.build_generator(3)
+    film = models.build_generator(2, style=Style.FILM)
+    for network, reason in (
+        (wide, "is of width 3; give --filters 3"),
+        (film, "is a model of another kind"),
+    ):
+        models.save_generator(network, tmp_path / "w.keras")
+        with pytest.raises(UserError, match=reason):
+            training.start_from(plain, tmp_path / "w.keras")
+
+
+def test_it_is_said_how_many_held_out_pieces_given_weights_were_trained_on(tmp_path, capsys):
+    other = {"flags": {}, "split": {"train": ["a", "b~t+1", "c"], "validation": ["d"]}}
+    cli.write_json(tmp_path / "config.json", other)
+    training.tell_overlap(tmp_path, {"train": ["c", "d"], "validation": ["a", "b"]})
+    said = capsys.readouterr().err
+    assert "trained on 2 of the 2 pieces" in said and f"--split_of {tmp_path}" in said
+    training.tell_overlap(tmp_path, {"train": ["a", "c"], "validation": ["d", "e"]})
+    assert capsys.readouterr().err == ""
+
+
+# Several origins, and the rest of the flags
+
+
+def test_many_origins_one_target_and_a_stranger(features, tmp_path):
+    made = shutil.copytree(features, tmp_path / "features")
+    for number in (1, 2):
+        other = shutil.copytree(features / ORIGIN, made / f"{ORIGIN}_00{number}")
+        for path in other.rglob("*.npy"):
+            np.save(path, np.load(path) / np.float16(1 + number / 4))
+    flags = ["--dataset_path", made, *SMALL, "--runs_path", tmp_path, "--epochs", 1]
+    flags += ["--origin", ORIGIN, f"{ORIGIN}_001", "--hold_out_origin", f"{ORIGIN}_002"]
+    code, output, errors = run_main(train_generator, *flags, "--target", TARGET, "--conditions")
+    assert code == 0, errors
+    run = tmp_path / f"many_2_{TARGET}_generator"
+    config = config_of(run)
+    assert config["flags"]["origin"] == [ORIGIN, f"{ORIGIN}_001"]
+    assert "room" in config["flags"]["conditions"]
+    (row,) = history(run)
+    generator = models.load_generator(run)
+    assert generator.input_shape[-1] == 1  # no style
+    for column, origins in (
+        ("val_mae_db", [ORIGIN, f"{ORIGIN}_001"]),
+        ("heldout_mae_db", [f"{ORIGIN}_002"]),
+    ):
+        names = config["split"]["validation"]
+        x, y = dataset.TilePairs(made, origins, [TARGET], names, 99)[0]
+        error = np.asarray(losses.mae_db(y, generator.predict(x, verbose=0))).mean()
+        assert float(row[column]) == pytest.approx(error, rel=1e-4)
+    assert f"held-out origin {float(row['heldout_mae_db']):5.2f} dB" in output
+    assert (run / "previews/epoch_001/spectrogram.png").exists()
+
+
+def test_conditions_that_there_are_not(features, tmp_path):
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", tmp_path]
+    code, _, errors = run_main(train, *flags, "--conditions", "rain")
+    assert code == 2
+    assert "--conditions rain: no such condition; there are " in last_line(errors)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generator_alone(features, tmp_path):
+    flags = ["--dataset_path", features, *PAIR, *SMALL, *SILENT, "--runs_path", tmp_path]
+    flags += ["--cache", "--epochs", 1]
+    if training.importlib.util.find_spec("tensorboard"):
+        flags.append("--tensorboard")
+    code, _, errors = run_main(train_generator, *flags)
+    assert code == 0, errors
+    run = tmp_path / f"{RUN}_generator"
+    (row,) = history(run)
+    assert "disc_loss" not in row and row["lr"] == "0.0005"
+    assert not (run / "discriminator.keras").exists()
+    assert bool(list(run.rglob("events*"))) == ("--tensorboard" in flags)
+    assert models.load_generator(run).count_params() == models.build_generator(2).count_params()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(copied, features, tmp_path):
+    before = datasets(copied / "last/epoch_0003.weights.h5")
+    bad = shutil.copytree(features, tmp_path / "features")
+    for path in (bad / TARGET).rglob("*.npy"):
+        np.save(path, np.full_like(np.load(path), np.nan))
+    flags = ["--dataset_path", bad, *PAIR, *SMALL, "--runs_path", copied.parent, "--epochs", 4]
+    code, _, errors = run_main(train, *flags)
+    assert code == 2
+    assert "lower the learning rates" in last_line(errors)
+    after = datasets(copied / "last/epoch_0003.weights.h5")
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+    assert len(history(copied)) == 3
+
+
+def test_a_loss_that_is_not_finite_is_seen_where_callbacks_run_late(tmp_path, features):
+    """The epoch ends before the steps' own callbacks have looked at the loss."""
+    pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], ["three"], 1)
+    session = training.Session(run_folder.Run(tmp_path), pairs, preview=None)
+    session.on_epoch_begin(0)
+    session.on_test_begin()
+    with pytest.raises(UserError, match="epoch 1: the loss is nan; lower the learning rates"):
+        session.on_epoch_end(0, {"loss": float("nan"), "mae_db": 1.0, "val_mae_db": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("disc_loss", "hint"), [(1.386, "at chance"), (0.05, "has won"), (1.0, None)]
+)
+def test_hints(disc_loss, hint):
+    row = dict.fromkeys(training.HISTORY_COLUMNS, 1) | {"disc_loss": disc_loss}
+    line = training.epoch_line(row, 9, best=True)
+    assert (hint in line) if hint else ("(" not in line)
+
+
+@pytest.mark.parametrize(
+    ("origins", "targets", "name"),
+    [
+        (["a"], ["b"], "a_2_b"),
+        (["a", "c"], ["b"], "many_2_b"),
+        (["a"], ["b", "c"], "a_2_any"),
+        (["a", "d"], ["b", "c"], "any_2_any"),
+    ],
+)
+def test_the_run_folders_name(origins, targets, name):
+    flags = ["--dataset_path", "x", "--origin", *origins, "--target", *targets]
+    args = train.build_parser().parse_args(flags)
+    assert training.folder_of(args).name == name
+    assert training.folder_of(args, "_generator").name == f"{name}_generator"
 
 
 BAD_FLAGS = [
     ("--epochs", "0"),
     ("--batch_size", "x"),
     ("--gen_lr", "-1"),
-    ("--gpu", "first"),
-    ("--gpu", "7"),
+    ("--validation_split", "1"),
 ]
 
 
 @pytest.mark.parametrize("flags", BAD_FLAGS)
-def test_bad_flags(features, run_script, flags):
-    done = run_script("train.py", "--dataset_path", features, *SMALL, *flags)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert flags[0] in done.stderr
+def test_bad_flags(features, capsys, flags):
+    with pytest.raises(SystemExit) as end:
+        train.main(["--dataset_path", str(features), *PAIR, *flags])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and flags[0] in error
 
 
-def test_find_learning_rates(features, tmp_path, run_script):
-    flags = [
-        "--dataset_path",
-        features,
-        *SMALL,
-        "--runs_path",
-        tmp_path,
-        "--findlr",
-        "True",
-        "--findlr_steps",
-        30,
-    ]
-    done = run_script("train.py", *flags)
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / RUN / "lr_finder"
-    assert sorted(os.listdir(folder)) == [
-        "both.csv",
-        "discriminator.csv",
-        "generator.csv",
-        "lr_finder.png",
-    ]
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    flags = ["--dataset_path", "x", *PAIR, "--batch_size", "3"]
+    args = train.build_parser().parse_args(flags)
+    with pytest.raises(UserError, match="cannot be shared out to 2 GPUs; give a multiple of 2"):
+        training.prepare(args, gpus=2)
+
+
+def test_find_learning_rates(features, tmp_path):
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", tmp_path]
+    code, output, errors = run_main(train, *flags, "--findlr", "True", "--findlr_steps", 30)
+    assert code == 0, errors
+    names = ["both.csv", "discriminator.csv", "generator.csv", "lr_finder.png"]
+    assert sorted(os.listdir(tmp_path / RUN / "lr_finder")) == names
     assert os.listdir(tmp_path / RUN) == ["lr_finder"]  # no trace in the run
-    assert "use: --gen_lr " in done.stdout
-    assert "--disc_lr " in done.stdout
+    assert "use: --gen_lr " in output
+    assert "--disc_lr " in output

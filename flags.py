@@ -1,0 +1,186 @@
+"""The flags that train.py and train_generator.py share. Imports nothing heavy: --help is quick."""
+
+import cli
+from cli import number
+
+
+def add_training_flags(parser):
+    """Add all of them to ``parser``."""
+    add_data_flags(parser.add_argument_group("data"))
+    add_network_flags(parser.add_argument_group("network"))
+    add_schedule_flags(parser.add_argument_group("schedule"))
+    add_machine_flags(parser.add_argument_group("machine and run folder"))
+
+
+def add_data_flags(parser):
+    """What is trained on, and what is held out."""
+    add = parser.add_argument
+    add(
+        "--dataset_path",
+        "--features",
+        "--features_path",
+        required=True,
+        help="features folder of compute_features.py",
+    )
+    add(
+        "--origin",
+        required=True,
+        nargs="+",
+        metavar="NAME",
+        help="instrument to convert from, say keyboard_acoustic; of several, each epoch draws one "
+        "for every tile",
+    )
+    add(
+        "--target",
+        required=True,
+        nargs="+",
+        metavar="NAME",
+        help="instrument to convert to, say guitar_acoustic; of several one model learns all, and "
+        "is shown a tile of the target, from another piece, as the style",
+    )
+    add(
+        "--hold_out_origin",
+        nargs="+",
+        metavar="NAME",
+        help="origins that are not trained on, but reported apart",
+    )
+    add(
+        "--conditions",
+        nargs="*",
+        metavar="NAME",
+        help="recording conditions to train under, such as room and noise (see augment.py); "
+        "bare: all; default: none",
+    )
+    add(
+        "--validation_split",
+        type=number(float, 0, 0.9, low_open=True),
+        default=0.1,
+        help="fraction of pieces held out",
+    )
+    add(
+        "--split_of",
+        metavar="MODEL",
+        help="hold out the pieces that this run or pretrained model held out; pieces that it did "
+        "not know go by --validation_split",
+    )
+    add(
+        "--maestro_split",
+        metavar="FILE",
+        help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test "
+        "kept aside",
+    )
+    add(
+        "--seed",
+        type=number(int, 0, 2**31),
+        default=0,
+        help="seed of split, weights, shuffling and dropout",
+    )
+
+
+def add_network_flags(parser):
+    """What the network is."""
+    add = parser.add_argument
+    add(
+        "--filters",
+        type=number(int, 1, 512),
+        default=64,
+        help="width of the networks: channels of the first layer",
+    )
+    add(
+        "--dropout",
+        type=number(float, 0, 0.9),
+        default=0.5,
+        help="dropout rate in the decoder's first three blocks",
+    )
+    add(
+        "--weights",
+        metavar="MODEL",
+        help="begin with this model, as wide or 1/k as wide: run folder, file, pretrained name",
+    )
+    add(
+        "--conditioning",
+        choices=("film", "tile"),
+        default="film",
+        help="with several targets: the style modulates the decoder's channels, or is a picture "
+        "beside the input",
+    )
+    add(
+        "--learn",
+        choices=("magnitude", "phase", "both"),
+        default="magnitude",
+        help="what the network gives: the target's magnitude; its phase, from both magnitudes; or "
+        "both at once",
+    )
+
+
+def add_schedule_flags(parser):
+    """How long, and in which steps."""
+    add = parser.add_argument
+    add(
+        "--epochs",
+        type=number(int, 1),
+        default=100,
+        help="total number of epochs, those already done included",
+    )
+    add(
+        "--epoch_offset",
+        type=number(int, 0),
+        default=0,
+        help="number given to the epoch before the first",
+    )
+    add(
+        "--epoch_tiles",
+        type=number(int, 1),
+        help="tiles an epoch, drawn anew for each; default: all, which may be long",
+    )
+    add(
+        "--decay_epochs",
+        type=number(int, 0),
+        default=0,
+        help="learning rates fall linearly towards 0 over the last epochs",
+    )
+    add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
+    add(
+        "--findlr",
+        nargs="?",
+        const=True,
+        default=False,
+        type=cli.boolean,
+        help="search the learning rates instead of training",
+    )
+    add("--findlr_steps", type=number(int, 10), help="steps of that search; default: one epoch's")
+
+
+def add_machine_flags(parser):
+    """Where it runs, and where it writes."""
+    add = parser.add_argument
+    add("--runs_path", default="runs", help="where run folders go")
+    add("--fresh", action="store_true", help="delete this run's folder and start over")
+    add(
+        "--gpu",
+        help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if "
+        "there is one",
+    )
+    add(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the layers' arithmetic; auto: bfloat16 on a GPU that has it, float32 elsewhere",
+    )
+    add(
+        "--jit",
+        nargs="?",
+        const="on",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="compile with XLA; auto: on a GPU",
+    )
+    add("--cache", action="store_true", help="keep all tiles in memory (256 KiB a pair)")
+    add("--workers", type=number(int, 1), default=2, help="threads that read tiles")
+    add(
+        "--preview_every",
+        type=number(int, 0),
+        default=1,
+        help="epochs between previews of a held-out piece; 0: none",
+    )
+    add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")

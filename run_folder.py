@@ -1,0 +1,345 @@
+"""The run folder: config.json, history, and the weights that an exact resume needs.
+
+<run>/config.json      one entry for every start, the pieces of each split, baselines
+<run>/generator.keras  best on validation (discriminator.keras beside it)
+<run>/last/            state.json, and weights of the last two epochs: all that resuming needs
+<run>/history.csv      one row an epoch
+"""
+
+import contextlib
+import datetime
+import math
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import cli
+import models
+from cli import UserError, complete, read_json, undamaged, write_csv, write_json
+
+KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
+START_OVER = "give another --runs_path, or --fresh to delete it and start over"
+# What a run is: these flags cannot change while it goes on.
+FIXED_FLAGS = (
+    "script",
+    "origin",
+    "target",
+    "hold_out_origin",
+    "conditioning",
+    "learn",
+    "filters",
+    "seed",
+    "validation_split",
+    "l1_weight",
+)
+RATES = ("gen_lr", "disc_lr", "lr")
+HISTORY_COLUMNS = (
+    "epoch",
+    "seconds",
+    "tiles_per_s",
+    *RATES,
+    "mae_db",
+    "val_mae_db",
+    "heldout_mae_db",
+    "gan_loss",
+    "val_gan_loss",
+    "disc_loss",
+    "val_disc_loss",
+)
+
+
+def sync(path):
+    """Have the system write a file or a folder's list of names to the disk."""
+    if path.is_dir():
+        if os.name == "nt":  # which syncs no folders
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+    else:
+        descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Run:
+    """A run folder and its state: history, best error, and the last complete epoch's weights.
+
+    Args:
+        folder: run folder; need not be there.
+        epoch_offset: number of the epoch before the first.
+        fresh: delete what is there, once it is locked, and start over.
+
+    Raises:
+        UserError: the state is damaged.
+    """
+
+    def __init__(self, folder, epoch_offset=0, fresh=False):
+        self.folder = Path(folder)
+        self.epoch_offset = epoch_offset
+        self.fresh = fresh
+        self.state_file = self.folder / "last" / "state.json"
+        self.config_file = self.folder / "config.json"
+        self.bar = None  # of the epoch that goes on
+        self.history = []  # one row a complete epoch
+        self.config = {}
+        if not fresh:
+            self._read()
+
+    def _read(self):
+        state = read_json(self.state_file, START_OVER, history=list)
+        self.history = state["history"] if state else []
+        if self.history:  # before the first epoch is done there is nothing to lose
+            self.config = read_json(self.config_file, START_OVER, flags=dict, split=dict) or {}
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Within, the folder is this process's. Raises UserError if another trains in it."""
+        with cli.lock(self.folder):
+            if self.fresh and self.config_file.is_file():  # only ever delete what this class made
+                shutil.rmtree(self.folder)
+            self._read()  # another process may have trained in the meantime
+            try:
+                yield
+            finally:
+                if self.bar is not None:
+                    self.bar.close()  # so that an error does not share its line
+
+    @property
+    def best(self):
+        """Lowest validation error so far, dB."""
+        return min((row["val_mae_db"] for row in self.history), default=math.inf)
+
+    def weights_of(self, row):
+        """File of the weights and the optimiser's state after the epoch of a row of history."""
+        return self.state_file.with_name(f"epoch_{row['epoch']:04d}.weights.h5")
+
+    @property
+    def weights(self):
+        """The last complete epoch's."""
+        return self.weights_of(self.history[-1])
+
+    def report(self):
+        """One line at the end: the best error, and what it is to be compared with."""
+        trivial = format_errors(self.config["baselines_db"])
+        return f"best held-out MAE {self.best:.2f} dB ({trivial}) -> {self.folder}/generator.keras"
+
+    # What it was trained with
+
+    def known_split(self, names):
+        """The split of a run that goes on, or None. Pieces that came since are left out.
+
+        Args:
+            names: pieces that there are now.
+
+        Raises:
+            UserError: a piece that it was trained on is gone.
+        """
+        if not self.config:
+            return None
+        split = self.config["split"]
+        with undamaged(self.config_file, START_OVER):
+            known = {name for side in split.values() for name in side}
+            used = {*split["train"], *split["validation"]}
+        gone = sorted(used - set(names))
+        if gone:
+            raise UserError(
+                f"{self.folder}: was trained with {len(gone)} pieces that are not there now, "
+                f"{gone[0]} for one; compute them again, or give another --runs_path"
+            )
+        new = len(set(names) - known)
+        if new:
+            print(f"left out, new since this run began: {new} pieces", file=sys.stderr)
+        return split
+
+    def check(self, flags, policy, fingerprint):
+        """Check that the run can go on with these flags; say which learning rates change.
+
+        Args:
+            flags: dict.
+            policy: name of Keras's dtype policy.
+            fingerprint: of the features, or None.
+
+        Raises:
+            UserError: with both values if not.
+        """
+        before = self.config.get("flags", {})
+        for key in FIXED_FLAGS:
+            if key in before and as_list(before[key]) != as_list(flags.get(key)):
+                raise UserError(
+                    f"{self.folder}: was trained with --{key} {shown(before[key])}, now "
+                    f"{shown(flags.get(key))}; {START_OVER}"
+                )
+        scaled = "mixed_float16"
+        policies = [self.config.get("policy", policy), policy]
+        if policies.count(scaled) == 1:
+            precision = policies[0].removeprefix("mixed_")
+            raise UserError(
+                f"{self.folder}: was trained with --precision {precision}, now "
+                f"{policy.removeprefix('mixed_')}, and float16's optimiser keeps another state; "
+                f"give --precision {precision}, or --weights {self.folder} and another --runs_path"
+            )
+        known = self.config.get("fingerprint")
+        if known and fingerprint and known != fingerprint:
+            raise UserError(
+                f"{self.folder}: was trained on features of another fingerprint ({known}, now "
+                f"{fingerprint}); compute them as they were, or give another --runs_path"
+            )
+        for key in RATES:
+            if key in before and before[key] != flags[key]:
+                print(f"--{key} was {before[key]:g} until now; it is {flags[key]:g} from here")
+
+    def record_start(self, start, facts):
+        """Write config.json: a new entry in its list of starts, and what is true of the whole run.
+
+        A start that comes to no epoch leaves no entry: the next one takes its place, and one that
+        has nothing to do changes nothing.
+
+        Args:
+            start: dict of what may differ from start to start, "flags" among it.
+            facts: dict of what is the same for all of them, "split" among it.
+        """
+        if len(self.history) >= start["flags"]["epochs"]:
+            return
+        first = self.epoch_offset + 1
+        if self.history:
+            first = self.history[-1]["epoch"] + 1
+        starts = self.config.get("starts", [])
+        if self.config and not starts:  # of a run from before there was such a list
+            known = {key: self.config.get(key) for key in ("flags", "policy", "versions")}
+            starts = [{"first_epoch": self.history[0]["epoch"], **known}]
+        starts = [entry for entry in starts if entry["first_epoch"] < first]
+        starts.append({"first_epoch": first, "time": now(), **start})
+        self.config = {**self.config, **start, **facts, "starts": starts}
+        write_json(self.config_file, self.config)
+
+    # Epochs
+
+    def restore(self, model):
+        """Load the last complete epoch's weights and optimiser state into a compiled model.
+
+        Where its file is damaged, the epoch before is taken, and said.
+
+        Raises:
+            UserError: neither can be loaded.
+        """
+        if not self.history:
+            return
+        rate = float(model.optimizer.learning_rate)
+        model.optimizer.build(model.trainable_variables)
+        try:
+            load_weights(model, self.weights)
+        except (OSError, ValueError, Warning) as error:
+            reason = str(error)[:80]
+            if len(self.history) < 2 or not self.weights_of(self.history[-2]).is_file():
+                raise UserError(
+                    f"{self.weights}: cannot be loaded ({reason}); {START_OVER}"
+                ) from None
+            print(f"{self.weights}: cannot be loaded ({reason}); taking the epoch before")
+            self.history.pop()
+            try:
+                load_weights(model, self.weights)
+            except (OSError, ValueError, Warning) as error:
+                raise UserError(
+                    f"{self.weights}: cannot be loaded ({str(error)[:80]}); {START_OVER}"
+                ) from None
+        model.optimizer.learning_rate = rate  # the flag's, not the stored one
+        self.settle()
+
+    def commit(self, model, row):
+        """Keep an epoch: the best model, everything that resuming needs, history.
+
+        state.json is replaced last of what matters, and all is on the disk by then: a run that is
+        killed before, or a computer that loses its power, does the epoch again with equal result.
+
+        Returns:
+            Whether it is the best epoch so far.
+        """
+        self._check_space(model)
+        best = row["val_mae_db"] < self.best
+        if best:
+            for name, network in networks_of(model).items():
+                with complete(self.folder / f"{name}.keras") as part:
+                    save_network(network, part)
+                    sync(part)
+        self.history.append(row)
+        with complete(self.weights) as part:
+            model.save_weights(part)
+            sync(part)
+        sync(self.folder)
+        sync(self.weights.parent)
+        write_json(self.state_file, {"history": self.history}, indent=None)
+        sync(self.state_file)
+        sync(self.state_file.parent)
+        self.settle()
+        return best
+
+    def _check_space(self, model):
+        """Raise UserError if an epoch's files may not fit: HDF5 crashes where the disk fills up."""
+        variables = model.variables + model.optimizer.variables + model.trainable_variables
+        size = sum(math.prod(variable.shape) * 4 for variable in variables)
+        needed = 8 * 2**20 + int(1.1 * size)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise UserError(
+                f"{self.folder}: the disk is full but for {free >> 20} MB; free some space, an "
+                f"epoch takes {needed >> 20} MB while it is saved, and run again"
+            )
+
+    def settle(self):
+        """Bring the folder in line with the history: history.csv, and no older weights."""
+        if not self.history:
+            return
+        kept = [self.weights_of(row) for row in self.history[-KEPT_EPOCHS:]]
+        for path in self.state_file.parent.glob("*.weights.h5"):
+            if path not in kept:
+                path.unlink()
+        columns = [c for c in HISTORY_COLUMNS if any(c in row for row in self.history)]
+        rows = [[row.get(column, "") for column in columns] for row in self.history]
+        write_csv(self.folder / "history.csv", [columns, *rows])
+
+
+def save_network(network, path):
+    """Save a network to a .keras file; a generator with its kind."""
+    if hasattr(network, "kind"):
+        models.save_generator(network, path)
+    else:
+        network.save(path)
+
+
+def load_weights(model, path):
+    """Load weights and optimiser state; what Keras only warns of (other variables) is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.load_weights(path)
+
+
+def format_errors(errors):
+    """{"identity": 7.1, ...} -> "identity 7.10 dB, ..."."""
+    return ", ".join(f"{name} {value:.2f} dB" for name, value in errors.items())
+
+
+def as_list(value):
+    """A flag's value as a list: one instrument stood by itself in older config.json files."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def shown(value):
+    """A flag's value as one would type it."""
+    return " ".join(str(item) for item in as_list(value)) or str(value)
+
+
+def now():
+    """The time, to the second, with its zone."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def networks_of(model):
+    """By name, what is trained: both networks of a `models.Pix2Pix`, or the generator alone."""
+    if hasattr(model, "discriminator"):
+        return {"generator": model.generator, "discriminator": model.discriminator}
+    return {"generator": model}

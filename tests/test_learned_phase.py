@@ -1,0 +1,70 @@
+"""What a network that learns phase sees, and what its answer is worth."""
+
+import numpy as np
+import pytest
+from conftest import ORIGIN, TARGET
+
+import compute_features
+import data
+import dataset
+import learned_phase
+from audio import read_audio
+from cli import UserError
+from kinds import Kind
+
+
+@pytest.fixture(scope="module")
+def with_phases(audios, tmp_path_factory):
+    """Features of `audios` that hold the phase."""
+    folder = tmp_path_factory.mktemp("phases")
+    flags = ["--audios", str(audios), "--features", str(folder), "--phase", "--workers", "1"]
+    assert compute_features.main(flags) == 0
+    return folder
+
+
+def batch(pairs, *kind, features):
+    return pairs(*kind, features, [ORIGIN], [TARGET], ["three"], 3)[0]
+
+
+def test_magnitudes_are_those_of_plain_pairs(with_phases):
+    plain_x, plain_y = batch(dataset.TilePairs, features=with_phases)
+    phase_x, phase_y = batch(learned_phase.PhasePairs, Kind.PHASE, features=with_phases)
+    both_x, both_y = batch(learned_phase.PhasePairs, Kind.BOTH, features=with_phases)
+    np.testing.assert_array_equal(both_x, plain_x)
+    np.testing.assert_array_equal(both_y[..., :1], plain_y)
+    np.testing.assert_array_equal(both_y[..., 1:], phase_y)
+    np.testing.assert_array_equal(phase_x, np.concatenate([plain_x, plain_y], axis=-1))
+
+
+def test_rotation_takes_the_origins_phase_to_the_targets(audios, with_phases):
+    _, y = batch(learned_phase.PhasePairs, Kind.PHASE, features=with_phases)
+    origin, target = (
+        data.stft(read_audio(audios / i / "three.wav"))[:256, :256] for i in (ORIGIN, TARGET)
+    )
+    turned = learned_phase.turned(data.phasor(origin), y[0])
+    loud = data.magnitude(target) > 1e-4
+    assert loud.sum() > 5000
+    error = np.abs(turned - data.phasor(target))[loud]
+    assert error.max() < 0.02  # radians; float16 keeps half turns to 5e-4
+    weight = np.hypot(y[0, ..., 0], y[0, ..., 1])
+    np.testing.assert_allclose(weight, data.amplitude_to_db(data.magnitude(target)), atol=2e-3)
+
+
+def test_baselines_of_a_phase_network(with_phases):
+    pairs = learned_phase.PhasePairs(Kind.PHASE, with_phases, [ORIGIN], [TARGET], ["three"], 3)
+    y = pairs[0][1]
+    found = dataset.baselines_db(pairs, np.zeros(256, np.float32))
+    half = 96.3297 / 2
+    assert found["median"] == pytest.approx(np.abs(y).mean() * half, rel=1e-4)  # 0 everywhere
+    still = np.hypot(y[..., 0], y[..., 1])[..., np.newaxis] * np.float32([1, 0])
+    assert found["identity"] == pytest.approx(np.abs(y - still).mean() * half, rel=1e-3)
+
+
+def test_features_without_phase_are_refused(features):
+    with pytest.raises(UserError, match=r"--learn both: .* holds no phase"):
+        batch(learned_phase.PhasePairs, Kind.BOTH, features=features)
+
+
+def test_several_instruments_are_refused(features):
+    with pytest.raises(UserError, match="--learn phase: goes with one --target"):
+        learned_phase.PhasePairs(Kind.PHASE, features, [ORIGIN, "x"], [TARGET], ["three"], 3)

@@ -1,0 +1,103 @@
+"""Several targets by a style: what training sees, and what converting does."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ORIGIN, TARGET
+
+import data
+import midi
+import styles
+from cli import UserError
+
+THIRD = "string_acoustic"
+NAMES = ["bach/one", "bach/two", "four", "four~t+2", "three"]  # a version is no other piece
+
+
+@pytest.fixture(scope="module")
+def three(features, tmp_path_factory):
+    """`features` with a third instrument, and one piece in two versions."""
+    copy = shutil.copytree(features, tmp_path_factory.mktemp("three") / "f")
+    for instrument in (ORIGIN, TARGET):
+        shutil.copy(copy / instrument / "four.npy", copy / instrument / "four~t+2.npy")
+    third = shutil.copytree(copy / TARGET, copy / THIRD)
+    for path in third.rglob("*.npy"):
+        np.save(path, 1 - np.load(path))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def owners(three):
+    """{bytes of a tile: (instrument, piece)}."""
+    owner = {}
+    for instrument in (ORIGIN, TARGET, THIRD):
+        for name in NAMES:
+            for tile in np.load(three / instrument / f"{name}.npy"):
+                owner[tile.tobytes()] = instrument, midi.piece_of(name)
+    return owner
+
+
+def all_batches(pairs):
+    return [np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs))))]
+
+
+def owner_of(picture, owners):
+    return owners[((picture + 1) / 2).astype(np.float16).tobytes()]
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_styles_are_tiles_of_the_same_target_from_another_piece(three, owners, seed):
+    pairs = styles.StylePairs(three, [ORIGIN], [TARGET, THIRD], NAMES, batch_size=5, seed=seed)
+    assert len(pairs.index) == 2 * 3 * len(NAMES)
+    x, y = all_batches(pairs)
+    assert x.shape[1:] == (256, 256, 2)
+    for content, style, truth in zip(x[..., 0], x[..., 1], y[..., 0]):
+        content, style, truth = (owner_of(p, owners) for p in (content, style, truth))
+        assert content[0] == ORIGIN
+        assert content[1] == truth[1] != style[1]
+        assert style[0] == truth[0] != ORIGIN
+
+
+def test_any_to_any_pairs_each_origin_with_each_other_instrument(three, owners):
+    both = [ORIGIN, TARGET]
+    pairs = styles.StylePairs(three, both, [*both, THIRD], NAMES, batch_size=5)
+    assert len(pairs.index) == 4 * 3 * len(NAMES)
+    seen = set()
+    x, y = all_batches(pairs)
+    for content, truth in zip(x[..., 0], y[..., 0]):
+        content, truth = owner_of(content, owners), owner_of(truth, owners)
+        assert content[1] == truth[1]
+        seen.add((content[0], truth[0]))
+    assert seen == {(ORIGIN, TARGET), (ORIGIN, THIRD), (TARGET, ORIGIN), (TARGET, THIRD)}
+
+
+def test_styles_follow_from_seed_and_epoch(three):
+    pairs = styles.StylePairs(three, [ORIGIN], [TARGET, THIRD], NAMES, batch_size=5, seed=3)
+    pairs.set_epoch(2)
+    x, y = pairs[0]
+    pairs.set_epoch(3)
+    assert not np.array_equal(pairs[0][0], x)
+    pairs.set_epoch(2)
+    np.testing.assert_array_equal(pairs[0][0], x)
+    np.testing.assert_array_equal(pairs[0][1], y)
+
+
+@pytest.mark.parametrize(("seed", "reason"), [(None, "piece held out.*raise"), (1, "lower")])
+def test_a_style_takes_a_second_piece(three, seed, reason):
+    with pytest.raises(UserError, match=reason):
+        styles.StylePairs(
+            three, [ORIGIN], [TARGET, THIRD], ["four", "four~t+2"], batch_size=5, seed=seed
+        )
+
+
+def test_the_loudest_tile_is_the_style():
+    class Echo:
+        def predict_on_batch(self, x):
+            return x[..., 1:]
+
+    picture = np.zeros((256, 600), np.float32)
+    picture[:, 256:512] = 0.75
+    convert = styles.with_style(Echo(), picture)
+    found = convert(np.zeros((2, 256, 256, 1), np.float32))
+    np.testing.assert_array_equal(found, data.to_network(np.full((2, 256, 256, 1), 0.75)))
