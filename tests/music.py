@@ -10,14 +10,20 @@ import data
 
 
 def varint(number):
+    """A MIDI file's number of variable length: seven bits a byte, all but the last marked."""
     out = [number & 127]
-    while number := number >> 7:
+    number >>= 7
+    while number:
         out.append(number & 127 | 128)
+        number >>= 7
     return bytes(reversed(out))
 
 
 def midi_bytes(*tracks, division=480):
-    """A MIDI file from tracks of (tick, *message bytes); 480 ticks are 0.5 s unless a message sets the tempo."""
+    """A MIDI file from tracks of (tick, *message bytes).
+
+    480 ticks are 0.5 s unless a message sets the tempo.
+    """
     out = struct.pack(">4sIHHh", b"MThd", 6, 1, len(tracks), division)
     for track in tracks:
         body, now = b"", 0
@@ -35,31 +41,32 @@ def note(on, off, pitch=60, velocity=100, channel=0):
 
 
 def tempo(tick, microseconds):
+    """A track's message that sets the tempo, in microseconds a quarter note."""
     return [(tick, 0xFF, 0x51, 3, *microseconds.to_bytes(3, "big"))]
 
 
 def tone(pitch, seconds=1.5, rate=16000, amplitude=0.5, decay=1.0):
     """float (n,): a sine with NSynth's abrupt beginning."""
     t = np.arange(int(seconds * rate)) / rate
-    return amplitude * np.exp(-decay * t) * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * t)
+    frequency = 440 * 2 ** ((pitch - 69) / 12)
+    return amplitude * np.exp(-decay * t) * np.sin(2 * np.pi * frequency * t)
 
 
-PITCHES, VELOCITIES = (21, 48, 60, 61, 108), (25, 50, 75, 100, 127)
+PITCHES = (21, 48, 60, 61, 108)
+VELOCITIES = (25, 50, 75, 100, 127)
 
 
 def make_bank(
     folder, prefix="keyboard_acoustic_000", pitches=PITCHES, velocities=VELOCITIES, **kwargs
 ):
-    """An NSynth-shaped folder: one `tone` a pitch and velocity, the louder the higher the velocity."""
+    """An NSynth-shaped folder: one `tone` a pitch and velocity, louder at a higher velocity."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
+    rate = kwargs.get("rate", 16000)
     for pitch in pitches:
         for velocity in velocities:
             sound = tone(pitch, **kwargs) * velocity / 127
-            soundfile.write(
-                folder / "audio" / f"{prefix}-{pitch:03d}-{velocity:03d}.wav",
-                sound,
-                kwargs.get("rate", 16000),
-            )
+            path = folder / "audio" / f"{prefix}-{pitch:03d}-{velocity:03d}.wav"
+            soundfile.write(path, sound, rate)
     return folder
 
 
@@ -76,7 +83,12 @@ def istft(spectrum, length):
 
 
 def combine(mag, phase):
-    """Magnitude (256, t) and unit phasors complex (256 or 513, t) -> complex64 (513, t), the upper bins zero."""
+    """Magnitude and phase -> spectrum, complex64 (513, t), the upper bins zero.
+
+    Args:
+        mag: (256, t).
+        phase: unit phasors, complex (256 or 513, t).
+    """
     spectrum = np.zeros((data.N_FFT // 2 + 1, mag.shape[1]), np.complex64)
     spectrum[: data.BINS] = mag * np.float32(data.WINDOW.sum() / 2) * phase[: data.BINS]
     return spectrum
