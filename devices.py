@@ -48,7 +48,7 @@ def setup_device(gpu=None):
             f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu"
         )
     if not count and gpu != "cpu":
-        print(f"No GPU that {backend} can use: running on the CPU.", file=sys.stderr)
+        print(f"Running on the CPU: {backend} sees no GPU.", file=sys.stderr)
     return count
 
 

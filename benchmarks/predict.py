@@ -1,17 +1,17 @@
-"""Speed of step 4, end to end and by stage, and the process's peak memory.
+"""Speed of step 4, end to end and by stage, the process's peak memory, and what finer hops cost.
 
     python benchmarks/predict.py --minutes 10
-    python benchmarks/predict.py --minutes 60 --overlap 0.5 --phase griffinlim --channels 2
+    python benchmarks/predict.py --minutes 10 --quality draft normal best
+    python benchmarks/predict.py --minutes 60 --quality best --channels 2
 
-Makes a sound and an untrained generator, converts in this process, and prints x real time: seconds of audio per second.
-Stages run one after another, each with as many threads as its library takes. End to end counts the start-up too. On a
-busy machine look at the processor time, which other programs hardly change.
+Makes a sound and an untrained generator, converts in this process, and prints x real time: seconds
+of audio per second. Stages run one after another, each with as many threads as its library takes.
+End to end counts the start-up too. On a busy machine look at the processor time, which other
+programs hardly change.
 """
 
 import contextlib
 import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,33 +23,37 @@ START = time.perf_counter()
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import measure  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
 import cli  # noqa: E402
-import convert
+import convert  # noqa: E402
 import data  # noqa: E402
-import devices
-import predict  # noqa: E402
-from audio import RATES
+import devices  # noqa: E402
+import survey  # noqa: E402
+from audio import RATES  # noqa: E402
 
-STAGES = {  # stage -> what to time, where several nest each counts without what it waits for
-    "reading": (data, "read_blocks"),
-    "resampling": (data, "resample_stream"),
-    "STFT": (data, "analyse_blocks"),
-    "dB, tiles, blending": (predict, "convert_frames"),
-    "network": (predict, "_run"),
-    "phase": (predict, "estimate_phases"),
-    "inverse STFT": (predict, "synthesise"),
-    "writing": (predict, "write_spool"),
+STAGES = {  # stage -> what to time; where several nest, each counts without what it waits for
+    "measuring the input": (survey, "listen"),
+    "reading": (convert, "read_blocks"),
+    "resampling": (convert, "resample_stream"),
+    "STFT": (data, "stft_stream"),
+    "dB, tiles, blending": (convert, "convert_frames"),
+    "network": None,  # the model's own method
+    "phase": (convert, "estimate_phases"),
+    "inverse STFT": (convert, "istft_stream"),
+    "writing": (convert, "write_spool"),
 }
 
 
-class Stopwatch:
+class StageWatch:
     """Time spent in each stage, without the time of stages inside it."""
 
     def __init__(self):
-        self.seconds, self.stack, self.last = defaultdict(float), ["rest"], time.perf_counter()
+        self.seconds = defaultdict(float)
+        self.stack = ["rest"]
+        self.last = time.perf_counter()
 
     @contextlib.contextmanager
     def __call__(self, stage):
@@ -120,9 +124,19 @@ def build_parser():
         help="sampling rate, Hz",
     )
     add("--channels", type=cli.number(int, 1), default=1, help="channels of the recording")
-    add("--overlap", type=cli.number(float, 0, 0.9), default=0.0, help="of tiles, fraction")
-    add("--phase", choices=convert.phases.ESTIMATORS, default="input", help="phase estimator")
-    add("--phase_iterations", type=cli.number(int, 0), default=32, help="iterations of Griffin-Lim")
+    add(
+        "--overlap",
+        type=cli.number(float, 0, 0.9),
+        default=convert.OVERLAP,
+        help="of tiles, fraction",
+    )
+    add(
+        "--quality",
+        choices=convert.QUALITIES,
+        nargs="+",
+        default=["normal"],
+        help="hop and phase, as of predict.py; of several, each is converted in turn",
+    )
     add("--batch_size", type=cli.number(int, 1), default=convert.BATCH_SIZE, help="tiles at once")
     add("--gpu", default="cpu", help="GPU number, or cpu")
     return parser
@@ -130,67 +144,80 @@ def build_parser():
 
 def save_untrained(path, filters):
     """Write a generator's file, in a process of its own, whose memory does not count."""
-    program = "import cli; devices.setup_device('cpu'); import models; models.build_generator({}).save({!r})"
-    subprocess.run([sys.executable, "-c", program.format(filters, str(path))], cwd=ROOT, check=True)
+    program = (
+        "import devices; devices.setup_device('cpu')\n"
+        f"import models; models.build_generator({filters}).save({str(path)!r})"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def watch_stages(watch, model):
     """Have ``watch`` time each of STAGES."""
-    for stage, (module, name) in STAGES.items():
-        if name == "_run":
+    for stage, place in STAGES.items():
+        if place is None:
             model.predict_on_batch = watch.wrap(stage, model.predict_on_batch)
         else:
+            module, name = place
             setattr(module, name, watch.wrap(stage, getattr(module, name)))
+
+
+def convert_and_print(watch, quality, model, folder, args):
+    """Convert the sound once, and print what it took."""
+    watch.switch()
+    watch.seconds.clear()
+    began = time.perf_counter()
+    used = time.process_time()
+    settings = convert.QUALITIES[quality]
+    done = convert.convert_file(
+        model,
+        folder / "input.wav",
+        folder / "output.wav",
+        overlap=args.overlap,
+        batch_size=args.batch_size,
+        **settings._asdict(),
+    )
+    watch.switch()
+    total = time.perf_counter() - began
+    used = time.process_time() - used
+    print(f"\n{quality}: {settings}")
+    speed = done.seconds / total
+    print(
+        f"converting    {speed:8.1f} x real time  ({total:.1f} s; {used:.1f} s of processor time)"
+    )
+    print(f"peak memory   {measure.peak_memory():8.2f} GiB")
+    for stage in [*STAGES, "rest"]:
+        spent = watch.seconds[stage]
+        speed = done.seconds / spent if spent else float("inf")
+        print(f"{stage:20} {speed:8.1f} x  {spent / total:6.1%}")
 
 
 @cli.command
 def main(argv=None):
     """Measure and print."""
     args = build_parser().parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         made = time.perf_counter()
-        source, model_path = (
-            Path(folder, "input.wav"),
-            args.model or Path(folder, "generator.keras"),
-        )
-        make_sound(source, round(args.minutes * 60), args.rate, args.channels)
+        make_sound(folder / "input.wav", round(args.minutes * 60), args.rate, args.channels)
+        path = args.model or folder / "generator.keras"
         if not args.model:
-            save_untrained(model_path, args.filters)
+            save_untrained(path, args.filters)
         made = time.perf_counter() - made  # not part of converting
 
         devices.setup_device(args.gpu)
         import models
 
-        model = models.load_generator(model_path)
+        model = models.load_generator(path)
         loaded = time.perf_counter() - START - made
-
-        watch_stages(watch := Stopwatch(), model)
-        seconds, _, _ = convert.convert_file(
-            model,
-            source,
-            Path(folder, "output.wav"),
-            phase=args.phase,
-            phase_iterations=args.phase_iterations,
-            overlap=args.overlap,
-            batch_size=args.batch_size,
-        )
-        watch.switch()
-
-    total, used = time.perf_counter() - START - made, time.process_time()
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
-        f"{model.count_params():,} parameters, {seconds:.0f} s of audio, {vars(args)}"
-    )
-    print(
-        f"end to end    {seconds / total:8.1f} x real time  ({total:.1f} s; {used:.1f} s of processor time)"
-    )
-    print(f"peak memory   {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:8.2f} GiB")
-    print(f"{'start, load':20} {seconds / loaded:8.1f} x  {loaded / total:6.1%}")
-    for stage in [*STAGES, "rest"]:
-        spent = watch.seconds[stage]
-        print(
-            f"{stage:20} {seconds / spent if spent else float('inf'):8.1f} x  {spent / total:6.1%}"
-        )
+        print(f"{measure.machine()}, load {os.getloadavg()[0]:.1f}")
+        print(f"{model.count_params():,} parameters, {vars(args)}")
+        print(f"start, load   {loaded:8.1f} s")
+        warm_up = np.zeros((args.batch_size, 256, 256, 1), np.float32)
+        model.predict_on_batch(warm_up)  # compiles; that is not part of converting
+        watch = StageWatch()
+        watch_stages(watch, model)
+        for quality in args.quality:
+            convert_and_print(watch, quality, model, folder, args)
 
 
 if __name__ == "__main__":
