@@ -7,8 +7,9 @@
 Reads .mid and .midi files below --midi_path and writes
 <audios>/<instrument>/<sub/folders>/<piece>.wav, 44.1 kHz mono 16 bit; of several transpositions or
 speeds each combination becomes a piece of its own, such as <piece>~t+2~s0.9.wav.
-A wav is made again if it was made from another file or otherwise (<audios>/.made.jsonl knows); one
-that this script did not make is kept. Exit code 2 if some MIDI file had to be left out.
+Damaged MIDI files are read as far as they make sense, and what was repaired is said. A wav is made
+again if it was made from another file or otherwise (<audios>/.made.jsonl knows); one that this
+script did not make is kept. Exit code 2 if some MIDI file had to be left out.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
