@@ -1,7 +1,7 @@
 """Step 5: measure a trained model on whole pieces, beside trivial systems and ceilings.
 
-    python evaluate.py --model runs/keyboard_acoustic_2_guitar_acoustic --audios audios --report
-    page python evaluate.py --model guitar --pairs recordings.csv
+    python evaluate.py --model runs/keyboard_acoustic_2_guitar_acoustic --audios audios
+    python evaluate.py --model guitar --pairs recordings.csv --report page
 
 Takes the pieces that the run held out (and those it kept for the test, apart), sends each through
 the network once, gives the result every phase estimator's phase, and compares all of them with
@@ -9,13 +9,13 @@ the recording of the target instrument. Prints a table of mean ± standard devia
 and one of paired differences, and writes results.csv (each piece and row) and results.json (the
 tables). The rows:
 
-    identity, silence, median picture      trivial systems: the input unchanged, nothing, one
-    constant
-                                           spectrum (with the input's phase)
-    model (phase: NAME)                    what predict.py --phase NAME writes true magnitude
-    (phase: NAME)           a perfect network: what is wrong here is the phase's fault true
-    magnitude (phase: the target's)   what the representation itself costs (half the band): the
-                                           only row with an SNR
+    identity                               the input, unchanged
+    silence                                nothing
+    median picture                         one constant spectrum, with the input's phase
+    model (phase: NAME)                    what predict.py --phase NAME --level off writes
+    true magnitude (phase: NAME)           a perfect network: what is wrong is the phase's fault
+    true magnitude (phase: the target's)   what the representation costs (half the band): the only
+                                           row with an SNR
     target                                 the recording
 
 Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both
@@ -48,6 +48,7 @@ import styles
 import tables
 from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 from cli import UserError
+from loudness import Meter
 
 COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
 SIDES = {"held_out": "validation", "test": "test"}  # --pieces: name in config.json
@@ -368,6 +369,7 @@ class Settings(NamedTuple):
     batch_size: int
     phase_model: object = None
     hops: int = 1  # pictures that are interleaved, see convert.py
+    level: str = "off"  # "match": the network gets the input at the training's loudness
 
 
 class Row(NamedTuple):
@@ -412,6 +414,7 @@ class Resynthesis:
     def __init__(self, audio, settings):
         self.audio, self.settings = audio, settings
         self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
+        self.gain = training_gain(audio) if settings.level == "match" else 1.0
         spectrum = spectrum_of(audio, settings.hops)
         self.unit = data.phasor(spectrum)  # (t, 256)
         self.picture = convert.spectrum_to_db(spectrum)  # (t, 256)
@@ -462,15 +465,31 @@ class Resynthesis:
         return Row(name, audio, self.at_usual_hop(asked), True)
 
 
+def training_gain(audio):
+    """Factor that brings audio (n,) to the loudness that networks are trained at."""
+    meter = Meter()
+    meter.add(audio[np.newaxis])
+    return convert.find_gain(meter.integrated(), convert.TRAINING_LOUDNESS)
+
+
+def amplify(picture, gain):
+    """A picture on the dB scale, of any shape, of a sound that is ``gain`` times as loud."""
+    if gain == 1:
+        return picture
+    return data.amplitude_to_db(data.db_to_amplitude(picture) * np.float32(gain))
+
+
 def make_rows(model, audio, reference, median, settings):
     """Yield every `Row` of one piece. The network runs once.
 
     Args:
-        model: see `convert.convert_stream`. audio: the input, float32 (n,). reference: the target
-        recording (n,); None leaves out ceilings and all trivial systems but one. median: per-bin
-        median of the training targets (256,), or None. settings: `Settings`. A learned phase is
-        ``model``'s own or, from the magnitude in question,
-            the phase model's.
+        model: see `convert.convert_stream`.
+        audio: the input, float32 (n,).
+        reference: the target recording (n,); None leaves out ceilings and all trivial systems but
+            one.
+        median: per-bin median of the training targets (256,), or None.
+        settings: `Settings`. A learned phase is ``model``'s own or, from the magnitude in
+            question, the phase model's.
     """
     make = Resynthesis(audio, settings)
     yield make.unmade(IDENTITY, audio, make.picture)
@@ -478,8 +497,8 @@ def make_rows(model, audio, reference, median, settings):
         yield make.unmade(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
         if median is not None:
             yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
-    outputs = make.convert(model, make.picture)
-    magnitude, rotation = outputs[..., 0], outputs[..., 1:]
+    outputs = make.convert(model, amplify(make.picture, make.gain))
+    magnitude, rotation = amplify(outputs[..., 0], 1 / make.gain), outputs[..., 1:]
     for name in settings.phases:
         yield make.row(row_name(MODEL, name), magnitude, name, rotation)
     if reference is not None:
@@ -900,6 +919,13 @@ def add_conversion_flags(parser):
         help="finer hops: pictures that are interleaved, as of predict.py",
     )
     add(
+        "--level",
+        choices=("off", "match"),
+        default="off",
+        help="match: the network gets the input at the training's loudness, as of predict.py, and "
+        "its answer is brought back; for recordings of another level",
+    )
+    add(
         "--overlap",
         type=cli.number(float, 0, 0.99),
         default=convert.OVERLAP,
@@ -948,7 +974,13 @@ def load_networks(args):
         names = list(phases.ALL if has_learned else phases.ESTIMATORS)
     learned_phase.check_phases(names, model, phase_model)
     return model, Settings(
-        names, args.phase_iterations, args.overlap, args.batch_size, phase_model, args.hops
+        names,
+        args.phase_iterations,
+        args.overlap,
+        args.batch_size,
+        phase_model,
+        args.hops,
+        args.level,
     )
 
 
@@ -980,6 +1012,7 @@ def run_group(model, group, run, settings, scores, args, output):
         "pieces": group.about,
         "phase_iterations": settings.phase_iterations,
         "hops": settings.hops,
+        "level": settings.level,
         "overlap": settings.overlap,
         "rows": summary,
         "differences": differences,

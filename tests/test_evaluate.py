@@ -109,6 +109,21 @@ def test_finer_hops_are_compared_where_the_usual_frames_stand():
     assert evaluate.measure(rows["true magnitude (phase: input)"], target)["mae_db"] < 1e-2
 
 
+def test_network_hears_the_training_loudness_and_its_answer_is_brought_back():
+    heard = []
+
+    def model(tiles):
+        heard.append(tiles.max())
+        return tiles
+
+    settings = SETTINGS._replace(phases=["input"], level="match")
+    for level in (1, 0.03):
+        audio = tone() * np.float32(level)
+        row = rows_of(model, audio, None, None, settings)["model (phase: input)"]
+        np.testing.assert_allclose(row.asked, data.spectrogram(audio), atol=1e-3)
+    assert heard[0] == pytest.approx(heard[1], abs=1e-3)
+
+
 def test_network_that_diverged_is_a_users_mistake():
     with pytest.raises(UserError, match="NaN"):
         rows_of(lambda tiles: tiles * np.float32("nan"), tone(), None, None)
