@@ -823,7 +823,7 @@ class GroupPage:
 # ---- The command -------------------------------------------------------------------------------
 
 
-def with_style(model, run, target, audios):
+def choose_style(model, run, target, audios):
     """A model of several targets with one's style, its first training piece's; others unchanged.
 
     Raises:
@@ -1000,7 +1000,7 @@ def run_group(model, group, run, settings, scores, args, output):
     page = None
     if args.report:
         page = GroupPage(args.report / group.folder, group, settings, args.report_seconds)
-    styled = with_style(model, run, group.target, args.audios_path)
+    styled = choose_style(model, run, group.target, args.audios_path)
     results = evaluate_group(styled, group, median, settings, scores, page)
     summary = tables.summarise(results, COLUMNS)
     differences = tables.compare(results, pairs_to_compare(settings), COLUMNS)
