@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import data
 from audio import AUDIO_EXTENSIONS, write_audio
-from cli import complete
+from cli import complete, one_line
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 from loudness import Meter
 
@@ -68,7 +68,7 @@ def spectrogram_figure(pictures, path, title=None):
     )
     draw_row(figure, pictures)
     if title:
-        figure.suptitle(title, fontsize=11, parse_math=False)
+        figure.suptitle(one_line(title), fontsize=11, parse_math=False)
     _save(figure, path)
 
 

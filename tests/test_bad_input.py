@@ -416,8 +416,8 @@ def test_strange_names_work(folder, capfd, strange):
     works("predict", "--model", weights, "--input", "in.wav", "--output", single)
     where = ["--audios", "a udio", "--midi_path", "midi", "--report", f"{strange}/page"]
     works("evaluate", "--model", run_folder, *where)
-    assert soundfile.info(single).frames == 30000
-    assert soundfile.info(f"{converted}/{B}/{strange}/{strange}.wav").frames > 0
+    assert soundfile.info(os.fsencode(single)).frames == 30000
+    assert soundfile.info(os.fsencode(f"{converted}/{B}/{strange}/{strange}.wav")).frames > 0
     assert not [path for path in contents() if ".part-" in path]
 
 
