@@ -7,7 +7,6 @@ No Keras here: `training.Batches` is what makes a Keras data set of the pairs.
 """
 
 import contextlib
-import csv
 import errno
 import hashlib
 import math
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from cli import UserError, find_named, read_json
+from cli import UserError, find_named, read_csv, read_json
 from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, to_network
 from midi import piece_of
 
@@ -107,7 +106,7 @@ def pair_pieces(features, instruments):
 
 def _draw(seed, piece):
     """A number in [0, 1) that follows from the seed and a piece's name alone."""
-    digest = hashlib.sha256(f"{seed}/{piece}".encode()).digest()
+    digest = hashlib.sha256(os.fsencode(f"{seed}/{piece}")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
@@ -169,16 +168,13 @@ def split_like(split, names, validation_split, seed):
 def _read_maestro(path):
     """MAESTRO's table -> {piece: "train", "validation" or "test"}. Raises UserError."""
     sides = {}
+    rows = read_csv(path)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                piece = PurePosixPath(row["midi_filename"]).with_suffix("").as_posix()
-                sides[piece] = row["split"]
-    except FileNotFoundError:
-        raise UserError(
-            f"--maestro_split {path}: no such file; give the path of maestro-v3.0.0.csv"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        names, split = rows[0].index("midi_filename"), rows[0].index("split")
+        for row in rows[1:]:
+            piece = PurePosixPath(row[names]).with_suffix("").as_posix()
+            sides[piece] = row[split]
+    except (IndexError, ValueError):
         raise UserError(
             f"--maestro_split {path}: is no table with midi_filename and split; "
             "give maestro-v3.0.0.csv"
