@@ -25,7 +25,6 @@ pianos heard in training, pianos never heard.
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
-import csv
 import functools
 import sys
 from pathlib import Path
@@ -171,26 +170,15 @@ def find_pieces(run, origin, target, audios, side="held_out"):
 def read_pairs(path):
     """Read lines of "input,reference" from a CSV file, paths relative to it.
 
-    An empty reference means there is none; semicolons will do as well, as some spreadsheets write
-    them.
+    An empty reference means there is none.
 
     Raises:
         UserError: it is missing, no such table, or empty.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = ";" if ";" in text and "," not in text else ","
-        lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, csv.Error):
-        raise UserError(
-            f"{path}: is no CSV file; give one with a line 'input,reference' for each pair"
-        ) from None
     pieces = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
+    for number, line in enumerate(cli.read_csv(path), 1):
         cells = [cell.strip() for cell in line]
-        if len(cells) > 2 or not cells[0] or "\0" in "".join(cells):
+        if len(cells) > 2 or not cells[0]:
             raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
         source, reference = (*cells, "")[:2]
         if (source, reference) != ("input", "reference"):
