@@ -90,6 +90,12 @@ def make_label(path):
     return label or "converted"
 
 
+def is_of_piano(path):
+    """Whether a model's name says that it converts from a piano, or another keyboard."""
+    origin = Path(path).resolve().name.partition("_2_")[0].lower()
+    return "keyboard" in origin or "piano" in origin
+
+
 def describe_model(path):
     """What a model knows and how good it is, on one line."""
     config = cli.read_json(path / "config.json", "train it again") or {}

@@ -267,8 +267,9 @@ def convert_one(model, job, args):
     """Convert one file, with a progress bar in seconds of audio; print a line of summary."""
     began = time.perf_counter()
     heard = survey.listen(job.source, args.start, args.seconds)
-    if heard.remark:
-        print(f"{cli.one_line(job.source)}: {heard.remark}; expect little", file=sys.stderr)
+    remark = find_remark(heard, job.model)
+    if remark:
+        print(f"{cli.one_line(job.source)}: {remark}; expect little", file=sys.stderr)
     name = cli.one_line(job.source.name)
     with tqdm(
         total=round(heard.seconds), desc=name, leave=False, disable=None, bar_format=_BAR
@@ -296,6 +297,13 @@ def convert_one(model, job, args):
         f"{cli.one_line(job.target)}: {done.seconds:.1f} s, {describe_level(done, heard)}, "
         f"{speed:.1f} x real time"
     )
+
+
+def find_remark(heard, model):
+    """What is unlike the recordings that a model was made for, in words, or ""."""
+    if heard.held and known_models.is_of_piano(model):
+        return "its notes seem held, not struck as a piano's, which this model knows"
+    return heard.remark
 
 
 def describe_level(done, heard):
@@ -365,12 +373,12 @@ def say_loading():
     """Say on a terminal what takes so long, and wipe it away."""
     shown = sys.stderr.isatty()
     if shown:
-        print("loading TensorFlow ...", end="", file=sys.stderr, flush=True)
+        print("loading TensorFlow ...", end="\r", file=sys.stderr, flush=True)
     try:
         yield
     finally:
         if shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print("\033[K", end="", file=sys.stderr, flush=True)
 
 
 def prepare(model, phase, style=None, phase_model=None):

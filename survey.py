@@ -14,6 +14,7 @@ from loudness import Meter
 NOISY = 0.2  # median flatness: pianos at most 0.03, drums 0.29, white noise 0.56
 HELD = 0.02  # share of frames that begin something: pianos at least 0.045, organ 0.004, cello 0.015
 SILENT = 0.8  # share of frames with nothing to hear
+FEW = 300  # sounding frames, 3.5 s: of fewer nothing is said
 _LOUD = 1e-3  # power of a sounding frame, as a part of the loudest: -30 dB
 _QUIET = 1e-5  # the same of one with nothing to hear: -50 dB
 _AUDIBLE = 1e-9  # power below which nothing is heard, whatever the rest
@@ -28,7 +29,8 @@ class Survey(NamedTuple):
 
     seconds: float
     loudness: float  # LUFS, -inf for silence
-    remark: str  # what is unlike the pianos that models are trained on, or ""
+    remark: str  # what no model can make much of, or ""
+    held: bool  # whether its notes seem held, not struck or plucked
 
 
 class Excerpt:
@@ -81,7 +83,7 @@ def listen(source, start=0.0, seconds=None):
         length = sound.tell() / rate
     if start and not excerpt.samples:
         raise UserError(f"--start {start:g}: {source} is {length:.1f} s long; give less")
-    return Survey(excerpt.samples / rate, meter.integrated(), character.describe())
+    return Survey(excerpt.samples / rate, meter.integrated(), *character.describe())
 
 
 class _Character:
@@ -100,21 +102,17 @@ class _Character:
         self._flatness.append(flatness)
 
     def describe(self):
-        """One remark, or "" if nothing is unusual."""
+        """(remark, whether notes are held) of `Survey`."""
         power = np.concatenate(self._power)
         flatness = np.concatenate(self._flatness)
+        if power.max() < _AUDIBLE:
+            return "it is silent", False
         top = np.percentile(power, 95)
-        if top < _AUDIBLE:
-            if power.max() < _AUDIBLE:
-                return "it is silent"
-            return "it is mostly silence"
         if (power < max(top * _QUIET, _AUDIBLE)).mean() > SILENT:
-            return "it is mostly silence"
+            return "it is mostly silence", False
         sounding = power > top * _LOUD
         if np.median(flatness[sounding]) > NOISY:
-            return "it sounds like noise or percussion, of which the models know nothing"
+            return "it sounds like noise or percussion, of which the models know nothing", False
         rises = power[1:] > _RISE * power[:-1]
         begins = rises[sounding[1:]]
-        if len(begins) > 300 and begins.mean() < HELD:
-            return "its notes seem held, not struck: the models were trained on a piano"
-        return ""
+        return "", bool(len(begins) > FEW and begins.mean() < HELD)
