@@ -22,28 +22,33 @@ lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
+RUN = $(VENV)/bin/python
 DEMO ?= runs/demo
 DEMO_RUN = $(DEMO)/keyboard_acoustic_2_guitar_acoustic
-DEMO_TRAIN = train.py --dataset_path $(DEMO)/features --runs_path $(DEMO) --origin keyboard_acoustic --target guitar_acoustic \
+DEMO_TRAIN = train.py --dataset_path $(DEMO)/features --runs_path $(DEMO) \
+	--origin keyboard_acoustic --target guitar_acoustic \
 	--filters 16 --batch_size 4 --validation_split 0.06 --seed 93 --cache --preview_every 0
-RUN = $(VENV)/bin/python
+DEMO_MINUTES ?= 5
 
-demo: $(VENV)/.demo ## hear a result in ten minutes: train on the embedded notes and pieces, convert, evaluate
+listen: $(VENV)/.demo ## hear the shipped models: an embedded recording as guitar, strings, synth lead
+	$(RUN) predict.py --input docs/audio/piano.ogg --model guitar strings synth \
+		--output runs/listen --page runs/listen/page
+	@$(RUN) -m webbrowser -t "file://$(CURDIR)/runs/listen/page/index.html" >/dev/null 2>&1 || true
+
+demo: $(VENV)/.demo ## train on the embedded notes and pieces, convert, evaluate: about ten minutes
+	@echo "Render and cut the embedded pieces (1 min), train $(DEMO_MINUTES) min, convert, evaluate (1 min)."
 	mkdir -p $(DEMO)/midi/pieces
 	cp -p demo/midi/*.mid $(DEMO)/midi/pieces
 	$(RUN) demo/practice.py --midi_path $(DEMO)/midi/practice --pieces 60 --seconds 45
-	$(RUN) synthesize_audios.py --nsynth_path demo/notes --midi_path $(DEMO)/midi --audios_path $(DEMO)/audios \
-		--instruments keyboard_acoustic guitar_acoustic
+	$(RUN) synthesize_audios.py --nsynth_path demo/notes --midi_path $(DEMO)/midi \
+		--audios_path $(DEMO)/audios --instruments keyboard_acoustic guitar_acoustic
 	$(RUN) compute_features.py --audios $(DEMO)/audios --features $(DEMO)/features
-	$(RUN) $(DEMO_TRAIN) --epochs 8 --gen_lr 1e-3 --disc_lr 1e-4
-	$(RUN) $(DEMO_TRAIN) --epochs 10 --gen_lr 1e-4 --disc_lr 1e-5
-	$(RUN) predict.py --model $(DEMO_RUN) --input $(DEMO)/audios/keyboard_acoustic/pieces/greensleeves.wav \
+	$(RUN) $(DEMO_TRAIN) --minutes $(DEMO_MINUTES) --gen_lr 1e-3 --disc_lr 1e-4
+	$(RUN) predict.py --model $(DEMO_RUN) \
+		--input $(DEMO)/audios/keyboard_acoustic/pieces/greensleeves.wav \
 		--output $(DEMO)/greensleeves_as_guitar.wav
 	$(RUN) evaluate.py --model $(DEMO_RUN) --audios_path $(DEMO)/audios --report $(DEMO)/page
-	@$(RUN) -c 'import json; rows = json.load(open("$(DEMO_RUN)/evaluation/results.json"))["rows"]; \
-		low, high = (rows[row]["mae_db"]["mean"] for row in ("model (phase: input)", "identity")); \
-		print(f"held-out MAE {low:.2f} dB, {1 - low / high:.0%} below identity ({high:.2f} dB)")'
-	@echo "listen: $(DEMO)/page/index.html, $(DEMO)/greensleeves_as_guitar.wav"
+	@$(RUN) demo/next_steps.py --run $(DEMO_RUN) --page $(DEMO)/page
 
 figures: ## draw the figures of README and docs, from the embedded data, what make demo made, and pretrained/
 	@test -f $(DEMO_RUN)/generator.keras || { echo "make figures: $(DEMO_RUN): no trained model; run make demo first" >&2; exit 2; }

@@ -49,7 +49,7 @@ def add_data_flags(parser):
         nargs="*",
         metavar="NAME",
         help="recording conditions to train under, such as room and noise (see augment.py); "
-        "bare: all; default: none",
+        "bare: all but detune; default: none",
     )
     add(
         "--validation_split",
@@ -138,6 +138,12 @@ def add_schedule_flags(parser):
         type=number(int, 0),
         default=0,
         help="learning rates fall linearly towards 0 over the last epochs",
+    )
+    add(
+        "--minutes",
+        type=number(float, 0, low_open=True),
+        help="train for so long, earlier starts of this run included; the rates fall linearly "
+        "towards 0 in the second half",
     )
     add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
     add(

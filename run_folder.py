@@ -112,6 +112,10 @@ class Run:
         """Lowest validation error so far, dB."""
         return min((row["val_mae_db"] for row in self.history), default=math.inf)
 
+    def seconds_trained(self):
+        """Time that the complete epochs took, s."""
+        return sum(row["seconds"] for row in self.history)
+
     def weights_of(self, row):
         """File of the weights and the optimiser's state after the epoch of a row of history."""
         return self.state_file.with_name(f"epoch_{row['epoch']:04d}.weights.h5")

@@ -97,7 +97,7 @@ def main(argv=None):
             training.Batches(sets.train, args.workers),
             validation_data=training.Batches(sets.held_out, args.workers),
             epochs=args.epochs,
-            initial_epoch=min(len(run.history), args.epochs),
+            initial_epoch=training.epochs_done(args, run),
             callbacks=training.make_callbacks(model, args, run, sets),
             shuffle=False,  # the pairs come shuffled
             verbose=0,

@@ -63,6 +63,8 @@ def prepare(args, gpus):
             f"--batch_size {args.batch_size}: cannot be shared out to {gpus} GPUs; "
             f"give a multiple of {gpus}"
         )
+    if args.minutes and args.decay_epochs:
+        raise UserError("--decay_epochs: --minutes has its own; leave one of them out")
     if args.maestro_split and args.split_of:
         raise UserError(f"--split_of {args.split_of}: goes without --maestro_split; give one")
     devices.keep_memory()
@@ -170,9 +172,11 @@ def make_conditions(args):
             "--conditions: goes with one --target and --learn magnitude; leave it out otherwise"
         )
     try:
-        return augment.Conditions(args.conditions or augment.ALL)
+        return augment.Conditions(args.conditions or augment.DEFAULT)
     except ValueError as error:
-        raise UserError(f"--conditions {error}; give some of these, or none for all") from None
+        raise UserError(
+            f"--conditions {error}; give some of these, or none for the usual ones"
+        ) from None
 
 
 def choose_split(args, names):
@@ -342,6 +346,8 @@ def make_callbacks(model, args, run, sets):
     if args.decay_epochs:
         rate = float(model.optimizer.learning_rate)
         callbacks.append(decay(rate, args.epochs, args.decay_epochs))
+    if args.minutes:
+        callbacks.append(TimeLimit(args.minutes, run.seconds_trained()))
     preview = make_preview(run, networks_of(model)["generator"], args, sets)
     unheard = Batches(sets.unheard, args.workers) if sets.unheard else None
     callbacks.append(Session(run, sets.train, preview, unheard))
@@ -357,6 +363,42 @@ def decay(rate, epochs, decaying):
         return rate * min(1, (epochs - epoch) / (decaying + 1))
 
     return keras.callbacks.LearningRateScheduler(schedule)
+
+
+def epochs_done(args, run):
+    """How many epochs need no training: those of the run, or all if its --minutes are over."""
+    if args.minutes and run.seconds_trained() >= 60 * args.minutes:
+        return args.epochs
+    return min(len(run.history), args.epochs)
+
+
+class TimeLimit(keras.callbacks.Callback):
+    """End training after a time, the learning rate falling towards 0 in its second half.
+
+    Args:
+        minutes: how long.
+        spent: seconds of it that earlier starts have used.
+    """
+
+    def __init__(self, minutes, spent=0.0):
+        super().__init__()
+        self.limit = 60 * minutes  # s
+        self.spent = spent
+
+    def on_train_begin(self, logs=None):
+        """Start the clock."""
+        self.rate = float(self.model.optimizer.learning_rate)
+        self.start = time.time() - self.spent
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the epoch's rate: within an epoch JAX would not see it change."""
+        left = max(0.0, 1 - (time.time() - self.start) / self.limit)
+        self.model.optimizer.learning_rate = self.rate * min(1.0, 2 * left)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """End the epoch, which is validated and saved, when the time is up."""
+        if time.time() - self.start >= self.limit:
+            self.model.stop_training = True
 
 
 def tensorboard(folder):
@@ -406,6 +448,7 @@ class Session(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock and the bar."""
         self.start = time.time()
+        self.seen = 0  # tiles
         self.run.bar = tqdm(
             total=self.tiles,
             unit="tile",
@@ -419,6 +462,7 @@ class Session(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Advance the bar; stop if training has blown up."""
+        self.seen += self.batch_size
         self.run.bar.update(self.batch_size)
         self._check_loss(f"step {batch + 1}", logs)
 
@@ -440,7 +484,7 @@ class Session(keras.callbacks.Callback):
         number = self._number(epoch)
         self._check_loss(f"epoch {number}", logs)  # the steps' own check may not have come yet
         seconds = self.trained - self.start
-        row = {"epoch": number, "tiles_per_s": round(self.tiles / seconds, 1)}
+        row = {"epoch": number, "tiles_per_s": round(self.seen / seconds, 1)}
         row |= rates_of(self.model)
         row |= {key: logs[key] for key in HISTORY_COLUMNS if key in logs}
         if self.unheard:

@@ -2,9 +2,10 @@
 
     python demo/encode.py --midi_path demo/midi
 
-A score is a text file: lines "name: value" about the piece, an empty line, and lines "voice: notes ; voice: notes", a
-voice's lines joined. Notes are read like "c#4:2 e4 r c4+e4:4 |": pitches (middle C is c4, + joins a chord, r is a rest), then
-their length in units, which stays until the next one is given. "[...]*3" repeats. A bar line checks that the bar is full.
+A score is a text file: lines "name: value" about the piece, an empty line, and lines
+"voice: notes ; voice: notes", a voice's lines joined. Notes are read like "c#4:2 e4 r c4+e4:4 |":
+pitches (middle C is c4, + joins a chord, r is a rest), then their length in units, which stays
+until the next one is given. "[...]*3" repeats. A bar line checks that the bar is full.
 """
 
 import io
@@ -65,7 +66,10 @@ def read_voice(text, bar):
 
 
 def read_score(path):
-    """A score file: (header, {voice: notes}). Raises `cli.UserError` if it is malformed or its voices end apart."""
+    """A score file: (header, {voice: notes}).
+
+    Raises `cli.UserError` if it is malformed or its voices end apart.
+    """
     head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
     texts = {}
     try:
@@ -86,8 +90,9 @@ def read_score(path):
 def perform(header, voices, seed):
     """A score as music: `pretty_midi.PrettyMIDI`, one track a voice.
 
-    Velocity: the piece's ``dynamic``, an arch over four bars, an accent at each bar's beginning, the left hand softer, and
-    noise; onsets move by a few milliseconds. All of it is random numbers from ``seed``: the same seed, the same file.
+    Velocity: the piece's ``dynamic``, an arch over four bars, an accent at each bar's beginning,
+    the left hand softer, and noise; onsets move by a few milliseconds. All of it is random numbers
+    from ``seed``: the same seed, the same file.
     """
     rng = np.random.default_rng(seed)
     unit = 60 / header["tempo"] / header["beat"]
@@ -123,7 +128,10 @@ def pedal(every, end):
 
 
 def write(path, music):
-    """Write a `pretty_midi.PrettyMIDI`. A file that holds the same already keeps its date: step 1 then keeps its audio."""
+    """Write a `pretty_midi.PrettyMIDI`.
+
+    A file that holds the same already keeps its date: step 1 then keeps its audio.
+    """
     buffer = io.BytesIO()
     music.write(buffer)
     if not path.is_file() or path.read_bytes() != buffer.getvalue():
@@ -144,7 +152,8 @@ def main(argv=None):
         music = perform(header, voices, zlib.crc32(path.stem.encode()))
         write(args.midi_path / f"{path.stem}.mid", music)
         print(
-            f"{path.stem}.mid  {music.get_end_time():5.1f} s  {header['composer']}: {header['title']} ({header['what']})"
+            f"{path.stem}.mid  {music.get_end_time():5.1f} s  "
+            f"{header['composer']}: {header['title']} ({header['what']})"
         )
 
 

@@ -1,8 +1,9 @@
-"""Make the embedded bank of single notes, demo/notes: what render_notes.py renders, thinned and compressed.
+"""Make the embedded bank of notes, demo/notes: render_notes.py's, thinned and compressed.
 
     python demo/make_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path demo/notes
 
-Every third or fourth pitch at four of NSynth's five velocities, as Ogg Vorbis; step 1 plays the rest from the nearest pitch.
+Every third or fourth pitch at four of NSynth's five velocities, as Ogg Vorbis; step 1 plays the
+rest from the nearest pitch.
 demo/README.md says what that costs, and why these.
 """
 
@@ -18,7 +19,9 @@ from NoteSynthesizer import NOTE_RATE, PITCHES, VELOCITIES, note_name
 from render_notes import DEFAULT_PROGRAMS, SoundFont, find_font, parse_instrument, render_program
 
 KEPT_VELOCITIES = VELOCITIES[:-1]  # few pieces ask for the loudest
-KEPT_PITCHES = {  # first pitch and step: of all offsets the nearest to the full bank, since fonts sample every few pitches too
+# First pitch and step: of all offsets the nearest to the full bank, since fonts sample every few
+# pitches, too.
+KEPT_PITCHES = {
     "keyboard_acoustic": PITCHES[0::4],
     "guitar_acoustic": PITCHES[0::3],
     "string_acoustic": PITCHES[1::3],

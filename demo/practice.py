@@ -1,9 +1,10 @@
-"""Write practice pieces for training: scales, arpeggios, chords, two-hand textures and leaps, all over the piano's range.
+"""Write practice pieces for training, all over the piano's range: scales, chords, two hands, leaps.
 
     python demo/practice.py --midi_path practice --pieces 40 --seconds 60 --seed 0
 
-Every few seconds key, register, tempo, loudness, touch and pedal change, so that a short training meets many notes. It is no
-music; it covers what a few pieces of music leave out. Piece i of a seed is always the same, however many pieces are made.
+Every few seconds key, register, tempo, loudness, touch and pedal change, so that a short training
+meets many notes. It is no music; it covers what a few pieces of music leave out. Piece i of a seed
+is always the same, however many pieces are made.
 """
 
 import sys
@@ -30,8 +31,8 @@ TEMPO = 50, 160  # quarter notes a minute
 LOUDNESS = 20, 122  # MIDI velocity of a single line, mean of a section
 PEDAL = 70  # MIDI velocity above which the pedal stays up: what rings on would clip
 
-# A texture is a function of (random generator, number of steps in the key's ladder of pitches) that returns notes
-# (beat, length, step), all in beats; a step outside the ladder is left out later.
+# A texture is a function of (random generator, number of steps in the key's ladder of pitches) that
+# returns notes (beat, length, step), all in beats; a step outside the ladder is left out later.
 
 
 def scale(rng, steps):
@@ -47,7 +48,10 @@ def scale(rng, steps):
 
 
 def arpeggio(rng, steps):
-    """A chord's notes one after another over some octaves, each held until the chord changes or only for its own time."""
+    """A chord's notes one after another over some octaves.
+
+    Each is held until the chord changes, or only for its own time.
+    """
     shape, length, held = rng.choice([2, 2, 3, 4]), rng.choice([0.25, 0.5]), rng.random() < 0.4
     notes = []
     for bar in range(0, BEATS, 4):
@@ -105,7 +109,7 @@ TEXTURES = (scale, arpeggio, chords, two_hands, leaps)
 
 
 def section(rng):
-    """One texture: ([pretty_midi.Note] from time 0 on, seconds it lasts, whether the pedal is down)."""
+    """One texture: ([pretty_midi.Note] from time 0 on, its seconds, whether the pedal is down)."""
     beat, loudness, touch = 60 / rng.uniform(*TEMPO), rng.uniform(*LOUDNESS), rng.uniform(0.4, 1.1)
     tonic, mode = rng.integers(12), MODES[rng.integers(len(MODES))]
     ladder = [pitch for pitch in PITCHES if (pitch - tonic) % 12 in mode]

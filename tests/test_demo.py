@@ -1,4 +1,4 @@
-"""The embedded data: notes that load, pieces that render without a lost note, practice pieces that cover the range."""
+"""The embedded data: notes that load, pieces that render whole, practice that covers the range."""
 
 import sys
 from pathlib import Path

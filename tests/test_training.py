@@ -360,6 +360,31 @@ def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp
     assert start["weights_sha256"] == training.hash_model(undisturbed[0])
 
 
+def test_training_for_a_time_ends_with_a_saved_epoch_and_is_then_done(features, tmp_path):
+    flags = ["--dataset_path", features, *PAIR, *SMALL, *SILENT, "--runs_path", tmp_path]
+    flags += ["--minutes", 0.05, "--lr", 1e-3]  # 3 s: the first steps take longer
+    code, _, _ = run_main(train_generator, *flags)
+    assert code == 0
+    rows = history(tmp_path / f"{RUN}_generator")
+    assert 1 <= len(rows) < 100
+    assert (tmp_path / f"{RUN}_generator" / "generator.keras").is_file()
+    code, _, _ = run_main(train_generator, *flags)  # the time is over
+    assert code == 0
+    assert history(tmp_path / f"{RUN}_generator") == rows
+
+
+def test_rates_fall_in_the_second_half_of_the_time():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.1), loss="mse")
+    for spent, share in ((0, 1), (29, 1), (45, 0.5), (60, 0)):
+        limit = training.TimeLimit(1, spent)
+        limit.set_model(model)
+        model.optimizer.learning_rate = 0.1
+        limit.on_train_begin()
+        limit.on_epoch_begin(0)
+        assert float(model.optimizer.learning_rate) == pytest.approx(0.1 * share, abs=2e-3)
+
+
 def test_weights_of_another_width_or_kind_are_refused(tmp_path):
     plain = models.build_generator(2)
     wide = models.build_generator(3)

@@ -1,0 +1,52 @@
+"""The last words of `make demo`: how good the model is, what to hear, what to do next.
+
+python demo/next_steps.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic --page runs/demo/page
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cli
+
+NEXT = """
+hear it            {page}/index.html
+your own piano     python predict.py --input song.m4a --model {run}
+train it longer    python train.py --dataset_path {features} --runs_path {runs} \\
+                       --origin keyboard_acoustic --target guitar_acoustic --filters 16 \\
+                       --batch_size 4 --validation_split 0.06 --seed 93 --cache --minutes 30
+larger models      python predict.py --list
+(first: . .venv/bin/activate)
+"""
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run folder, evaluated")
+    parser.add_argument("--page", type=Path, required=True, help="folder of the listening page")
+    return parser
+
+
+@cli.command
+def main(argv=None):
+    """Read the evaluation, print."""
+    args = build_parser().parse_args(argv)
+    path = args.run / "evaluation" / "results.json"
+    results = cli.read_json(path, "run evaluate.py again", rows=dict)
+    if results is None:
+        raise cli.UserError(f"{path}: not found; run evaluate.py first")
+    rows = results["rows"]
+    ours = rows["model (phase: input)"]["mae_db"]["mean"]
+    unchanged = rows["identity"]["mae_db"]["mean"]
+    print(
+        f"held-out MAE {ours:.2f} dB, {1 - ours / unchanged:.0%} below that of the unchanged "
+        f"input ({unchanged:.2f} dB)"
+    )
+    runs = args.run.parent
+    print(NEXT.format(page=args.page, run=args.run, features=runs / "features", runs=runs))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
