@@ -284,14 +284,15 @@ class _Notes:
         strikes = sorted(self._strikes[key])
         lifts = sorted(self.controls[key[0]].notes_off)
         for on, velocity in notes:
-            off = _first_after(on, stray)
-            if off is not None:
+            released = _first_after(on, stray)
+            lifted = _first_after(on, lifts)
+            struck = _first_after(on, strikes)
+            ends = [tick for tick in (released, lifted, struck) if tick is not None]
+            off = min(ends, default=self.end)
+            if off == released:
                 stray.remove(off)  # it ends one note
-            else:
-                off = _first_after(on, lifts)
-            if off is None:
+            elif off != lifted:
                 repairs["note never switched off"] += 1
-                off = _first_after(on, strikes) or self.end
             self.rows.append((on, off, *key, velocity))
 
 

@@ -375,28 +375,36 @@ def check_jobs(jobs, fonts):
 def do_job(job, fonts):
     """Render an instrument's notes and write those that are due; return a line about it."""
     if job.program is not None:
-        program = job.program
-        font = fonts[program.font]
-        title = font.programs[program.bank, program.number]
-        about = {"font": Path(program.font).name, "program": f"{program.bank}:{program.number}"}
-        notes = render_program(font, program.bank, program.number, job.instrument)
+        notes, title, about = render_from_font(job, fonts[job.program.font])
     else:
-        pitches = {recording.pitch for recording in job.recordings}
-        title = f"{len(job.recordings)} recordings of {len(pitches)} pitches"
-        layers = recorded_notes.choose_layers(job.recordings)
-        about = {"recordings": len(job.recordings), "layers": layers}
-        notes = scale_notes(recorded_notes.render_recordings(job.recordings, job.instrument))
-        wanted = len(PITCHES) * len(layers)
+        notes, title, about = render_from_recordings(job)
     about = {"instrument": note_prefix(job.instrument), "title": title} | about
     written = job.folder.write(notes, about)
     there = len(notes) - written
-    silent = len(job.folder.paths) - len(notes)
     line = f"{job.instrument}: {title}: {there} notes already there, {written} written"
+    missing = len(job.folder.paths) - len(notes)
     if job.program is not None:
-        return f"{line}, {silent} silent ones left out"
-    if len(notes) < wanted:
-        line += f", {wanted - len(notes)} left out: silent, or no recording near enough"
+        return f"{line}, {missing} silent ones left out"
+    if missing:
+        line += f", {missing} left out: no such loudness, or no recording near enough"
     return line
+
+
+def render_from_font(job, font):
+    """(notes {(pitch, velocity): samples}, title, what else is to be known about them)."""
+    program = job.program
+    notes = render_program(font, program.bank, program.number, job.instrument)
+    title = font.programs[program.bank, program.number]
+    about = {"font": Path(program.font).name, "program": f"{program.bank}:{program.number}"}
+    return notes, title, about
+
+
+def render_from_recordings(job):
+    """(notes {(pitch, velocity): samples}, title, what else is to be known about them)."""
+    notes = scale_notes(recorded_notes.render_recordings(job.recordings, job.instrument))
+    pitches = {recording.pitch for recording in job.recordings}
+    title = f"{len(job.recordings)} recordings of {len(pitches)} pitches"
+    return notes, title, {"layers": recorded_notes.choose_layers(job.recordings)}
 
 
 def list_programs(font):

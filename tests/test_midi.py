@@ -388,6 +388,15 @@ def test_a_note_off_in_another_track_of_its_channel_ends_a_note(repair):
     assert (notes, repairs) == ([IT], "note never switched off: 1")
 
 
+def test_a_lost_note_off_is_not_replaced_by_one_of_minutes_later(repair):
+    """Another track of the channel releases each of its notes twice."""
+    other_hand = [*note(9600, 9840, velocity=50), (9900, 0x80, 60, 0)]
+    track = [(0, 0x90, 60, 100), *note(480, 960)]
+    notes, repairs = repair(midi_bytes(track, other_hand))
+    assert notes == [IT, (0.5, 0.5, 60, 100), (10.0, 0.25, 60, 50)]
+    assert repairs == "note never switched off: 1"
+
+
 def test_a_note_offs_own_track_comes_first(repair):
     """Two hands on one channel strike the same key: each hand's release is its own."""
     assert repair(midi_bytes(note(0, 960), note(240, 480, velocity=50))) == (
