@@ -16,32 +16,27 @@ def setup_device(gpu=None):
     """Choose backend and device; call it before Keras is imported.
 
     Args:
-        gpu: "0", "0,1", "cpu" or None, which means 0 if there is one. CUDA_VISIBLE_DEVICES wins over None.
+        gpu: "0", "0,1", "cpu" or None, which means 0 if there is one. CUDA_VISIBLE_DEVICES wins
+            over None.
 
     Returns:
         Number of GPUs in use, 0 for the CPU.
 
     Raises:
-        UserError: the backend named by KERAS_BACKEND is not installed, or a GPU was asked for and is not there.
+        UserError: the backend named by KERAS_BACKEND is not installed, or a GPU was asked for and
+            is not there.
     """
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if gpu == "cpu":
-        os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu")
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu", KERAS_TORCH_DEVICE="cpu")
     elif gpu is not None:
         if not re.fullmatch(r"\d+(,\d+)*", gpu):
             raise UserError(f"--gpu {gpu}: give a number (0), several (0,1), or cpu")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     else:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    try:
-        with quiet_stderr():
-            count = _count_gpus(backend)
-            import keras  # noqa: F401  # all that is slow to load loads here
-    except ImportError:
-        raise UserError(
-            f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend"
-        ) from None
+    count = _load_backend(backend, on_cpu=gpu == "cpu")
     wanted = 0 if gpu in (None, "cpu") else len(gpu.split(","))
     if count < wanted:
         raise UserError(
@@ -52,27 +47,58 @@ def setup_device(gpu=None):
     return count
 
 
-def _count_gpus(backend):
-    if backend == "tensorflow":
-        import tensorflow as tf
+def _load_backend(backend, on_cpu):
+    """Load all that is slow to load; returns the number of GPUs. Raises UserError."""
+    if backend not in GPU_COUNTERS:
+        raise UserError(f"KERAS_BACKEND={backend}: give {', '.join(GPU_COUNTERS)}")
+    try:
+        with quiet_stderr():
+            count = GPU_COUNTERS[backend](on_cpu)
+            import keras  # noqa: F401
+    except ImportError:
+        raise UserError(
+            f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend"
+        ) from None
+    return count
 
-        gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        return len(gpus)
-    if backend == "jax":
-        import jax
 
-        return sum(device.platform == "gpu" for device in jax.devices())
-    if backend == "torch":
-        import torch
+def _count_tensorflow(on_cpu):
+    import tensorflow as tf
 
-        return torch.cuda.device_count()
-    raise UserError(f"KERAS_BACKEND={backend}: give tensorflow, jax or torch")
+    if on_cpu:  # CUDA_VISIBLE_DEVICES does not hide a Mac's GPU
+        tf.config.set_visible_devices([], "GPU")
+    gpus = tf.config.get_visible_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return len(gpus)
+
+
+def _count_jax(on_cpu):
+    import jax
+
+    if on_cpu:
+        return 0
+    return len([device for device in jax.devices() if device.platform == "gpu"])
+
+
+def _count_torch(on_cpu):
+    import torch
+
+    if on_cpu:
+        return 0
+    if torch.backends.mps.is_available():  # a Mac's, which Keras prefers
+        return 1
+    return torch.cuda.device_count()
+
+
+GPU_COUNTERS = {"tensorflow": _count_tensorflow, "jax": _count_jax, "torch": _count_torch}
 
 
 def set_precision(precision, gpus):
-    """Set Keras's dtype policy; returns its name. "auto" is bfloat16 on GPUs that have it, float32 elsewhere."""
+    """Set Keras's dtype policy; returns its name.
+
+    "auto" is bfloat16 on GPUs that have it, float32 elsewhere.
+    """
     import keras
 
     if precision == "auto":
@@ -83,30 +109,32 @@ def set_precision(precision, gpus):
 
 
 def _has_bfloat16():
+    """Whether the GPU computes in bfloat16 itself: NVIDIA's from Ampere on."""
     import keras
 
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
 
-        return torch.cuda.is_bf16_supported()
+        if not torch.cuda.is_available():
+            return False
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if backend == "jax":
         import jax
 
         return float(jax.devices()[0].compute_capability) >= 8
     import tensorflow as tf
 
-    gpu = tf.config.list_physical_devices("GPU")[0]
-    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (
-        8,
-        0,
-    )
+    gpu = tf.config.get_visible_devices("GPU")[0]
+    details = tf.config.experimental.get_device_details(gpu)
+    return details.get("compute_capability", (0, 0)) >= (8, 0)
 
 
 def keep_memory():
-    """Have the C library keep what is freed instead of giving it back to the system, where it is glibc.
+    """Have the C library, if it is glibc, keep what is freed instead of giving it back.
 
-    A step's large tensors come and go; on a CPU, fetching each page anew costs 5 % of a step (width 64, 2 cores).
+    A step's large tensors come and go; on a CPU, fetching each page anew costs 5 % of a step (width
+    64, 2 cores).
     """
     trim_threshold, mmap_max = -1, -4  # mallopt's numbers in malloc.h
     with contextlib.suppress(AttributeError, TypeError, OSError):  # another library has no mallopt
@@ -118,7 +146,7 @@ def keep_memory():
 def device_scope(gpus):
     """Context to build the model in: data parallel over several GPUs.
 
-    Batch norm uses each device's own share of the batch; gradients are averaged over the whole batch.
+    Batch norm uses each device's own share of the batch; gradients are averaged over all of it.
     """
     import keras
 
@@ -130,6 +158,7 @@ def device_scope(gpus):
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     elif gpus > 1:
         raise UserError(
-            "--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or jax"
+            "--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or "
+            "jax"
         )
     return contextlib.nullcontext()

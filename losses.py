@@ -1,38 +1,66 @@
-"""Losses and the one metric, as plain functions of tensors.
+"""Losses and the one metric, as plain functions: one value for each sample of a batch.
 
-Plain functions and not ``keras.losses`` objects: under ``tf.distribute`` the objects divide by the number of replicas,
-and a cross-entropy so halved beside an undivided L1 would silently double lambda. `Pix2Pix` scales the sum, once.
+Plain functions and not ``keras.losses`` objects: under ``tf.distribute`` the objects divide by the
+number of replicas, and a cross-entropy so halved beside an undivided L1 would silently double
+lambda. `models.Pix2Pix` scales the sum, once. A value for each sample, so that a mean over an epoch
+counts each sample once: the last batch may be short, and a device may get nothing of it.
 """
 
 from keras import ops
 
 from data import DB_RANGE
 
-L1_WEIGHT = 100.0  # lambda of Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"
+# lambda of Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"
+L1_WEIGHT = 100.0
 
 
 def l1_loss(target, output):
-    """Mean absolute difference of two tensors of equal shape, a float32 scalar."""
-    return ops.mean(ops.abs(target - output))
+    """Mean absolute difference of two tensors of equal shape (n, ...), float32 (n,)."""
+    return mean_of_each(ops.abs(target - output))
 
 
 def mae_db(target, output):
-    """Spectrogram MAE in dB per sample: tiles (n, 256, 256, channels) in [-1, 1] -> (n,). [-1, 1] spans DB_RANGE = 96.33 dB.
+    """Spectrogram MAE in dB: tiles (n, 256, 256, outputs) in [-1, 1] -> float32 (n,).
 
-    Of three channels only the first is a picture. Of two, a phase network's, both count: the unit is no dB then.
+    [-1, 1] spans DB_RANGE = 96.33 dB. Of a phase network the unit is no dB.
     """
-    channels = 1 if target.shape[-1] == 3 else None
-    return ops.mean(ops.abs(target - output)[..., :channels], axis=(1, 2, 3)) * (DB_RANGE / 2)
+    return l1_loss(target, output) * (DB_RANGE / 2)
+
+
+def picture_mae_db(target, output):
+    """`mae_db` of the first output, the picture, of a network that gives a phase beside it."""
+    return mae_db(target[..., :1], output[..., :1])
 
 
 def adversarial_loss(logits, is_real):
-    """Binary cross-entropy of the discriminator's logits against all-ones (``is_real``) or all-zeros, mean over patches.
+    """Cross-entropy of a discriminator's logits (n, ...) with all 1 or all 0, float32 (n,).
 
-    -log sigmoid(l) = softplus(-l) and -log(1 - sigmoid(l)) = softplus(l) (Goodfellow et al. 2014, non-saturating).
+    -log sigmoid(l) = softplus(-l) and -log(1 - sigmoid(l)) = softplus(l) (Goodfellow et al. 2014,
+    non-saturating).
+
+    Args:
+        logits: one a patch.
+        is_real: whether the discriminator should say 1.
     """
-    return ops.mean(ops.softplus(-logits if is_real else logits))
+    if is_real:
+        logits = -logits
+    return mean_of_each(ops.softplus(logits))
 
 
 def discriminator_loss(real_logits, generated_logits):
-    """Sum of both cross-entropies, a scalar; 2 ln 2 = 1.386 for a discriminator that cannot tell."""
-    return adversarial_loss(real_logits, True) + adversarial_loss(generated_logits, False)
+    """Sum of both cross-entropies, float32 (n,); 2 ln 2 = 1.386 if it cannot tell."""
+    real = adversarial_loss(real_logits, True)
+    generated = adversarial_loss(generated_logits, False)
+    return real + generated
+
+
+def mean_of_each(values):
+    """(n, ...) -> mean of each sample (n,)."""
+    axes = tuple(range(1, len(values.shape)))
+    return ops.mean(values, axis=axes)
+
+
+def mean_of_batch(values):
+    """(n,) -> mean, a scalar; 0 of no samples, so that it adds nothing."""
+    count = ops.cast(ops.shape(values)[0], values.dtype)
+    return ops.sum(values) / ops.maximum(count, 1)

@@ -1,4 +1,4 @@
-"""U-Net generator, PatchGAN discriminator and `Pix2Pix`, the two trained together (Isola et al. 2017).
+"""U-Net generator, PatchGAN discriminator and `Pix2Pix`, which trains both (Isola et al. 2017).
 
 Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 """
@@ -26,6 +26,7 @@ if keras.backend.backend() == "tensorflow":
     import kernels
 else:
     kernels = None
+keras.config.set_image_data_format("channels_last")  # whatever a user's keras.json says
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
 UP = (8, 8, 8, 8, 4, 2, 1)
@@ -39,89 +40,50 @@ def _kernel():
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
-@keras.saving.register_keras_serializable("timbre")
-class BatchNormalization(layers.BatchNormalization):
-    """Keras's batch norm; on TensorFlow it trains with the fused kernel."""
-
-    def call(self, inputs, training=None, mask=None):
-        """Normalise, and update the moving statistics where it trains."""
-        if not (kernels and training and self.trainable):
-            return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = kernels.batch_norm(
-            inputs, self.gamma.value, self.beta.value, self.epsilon
-        )
-        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + new * (1 - self.momentum))
-        return outputs
-
-
-class _FastKernelGradient:
-    """Mixin of 4x4 convolutions with stride 2, no bias, no activation: on TensorFlow the kernel's gradient may be faster."""
-
-    fast, larger = (
-        None,
-        1,
-    )  # kernels.py's function, and how much larger the input is than the smaller picture
-
-    def call(self, inputs):
-        """Convolve."""
-        if kernels and kernels.suits_matmul(inputs.shape[1] // self.larger):
-            return getattr(kernels, self.fast)(inputs, kernels.tf.convert_to_tensor(self.kernel))
-        return super().call(inputs)
-
-
-@keras.saving.register_keras_serializable("timbre")
-class Conv2D(_FastKernelGradient, layers.Conv2D):
-    """Keras's convolution, of `downsample`."""
-
-    fast, larger = "convolve", 2
-
-
-@keras.saving.register_keras_serializable("timbre")
-class Conv2DTranspose(_FastKernelGradient, layers.Conv2DTranspose):
-    """Keras's transposed convolution, of `upsample`."""
-
-    fast = "convolve_transpose"
+def _convolution(layer, filters):
+    """A 4x4 convolution with stride 2; ``layer`` is Keras's Conv2D or Conv2DTranspose."""
+    made = layer(
+        filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()
+    )
+    return kernels.speed_up(made) if kernels else made
 
 
 def downsample(filters, batch_norm=True):
     """Block that halves height and width: convolution 4x4 stride 2, batch norm, LeakyReLU 0.3."""
-    block = [
-        Conv2D(filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel())
-    ]
+    block = [_convolution(layers.Conv2D, filters)]
     if batch_norm:
-        block.append(BatchNormalization())
-    return keras.Sequential([*block, layers.LeakyReLU(0.3)])
+        block.append(layers.BatchNormalization())
+    block.append(layers.LeakyReLU(0.3))
+    return keras.Sequential(block)
 
 
 def upsample(filters, dropout=None):
-    """Block that doubles height and width: transposed convolution 4x4 stride 2, batch norm, dropout (a rate or None), ReLU."""
-    block = [
-        Conv2DTranspose(
-            filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()
-        ),
-        BatchNormalization(),
-    ]
+    """Block that doubles height and width.
+
+    Transposed convolution 4x4 stride 2, batch norm, dropout (a rate or None), ReLU.
+    """
+    block = [_convolution(layers.Conv2DTranspose, filters), layers.BatchNormalization()]
     if dropout is not None:
-        block.append(layers.Dropout(0.5))
-        block[
-            -1
-        ].rate = dropout  # given to Dropout itself, 0 would drop its seed from the saved files: another layout
-    return keras.Sequential([*block, layers.ReLU()])
+        layer = layers.Dropout(0.5)
+        layer.rate = dropout  # a Dropout(0) has no seed, which would be another layout on disk
+        block.append(layer)
+    block.append(layers.ReLU())
+    return keras.Sequential(block)
 
 
 def modulate(x, style):
-    """Scale and shift each channel of x (n, h, w, c) as ``style`` (n, k) says: FiLM (Perez et al. 2018)."""
+    """Scale and shift each channel of x (n, h, w, c) as ``style`` (n, k) says.
+
+    FiLM (Perez et al. 2018).
+    """
     channels = x.shape[-1]
-    change = layers.Reshape((1, 1, 2 * channels))(
-        layers.Dense(2 * channels, kernel_initializer="zeros")(style)
-    )
-    return layers.Add()([x, layers.Multiply()([x, change[..., :channels]]), change[..., channels:]])
+    change = layers.Dense(2 * channels, kernel_initializer="zeros")(style)
+    change = layers.Reshape((1, 1, 2 * channels))(change)
+    scaled = layers.Multiply()([x, change[..., :channels]])
+    return layers.Add()([x, scaled, change[..., channels:]])
 
 
-def build_generator(
-    filters=FILTERS, kind=Kind.MAGNITUDE, style=Style.NONE, dropout=0.5, **channels
-):
+def build_generator(filters=FILTERS, kind=Kind.MAGNITUDE, style=Style.NONE, dropout=0.5):
     """U-Net: tiles (n, 256, 256, inputs) in [-1, 1] -> (n, 256, 256, outputs) in [-1, 1].
 
     54,419,713 parameters at width 64. Each block is a Sequential of its own, so that HDF5 weights
@@ -137,10 +99,6 @@ def build_generator(
             tile, and the skip connections bypass what is known at the bottom.
         dropout: rate in the decoder's first three blocks.
     """
-    if channels:  # the older way to ask
-        kind, style = kinds.infer(
-            channels.get("channels", 1), channels.get("outputs", 1), channels.get("film", False)
-        )
     inputs = layers.Input((BINS, TILE_FRAMES, kinds.count_inputs(kind, style)))
     x = inputs
     if style is Style.FILM:
@@ -184,19 +142,21 @@ def compiled_generator(filters, learning_rate, jit="auto", **options):
     ``jit`` is a key of JIT; ``options`` are `build_generator`'s.
     """
     generator = build_generator(filters, **options)
+    error = losses.mae_db
+    if generator.kind is Kind.BOTH:
+        error = losses.picture_mae_db
+    metric = keras.metrics.MeanMetricWrapper(error, name="mae_db")
     generator.compile(
-        TwoRateAdam(learning_rate), loss="mae", metrics=[losses.mae_db], jit_compile=JIT[jit]
+        TwoRateAdam(learning_rate), loss="mae", metrics=[metric], jit_compile=JIT[jit]
     )
     return generator
 
 
-def build_discriminator(filters=FILTERS, kind=Kind.MAGNITUDE, **channels):
+def build_discriminator(filters=FILTERS, kind=Kind.MAGNITUDE):
     """PatchGAN: [input (n, 256, 256, inputs), output] -> logits (n, 16, 16, 1), one a patch.
 
     2,766,337 parameters at width 64. It sees what a generator of ``kind`` sees but the style.
     """
-    if channels:  # the older way to ask
-        kind, _ = kinds.infer(channels.get("channels", 1), channels.get("outputs", 1), False)
     inputs = layers.Input((BINS, TILE_FRAMES, kinds.count_inputs(kind)))
     picture = layers.Input((BINS, TILE_FRAMES, kinds.OUTPUTS[kind]))
     x = layers.Concatenate()([inputs, picture])
@@ -208,22 +168,26 @@ def build_discriminator(filters=FILTERS, kind=Kind.MAGNITUDE, **channels):
 
 @keras.saving.register_keras_serializable("timbre")
 class TwoRateAdam(keras.optimizers.Adam):
-    """Adam with one learning rate for the first ``split`` variables and another for the rest (all of them, by default).
+    """Adam with one learning rate for the first ``split`` variables, another for the rest.
 
-    Adam treats every variable by itself, so this equals one Adam for each network. ``learning_rate`` times ``factors[0]``
-    or ``factors[1]`` is the rate; schedules and callbacks that change ``learning_rate`` scale both.
+    Adam treats every variable by itself, so this equals one Adam for each network. The rates are
+    ``learning_rate`` times ``factors[0]`` or ``factors[1]``; schedules and callbacks that change
+    ``learning_rate`` scale both. By default all variables are of the rest, with factor 1.
     """
 
     def __init__(self, learning_rate=2e-4, factors=(1.0, 1.0), split=0, beta_1=0.5, **kwargs):
         super().__init__(learning_rate, beta_1=beta_1, **kwargs)
-        self.factors, self.split = tuple(factors), split
+        self.factors = tuple(factors)
+        self.split = split
 
     def update_step(self, gradient, variable, learning_rate):
         """Adam's step with the variable's own rate."""
         index = self._get_variable_index(variable)
-        rate = learning_rate * self.factors[index >= self.split]
+        factor = self.factors[0] if index < self.split else self.factors[1]
+        rate = learning_rate * factor
         if not kernels:
-            return super().update_step(gradient, variable, rate)
+            super().update_step(gradient, variable, rate)
+            return
         kernels.adam(
             variable,
             self._momentums[index],
@@ -242,7 +206,7 @@ class TwoRateAdam(keras.optimizers.Adam):
 
 
 class Pix2Pix(keras.Model):
-    """Generator and discriminator trained together by plain ``fit()``, both gradients from one forward pass.
+    """Generator and discriminator, trained together by plain ``fit()`` from one forward pass.
 
     ``call`` is the generator. The loss is the sum loss_G + loss_D of
 
@@ -250,18 +214,21 @@ class Pix2Pix(keras.Model):
         loss_D = BCE(1, D(x, y)) + BCE(0, D(x, G(x))),          G's output held constant
 
     so the gradient of the sum is each network's own gradient, as from two separate tapes.
-    Logs: ``loss`` (the sum), ``gan_loss`` (first term of loss_G), ``disc_loss``, and what ``compile(metrics=...)`` names.
+    Logs: ``loss`` (the sum), ``gan_loss`` (first term of loss_G), ``disc_loss``, and what
+    ``compile(metrics=...)`` names; each is a mean over samples.
     """
 
     def __init__(self, generator, discriminator, l1_weight=losses.L1_WEIGHT):
         super().__init__(name="pix2pix")
-        self.generator, self.discriminator, self.l1_weight = generator, discriminator, l1_weight
+        self.generator = generator
+        self.discriminator = discriminator
+        self.l1_weight = l1_weight
         self.gan_tracker = keras.metrics.Mean("gan_loss")
         self.disc_tracker = keras.metrics.Mean("disc_loss")
         self.built = True  # both networks are
 
     def optimizer_for(self, learning_rate, factors=(1.0, 1.0)):
-        """`TwoRateAdam` whose rate is learning_rate * factors[0] for the generator, * factors[1] for the discriminator."""
+        """`TwoRateAdam`: its factors are the generator's and the discriminator's."""
         return TwoRateAdam(learning_rate, factors, split=len(self.generator.trainable_variables))
 
     def call(self, x, training=None):
@@ -270,19 +237,29 @@ class Pix2Pix(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """loss_G + loss_D, a scalar. The discriminator judges without the style."""
-        x = x[..., : self.discriminator.input_shape[0][-1]]
+        if kinds.takes_style(self.generator):
+            x = x[..., :1]
         real = self.discriminator([x, y], training=training)
         judged, generated = self._judge(x, y_pred, training)
-        gan_loss = losses.adversarial_loss(judged, True)
+        gan_loss = losses.adversarial_loss(judged, True)  # (n,), as the others
+        l1_loss = losses.l1_loss(y, y_pred)
         disc_loss = losses.discriminator_loss(real, generated)
         self.gan_tracker.update_state(gan_loss)
         self.disc_tracker.update_state(disc_loss)
-        # tf.distribute adds up the replicas' gradients
-        replicas = kernels.tf.distribute.get_strategy().num_replicas_in_sync if kernels else 1
-        return (gan_loss + self.l1_weight * losses.l1_loss(y, y_pred) + disc_loss) / replicas
+        loss = losses.mean_of_batch(gan_loss + self.l1_weight * l1_loss + disc_loss)
+        if kernels:
+            loss /= kernels.count_replicas()  # tf.distribute adds up the replicas' gradients
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Of a network that gives a phase beside its picture, the metrics are the picture's."""
+        if self.generator.kind is Kind.BOTH:
+            y = y[..., :1]
+            y_pred = y_pred[..., :1]
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _judge(self, x, y_pred, training):
-        """Logits of (x, y_pred) twice: with the discriminator's weights held constant, and with y_pred held constant."""
+        """Logits of (x, y_pred) twice: D's weights held constant, and y_pred held constant."""
         if kernels:
             return kernels.judge(self.discriminator, x, y_pred, training)
         frozen = [(v, ops.stop_gradient(v)) for v in self.discriminator.variables]
@@ -299,8 +276,9 @@ def save_generator(generator, path):
         with h5py.File(path, "a") as file:
             file.attrs[kinds.ENTRY] = entry
         return
-    generator.save(path)
-    with zipfile.ZipFile(path, "a") as archive:
+    # without what it was compiled with, which plain Keras would not know
+    keras.Model(generator.inputs, generator.outputs, name=generator.name).save(path)
+    with zipfile.ZipFile(path, "a") as archive:  # Keras reads by name, and passes ours over
         archive.writestr(kinds.ENTRY, entry)
 
 
@@ -312,8 +290,8 @@ def load_generator(path):
     of a time when it was not stored.
 
     Args:
-        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the name
-            of a pretrained model, whose file is compared with the SHA-256 beside it.
+        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the
+            name of a pretrained model, whose file is compared with the SHA-256 beside it.
 
     Raises:
         UserError: the file is missing, of another kind or content, or holds weights of another
@@ -376,43 +354,43 @@ def _stored_kind(file):
 
 
 def width_of(generator):
-    """The width, ``filters``, that a generator was built with: its last upsampling block's channels."""
-    return (
-        [layer for layer in generator.layers if isinstance(layer, keras.Sequential)][-1]
-        .layers[0]
-        .filters
-    )
+    """The width, ``filters``, of a generator: the channels of its last decoder block."""
+    blocks = [layer for layer in generator.layers if isinstance(layer, keras.Sequential)]
+    return blocks[-1].layers[0].filters
 
 
 def widen(narrow, wide, seed=0):
-    """Give ``wide`` the weights of ``narrow``, a network of the same kind and 1/k of its width, so that it computes the same.
+    """Give ``wide`` the weights of ``narrow``, of the same kind and 1/k of its width.
 
-    Each channel stands k times (Net2WiderNet, Chen, Goodfellow and Shlens 2016). The k copies of a weight that reads them
-    add up to the original, and each is off by noise as large as the weights are, so that training sets the copies apart.
+    It then computes the same. Each channel stands k times (Net2WiderNet, Chen, Goodfellow and
+    Shlens 2016). The k copies of a weight that reads them add up to the original, and each is off
+    by noise as large as the weights are, so that training sets the copies apart.
     """
     rng = np.random.default_rng(seed)
     for old, new in zip(narrow._flatten_layers(), wide._flatten_layers()):
-        if not isinstance(old, keras.Model):
-            reads = (
-                -1 if isinstance(old, layers.Conv2DTranspose) else -2
-            )  # a kernel's axis of channels that it reads
-            for weight, widened in zip(old.weights, new.weights):
-                widened.assign(
-                    _repeat_channels(ops.convert_to_numpy(weight), widened.shape, reads, rng)
-                )
+        if isinstance(old, keras.Model):  # its layers come, too
+            continue
+        reads = -2  # a kernel's axis of channels that it reads
+        if isinstance(old, layers.Conv2DTranspose):
+            reads = -1
+        for weight, widened in zip(old.weights, new.weights):
+            values = ops.convert_to_numpy(weight)
+            widened.assign(_repeat_channels(values, widened.shape, reads, rng))
 
 
 def _repeat_channels(values, shape, reads, rng):
-    """An array whose axes are repeated to ``shape``; the copies along axis ``reads`` of a kernel add up to the original."""
-    spread, copies = values.std(), [n // m for m, n in zip(values.shape, shape)]
+    """Repeat an array's axes to ``shape``; copies along axis ``reads`` of a kernel add up to it."""
+    spread = values.std()
+    copies = [new // old for old, new in zip(values.shape, shape)]
     for axis, k in enumerate(copies):
         values = np.repeat(values, k, axis)
     if values.ndim == 1 or copies[reads] == 1:
         return values
     others = np.delete(shape, reads)
     noise = rng.normal(0, spread, (shape[reads] // copies[reads], copies[reads], *others))
-    noise = (noise - noise.mean(1, keepdims=True)).reshape(-1, *others)
-    return (values + np.moveaxis(noise, 0, reads)) / copies[reads]
+    noise -= noise.mean(axis=1, keepdims=True)
+    noise = np.moveaxis(noise.reshape(-1, *others), 0, reads)
+    return (values + noise) / copies[reads]
 
 
 def _layout(file, stored):
@@ -430,8 +408,8 @@ def _layout(file, stored):
     with h5py.File(file, "r") as h5:
         h5.visititems(collect)
     shapes = [shape for layer in groups.values() for shape in layer]
-    kernels_shapes = [shape for shape in shapes if len(shape) == 4]
-    inputs, filters = min((shape[2:] for shape in kernels_shapes), key=lambda s: s[1])
+    kernel_shapes = [shape for shape in shapes if len(shape) == 4]
+    inputs, filters = min((shape[2:] for shape in kernel_shapes), key=lambda s: s[1])
     if not (1 <= inputs <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{inputs} channels, width {filters}")
     if stored is None:

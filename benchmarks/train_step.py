@@ -1,19 +1,21 @@
-"""A ladder of training steps, each in a process of its own: tiles/s, ratio to the first, GFLOP/s, share of the peak.
+"""A ladder of training steps, each in a process of its own: tiles/s, GFLOP/s, share of the peak.
 
     python benchmarks/train_step.py --filters 64 --batch_size 8
-    KERAS_BACKEND=jax python benchmarks/train_step.py --batch_size 8 32 128 --variants ours_float32 ours_bfloat16 torch_bfloat16
+    KERAS_BACKEND=jax python benchmarks/train_step.py --batch_size 8 32 128 \\
+        --variants ours_float32 ours_bfloat16 torch_bfloat16
 
 eager           the usual tutorial's step: two gradient tapes, nothing compiled
 compiled        the same in a tf.function
-ours_*          Pix2Pix.fit on tiles in memory, float32 or mixed bfloat16 or float16, on KERAS_BACKEND; *_jit: through XLA
-torch_*         the same networks in PyTorch: float32; bfloat16 autocast with channels_last; also through torch.compile
+ours_*          Pix2Pix.fit on tiles in memory, float32 or mixed bfloat16 or float16, on
+                KERAS_BACKEND; *_jit: through XLA
+torch_*         the same networks in PyTorch: float32; bfloat16 autocast with channels_last; also
+                through torch.compile
 Variants whose package is missing are left out. Times are medians of steps.
 The peak is the best of some square matrix products on the same device.
 """
 
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +23,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from measure import call_times, machine
+
 import cli
 import devices
 
@@ -41,36 +45,34 @@ VARIANTS = (
 def step_gflop(filters):
     """GFLOP of one tile's training step, two for each multiply-add; 58.7 at width 64.
 
-    Forward once, backward twice that. The discriminator sees two pictures, and passes a third gradient back through the
-    generated one.
+    Forward once, backward twice that. The discriminator sees two pictures, and passes a third
+    gradient back through the generated one.
     """
-    down, up = (1, 2, 4, 8, 8, 8, 8, 8), (8, 8, 8, 8, 4, 2, 1)
-    generator, discriminator, channels, side = 0, 0, 1 / filters, 256
+    down = (1, 2, 4, 8, 8, 8, 8, 8)
+    up = (8, 8, 8, 8, 4, 2, 1)
+    kernel = 4 * 4
+    generator = discriminator = 0  # multiply-adds, in filters ** 2
+    channels = 1 / filters
+    side = 256
     for i, width in enumerate(down):
         side //= 2
-        generator += side**2 * 16 * channels * width
-        discriminator += (
-            side**2 * 16 * (2 * channels if i == 0 else channels) * width if i < 4 else 0
-        )
+        generator += side**2 * kernel * channels * width
+        if i < 4:
+            pictures = 2 if i == 0 else 1
+            discriminator += side**2 * kernel * pictures * channels * width
         channels = width
-    discriminator += 16**2 * 16 * 8 / filters
-    for width, skip in zip(up, down[-2::-1]):
-        generator += side**2 * 16 * channels * width
-        side, channels = side * 2, width + skip
-    generator += side**2 * 16 * channels / filters
+    discriminator += 16**2 * kernel * 8 / filters
+    for width, skip in zip(up, reversed(down[:-1])):
+        generator += side**2 * kernel * channels * width
+        side *= 2
+        channels = width + skip
+    generator += side**2 * kernel * channels / filters
     return 2 * filters**2 * (3 * generator + 7 * discriminator) / 1e9
 
 
 def timed(step, seconds):
-    """Median seconds of ``step()`` over about ``seconds``, after three calls that are not counted."""
-    for _ in range(3):
-        step()
-    times = []
-    while sum(times) < seconds or len(times) < 5:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    """Median seconds of ``step()`` over about ``seconds``, after three calls that do not count."""
+    return statistics.median(call_times(step, seconds, warm_up=3))
 
 
 def random_tiles(count):
@@ -81,44 +83,41 @@ def random_tiles(count):
 
 
 def tutorial_step(args, compiled):
-    """The step of the usual pix2pix tutorial, with Keras's own layers."""
+    """The step of the usual pix2pix tutorial: seconds."""
     import tensorflow as tf
-    from keras import layers
 
     import losses
     import models
 
-    for kind in ("BatchNormalization", "Conv2D", "Conv2DTranspose"):
-        setattr(models, kind, getattr(layers, kind))
-    generator, discriminator = (
-        models.build_generator(args.filters),
-        models.build_discriminator(args.filters),
-    )
-    gen_adam, disc_adam = (tf.keras.optimizers.Adam(1e-5, beta_1=0.5) for _ in "gd")
+    generator = models.build_generator(args.filters)
+    discriminator = models.build_discriminator(args.filters)
+    gen_weights = generator.trainable_variables
+    disc_weights = discriminator.trainable_variables
+    gen_adam = tf.keras.optimizers.Adam(1e-5, beta_1=0.5)
+    disc_adam = tf.keras.optimizers.Adam(1e-5, beta_1=0.5)
+    gen_adam.build(gen_weights)
+    disc_adam.build(disc_weights)
 
     def step(x, y):
         with tf.GradientTape() as gen_tape, tf.GradientTape() as disc_tape:
             output = generator(x, training=True)
-            real, generated = (
-                discriminator([x, y], training=True),
-                discriminator([x, output], training=True),
-            )
-            gen_loss = losses.adversarial_loss(generated, True) + 100 * losses.l1_loss(y, output)
-            disc_loss = losses.discriminator_loss(real, generated)
-        gen_adam.apply(
-            gen_tape.gradient(gen_loss, generator.trainable_weights), generator.trainable_weights
-        )
-        disc_adam.apply(
-            disc_tape.gradient(disc_loss, discriminator.trainable_weights),
-            discriminator.trainable_weights,
-        )
+            real = discriminator([x, y], training=True)
+            generated = discriminator([x, output], training=True)
+            gan_loss = losses.adversarial_loss(generated, True)
+            gen_loss = losses.mean_of_batch(gan_loss + 100 * losses.l1_loss(y, output))
+            disc_loss = losses.mean_of_batch(losses.discriminator_loss(real, generated))
+        gen_adam.apply_gradients(zip(gen_tape.gradient(gen_loss, gen_weights), gen_weights))
+        disc_adam.apply_gradients(zip(disc_tape.gradient(disc_loss, disc_weights), disc_weights))
         return gen_loss
 
-    gen_adam.build(generator.trainable_variables)
-    disc_adam.build(discriminator.trainable_variables)
-    x, y = map(tf.constant, random_tiles(args.batch))
-    step = tf.function(step) if compiled else step
-    return timed(lambda: float(step(x, y)), args.seconds)
+    x, y = random_tiles(args.batch)
+    x, y = tf.constant(x), tf.constant(y)
+    run = tf.function(step) if compiled else step
+
+    def wait():
+        return float(run(x, y))
+
+    return timed(wait, args.seconds)
 
 
 def our_step(args, precision, jit):
@@ -130,9 +129,8 @@ def our_step(args, precision, jit):
 
     devices.keep_memory()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    model = models.Pix2Pix(
-        models.build_generator(args.filters), models.build_discriminator(args.filters)
-    )
+    generator = models.build_generator(args.filters)
+    model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
     model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db], jit_compile=models.JIT[jit])
     x, y = random_tiles(args.batch)
 
@@ -143,19 +141,17 @@ def our_step(args, precision, jit):
         def __getitem__(self, i):
             return x, y
 
-    class Clock(
-        keras.callbacks.Callback
-    ):  # reads each step's losses, as a progress bar does: the step is over by then
-        times = []  # noqa: RUF012
+    times = []
 
+    class Clock(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            float(logs["loss"])
-            self.times.append(time.perf_counter())
-            if self.times[-1] - self.times[0] > args.seconds and len(self.times) > 8:
+            float(logs["loss"])  # as a progress bar reads it: the step is over by then
+            times.append(time.perf_counter())
+            if times[-1] - times[0] > args.seconds and len(times) > 8:
                 self.model.stop_training = True
 
-    model.fit(Steps(), verbose=0, shuffle=False, callbacks=[clock := Clock()])
-    return statistics.median(b - a for a, b in zip(clock.times[2:], clock.times[3:]))
+    model.fit(Steps(), verbose=0, shuffle=False, callbacks=[Clock()])
+    return statistics.median(after - before for before, after in itertools.pairwise(times[2:]))
 
 
 def torch_networks(f):
@@ -165,24 +161,29 @@ def torch_networks(f):
 
     def down(before, after, norm=True):
         parts = [nn.Conv2d(before, after, 4, 2, 1, bias=False)]
-        return nn.Sequential(*parts, *([nn.BatchNorm2d(after)] if norm else []), nn.LeakyReLU(0.3))
+        if norm:
+            parts.append(nn.BatchNorm2d(after))
+        return nn.Sequential(*parts, nn.LeakyReLU(0.3))
 
     def up(before, after, dropout):
         parts = [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after)]
-        return nn.Sequential(*parts, *([nn.Dropout(0.5)] if dropout else []), nn.ReLU())
+        if dropout:
+            parts.append(nn.Dropout(0.5))
+        return nn.Sequential(*parts, nn.ReLU())
 
     class Generator(nn.Module):
         def __init__(self):
             super().__init__()
+            self.downs = nn.ModuleList()
+            self.ups = nn.ModuleList()
             widths = [k * f for k in (1, 2, 4, 8, 8, 8, 8, 8)]
-            self.downs = nn.ModuleList(
-                down(b, w, i > 0) for i, (b, w) in enumerate(zip([1, *widths], widths))
-            )
-            ups, channels = [], widths[-1]
-            for i, (k, skip) in enumerate(zip((8, 8, 8, 8, 4, 2, 1), widths[-2::-1])):
-                ups.append(up(channels, k * f, i < 3))
+            channels = 1
+            for i, width in enumerate(widths):
+                self.downs.append(down(channels, width, norm=i > 0))
+                channels = width
+            for i, (k, skip) in enumerate(zip((8, 8, 8, 8, 4, 2, 1), reversed(widths[:-1]))):
+                self.ups.append(up(channels, k * f, dropout=i < 3))
                 channels = k * f + skip
-            self.ups = nn.ModuleList(ups)
             self.last = nn.ConvTranspose2d(channels, 1, 4, 2, 1)
 
         def forward(self, x):
@@ -190,15 +191,14 @@ def torch_networks(f):
             for block in self.downs:
                 x = block(x)
                 skips.append(x)
-            for block, skip in zip(self.ups, skips[-2::-1]):
+            for block, skip in zip(self.ups, reversed(skips[:-1])):
                 x = torch.cat([block(x), skip], 1)
             return torch.tanh(self.last(x))
 
-    widths = [2, f, 2 * f, 4 * f, 8 * f]
-    parts = [
-        down(before, after, i > 0) for i, (before, after) in enumerate(itertools.pairwise(widths))
-    ]
-    return Generator(), nn.Sequential(*parts, nn.Conv2d(8 * f, 1, 4, padding="same"))
+    blocks = []
+    for i, (before, after) in enumerate(itertools.pairwise([2, f, 2 * f, 4 * f, 8 * f])):
+        blocks.append(down(before, after, norm=i > 0))
+    return Generator(), nn.Sequential(*blocks, nn.Conv2d(8 * f, 1, 4, padding="same"))
 
 
 def torch_step(args, precision, compiled=False):
@@ -207,33 +207,37 @@ def torch_step(args, precision, compiled=False):
     from torch.nn import functional as F
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
-    generator, discriminator = networks = [
-        m.to(device, memory_format=layout) for m in torch_networks(args.filters)
-    ]
-    adams = [torch.optim.Adam(m.parameters(), 1e-5, betas=(0.5, 0.999)) for m in networks]
-    x, y = (
-        torch.rand(args.batch, 1, 256, 256, device=device).mul(2).sub(1).to(memory_format=layout)
-        for _ in "xy"
-    )
-    run_g, run_d = (torch.compile(m) if compiled else m for m in (generator, discriminator))
+    half = precision == "bfloat16"
+    layout = torch.channels_last if half else torch.contiguous_format
+    generator, discriminator = torch_networks(args.filters)
+    generator.to(device, memory_format=layout)
+    discriminator.to(device, memory_format=layout)
+    gen_adam = torch.optim.Adam(generator.parameters(), 1e-5, betas=(0.5, 0.999))
+    disc_adam = torch.optim.Adam(discriminator.parameters(), 1e-5, betas=(0.5, 0.999))
+    x, y = torch.rand(2, args.batch, 1, 256, 256, device=device).mul(2).sub(1)
+    x = x.to(memory_format=layout)
+    y = y.to(memory_format=layout)
+    run_g, run_d = generator, discriminator
+    if compiled:
+        run_g, run_d = torch.compile(generator), torch.compile(discriminator)
 
     def step():
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             output = run_g(x)
-            adams[1].zero_grad(set_to_none=True)
-            real, generated = run_d(torch.cat([x, y], 1)), run_d(torch.cat([x, output.detach()], 1))
-            (F.softplus(-real.float()).mean() + F.softplus(generated.float()).mean()).backward()
+            disc_adam.zero_grad(set_to_none=True)
+            real = run_d(torch.cat([x, y], 1)).float()
+            generated = run_d(torch.cat([x, output.detach()], 1)).float()
+            disc_loss = F.softplus(-real).mean() + F.softplus(generated).mean()
+            disc_loss.backward()
             discriminator.requires_grad_(False)
-            adams[0].zero_grad(set_to_none=True)
-            loss = F.softplus(-run_d(torch.cat([x, output], 1)).float()).mean() + 100 * F.l1_loss(
-                output.float(), y
-            )
-            loss.backward()
+            gen_adam.zero_grad(set_to_none=True)
+            judged = run_d(torch.cat([x, output], 1)).float()
+            gen_loss = F.softplus(-judged).mean() + 100 * F.l1_loss(output.float(), y)
+            gen_loss.backward()
             discriminator.requires_grad_(True)
-        for adam in adams:
-            adam.step()
-        return loss.item()
+        gen_adam.step()
+        disc_adam.step()
+        return gen_loss.item()
 
     return timed(step, args.seconds)
 
@@ -246,29 +250,36 @@ def peak_gflops(backend, precision):
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         a = torch.rand(n, n, device=device, dtype=getattr(torch, precision))
-        product = lambda: float((a @ a)[0, 0])  # noqa: E731
+
+        def multiply():
+            return float((a @ a)[0, 0])
     else:
         import keras
 
         a = keras.ops.cast(keras.random.uniform((n, n)), precision)
-        product = lambda: float(keras.ops.matmul(a, a)[0, 0])  # noqa: E731
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        product()
-        times.append(time.perf_counter() - start)
-    return 2 * n**3 / min(times) / 1e9
+
+        def multiply():
+            return float(keras.ops.matmul(a, a)[0, 0])
+
+    return 2 * n**3 / min(call_times(multiply, seconds=5)) / 1e9
 
 
-def measure(args):
+def precision_of(variant):
+    """The floating-point format of a variant."""
+    if variant == "torch_compiled":
+        return "bfloat16"
+    for precision in ("bfloat16", "float16"):
+        if precision in variant:
+            return precision
+    return "float32"
+
+
+def run_variant(args):
     """Run one variant; print its figures as JSON."""
     name = args.measure
-    precision = (
-        "bfloat16"
-        if name == "torch_compiled"
-        else next((p for p in ("bfloat16", "float16") if p in name), "float32")
-    )
-    if name.startswith("torch"):
+    precision = precision_of(name)
+    backend = "torch" if name.startswith("torch") else "keras"
+    if backend == "torch":
         seconds = torch_step(args, precision, compiled=name == "torch_compiled")
     else:
         devices.setup_device(args.gpu)
@@ -276,8 +287,21 @@ def measure(args):
             seconds = our_step(args, precision, "on" if name.endswith("_jit") else "auto")
         else:
             seconds = tutorial_step(args, compiled=name == "compiled")
-    peak = peak_gflops("torch" if name.startswith("torch") else "keras", precision)
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "peak": peak_gflops(backend, precision)}))
+
+
+def run_apart(args, name, batch):
+    """Run one variant in a process of its own: (its figures, or None and the reason)."""
+    command = [sys.executable, __file__, "--measure", name]
+    command += ["--batch_size", str(batch), "--filters", str(args.filters)]
+    command += ["--seconds", str(args.seconds)]
+    if args.gpu:
+        command += ["--gpu", args.gpu]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return None, lines[-1][:80] if lines else "?"
+    return json.loads(done.stdout.splitlines()[-1]), ""
 
 
 @cli.command
@@ -310,56 +334,29 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.measure:
         args.batch = args.batch_size[0]
-        return measure(args)
+        run_variant(args)
+        return
     print(f"{machine()}; width {args.filters}, {step_gflop(args.filters):.1f} GFLOP a tile")
-    print(
-        "| batch | variant | tiles/s | ratio | GFLOP/s | of matmul peak |\n|---|---|---|---|---|---|"
-    )
+    print("| batch | variant | tiles/s | ratio | GFLOP/s | of matmul peak |")
+    print("|---|---|---|---|---|---|")
     for batch in args.batch_size:
-        first = None
-        for name in args.variants:
-            flags = [
-                "--measure",
-                name,
-                "--batch_size",
-                batch,
-                "--filters",
-                args.filters,
-                "--seconds",
-                args.seconds,
-            ]
-            flags += ["--gpu", args.gpu] if args.gpu else []
-            done = subprocess.run(
-                [sys.executable, __file__, *map(str, flags)], capture_output=True, text=True
-            )
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or ["?"])[-1]
-                print(f"| {batch} | {name} | left out: {reason[:80]} | | | |", flush=True)
-                continue
-            result = json.loads(done.stdout.splitlines()[-1])
-            speed = batch / result["seconds"]
-            first = first or speed
-            gflops = speed * step_gflop(args.filters)
-            share = 100 * gflops / result["peak"]
-            print(
-                f"| {batch} | {name} | {speed:.2f} | {speed / first:.2f} | {gflops:.0f} | {share:.0f} % |",
-                flush=True,
-            )
+        print_ladder(args, batch)
 
 
-def machine():
-    """Processor, cores and, if there is one, GPU: one line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
-        "unknown processor",
-    )
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        gpu = "no GPU"
-    return f"{name}, {os.cpu_count()} cores, {gpu}, KERAS_BACKEND={os.environ.get('KERAS_BACKEND', 'tensorflow')}"
+def print_ladder(args, batch):
+    """The table's lines of one batch size; ratios are to the first variant that runs."""
+    first = None
+    for name in args.variants:
+        result, reason = run_apart(args, name, batch)
+        if result is None:
+            print(f"| {batch} | {name} | left out: {reason} | | | |", flush=True)
+            continue
+        speed = batch / result["seconds"]
+        first = first or speed
+        gflops = speed * step_gflop(args.filters)
+        share = 100 * gflops / result["peak"]
+        figures = f"{speed:.2f} | {speed / first:.2f} | {gflops:.0f} | {share:.0f} %"
+        print(f"| {batch} | {name} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

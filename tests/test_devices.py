@@ -1,71 +1,138 @@
-"""Two virtual CPU devices against one, at the same global batch."""
+"""Two virtual CPU devices against one, at the same global batch; what differs between backends."""
 
 import importlib.util
 import os
 import subprocess
 import sys
+import types
 
+import keras
 import numpy as np
 import pytest
+import two_devices
 from conftest import ROOT
 
-STEP = """
-import sys, os
-devices, out = int(sys.argv[1]), sys.argv[2]
-import keras
-if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-import numpy as np
-import losses, models, training
-x, y = np.random.default_rng(0).uniform(-1, 1, (2, 4, 256, 256, 1)).astype("float32")
-keras.utils.set_random_seed(0)
-with devices.device_scope(devices):
-    model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
-    for layer in model._flatten_layers():  # what depends on the share of the batch that a device sees, or on its own chance
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
-        if hasattr(layer, "kernel"):
-            layer.kernel.assign(layer.kernel * 10)  # without batch norm, N(0, 0.02) would let the gradient vanish
-    # a large epsilon makes Adam's first step 0.03 gradients, so that weights show gradients
-    split = len(model.generator.trainable_variables)
-    model.compile(models.TwoRateAdam(30.0, split=split, epsilon=1.0), metrics=[losses.mae_db])
-before = model.get_weights()
-logs = model.fit(x, y, batch_size=4, epochs=1, shuffle=False, verbose=0).history
-steps = [b - a for a, b in zip(before, model.get_weights())]
-np.savez(out, *steps, **{k: v[0] for k, v in logs.items()})
-"""
+import devices
+
+LOSSES = ("loss", "gan_loss", "disc_loss", "mae_db")
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """(weights, what one device makes of them)."""
+    model = two_devices.build_model()
+    weights = two_devices.make_weights(model)
+    return weights, two_devices.step_and_validate(model, weights)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_take_the_step_of_one(tmp_path, backend):
+def test_two_devices_take_the_step_of_one(tmp_path, one_device, backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    results = []
-    for devices in (1, 2):
-        env = {
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "PYTHONPATH": str(ROOT),
-            "CUDA_VISIBLE_DEVICES": "-1",
-        }
-        env |= {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_PLATFORMS": "cpu",
-        }
-        out = tmp_path / f"{devices}.npz"
-        command = [sys.executable, "-c", STEP, str(devices), str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
-        assert done.returncode == 0, done.stderr[-2000:]
-        results.append(np.load(out))
-    one, two = results
-    for name in ("loss", "gan_loss", "disc_loss", "mae_db"):
-        assert two[name] == pytest.approx(float(one[name]), rel=1e-5), name
-    arrays = [k for k in one.files if k.startswith("arr_")]
-    moved = [k for k in arrays if np.abs(one[k]).max() > 1e-4]
+    weights, one = one_device
+    np.savez(tmp_path / "weights.npz", *weights)
+    env = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+    command = [sys.executable, two_devices.__file__, "2", "weights.npz", "two.npz"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, env=env, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = np.load(tmp_path / "two.npz")
+    for name in (*LOSSES, *(f"val_{name}" for name in LOSSES)):
+        assert np.isfinite(one[name])
+        assert two[name] == pytest.approx(float(one[name]), rel=1e-4), name
+    steps = [name for name in two.files if name.startswith("step_")]
+    moved = [name for name in steps if np.abs(one[name]).max() > 1e-4]
     assert len(moved) >= 16  # all 21 kernels but the deepest, whose gradients are tiny
-    for k in moved:
-        np.testing.assert_allclose(two[k], one[k], rtol=1e-3, atol=1e-3 * np.abs(one[k]).max())
+    for name in moved:
+        largest = np.abs(one[name]).max()
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3 * largest)
+
+
+def test_a_short_last_batch_counts_by_its_samples():
+    model = two_devices.build_model()
+    model.set_weights(two_devices.make_weights(model))
+    x = two_devices.tiles(3, 2)
+    y = two_devices.tiles(3, 3)
+    y[2] = x[2] = 1  # another error than the others'
+    single = [
+        model.evaluate(x[k : k + 1], y[k : k + 1], verbose=0, return_dict=True) for k in range(3)
+    ]
+    logs = model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)
+    for name in LOSSES:
+        values = [each[name] for each in single]
+        assert logs[name] == pytest.approx(np.mean(values), rel=1e-4), name
+        by_batch = (values[0] + values[1]) / 4 + values[2] / 2
+        assert by_batch != pytest.approx(np.mean(values), rel=1e-3), name  # else it tells nothing
+
+
+def pretend_torch(monkeypatch, cuda, native, mps):
+    """A PyTorch with a card or without."""
+
+    def is_bf16_supported(including_emulation=True):
+        return native or including_emulation
+
+    torch = types.ModuleType("torch")
+    torch.cuda = types.SimpleNamespace(
+        is_available=lambda: cuda,
+        device_count=lambda: int(cuda),
+        is_bf16_supported=is_bf16_supported,
+    )
+    torch.backends = types.SimpleNamespace(mps=types.SimpleNamespace(is_available=lambda: mps))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "native", "mps", "precision"),
+    [
+        (True, True, False, "mixed_bfloat16"),
+        (True, False, False, "float32"),  # which would emulate it
+        (False, False, True, "float32"),
+    ],
+)
+def test_bfloat16_only_where_the_card_has_it(monkeypatch, cuda, native, mps, precision):
+    pretend_torch(monkeypatch, cuda, native, mps)
+    chosen = []
+    monkeypatch.setattr(keras.config, "set_dtype_policy", chosen.append)
+    gpus = devices.GPU_COUNTERS["torch"](on_cpu=False)
+    assert gpus == 1
+    assert devices.set_precision("auto", gpus) == precision
+    assert chosen == [precision]
+
+
+def test_gpu_cpu_means_the_cpu_on_a_mac_too(monkeypatch):
+    pretend_torch(monkeypatch, cuda=False, native=False, mps=True)
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "KERAS_TORCH_DEVICE"):
+        monkeypatch.setenv(name, "")  # so that they are restored
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert devices.setup_device("cpu") == 0
+    assert os.environ["KERAS_TORCH_DEVICE"] == "cpu"
+
+
+def test_a_backend_of_another_name_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    with pytest.raises(devices.UserError, match="theano: give tensorflow, jax, torch"):
+        devices.setup_device("cpu")
+
+
+CHANNELS_FIRST = """
+import keras, models
+assert keras.config.image_data_format() == "channels_last"
+assert models.build_generator(1).output_shape == (None, 256, 256, 1)
+"""
+
+
+def test_a_users_keras_json_breaks_nothing(tmp_path):
+    (tmp_path / "keras.json").write_text('{"image_data_format": "channels_first"}')
+    env = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", CHANNELS_FIRST]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]

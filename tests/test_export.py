@@ -1,58 +1,73 @@
-"""pretrained/export.py: float16 weights that predict.py finds by name, and a card whose figures are the run's."""
+"""pretrained/export.py: float16 weights found by name, and a card with the run's figures."""
 
+import importlib.util
 import json
-import shutil
+import sys
 
 import h5py
 import keras
 import numpy as np
+import pytest
 from conftest import ROOT
 
 import cli
 import models
 from kinds import ENTRY, Kind
 
+ABOUT = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
+FLAGS = {
+    "script": "train",
+    "origin": "a",
+    "target": "guitar_acoustic",
+    "filters": 2,
+    "gen_lr": 0.001,
+    "gpu": "cpu",
+    "epoch_tiles": 600,
+    "batch_size": 4,
+}
 
-def test_export(tmp_path, monkeypatch, run_script):
-    for path in (*ROOT.glob("*.py"), ROOT / "report.html"):
-        shutil.copy(path, tmp_path)
-    (tmp_path / "pretrained").mkdir()
-    shutil.copy(ROOT / "pretrained/export.py", tmp_path / "pretrained")
+
+@pytest.fixture
+def export(tmp_path, monkeypatch):
+    """The script as a module, which writes below tmp_path/pretrained."""
+    monkeypatch.setattr(cli, "PRETRAINED", tmp_path / "pretrained")
+    spec = importlib.util.spec_from_file_location("export", ROOT / "pretrained/export.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "export", module)  # `cli.command` looks there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder of a small generator."""
     run = tmp_path / "runs/a_2_guitar_acoustic"
-    run.mkdir(parents=True)
+    (run / "evaluation").mkdir(parents=True)
     keras.utils.set_random_seed(0)
-    generator = models.build_generator(2)
-    generator.save(run / "generator.keras")
-    flags = {
-        "script": "train",
-        "origin": "a",
-        "target": "guitar_acoustic",
-        "filters": 2,
-        "gen_lr": 0.001,
-        "gpu": "cpu",
-    }
-    flags |= {"epoch_tiles": 600, "batch_size": 4}
-    split = {"train": ["x", "y"], "validation": ["z"]}
+    models.save_generator(models.build_generator(2), run / "generator.keras")
     config = {
-        "flags": flags,
+        "flags": FLAGS,
         "policy": "float32",
         "baselines_db": {"identity": 6, "median": 7},
-        "split": split,
+        "split": {"train": ["x", "y"], "validation": ["z"]},
     }
     (run / "config.json").write_text(json.dumps(config))
     (run / "history.csv").write_text("epoch,seconds,tiles_per_s,val_mae_db\n1,9,2,3.21\n2,9,2,4\n")
     np.save(run / "median.npy", np.zeros(256))
-    (run / "evaluation").mkdir()
     cell = {"mean": 1.234, "spread": None, "n": 1}
-    (run / "evaluation/results.json").write_text(
-        json.dumps({"rows": {"model (phase: input)": {"mae_db": cell}}})
-    )
-    about = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
-    done = run_script(tmp_path / "pretrained/export.py", "--run", run, *about)
-    assert done.returncode == 0, done.stderr
+    results = {"rows": {"model (phase: input)": {"mae_db": cell}}}
+    (run / "evaluation/results.json").write_text(json.dumps(results))
+    return run
 
-    card = (tmp_path / "pretrained/a_2_guitar_acoustic/README.md").read_text()
-    command = "`python train.py --origin a --target guitar_acoustic --filters 2 --gen_lr 0.001 --epoch_tiles 600 "
+
+def test_export(tmp_path, export, run):
+    assert export.main(["--run", str(run), *ABOUT]) == 0
+    folder = tmp_path / "pretrained/a_2_guitar_acoustic"
+    card = (folder / "README.md").read_text()
+    command = (
+        "`python train.py --origin a --target guitar_acoustic --filters 2 --gen_lr 0.001 "
+        "--epoch_tiles 600 "
+    )
     figures = (
         "300 steps of 4",
         "dB MAE: **3.21** (identity 6.00",
@@ -60,20 +75,21 @@ def test_export(tmp_path, monkeypatch, run_script):
     )
     for text in ("NSynth, CC BY 4.0", "an abacus", command, *figures):
         assert text in card
-    monkeypatch.setattr(cli, "PRETRAINED", tmp_path / "pretrained")
-    x = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 1)).astype(np.float32)
-    half = models.load_generator("a_2_guitar_acoustic")
-    assert all(w.dtype == "float32" for w in half.weights)
-    assert half.kind is Kind.MAGNITUDE
-    difference = np.abs(half.predict_on_batch(x) - generator.predict_on_batch(x))
-    assert 0 < difference.max() < 1e-2
-    weights = tmp_path / "pretrained/a_2_guitar_acoustic/generator.weights.h5"
-    with h5py.File(weights) as file:
-        assert json.loads(file.attrs[ENTRY]) == {"kind": "magnitude", "style": "none"}
-    generator.save_weights(whole := tmp_path / "whole.weights.h5")
-    assert weights.stat().st_size < 0.9 * whole.stat().st_size
 
+    whole = models.load_generator(run)
+    half = models.load_generator("a_2_guitar_acoustic")
+    assert half.kind is Kind.MAGNITUDE
+    with h5py.File(folder / "generator.weights.h5") as file:
+        assert json.loads(file.attrs[ENTRY]) == {"kind": "magnitude", "style": "none"}
+    assert all(weight.dtype == "float32" for weight in half.weights)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 1)).astype(np.float32)
+    difference = np.abs(half.predict_on_batch(x) - whole.predict_on_batch(x))
+    assert 0 < difference.max() < 1e-2
+    size = (folder / "generator.weights.h5").stat().st_size
+    assert size < 0.9 * (run / "generator.keras").stat().st_size
+
+
+def test_a_run_without_its_history_is_refused(capsys, export, run):
     (run / "history.csv").unlink()
-    done = run_script(tmp_path / "pretrained/export.py", "--run", run, *about)
-    assert done.returncode == 2
-    assert "is no complete run folder" in done.stderr
+    assert export.main(["--run", str(run), *ABOUT]) == 2
+    assert "is no complete run folder" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""A training step and a validation on any number of virtual devices; test_devices.py runs it.
+
+python tests/two_devices.py DEVICES WEIGHTS.npz RESULT.npz
+"""
+
+import os
+import sys
+
+import numpy as np
+
+BATCH = 4
+SAMPLES = 9  # of the validation: two whole batches, and one of which a second device gets nothing
+
+
+def tiles(count, seed):
+    """Random tiles float32 (count, 256, 256, 1) in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (count, 256, 256, 1)).astype(np.float32)
+
+
+def build_model():
+    """A small `models.Pix2Pix` whose step is the same however its batch is shared out."""
+    import keras
+
+    import losses
+    import models
+
+    keras.utils.set_random_seed(0)
+    model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False  # each device has statistics of its own share
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0  # each device draws its own
+    # a large epsilon makes Adam's first step 0.03 gradients, so that weights show gradients
+    split = len(model.generator.trainable_variables)
+    adam = models.TwoRateAdam(30.0, split=split, epsilon=1.0)
+    model.compile(adam, metrics=[losses.mae_db])
+    return model
+
+
+def make_weights(model):
+    """Weights as if trained: batch norm has statistics, and kernels let gradients through."""
+    rng = np.random.default_rng(0)
+    weights = []
+    for variable in model.weights:
+        if variable.path.endswith(("gamma", "moving_variance")):
+            weights.append(rng.uniform(0.5, 1.5, variable.shape))
+        elif variable.path.endswith("kernel"):
+            weights.append(rng.normal(0, 0.2, variable.shape))
+        else:
+            weights.append(rng.normal(0, 0.1, variable.shape))
+    return weights
+
+
+def step_and_validate(model, weights):
+    """One step, then a validation with a short last batch: how far weights moved, and the logs."""
+    model.set_weights(weights)
+    before = model.get_weights()
+    x, y = tiles(BATCH, 0), tiles(BATCH, 1)
+    history = model.fit(x, y, batch_size=BATCH, epochs=1, shuffle=False, verbose=0).history
+    result = {name: values[0] for name, values in history.items()}
+    for number, (old, new) in enumerate(zip(before, model.get_weights())):
+        result[f"step_{number}"] = new - old
+    x, y = tiles(SAMPLES, 2), tiles(SAMPLES, 3)
+    logs = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
+    result |= {f"val_{name}": value for name, value in logs.items()}
+    return result
+
+
+def main(argv):
+    """Run on virtual CPU devices."""
+    count, weights_file, result_file = int(argv[0]), argv[1], argv[2]
+    if os.environ["KERAS_BACKEND"] == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        virtual = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+        tf.config.set_logical_device_configuration(cpu, virtual)
+    import devices
+
+    with devices.device_scope(count):
+        model = build_model()
+    with np.load(weights_file) as stored:
+        weights = [stored[f"arr_{number}"] for number in range(len(stored.files))]
+    np.savez(result_file, **step_and_validate(model, weights))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
