@@ -92,8 +92,8 @@ def note_f1(heard, score):
     """
     from mir_eval.transcription import precision_recall_f1_overlap
 
-    if not len(heard[0]) and not len(score[0]):
-        return 1.0
+    if not len(heard[0]) or not len(score[0]):  # of which mir_eval would warn
+        return float(len(heard[0]) == len(score[0]))
     return float(precision_recall_f1_overlap(*score, *heard, offset_ratio=None)[2])
 
 
