@@ -253,7 +253,7 @@ def open_in_chromium(page, width, home):
     browser = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
     )
-    timer = threading.Timer(60, browser.kill)
+    timer = threading.Timer(120, browser.kill)
     timer.start()
     console, result = [], None
     try:
