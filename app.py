@@ -264,11 +264,12 @@ def build_page(sessions, choices):
         top = max(1, min(LONGEST_SECONDS, round(length)))
         return gr.update(maximum=top, value=seconds), text
 
-    def start(upload, recording, model, quality, seconds, request: gr.Request):
+    bar = gr.Progress()  # Gradio fills it in where it is a default
+
+    def start(upload, recording, model, quality, seconds, request: gr.Request, progress=bar):
         source = upload or recording
         if source is None:
             raise gr.Error("Drop a recording first, or record one.")
-        progress = gr.Progress()
         progress(0, desc="loading the model")
         folder = sessions.of(request).new_folder()
         try:
@@ -389,6 +390,7 @@ def main(argv=None):
     """Serve the page until Ctrl-C."""
     args = build_parser().parse_args(argv)
     choices = list_choices()
+    print("loading; the page opens in a moment ...", flush=True)
     import devices
 
     devices.setup_device(args.gpu)

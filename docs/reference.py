@@ -22,6 +22,7 @@ STEPS = (  # in the order in which they are used; other scripts follow by name
     "train.py",
     "train_generator.py",
     "predict.py",
+    "app.py",
     "evaluate.py",
 )
 FOLDERS = (".", "demo", "pretrained", "benchmarks", "docs")
