@@ -330,7 +330,7 @@ def find_generator(path):
     sums = file.with_name("SHA256SUMS")
     if sums.is_file():
         found = hashlib.sha256(file.read_bytes()).hexdigest()
-        if found not in sums.read_text().split():
+        if found not in sums.read_text(errors="replace").split():
             raise UserError(
                 f"{file}: is not the file that {sums.name} names; "
                 f"restore it: git checkout {file.parent}"

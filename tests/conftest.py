@@ -29,7 +29,10 @@ ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
 
 
 def melody(seed, partials, seconds=7.0):
-    """Random notes of 0.25 s, each a decaying sum of partials: the same tune for the same seed. Float32 (n,)."""
+    """Random notes of 0.25 s, each a decaying sum of partials, float32 (n,).
+
+    The same seed gives the same tune.
+    """
     rng = np.random.default_rng(seed)
     step = data.SAMPLE_RATE // 4
     t = np.arange(step) / data.SAMPLE_RATE
@@ -68,7 +71,7 @@ def features(audios, tmp_path_factory):
 
 @pytest.fixture
 def run_script():
-    """Run a script as a user would: run_script("train.py", "--flag", ...) -> CompletedProcess with text output."""
+    """Run a script as a user would: run_script("train.py", "--flag", ...) -> CompletedProcess."""
 
     def run(name, *flags, timeout=300, **environment):
         command = [sys.executable, str(ROOT / name), *map(str, flags)]
