@@ -158,13 +158,12 @@ class Run:
             print(f"left out, new since this run began: {new} pieces", file=sys.stderr)
         return split
 
-    def check(self, flags, policy, fingerprint):
+    def check(self, flags, policy):
         """Check that the run can go on with these flags; say which learning rates change.
 
         Args:
             flags: dict.
             policy: name of Keras's dtype policy.
-            fingerprint: of the features, or None.
 
         Raises:
             UserError: with both values if not.
@@ -184,12 +183,6 @@ class Run:
                 f"{self.folder}: was trained with --precision {precision}, now "
                 f"{policy.removeprefix('mixed_')}, and float16's optimiser keeps another state; "
                 f"give --precision {precision}, or --weights {self.folder} and another --runs_path"
-            )
-        known = self.config.get("fingerprint")
-        if known and fingerprint and known != fingerprint:
-            raise UserError(
-                f"{self.folder}: was trained on features of another fingerprint ({known}, now "
-                f"{fingerprint}); compute them as they were, or give another --runs_path"
             )
         for key in RATES:
             if key in before and before[key] != flags[key]:

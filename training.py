@@ -257,8 +257,10 @@ def begin(run, model, sets, args, policy, script):
     flags["script"] = script
     if sets.train.conditions:
         flags["conditions"] = list(sets.train.conditions.names)
+    run.check(flags, policy)
     fingerprint = sets.description.get("fingerprint")
-    run.check(flags, policy, fingerprint)
+    if run.config.get("fingerprint", fingerprint) != fingerprint:
+        check_tiles(run, sets)
     start = {"flags": flags, "policy": policy, "versions": versions()}
     if args.weights and not run.history:
         tell_overlap(args.weights, sets.split)
@@ -266,22 +268,42 @@ def begin(run, model, sets, args, policy, script):
         start["weights_sha256"] = hash_model(args.weights)
     run.restore(model)
     if run.config.get("baselines_db"):
-        run.record_start(start, {})
+        run.record_start(start, {"fingerprint": fingerprint})
         return
     median = dataset.target_median(sets.train)
     facts = {
         "split": sets.split,
         "tiles": len(sets.train) * args.batch_size,
+        "fingerprint": fingerprint,
         **describe(*kind_of(args)),
         "baselines_db": dataset.baselines_db(sets.held_out, median),
     }
     if sets.unheard:
         facts["heldout_baselines_db"] = dataset.baselines_db(sets.unheard, median)
-    if fingerprint:
-        facts["fingerprint"] = fingerprint
     with complete(run.folder / "median.npy") as part, open(part, "wb") as file:
         np.save(file, median)
     run.record_start(start, facts)
+
+
+def check_tiles(run, sets):
+    """Check that the run's own tiles are still those that it was trained on.
+
+    The features' fingerprint also changes where other pieces or instruments came or went. So what
+    the run has noted of its own is computed again: the median of the targets that it trains on,
+    and the errors of trivial systems on the held-out pairs.
+
+    Raises:
+        UserError: they are others.
+    """
+    median = dataset.target_median(sets.train)
+    found = dataset.baselines_db(sets.held_out, median)
+    known = run.config["baselines_db"]
+    if any(abs(found[name] - known[name]) > 1e-4 for name in known):
+        raise UserError(
+            f"{run.folder}: its pieces have changed since it was trained on them; compute them as "
+            "they were, or give another --runs_path"
+        )
+    print("the features have changed, but not the pieces of this run", file=sys.stderr)
 
 
 def versions():

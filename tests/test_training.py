@@ -201,24 +201,38 @@ def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
     run = run_folder.Run(tmp_path)
     run.record_start(start_of(run), {"split": {}})
     again = run_folder.Run(tmp_path)
-    again.check(start_of(run, filters=3)["flags"], "float32", None)
+    again.check(start_of(run, filters=3)["flags"], "float32")
     again.record_start(start_of(run, filters=3), {"split": {}})
     assert [start["flags"]["filters"] for start in config_of(tmp_path)["starts"]] == [3]
 
 
 def test_what_makes_it_another_run_is_refused_with_both_values(begun):
     with pytest.raises(UserError, match="--filters 2, now 3; give another --runs_path"):
-        begun.check(start_of(begun, filters=3)["flags"], "float32", "f1")
+        begun.check(start_of(begun, filters=3)["flags"], "float32")
     with pytest.raises(UserError, match=f"--origin {ORIGIN}, now x y"):
-        begun.check(start_of(begun, origin=["x", "y"])["flags"], "float32", "f1")
+        begun.check(start_of(begun, origin=["x", "y"])["flags"], "float32")
     begun.config["flags"]["origin"] = ORIGIN  # as older runs have it
-    begun.check(start_of(begun)["flags"], "float32", "f1")
+    begun.check(start_of(begun)["flags"], "float32")
 
 
-def test_features_of_another_fingerprint_are_refused(begun):
-    with pytest.raises(UserError, match=r"another fingerprint \(f1, now f2\)"):
-        begun.check(start_of(begun)["flags"], "float32", "f2")
-    begun.check(start_of(begun)["flags"], "float32", None)  # features of older code have none
+def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, tmp_path, capsys):
+    """The fingerprint is of all features; pieces that came since are no reason to refuse."""
+    names = ["bach/one", "four"]
+    pairs = [dataset.TilePairs(features, [ORIGIN], [TARGET], [name], 1) for name in names]
+    sets = training.Sets(*pairs, None, {}, {"fingerprint": "new"})
+    run = run_folder.Run(tmp_path)
+    run.config = {"baselines_db": dataset.baselines_db(pairs[1], dataset.target_median(pairs[0]))}
+    training.check_tiles(run, sets)
+    assert "not the pieces of this run" in capsys.readouterr().err
+    changed = shutil.copytree(features, tmp_path / "features")
+    for name in names:
+        path = changed / TARGET / f"{name}.npy"
+        original = np.load(path)
+        np.save(path, original * np.float16(0.9))
+        pairs = [dataset.TilePairs(changed, [ORIGIN], [TARGET], [n], 1) for n in names]
+        with pytest.raises(UserError, match="its pieces have changed"):
+            training.check_tiles(run, training.Sets(*pairs, None, {}, {}))
+        np.save(path, original)
 
 
 @pytest.mark.parametrize("policies", [("float32", "mixed_float16"), ("mixed_float16", "float32")])
@@ -226,13 +240,13 @@ def test_precision_may_not_change_from_or_to_float16(begun, policies):
     begun.config["policy"], now = policies
     before = policies[0].removeprefix("mixed_")
     with pytest.raises(UserError, match=f"trained with --precision {before}"):
-        begun.check(start_of(begun)["flags"], now, "f1")
+        begun.check(start_of(begun)["flags"], now)
     begun.config["policy"] = "float32"
-    begun.check(start_of(begun)["flags"], "mixed_bfloat16", "f1")
+    begun.check(start_of(begun)["flags"], "mixed_bfloat16")
 
 
 def test_a_changed_rate_is_said(begun, capsys):
-    begun.check(start_of(begun, gen_lr=1e-4)["flags"], "float32", "f1")
+    begun.check(start_of(begun, gen_lr=1e-4)["flags"], "float32")
     assert capsys.readouterr().out == "--gen_lr was 0.001 until now; it is 0.0001 from here\n"
 
 
