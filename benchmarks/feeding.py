@@ -1,12 +1,19 @@
-"""Does the loader keep the device busy? The loader alone, and training on real tiles against training on tiles in memory.
+"""Does the loader keep the device busy? Pairs/s of the loader alone, and what training loses by it.
 
-    python benchmarks/feeding.py --features features --origin keyboard_acoustic --target guitar_acoustic
+    python benchmarks/feeding.py --features features --origin keyboard_acoustic \\
+        --target guitar_acoustic
 
-copy    what cannot be beaten: memory-mapped float16 -> float32, one thread
-cold    after asking the system to forget the files (posix_fadvise), warm: from the page cache, cached: --cache
+map         the plain way: files kept memory-mapped, numpy converts float16 to float32
+read        ours: files opened when they are read
+cached      ours with --cache
+conditions  ours with --conditions, all of the default ones
+
+All of it comes from the system's page cache: what a disk gives beyond that is the disk's figure.
+Then an epoch of training on real tiles against one on a batch in memory, over again, in turn.
 """
 
-import os
+import itertools
+import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,48 +26,78 @@ from measure import machine
 import cli
 import devices
 
-
-def forget(paths):
-    """Drop files from the page cache."""
-    os.sync()
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
+THREADS = (1, 2, 4)
 
 
-def pairs_per_second(pairs, threads, seconds):
-    """Read batches of ``pairs`` by that many threads, over again if need be, for some seconds."""
-    count, start = 0, time.perf_counter()
+class MappedPairs:
+    """The batches of a `TilePairs`, by memory maps that stay open and numpy's conversion."""
+
+    def __init__(self, pairs):
+        import numpy as np
+
+        self.pairs = pairs
+        self.maps = {}
+        for tiles in itertools.chain.from_iterable(pairs.pieces):
+            self.maps[tiles.path] = np.load(tiles.path, mmap_mode="r")
+
+    def __len__(self):
+        """Batches an epoch."""
+        return len(self.pairs)
+
+    def __getitem__(self, batch):
+        """Batch number ``batch``."""
+        import numpy as np
+
+        size = self.pairs.batch_size
+        x = np.empty((size, 256, 256, 1), np.float32)
+        y = np.empty_like(x)
+        for k in range(size):
+            piece, tile, target = self.pairs.index[self.pairs.order[batch * size + k]]
+            origin = self.pairs.drawn[batch * size + k]
+            for side, out in ((origin, x), (target, y)):
+                out[k] = self.maps[self.pairs.pieces[piece][side].path][tile]
+                out[k] *= 2
+                out[k] -= 1
+        return x, y
+
+
+def pairs_per_second(source, threads, seconds):
+    """Read batches by that many threads for some seconds, over again if need be."""
+    count = 0
+    batches = itertools.cycle(range(len(source)))
+    start = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         while time.perf_counter() - start < seconds:
-            count += sum(len(x) for x, _ in pool.map(pairs.__getitem__, range(len(pairs))))
+            wanted = itertools.islice(batches, threads)
+            for x, _ in pool.map(source.__getitem__, wanted):
+                count += len(x)
     return count / (time.perf_counter() - start)
 
 
-def copies_per_second(pairs, seconds):
-    """The plain conversion of both tiles of a pair, one thread."""
-    import numpy as np
-
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        for piece, tile, *_ in pairs.order[:256]:
-            for side in pairs.pieces[piece]:
-                np.asarray(side[tile], np.float32)
-            count += 1
-    return count / (time.perf_counter() - start)
+def measure_loader(sources, rounds, seconds):
+    """Print a table: the median over rounds, in each of which every source has its turn."""
+    speeds = {}
+    for _ in range(rounds):
+        for name, threads in itertools.product(sources, THREADS):
+            speed = pairs_per_second(sources[name], threads, seconds)
+            speeds.setdefault((name, threads), []).append(speed)
+    print("| reading | threads | pairs/s | of map |\n|---|---:|---:|---:|")
+    for (name, threads), found in speeds.items():
+        plain = speeds["map", threads]
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(found, plain))
+        print(f"| {name} | {threads} | {statistics.median(found):,.0f} | {ratio:.2f} |")
 
 
 def training_speed(args, pairs, real):
-    """Tiles/s of fit() over one epoch of ``pairs`` (a warm-up epoch first), or over one batch of it again and again."""
+    """Tiles/s of fit() over an epoch of ``pairs``, or of its first batch over and over again."""
     import keras
 
     import losses
     import models
+    import training
 
-    model = models.Pix2Pix(
-        models.build_generator(args.filters), models.build_discriminator(args.filters)
-    )
+    generator = models.build_generator(args.filters)
+    model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
     model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db])
     batch = pairs[0]
 
@@ -71,69 +108,60 @@ def training_speed(args, pairs, real):
         def __getitem__(self, i):
             return batch
 
-    data = pairs if real else Memory()
-    model.fit(data, epochs=1, verbose=0, shuffle=False)
+    source = training.Batches(pairs, args.workers) if real else Memory()
+    model.fit(source, epochs=1, verbose=0, shuffle=False)  # which compiles
     start = time.perf_counter()
-    model.fit(data, epochs=1, verbose=0, shuffle=False)
+    model.fit(source, epochs=1, verbose=0, shuffle=False)
     return len(pairs) * pairs.batch_size / (time.perf_counter() - start)
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    whole = cli.number(int, 1)
+    add = parser.add_argument
+    add("--features", type=Path, required=True, help="features folder")
+    add("--origin", required=True, nargs="+", metavar="NAME", help="instruments")
+    add("--target", required=True, metavar="NAME", help="instrument")
+    add("--pieces", type=whole, default=100, help="pieces to read from")
+    add("--filters", type=whole, default=16, help="width of the networks")
+    add("--batch_size", type=whole, default=8, help="tiles a batch")
+    add("--workers", type=whole, default=2, help="reading threads of the training part")
+    add("--tiles", type=whole, default=400, help="tiles an epoch of the training part")
+    add("--rounds", type=cli.number(int, 0), default=3, help="repetitions of each part, in turn")
+    add("--seconds", type=cli.number(float, 0.1), default=3, help="for each figure of the loader")
+    add("--no_training", action="store_true", help="measure the loader only")
+    return parser
 
 
 @cli.command
 def main(argv=None):
     """Parse flags, measure, print."""
-    parser = cli.Parser(__doc__)
-    parser.add_argument("--features", type=Path, required=True, help="features folder")
-    parser.add_argument("--origin", required=True, help="instrument")
-    parser.add_argument("--target", required=True, help="instrument")
-    parser.add_argument(
-        "--filters", type=cli.number(int, 1), default=16, help="width of the networks"
-    )
-    parser.add_argument("--batch_size", type=cli.number(int, 1), default=8, help="tiles a batch")
-    parser.add_argument(
-        "--tiles", type=cli.number(int, 1), default=400, help="tiles an epoch of the training part"
-    )
-    parser.add_argument(
-        "--rounds",
-        type=cli.number(int, 0),
-        default=3,
-        help="repetitions of the training part, in turn",
-    )
-    parser.add_argument(
-        "--seconds", type=cli.number(float, 0.1), default=3, help="for each figure of the loader"
-    )
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     devices.setup_device("cpu")
+    import augment
     import dataset
 
-    names, _ = dataset.pair_pieces(args.features, args.origin, args.target)
-    where = (args.features, args.origin, args.target, names, args.batch_size)
+    devices.keep_memory()
+    names, _ = dataset.pair_pieces(args.features, [*args.origin, args.target])
+    where = args.features, args.origin, [args.target], names[: args.pieces], args.batch_size
     pairs = dataset.TilePairs(*where, seed=0)
     print(f"{machine()}; {len(pairs.index)} pairs, batch {args.batch_size}")
-    pairs_per_second(pairs, 2, args.seconds)  # into the page cache
-    floor = copies_per_second(pairs, args.seconds)
-    print(
-        f"| reading | threads | pairs/s | of copy |\n|---|---|---|---|\n| copy | 1 | {floor:,.0f} | 1.00 |"
-    )
-    for name in ("warm", "cached", "cold"):
-        for threads in (1, 2, 4):
-            source = dataset.TilePairs(*where, seed=0, cache=name == "cached")
-            if name == "cold":
-                forget(
-                    args.features / i / f"{n}.npy"
-                    for i in (args.origin, args.target)
-                    for n in names
-                )
-            speed = pairs_per_second(source, threads, 0.01 if name == "cold" else args.seconds)
-            print(f"| {name} | {threads} | {speed:,.0f} | {speed / floor:.2f} |", flush=True)
-    pairs.index = pairs.index[: args.tiles]
-    pairs.set_epoch(0)
-    print("| training on | tiles/s | ratio |\n|---|---|---|")
+    sources = {
+        "map": MappedPairs(pairs),
+        "read": pairs,
+        "cached": dataset.TilePairs(*where, seed=0, cache=True),
+        "conditions": dataset.TilePairs(*where, seed=0, conditions=augment.Conditions()),
+    }
+    measure_loader(sources, args.rounds, args.seconds)
+    if args.no_training:
+        return
+    short = dataset.TilePairs(*where, seed=0, epoch_tiles=args.tiles)
+    print("| training on | tiles/s | ratio |\n|---|---:|---:|")
     for _ in range(args.rounds):
-        memory, real = (training_speed(args, pairs, real) for real in (False, True))
-        print(
-            f"| memory | {memory:.2f} | 1.000 |\n| disk | {real:.2f} | {real / memory:.3f} |",
-            flush=True,
-        )
+        memory = training_speed(args, short, real=False)
+        disk = training_speed(args, short, real=True)
+        print(f"| memory | {memory:.2f} | 1.000 |\n| disk | {disk:.2f} | {disk / memory:.3f} |")
 
 
 if __name__ == "__main__":

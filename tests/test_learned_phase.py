@@ -8,6 +8,9 @@ import compute_features
 import data
 import dataset
 import learned_phase
+import models
+import train
+import train_generator
 from audio import read_audio
 from cli import UserError
 from kinds import Kind
@@ -68,3 +71,23 @@ def test_features_without_phase_are_refused(features):
 def test_several_instruments_are_refused(features):
     with pytest.raises(UserError, match="--learn phase: goes with one --target"):
         learned_phase.PhasePairs(Kind.PHASE, features, [ORIGIN, "x"], [TARGET], ["three"], 3)
+
+
+@pytest.mark.parametrize(("script", "kind"), [(train_generator, Kind.PHASE), (train, Kind.BOTH)])
+def test_networks_that_give_phase_are_trained(with_phases, tmp_path, script, kind):
+    flags = ["--dataset_path", with_phases, "--origin", ORIGIN, "--target", TARGET]
+    flags += ["--learn", kind.value, "--runs_path", tmp_path, "--epochs", 1, "--filters", 1]
+    flags += ["--batch_size", 3, "--epoch_tiles", 3, "--gpu", "cpu"]
+    assert script.main([str(flag) for flag in flags]) == 0
+    (run,) = tmp_path.iterdir()
+    assert run.name.endswith(f"_{kind.value}")
+    model = models.load_generator(run)
+    assert model.kind is kind
+    assert bool(list(run.rglob("spectrogram.png"))) == (kind is Kind.BOTH)
+    if kind is Kind.PHASE:
+        tiles = np.zeros((1, 256, 256, 1), np.float32)
+        both = learned_phase.with_phase(lambda x: x, model)(tiles)
+        assert both.shape == (1, 256, 256, 3)
+        learned_phase.check_phases(["learned"], models.build_generator(1), model)
+        with pytest.raises(UserError, match="gives a phase, no magnitude"):
+            learned_phase.check_phases(["learned"], model)

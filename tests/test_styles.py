@@ -7,8 +7,11 @@ import pytest
 from conftest import ORIGIN, TARGET
 
 import data
+import kinds
 import midi
+import models
 import styles
+import train_generator
 from cli import UserError
 
 THIRD = "string_acoustic"
@@ -101,3 +104,21 @@ def test_the_loudest_tile_is_the_style():
     convert = styles.with_style(Echo(), picture)
     found = convert(np.zeros((2, 256, 256, 1), np.float32))
     np.testing.assert_array_equal(found, data.to_network(np.full((2, 256, 256, 1), 0.75)))
+
+
+@pytest.mark.parametrize("conditioning", ["film", "tile"])
+def test_one_model_is_trained_for_several_targets(three, tmp_path, conditioning):
+    flags = ["--dataset_path", three, "--origin", ORIGIN, "--target", TARGET, THIRD]
+    flags += ["--conditioning", conditioning, "--runs_path", tmp_path, "--epochs", 1]
+    flags += ["--filters", 1, "--batch_size", 3, "--epoch_tiles", 3, "--validation_split", 0.5]
+    flags += ["--gpu", "cpu", "--seed", 2]  # which holds out two of four pieces
+    assert train_generator.main([str(flag) for flag in flags]) == 0
+    run = tmp_path / f"{ORIGIN}_2_any_generator"
+    model = models.load_generator(run)
+    assert kinds.takes_style(model) and model.style.value == conditioning
+    assert (run / "previews/epoch_001/spectrogram.png").exists()
+    tile = np.zeros((1, 256, 256, 1), np.float32)
+    noise = np.random.default_rng(0).uniform(0, 1, (256, 256)).astype(np.float32)
+    loud, soft = (styles.with_style(model, level * noise)(tile) for level in (1, 0.1))
+    assert loud.shape == tile.shape
+    assert not np.array_equal(loud, soft)
