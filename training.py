@@ -267,6 +267,8 @@ def begin(run, model, sets, args, policy, script):
         start_from(networks_of(model)["generator"], args.weights)
         start["weights_sha256"] = hash_model(args.weights)
     run.restore(model)
+    if run.config and epochs_done(args, run) >= args.epochs:
+        return  # nothing to train, so nothing to write
     if run.config.get("baselines_db"):
         run.record_start(start, {"fingerprint": fingerprint})
         return
