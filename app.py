@@ -13,6 +13,7 @@ import functools
 import html
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -394,6 +395,7 @@ def main(argv=None):
     import devices
 
     devices.setup_device(args.gpu)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is below is deleted
     with tempfile.TemporaryDirectory(prefix="timbre-") as root:
         keep_to_oneself(root)
         page = build_page(Sessions(root), choices)
