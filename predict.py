@@ -67,7 +67,7 @@ class Job(NamedTuple):
     target: Path
     model: Path
     settings: dict  # what decides about the output beside recording and model
-    recorded: bool  # whether `provenance` keeps account of it; not of a new file beside the input
+    record: provenance.Record | None  # of the output folder; None for a new file beside the input
 
 
 def plan(inputs, output, models):
@@ -79,7 +79,7 @@ def plan(inputs, output, models):
         models: paths.
 
     Returns:
-        list of (source, target, model).
+        list of (source, target, model, folder whose record tells of the target, or None).
 
     Raises:
         UserError: an input is missing, or the output does not fit the inputs.
@@ -92,19 +92,22 @@ def plan(inputs, output, models):
         for source in _find_recordings(path, output):
             for model, label in zip(models, labels):
                 suffix = f"_{label}" if len(models) > 1 else ""
+                inner = source.relative_to(path) if path.is_dir() else Path(source.name)
                 if one_file:
+                    root = output.parent
                     target = output
                 elif output is not None:
-                    inner = source.relative_to(path) if path.is_dir() else source.name
-                    target = _mirror(source, inner, output, suffix, taken)
+                    root = output
+                    target = _mirror(source, root / inner, suffix, taken)
                 elif path.is_dir():
-                    inner = source.relative_to(path)
-                    target = _mirror(source, inner, _beside(path, label), "", taken)
+                    root = _beside(path, label)
+                    target = _mirror(source, root / inner, "", taken)
                 else:
+                    root = None
                     target = _number(_name_beside(source, label), taken)
                 _check_target(source, target, taken)
                 taken.add(target)
-                planned.append((source, target, model))
+                planned.append((source, target, model, root))
     return planned
 
 
@@ -185,12 +188,11 @@ def _shorten(stem, ending):
     return cut.decode("utf-8", "surrogateescape" if cut == os.fsencode(stem) else "ignore") + ending
 
 
-def _mirror(source, inner, output, suffix, taken):
-    """A file of the output folder: named as the input's, as wav where its format is not written.
+def _mirror(source, path, suffix, taken):
+    """A file of the output folder: ``path``, or that as wav where its format is not written.
 
     Where song.wav and song.m4a would both become song.wav, the second becomes song.m4a.wav.
     """
-    path = output / inner
     if path.suffix.lower() in WRITTEN_EXTENSIONS:
         return path.with_name(_shorten(path.stem, f"{suffix}{path.suffix}"))
     target = path.with_name(_shorten(path.stem, f"{suffix}.wav"))
@@ -226,9 +228,10 @@ def find_missing(jobs):
     current = 0
     foreign = []
     for job in jobs:
-        record = provenance.Record(job.target.parent)
-        sources = list_sources(job)
-        if record.is_current(job.target, sources, job.settings):
+        record = job.record
+        if record is None:  # the name is free
+            missing.append(job)
+        elif record.is_current(job.target, list_sources(job), job.settings):
             current += 1
         elif os.path.lexists(job.target) and not record.knows(job.target):
             foreign.append(job.target)
@@ -356,16 +359,12 @@ def check_files(job, args):
 
 def convert_recorded(model, job, args):
     """`convert_one`, and a note of what the output was made from."""
-    if not job.recorded:
-        convert_one(model, job, args)
-        return
     check_files(job, args)
-    record = provenance.Record(job.target.parent)
-    sources = list_sources(job)
-    record.is_current(job.target, sources, job.settings)  # notes what the sources are like now
-    record.begin([job.target])
+    if job.record is not None:
+        job.record.begin([job.target])
     convert_one(model, job, args)
-    record.add(job.target, sources, job.settings)
+    if job.record is not None:
+        job.record.add(job.target, list_sources(job), job.settings)
 
 
 @contextlib.contextmanager
@@ -592,10 +591,12 @@ def main(argv=None):
     settings = read_settings(args)
     inputs = [Path(path) for path in args.input]
     output = None if args.output is None else Path(args.output)
+    records = {None: None}
     jobs = []
-    for source, target, model in plan(inputs, output, models):
-        recorded = output is not None or source not in inputs
-        jobs.append(Job(source, target, model, settings, recorded))
+    for source, target, model, root in plan(inputs, output, models):
+        if root not in records:
+            records[root] = provenance.Record(root)
+        jobs.append(Job(source, target, model, settings, records[root]))
     missing = find_missing(jobs)
     done = []
     if missing:
