@@ -91,8 +91,9 @@ class Run:
     def _read(self):
         state = read_json(self.state_file, START_OVER, history=list)
         self.history = state["history"] if state else []
+        config = read_json(self.config_file, START_OVER, flags=dict, split=dict)
         if self.history:  # before the first epoch is done there is nothing to lose
-            self.config = read_json(self.config_file, START_OVER, flags=dict, split=dict) or {}
+            self.config = config or {}
 
     @contextlib.contextmanager
     def locked(self):
