@@ -1,0 +1,63 @@
+"""Make the clips of the README: the embedded piano through the shipped models, and their picture.
+
+    python docs/clips.py
+
+Reads docs/audio/piano.ogg and writes docs/audio/*.mp3 and docs/clips.png.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+
+import cli
+import data
+import predict
+import report
+from audio import read_audio, write_audio
+from cli import UserError
+
+PIANO = DOCS / "audio" / "piano.ogg"
+MODELS = ("guitar", "string", "synth_lead")
+PICTURE_SECONDS = 10
+
+
+def build_parser():
+    """No flags."""
+    return cli.Parser(__doc__)
+
+
+def convert_clips(folder):
+    """The piano by each model, as loud as it was: {label: float32 (n,)}. ``folder`` is for files.
+
+    Raises:
+        UserError: a conversion failed.
+    """
+    flags = ["--input", str(PIANO), "--model", *MODELS, "--quality", "best"]
+    if predict.main([*flags, "--output", str(folder)]):
+        raise UserError(f"{PIANO}: could not be converted; see the line above")
+    return {label: read_audio(folder / f"piano_{label}.ogg") for label in MODELS}
+
+
+@cli.command
+def main(argv=None):
+    """Convert, write, draw."""
+    build_parser().parse_args(argv)
+    sounds = {"piano": read_audio(PIANO)}
+    with tempfile.TemporaryDirectory() as folder:
+        sounds |= convert_clips(Path(folder))
+    for label, audio in sounds.items():
+        write_audio(DOCS / "audio" / f"{label}.mp3", audio)
+
+    count = PICTURE_SECONDS * data.SAMPLE_RATE
+    pictures = {
+        "in: a grand piano that the model never heard": data.spectrogram(sounds["piano"][:count]),
+        "out: guitar": data.spectrogram(sounds["guitar"][:count]),
+    }
+    report.spectrogram_figure(pictures, DOCS / "clips.png")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
