@@ -9,8 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cli
 import data
@@ -19,6 +18,7 @@ import report
 from audio import read_audio, write_audio
 from cli import UserError
 
+DOCS = Path(__file__).resolve().parent
 PIANO = DOCS / "audio" / "piano.ogg"
 MODELS = ("guitar", "string", "synth_lead")
 PICTURE_SECONDS = 10
