@@ -46,6 +46,8 @@ _MAX_WAV_BYTES = 2**32 - 2**20  # its sizes have 32 bits; a mebibyte is more tha
 _WRITE_SIZE = 2**16  # frames: libvorbis overflows its stack on much longer blocks
 _UNKNOWN_LENGTH = 2**62  # frames: libsndfile gives 2^63 - 1 for a FLAC file from a pipe
 _EMPTY_WAV_BYTES = 4096  # a WAV file of no samples is smaller, whatever chunks it has
+_PIPED_WAV_BYTES = 0x7FF00000  # lengths from here on are made up by programs that do not know them
+_WAV_SLACK = 64  # bytes by which careless programs are wrong
 _CANCELLED = 0.2  # see `MonoMix`
 
 
@@ -238,6 +240,11 @@ def open_sound(path):
     stale = file is not None and _is_header_stale(path, file.frames)
     if file is not None and not stale and _is_read_whole(path, file):
         sound = _SndfileSound(path, file)
+        if _is_cut(path):
+            sound.remarks.append(
+                "its header tells of more sound than there is, as after a broken copy: its end is "
+                "missing"
+            )
     else:
         if file is not None:
             file.close()
@@ -300,6 +307,22 @@ def _is_header_stale(path, frames):
     size = os.path.getsize(path)
     declared = 8 + int.from_bytes(head[4:], "little")
     return size > 2 * declared or (frames == 0 and size > _EMPTY_WAV_BYTES)
+
+
+def _is_cut(path):
+    """Whether a WAV or AIFF file is shorter than its header says, as after a broken copy.
+
+    A program that writes to a pipe gives a length near 2 or 4 GiB, which says nothing.
+    """
+    with open(path, "rb") as file:
+        head = file.read(8)
+    order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
+    if order is None:
+        return False
+    declared = int.from_bytes(head[4:], order)
+    if declared >= _PIPED_WAV_BYTES:
+        return False
+    return os.path.getsize(path) + _WAV_SLACK < declared
 
 
 def _open_by_ffmpeg(path, stale):

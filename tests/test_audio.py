@@ -194,7 +194,23 @@ def test_wav_whose_header_was_never_finished_is_read_to_its_end(tmp_path, riff, 
 def test_wav_from_a_pipe_is_read_to_its_end(tmp_path, size):
     soundfile.write(tmp_path / "x.wav", tone(), RATE)
     set_wav_sizes(tmp_path / "x.wav", size, size - 36)
-    assert len(read_audio(tmp_path / "x.wav")) == len(tone())
+    whole, sound = read_all(tmp_path / "x.wav")
+    assert whole.shape[1] == len(tone())
+    assert sound.remarks == []
+
+
+@pytest.mark.parametrize("extension", ["wav", "aiff"])
+def test_a_file_that_lacks_its_end_is_read_and_told(tmp_path, extension):
+    path = tmp_path / f"x.{extension}"
+    soundfile.write(path, tone(), RATE)
+    content = path.read_bytes()
+    _, sound = read_all(path)
+    assert sound.remarks == []
+    path.write_bytes(content[: len(content) // 2])
+    whole, sound = read_all(path)
+    assert whole.shape[1] == pytest.approx(len(tone()) / 2, abs=50)
+    assert len(sound.remarks) == 1
+    assert "its end is missing" in sound.remarks[0]
 
 
 @pytest.mark.parametrize("extension", ["wav", "aiff", "ogg"])
