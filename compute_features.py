@@ -86,17 +86,31 @@ def find_work(audios, features):
     return [(audio, tiles) for tiles, audio in work.items()]
 
 
-def read_description(features, audios, parameters, fresh=False):
+def check_apart(features, work):
+    """Check that no recording lies below ``features``, where --fresh would delete it.
+
+    Args:
+        features: folder of the tiles.
+        work: (audio path, tiles path) of each piece.
+
+    Raises:
+        UserError: one does.
+    """
+    root = features.resolve()
+    for audio, _ in work:
+        if root in audio.resolve().parents:
+            raise UserError(
+                f"--features {features}: holds recordings too, {audio} for one, which --fresh "
+                "would delete; give a folder without any"
+            )
+
+
+def read_description(features, parameters, fresh=False):
     """features.json of the folder, {} if there is none. ``fresh`` deletes the folder first.
 
     Raises:
-        UserError: it tells of other ``parameters``, or the audio lies in the folder.
+        UserError: it tells of other ``parameters``.
     """
-    if features.resolve() in (audios.resolve(), *audios.resolve().parents):
-        raise UserError(
-            f"--features {features}: holds the audio too, which --fresh would delete; "
-            "give a folder of its own"
-        )
     path = features / "features.json"
     if fresh and path.is_file():  # only ever delete a folder that this script made
         shutil.rmtree(features)
@@ -269,7 +283,8 @@ def main(argv=None):
         parameters["phase"] = True
 
     work = find_work(args.audios, features)
-    found = read_description(features, args.audios, parameters, args.fresh)
+    check_apart(features, work)
+    found = read_description(features, parameters, args.fresh)
     record = provenance.Record(features)
     missing = find_missing(work, record, parameters)
     gone, others = find_gone(features, work, record)

@@ -138,6 +138,28 @@ def test_features_of_another_audio_folder_are_neither_kept_nor_deleted(folders, 
     assert folders.tiles() == [f"{ORIGIN}/sub/a.npy"]
 
 
+@pytest.mark.parametrize("where", ["audios", ".", f"audios/{ORIGIN}", f"audios/{ORIGIN}/sub"])
+def test_features_among_recordings_are_refused_and_none_is_deleted(tmp_path, capsys, where):
+    folders = Folders(tmp_path, capsys)
+    folders.features = tmp_path / where
+    (folders.features / "features.json").write_text('{"parameters": {}}')
+    for flags in ([], ["--fresh"]):
+        code, _, err = folders.run(*flags)
+        assert code == 2
+        assert f"--features {folders.features}: holds recordings too" in err
+    assert len(list(folders.audios.rglob("*.wav"))) == 2
+
+
+def test_features_in_a_folder_of_their_own_below_the_audio(tmp_path, capsys):
+    folders = Folders(tmp_path, capsys)
+    folders.features = folders.audios / "features"
+    for flags in ([], ["--fresh"]):
+        code, out, _ = folders.run(*flags)
+        assert code == 0
+        assert "2 files computed" in out
+    assert len(list(folders.audios.rglob("*.wav"))) == 2
+
+
 def test_an_audio_folder_may_be_moved(folders, tmp_path):
     before = folders.description()
     folders.audios.rename(tmp_path / "moved")
