@@ -1,5 +1,6 @@
 """The embedded data: notes that load, pieces that render whole, practice that covers the range."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import make_notes
 import practice
 
 import cli
+import dataset
 import midi
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, NoteBank, render
 
@@ -32,6 +34,25 @@ def test_demo_is_small():
         if path.is_file() and "__pycache__" not in path.parts
     ]
     assert sum(sizes) <= 12e6
+
+
+def is_fit_for_the_demo(seed, fraction, names):
+    """Whether it holds out three pieces of music or more, Greensleeves too, and less practice."""
+    _, held_out = dataset.split_pieces(names, fraction, seed)
+    music = [name for name in held_out if name.startswith("pieces/")]
+    enough = len(music) >= 3 and 2 * len(music) > len(held_out)
+    return enough and "pieces/greensleeves" in music
+
+
+def test_the_demos_seed_is_the_first_that_is_fit():
+    recipe = (DEMO.parent / "Makefile").read_text()
+    seed = int(re.search(r"--seed (\d+)", recipe)[1])
+    fraction = float(re.search(r"--validation_split (\S+)", recipe)[1])
+    count = int(re.search(r"practice.py .*--pieces (\d+)", recipe)[1])
+    names = [f"pieces/{path.stem}" for path in PIECES]
+    names += [f"practice/practice_{number:03d}" for number in range(count)]
+    fit = [number for number in range(seed + 1) if is_fit_for_the_demo(number, fraction, names)]
+    assert fit == [seed]
 
 
 def test_bank_holds_what_its_maker_keeps(banks):
