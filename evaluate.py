@@ -534,7 +534,7 @@ def things_to_compare(row, target=None, notes=None):
     Args:
         row: `Row`.
         target: the target recording, a `Sound`, or None.
-        notes: of the score, `judges.score_notes`, or None.
+        notes: of the score, see `read_notes`, or None.
     """
     sound = Sound(row.audio)
     things = {"asked": row.asked}
@@ -587,7 +587,10 @@ def find_scores(folder):
 
 
 def read_notes(scores, piece, seconds):
-    """A piece's notes, `judges.score_notes`, or None where ``scores`` lack it, which is said."""
+    """A piece's notes, as `judges.score_notes` gives them, or None without a score to be read.
+
+    That, and what had to be repaired to read it, is said.
+    """
     if not scores:
         return None
     name = Path(piece.name)
@@ -600,7 +603,14 @@ def read_notes(scores, piece, seconds):
             file=sys.stderr,
         )
         return None
-    return judges.score_notes(path, seconds)
+    try:
+        notes, repairs = judges.score_notes(path, seconds)
+    except UserError as error:
+        print(f"evaluate.py: note F1 is left out: {cli.one_line(error)}", file=sys.stderr)
+        return None
+    if repairs:
+        print(f"note: {cli.one_line(path)}: repaired: {repairs}", file=sys.stderr)
+    return notes
 
 
 def evaluate_group(model, group, median, settings, scores=(), page=None):
@@ -1023,8 +1033,11 @@ def main(argv=None):
             for path in filter(None, (piece.input, piece.reference)):
                 open_sound(path).close()  # a mistake shows before the work
     scores = find_scores(args.midi_path)
-    model, settings = load_networks(args)
     output = choose_output(args, run)
+    cli.check_folder(output, "--output")
+    if args.report:
+        cli.check_folder(args.report, "--report")
+    model, settings = load_networks(args)
     summaries = {}
     for group in groups:
         summary, differences = run_group(model, group, run, settings, scores, args, output)

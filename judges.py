@@ -34,17 +34,25 @@ def is_installed():
 
 
 def score_notes(path, seconds):
-    """A score's notes that begin in the first seconds.
+    """A score's notes that begin in the first seconds, and what had to be repaired to read it.
+
+    Returns:
+        ((intervals (n, 2) in s, pitches (n,) in Hz), repairs in words).
+
+    Raises:
+        UserError: the score cannot be read.
+    """
+    score, repairs = midi.read_repaired(path, pedal=False)
+    ends = score["onset"] + score["duration"]
+    return _notes(score["onset"], ends, score["pitch"], seconds), repairs
+
+
+def hear_notes(audio):
+    """The notes that Basic Pitch hears in audio (n,) at 44.1 kHz.
 
     Returns:
         (intervals (n, 2) in s, pitches (n,) in Hz).
     """
-    score = midi.read_score(path, pedal=False)
-    return _notes(score["onset"], score["onset"] + score["duration"], score["pitch"], seconds)
-
-
-def hear_notes(audio):
-    """The notes that Basic Pitch hears in audio (n,) at 44.1 kHz, as `score_notes` gives them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sound.wav"
         write_audio(path, audio / max(1, np.abs(audio).max(initial=0)))

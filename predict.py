@@ -597,6 +597,8 @@ def main(argv=None):
         if root not in records:
             records[root] = provenance.Record(root)
         jobs.append(Job(source, target, model, settings, records[root]))
+    if args.page:
+        cli.check_folder(args.page, "--page")
     missing = find_missing(jobs)
     done = []
     if missing:

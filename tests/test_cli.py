@@ -291,6 +291,19 @@ def test_links_are_followed_and_end(tmp_path):
     assert found_in(tmp_path / "music") == ["b.mid", "more/one/a.mid"]
 
 
+def test_what_is_no_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("the user's")
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(cli.UserError, match=f"--report {folder}: .*file is a file"):
+            cli.check_folder(folder, "--report")
+    for folder in (tmp_path, tmp_path / "new" / "newer"):
+        cli.check_folder(folder, "--report")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(cli.os, "access", lambda path, mode: False)
+    with pytest.raises(cli.UserError, match=r"--page .*new: .* not to be written"):
+        cli.check_folder(tmp_path / "new", "--page")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
 def test_names_that_are_not_utf8_are_found_and_written(tmp_path):
     name = os.fsdecode(b"caf\xe9")

@@ -295,7 +295,7 @@ def test_pairs_of_different_lengths_are_refused(tmp_path):
 
 
 def test_score_of_a_name_with_a_dot_is_not_anothers(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(judges, "score_notes", lambda path, seconds: path.name)
+    monkeypatch.setattr(judges, "score_notes", lambda path, seconds: (path.name, ""))
     scores = {"sonata": tmp_path / "sonata.mid", "bach/two": tmp_path / "two.mid"}
     notes = {}
     for name in ("sonata", "sonata.1", "sonata.1.wav", "sonata.wav", "bach/two", "two.wav"):
@@ -304,6 +304,21 @@ def test_score_of_a_name_with_a_dot_is_not_anothers(tmp_path, capsys, monkeypatc
     assert notes["sonata.1"] is None and notes["sonata.1.wav"] is None
     assert notes["bach/two"] == "two.mid" and notes["two.wav"] is None
     assert "no score of sonata.1:" in capsys.readouterr().err
+
+
+def test_a_damaged_score_is_read_and_told_or_left_out_and_told(tmp_path, capsys):
+    track = bytes.fromhex("00903c40 8360803c40 00903e40")  # the second note never ends
+    head = b"MThd" + (6).to_bytes(4, "big") + bytes.fromhex("0000 0001 01e0")
+    content = head + b"MTrk" + len(track).to_bytes(4, "big") + track
+    scores = {"cut": tmp_path / "cut.mid", "bad": tmp_path / "bad.mid"}
+    scores["cut"].write_bytes(content)
+    scores["bad"].write_bytes(b"no score")
+    _, pitches = evaluate.read_notes(scores, evaluate.Piece("cut", None, None), 10)
+    assert pitches[0] == pytest.approx(261.63, abs=0.01)
+    assert "cut.mid: repaired:" in capsys.readouterr().err
+    assert evaluate.read_notes(scores, evaluate.Piece("bad", None, None), 10) is None
+    err = capsys.readouterr().err
+    assert "note F1 is left out" in err and "bad.mid" in err
 
 
 def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_path):
@@ -423,7 +438,8 @@ def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path
         ["--pairs", "missing.csv"],
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, flags):
+def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)  # which holds no recording
     try:
         code = evaluate.main(
             ["--model", str(run_folder), "--output", str(tmp_path / "out"), "--gpu", "cpu", *flags]
@@ -432,6 +448,22 @@ def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, fla
         code = refused.code
     error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert code == 2 and len(error) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--output", "--report"])
+def test_a_file_where_a_folder_goes_is_refused_before_the_work(
+    audios, run_folder, tmp_path, capsys, monkeypatch, flag
+):
+    def load_networks(args):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(evaluate, "load_networks", load_networks)
+    (tmp_path / "file").write_text("the user's")
+    recording = str(audios / ORIGIN / "three.wav")
+    where = ["--model", str(run_folder), "--inputs", recording, "--output", str(tmp_path)]
+    assert evaluate.main([*where, flag, str(tmp_path / "file")]) == 2
+    assert f"{flag} {tmp_path / 'file'}" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "the user's"
 
 
 # ---- The judge of notes

@@ -487,6 +487,14 @@ def test_several_models_make_several_files_and_a_page(tmp_path, run):
     assert "guitar" in text and "flute" in text
 
 
+def test_a_file_where_the_page_goes_is_refused_before_the_work(tmp_path, run):
+    source = write(tmp_path / "a.wav", music(2000))
+    (tmp_path / "page").write_text("the user's")
+    code, _, err = run(identity, "--input", source, "--page", tmp_path / "page")
+    assert code == 2 and "--page" in err
+    assert list_names(tmp_path) == ["a.wav", "page"]
+
+
 def test_output_folders_equal_above_and_below(tmp_path, run):
     inside = tmp_path / "all" / "in"
     write(inside / "a.wav", music(2000))
