@@ -22,10 +22,12 @@ import numpy as np
 
 import convert
 import data
+import kinds
 import known_models
 import survey
 from audio import AUDIO_EXTENSIONS, create_sound, open_sound, read_blocks, resample_stream
 from cli import UserError
+from kinds import Kind, Style
 
 FIRST_SECONDS = 120  # of a recording that are offered: about as many are waited for on two cores
 PICTURE_SECONDS = 12  # of a spectrogram: more are too fine to see
@@ -229,11 +231,13 @@ def list_choices():
     """(label, path) of each model that needs nothing but a recording. Raises UserError."""
     choices = []
     for model in known_models.list_models():
-        flags = cli.read_json(model.path / "config.json", "train it again") or {}
-        flags = flags.get("flags", {})
-        several = isinstance(flags.get("target"), list) and len(flags["target"]) > 1
-        if several or flags.get("learn", "magnitude") == "phase":
-            continue
+        where, remedy = model.path / "config.json", "train it again"
+        config = cli.read_json(where, remedy)
+        if config is not None:
+            with cli.undamaged(where, remedy):
+                kind, style = kinds.of_run(config)
+            if kind is Kind.PHASE or style is not Style.NONE:
+                continue
         choices.append((f"{model.label} ({model.path.name})", str(model.path)))
     if not choices:
         raise UserError(

@@ -58,6 +58,20 @@ def parse(entry):
     return Kind(entry["kind"]), Style(entry["style"])
 
 
+def of_run(config):
+    """(kind, style) of a run by its config.json, a dict; of a run of older code by its flags.
+
+    Raises ValueError, KeyError or TypeError where it is damaged.
+    """
+    if "kind" in config:
+        return parse(config)
+    flags = config["flags"]
+    style = Style.NONE
+    if isinstance(flags["target"], list) and len(flags["target"]) > 1:
+        style = Style(flags.get("conditioning", Style.FILM.value))
+    return Kind(flags.get("learn", Kind.MAGNITUDE.value)), style
+
+
 def infer(inputs, outputs, modulated):
     """(kind, style) of a model without an entry: one of older code, or of older Keras's.
 

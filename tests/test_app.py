@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+import known_models
 from audio import read_audio, write_audio
 from cli import UserError
 
@@ -140,6 +141,25 @@ def test_mistakes_name_the_file_and_not_where_it_was_put(tmp_path):
     path = tmp_path / "uploads" / "song.txt"
     error = UserError(f"{path}: holds no sound; give another file")
     assert app.in_words(error, path) == "song.txt: holds no sound; give another file"
+
+
+def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, monkeypatch):
+    monkeypatch.setattr(known_models, "RUNS", tmp_path)
+    monkeypatch.setattr(app.cli, "PRETRAINED", tmp_path / "none")
+    configs = {
+        "a_2_plain": {"kind": "magnitude", "style": "none"},
+        "a_2_both": {"kind": "both", "style": "none"},
+        "a_2_older": {"flags": {"target": "x", "learn": "magnitude"}},
+        "a_2_turned": {"kind": "phase", "style": "none"},
+        "a_2_any": {"kind": "magnitude", "style": "tile"},
+        "a_2_several": {"flags": {"target": ["x", "y"]}},
+    }
+    for name, config in configs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "generator.keras").write_bytes(b"")
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    labels = [label.partition(" ")[0] for label, _ in app.list_choices()]
+    assert labels == ["both", "older", "plain"]
 
 
 def run_driver(address, folder, width):

@@ -192,6 +192,14 @@ def test_kinds_are_told_by_channels_where_nothing_else_tells(kind, style):
     assert kinds.parse(json.loads(json.dumps(kinds.describe(kind, style)))) == (kind, style)
 
 
+def test_the_kind_of_a_run_is_told_by_its_configuration():
+    stored = kinds.describe(Kind.BOTH)
+    assert kinds.of_run({"flags": {"target": "x"}, **stored}) == (Kind.BOTH, Style.NONE)
+    older = {"target": ["x", "y"], "learn": "magnitude"}
+    assert kinds.of_run({"flags": older}) == (Kind.MAGNITUDE, Style.FILM)
+    assert kinds.of_run({"flags": {"target": "x"}}) == (Kind.MAGNITUDE, Style.NONE)
+
+
 @pytest.mark.parametrize("channels", [(1, 2), (3, 1), (1, 4), (2, 5)])
 def test_channels_of_no_kind(channels):
     with pytest.raises(ValueError, match="outputs"):
