@@ -135,6 +135,34 @@ def split_pieces(names, validation_split, seed=0):
     return training, validation
 
 
+def keep_for_test(training, test_split, seed=0):
+    """Take pieces out of training for the test: those whose number is nearest to 1.
+
+    `split_pieces` holds out those nearest to 0, so that the held-out ones are the same with a test
+    side as without.
+
+    Args:
+        training: `split_pieces`' first list.
+        test_split: fraction of all pieces; met in the mean only, but one piece at least.
+        seed: as of `split_pieces`.
+
+    Returns:
+        (training, test): lists of names, in the order of ``training``.
+
+    Raises:
+        UserError: no piece would be left to train on.
+    """
+    draws = {piece_of(name): _draw(seed, piece_of(name)) for name in training}
+    limit = min(1 - test_split, max(draws.values()))
+    kept = [name for name in training if draws[piece_of(name)] >= limit]
+    rest = [name for name in training if draws[piece_of(name)] < limit]
+    if not rest:
+        raise UserError(
+            f"--test_split {test_split:g}: leaves no piece to train on; give a smaller one"
+        )
+    return rest, kept
+
+
 def split_like(split, names, validation_split, seed):
     """Split as another run did, so far as it knew the pieces; the others by `split_pieces`' rule.
 

@@ -58,6 +58,13 @@ def add_data_flags(parser):
         help="fraction of pieces held out",
     )
     add(
+        "--test_split",
+        type=number(float, 0, 0.9),
+        default=0.0,
+        help="fraction of pieces kept aside for evaluate.py, which no choice rests on: neither "
+        "trained on nor held out",
+    )
+    add(
         "--split_of",
         metavar="MODEL",
         help="hold out the pieces that this run or pretrained model held out; pieces that it did "

@@ -67,6 +67,9 @@ def prepare(args, gpus):
         raise UserError("--decay_epochs: --minutes has its own; leave one of them out")
     if args.maestro_split and args.split_of:
         raise UserError(f"--split_of {args.split_of}: goes without --maestro_split; give one")
+    if args.test_split and (args.maestro_split or args.split_of):
+        other = "--maestro_split" if args.maestro_split else "--split_of"
+        raise UserError(f"--test_split: {other} says what is kept for the test; leave one out")
     devices.keep_memory()
     with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
         keras.utils.set_random_seed(args.seed)
@@ -180,7 +183,11 @@ def make_conditions(args):
 
 
 def choose_split(args, names):
-    """Split the pieces ``names`` as the flags say: {"train": names, "validation": names}."""
+    """Split the pieces ``names`` as the flags say.
+
+    Returns:
+        {"train": names, "validation": names}, and maybe "test".
+    """
     if args.maestro_split:
         split = dataset.maestro_split(args.maestro_split, names)
         unlisted = len(names) - sum(len(side) for side in split.values())
@@ -192,7 +199,11 @@ def choose_split(args, names):
             raise UserError(f"--split_of {args.split_of}: has no config.json; give a run folder")
         return dataset.split_like(other, names, args.validation_split, args.seed)
     training, validation = dataset.split_pieces(names, args.validation_split, args.seed)
-    return {"train": training, "validation": validation}
+    if not args.test_split:
+        return {"train": training, "validation": validation}
+    training, test = dataset.keep_for_test(training, args.test_split, args.seed)
+    print(f"for the test: {len(test)} pieces")
+    return {"train": training, "validation": validation, "test": test}
 
 
 def read_split(model):

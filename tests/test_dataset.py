@@ -84,6 +84,34 @@ def test_the_fraction_is_met_in_the_mean():
         assert found == pytest.approx(fraction, abs=4 * (fraction / len(names)) ** 0.5)
 
 
+@given(count=st.integers(3, 60), fraction=st.floats(0.01, 0.4), seed=st.integers(0, 5))
+def test_a_test_side_moves_no_held_out_piece(count, fraction, seed):
+    names = [midi.version_name(f"p{i}", t) for i in range(count) for t in (-1, 0)]
+    training, _ = dataset.split_pieces(names, 0.1, seed)
+    if len(training) < 4:
+        return
+    try:
+        rest, test = dataset.keep_for_test(training, fraction, seed)
+    except UserError:
+        return  # all numbers are that high
+    assert rest and test
+    assert sorted(rest + test) == sorted(training)
+    assert not {midi.piece_of(n) for n in rest} & {midi.piece_of(n) for n in test}
+    more, also = dataset.keep_for_test([*training, "new"], fraction, seed)
+    if len(test) > 2:
+        assert set(test) <= set(also)
+    assert set(more) - {"new"} >= set(rest)
+
+
+def test_a_test_side_has_its_fraction_and_leaves_something_to_train_on():
+    names = [f"p{i}" for i in range(2000)]
+    for fraction in (0.03, 0.1, 0.5):
+        found = len(dataset.keep_for_test(names, fraction)[1]) / len(names)
+        assert found == pytest.approx(fraction, abs=4 * (fraction / len(names)) ** 0.5)
+    with pytest.raises(UserError, match="leaves no piece to train on"):
+        dataset.keep_for_test(["a", "a~t+1"], 0.1)
+
+
 def test_split_needs_two_pieces():
     with pytest.raises(UserError, match="only piece"):
         dataset.split_pieces(["a", "a~t+1"], 0.1)
