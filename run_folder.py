@@ -8,6 +8,7 @@
 
 import contextlib
 import datetime
+import json
 import math
 import os
 import shutil
@@ -32,6 +33,7 @@ FIXED_FLAGS = (
     "filters",
     "seed",
     "validation_split",
+    "test_split",
     "l1_weight",
 )
 RATES = ("gen_lr", "disc_lr", "lr")
@@ -268,8 +270,9 @@ class Run:
             sync(part)
         sync(self.folder)
         sync(self.weights.parent)
-        write_json(self.state_file, {"history": self.history}, indent=None)
-        sync(self.state_file)
+        with complete(self.state_file) as part:
+            part.write_text(json.dumps({"history": self.history}) + "\n", encoding="utf-8")
+            sync(part)
         sync(self.state_file.parent)
         self.settle()
         return best

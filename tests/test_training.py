@@ -27,6 +27,7 @@ import train
 import train_generator
 import training
 from cli import UserError
+from flags import add_training_flags
 from kinds import Style
 
 RUN = f"{ORIGIN}_2_{TARGET}"
@@ -259,6 +260,19 @@ def test_every_start_has_its_entry_also_of_a_run_of_older_code(begun, tmp_path):
     assert config_of(tmp_path)["split"]["validation"] == ["c"]
 
 
+def test_pieces_are_kept_for_the_test_where_that_is_asked(tmp_path):
+    names = [f"p{number}" for number in range(40)]
+    where = ["--dataset_path", "x", *PAIR, "--validation_split", "0.1"]
+    parser = cli.Parser("")
+    add_training_flags(parser)
+    without = training.choose_split(parser.parse_args(where), names)
+    split = training.choose_split(parser.parse_args([*where, "--test_split", "0.2"]), names)
+    assert without.keys() == {"train", "validation"}
+    assert split["validation"] == without["validation"]
+    assert split["test"]
+    assert sorted(split["train"] + split["test"]) == sorted(without["train"])
+
+
 def test_a_resumed_run_keeps_its_split(begun, capsys):
     assert begun.known_split(["a", "b", "c", "new"]) == {"train": ["a", "b"], "validation": ["c"]}
     assert "new since this run began: 1 pieces" in capsys.readouterr().err
@@ -344,7 +358,8 @@ def test_an_epoch_is_on_the_disk_before_the_state_names_it(tmp_path, monkeypatch
     state = written.index("-> state.json")
     weights = written.index("-> epoch_0001.weights.h5")
     assert written.index("-> generator.keras") < weights < state
-    assert all(".part-" in name for name in (written[0], written[weights - 1]))
+    for before in (0, weights - 1, state - 1):  # on the disk before they get their names
+        assert ".part-" in written[before]
     assert {str(tmp_path), str(tmp_path / "last")} <= set(written[weights:state])
     assert str(tmp_path / "last") in written[state:]
 
