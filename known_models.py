@@ -32,7 +32,11 @@ def find_models():
 
 
 def _place(path):
-    return path.parent.resolve() != cli.PRETRAINED.resolve(), str(path)
+    return not _is_shipped(path), str(path)
+
+
+def _is_shipped(path):
+    return path.parent.resolve() == cli.PRETRAINED.resolve()
 
 
 def find_weights(path):
@@ -50,6 +54,8 @@ def find_model(text):
     """Path of the model that ``text`` names: a path, a name, or any part of one that fits only one.
 
     What fits a target counts before what fits an origin: "guitar" is the model that makes guitars.
+    A label of a shipped model is that model, also where a run of one's own makes the same: so
+    "guitar" means tomorrow what it means today.
 
     Raises:
         UserError: no model fits, or several do.
@@ -59,9 +65,10 @@ def find_model(text):
     models = find_models()
     named = [path for path in models if path.name == text]
     word = text.removesuffix("s").lower()  # "strings" is the model of string_acoustic
+    shipped = [path for path in models if _is_shipped(path) and make_label(path) == word]
     targets = [path for path in models if word in path.name.rpartition("_2_")[2].lower()]
     anywhere = [path for path in models if word in path.name.lower()]
-    for fitting in (named, targets, anywhere):
+    for fitting in (named, shipped, targets, anywhere):
         if len(fitting) == 1:
             return fitting[0]
         if fitting:

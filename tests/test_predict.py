@@ -456,6 +456,15 @@ def test_any_part_of_a_name_that_fits_one_model_will_do(shelf):
             known_models.find_model(text)
 
 
+def test_a_shipped_models_label_stays_its_own(shelf):
+    trained = shelf / "runs" / "demo" / "keyboard_acoustic_2_guitar_acoustic"
+    trained.mkdir()
+    (trained / "generator.keras").write_bytes(b"")
+    shipped = shelf / "pretrained" / "keyboard_acoustic_2_guitar_acoustic"
+    assert known_models.find_model("guitar") == shipped
+    assert known_models.find_model(str(trained)) == trained
+
+
 def test_list_shows_each_model_on_a_line(shelf, capsys):
     folder = shelf / "runs" / "two_2_bass_synthetic"
     config = {"flags": {"origin": "two", "target": "bass_synthetic", "filters": 8}}
