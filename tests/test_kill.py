@@ -79,7 +79,13 @@ def start(step, folder, **options):
     (folder / "tmp").mkdir(exist_ok=True)
     env = {**os.environ, "TMPDIR": str(folder / "tmp")}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, **options)
+    options |= {"start_new_session": True, "preexec_fn": take_interrupts}
+    return subprocess.Popen(command, cwd=folder, env=env, **options)
+
+
+def take_interrupts():
+    """Let Ctrl-C reach a new process: what a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(step, folder):

@@ -353,9 +353,12 @@ def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):
     )
     instruments = "--instruments", "keyboard_acoustic", "organ_electronic_001"
     command = [sys.executable, ROOT / "synthesize_audios.py", *flags, *instruments]
-    process = subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+
+    def take_interrupts():  # which what a shell starts in the background ignores
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    options = {"start_new_session": True, "preexec_fn": take_interrupts}
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **options)
     while not list(folder.glob("audios/keyboard_acoustic/*.wav")):
         assert process.poll() is None
         time.sleep(0.005)
