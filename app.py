@@ -25,7 +25,14 @@ import data
 import kinds
 import known_models
 import survey
-from audio import AUDIO_EXTENSIONS, create_sound, open_sound, read_blocks, resample_stream
+from audio import (
+    AUDIO_EXTENSIONS,
+    create_sound,
+    mix_down,
+    open_sound,
+    read_blocks,
+    resample_stream,
+)
 from cli import UserError
 from kinds import Kind, Style
 
@@ -156,8 +163,8 @@ def read_picture(path):
     """The spectrogram of a sound's beginning, dB scale, float32 (256, t)."""
     with open_sound(path) as sound:
         excerpt = survey.Excerpt(sound.samplerate, 0.0, PICTURE_SECONDS)
-        mono = [block.mean(axis=0, keepdims=True) for block in excerpt.cut(read_blocks(sound))]
-        resampled = list(resample_stream(mono, sound.samplerate, data.SAMPLE_RATE))
+        mono = mix_down(np.concatenate(list(excerpt.cut(read_blocks(sound))), axis=1))
+        resampled = list(resample_stream([mono], sound.samplerate, data.SAMPLE_RATE))
     return data.spectrogram(np.concatenate(resampled, axis=1)[0])
 
 

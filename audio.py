@@ -404,6 +404,16 @@ class MonoMix:
         return int(np.argmax(self._powers))
 
 
+def mix_down(block):
+    """Float32 (channels, n) -> (1, n): the average, or the loudest channel where they cancel."""
+    mix = MonoMix()
+    mono = mix.average(block)
+    channel = mix.channel_instead()
+    if channel is None:
+        return mono
+    return block[channel : channel + 1]
+
+
 def read_mono(path, process):
     """Stream a recording as mono through ``process``: the average of its channels, as a rule.
 

@@ -46,6 +46,7 @@ from audio import (
     RATES,
     WRITTEN_EXTENSIONS,
     check_writable,
+    mix_down,
     open_sound,
     read_audio,
     read_blocks,
@@ -441,7 +442,7 @@ def _read_part(path, start, seconds):
         excerpt = survey.Excerpt(sound.samplerate, start, seconds)
         blocks = list(excerpt.cut(read_blocks(sound)))
         length = round(excerpt.samples * data.SAMPLE_RATE / sound.samplerate)
-        mono = np.concatenate(blocks, axis=1).mean(axis=0, keepdims=True)
+        mono = mix_down(np.concatenate(blocks, axis=1))
         resampled = list(resample_stream([mono], sound.samplerate, data.SAMPLE_RATE))
     return np.concatenate(resampled, axis=1)[0, :length]
 

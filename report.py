@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 import data
-from audio import AUDIO_EXTENSIONS, write_audio
+from audio import AUDIO_EXTENSIONS, mix_down, write_audio
 from cli import complete, one_line
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 from loudness import Meter
@@ -263,7 +263,7 @@ def write_section(folder, number, piece):
 
 
 def _mono(audio):
-    return audio if audio.ndim == 1 else audio.mean(axis=1)
+    return audio if audio.ndim == 1 else mix_down(audio.T)[0]
 
 
 def _loudness(audio):

@@ -312,6 +312,13 @@ def test_channels_of_opposite_polarity_do_not_become_silence(tmp_path, capsys):
     assert len(err.splitlines()) == 1
 
 
+def test_mixed_down_a_block_does_not_become_silence():
+    sound = tone()
+    np.testing.assert_array_equal(audio.mix_down(np.stack([sound, -0.9 * sound])), sound[None])
+    both = np.stack([sound, 0.5 * sound])
+    np.testing.assert_allclose(audio.mix_down(both)[0], 0.75 * sound, atol=1e-6)
+
+
 def test_silence_in_all_channels_is_silence(tmp_path, capsys):
     soundfile.write(tmp_path / "x.wav", np.zeros((1000, 2)), RATE)
     assert not read_audio(tmp_path / "x.wav").any()
