@@ -3,9 +3,10 @@
     python benchmarks/phase.py --model runs/A --audios_path audios \\
         --phase_model runs/A_phase --both runs/A_both
 
-With the true magnitude and with the model's. Takes the first --seconds of the pieces that the run
-held out. Starts: the input's phase, random, flat, what --phase_model makes of the input's (from
-the magnitude in question), what --both makes of it. Measures: see metrics.py.
+With the true magnitude and with the model's, and by how much each differs from the input's phase
+on the same piece. Takes the first --seconds of the pieces that the run held out. Starts: the
+input's phase, random, flat, what --phase_model makes of the input's (from the magnitude in
+question), what --both makes of it. Measures: see metrics.py.
 
 Speed is audio over time, both summed over all pieces, of all that finding the phase takes, a
 network for it included, on all cores. A short stretch is done first and not counted: networks are
@@ -43,6 +44,7 @@ SHOWN = (
 )
 COLUMNS = [measure for measure in metrics.MEASURES if measure.key in SHOWN]
 WARM_UP = 3.0  # s of audio
+MAGNITUDES = ("true magnitude", "model's magnitude")
 
 
 class Networks(NamedTuple):
@@ -98,7 +100,7 @@ def measure_piece(audio, reference, iterations, networks):
     converted = convert.convert_picture(networks.model, picture.T)[..., 0].T
     frames = 1 + len(audio) // data.HOP_LENGTH
     measured = []
-    for kind, asked in (("true magnitude", true), ("model's magnitude", converted)):
+    for kind, asked in zip(MAGNITUDES, (true, converted)):
         for name, made, took in make_rows(audio, asked, iterations, networks):
             row = evaluate.Row(f"{kind}, {name}", made, asked[:frames].T, True)
             measured.append((row.name, evaluate.measure(row, target), took))
@@ -151,9 +153,18 @@ def find_pieces(args):
     return pieces[: args.limit]
 
 
+def pairs_to_compare(rows):
+    """Each of the rows beside the one of the same magnitude and the input's phase."""
+    pairs = []
+    for kind in MAGNITUDES:
+        first = f"{kind}, input"
+        pairs += [(row, first) for row in rows if row.startswith(kind) and row != first]
+    return pairs
+
+
 @cli.command
 def main(argv=None):
-    """Parse flags, measure, print the table."""
+    """Parse flags, measure, print the tables."""
     args = build_parser().parse_args(argv)
     args.model = cli.find_model(args.model)
     pieces = find_pieces(args)
@@ -173,6 +184,9 @@ def main(argv=None):
     header, rows = tables.text_table(tables.summarise(results, COLUMNS), COLUMNS)
     rows = [[*row, f"{seconds / took[row[0]]:,.0f}"] for row in rows]
     print(tables.markdown([*header, "× real time"], rows))
+    differences = tables.compare(results, pairs_to_compare(took), COLUMNS)
+    print("\nPaired differences, piece by piece:\n")
+    print(tables.markdown(*tables.text_table(differences, COLUMNS)))
 
 
 if __name__ == "__main__":
