@@ -24,13 +24,9 @@ pianos heard in training, pianos never heard.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
-import contextlib
-import functools
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 import convert
@@ -39,531 +35,27 @@ import devices
 import judges
 import kinds
 import learned_phase
-import metrics
-import midi
 import phase as phases
 import report
 import styles
 import tables
 from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 from cli import UserError
-from loudness import Meter
-
-COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
-SIDES = {"held_out": "validation", "test": "test"}  # --pieces: name in config.json
-SIDE_WORDS = {
-    "held_out": "held out from training",
-    "test": "kept for the test",
-    "all": "of training and held out alike",
-}
-IDENTITY, SILENCE, MEDIAN, TARGET = "identity", "silence", "median picture", "target"
-MODEL, TRUE = "model", "true magnitude"
-OWN_PHASE = f"{TRUE} (phase: the target's)"
-MEDIAN_PIECES = 30  # how much of the training set its median is taken from
-MEDIAN_FRAMES = 500  # of each of these pieces
-LONGEST_MISMATCH = 0.01  # by which the two recordings of a pair may differ in length
-
-
-def row_name(system, phase_name):
-    """The row of a system whose sound has this phase estimator's phase."""
-    return f"{system} (phase: {phase_name})"
-
-
-# ---- Which pieces ------------------------------------------------------------------------------
-
-
-class Run(NamedTuple):
-    """What a run's config.json says of instruments and pieces."""
-
-    folder: Path
-    origins: list  # instruments that it was trained to convert from
-    unheard: list  # origins that were kept out of training
-    targets: list
-    split: dict  # "train", "validation" and, if some were kept for it, "test": lists of names
-
-
-class Piece(NamedTuple):
-    """One piece to evaluate; the reference may be None."""
-
-    name: str
-    input: Path
-    reference: Path | None
-
-
-class Group(NamedTuple):
-    """What one table is of."""
-
-    title: str  # "" if there is only one
-    folder: str  # below --output and --report
-    about: str  # which pieces these are
-    origin: str | None
-    target: str | None
-    pieces: list
-
-
-def read_run(model):
-    """A run's config.json as `Run`; None for a model that is no run folder.
-
-    Raises:
-        UserError: config.json is damaged.
-    """
-    where = Path(model) / "config.json"
-    remedy = "train the model again"
-    config = cli.read_json(where, remedy, flags=dict, split=dict)
-    if config is None:
-        return None
-    with cli.undamaged(where, remedy):
-        flags = config["flags"]
-        unheard = _as_list(flags.get("hold_out_origin") or [])
-        origins = [name for name in _as_list(flags["origin"]) if name not in unheard]
-        targets = _as_list(flags["target"])
-        return Run(Path(model), origins, unheard, targets, dict(config["split"]))
-
-
-def _as_list(names):
-    """One name or a list of them -> a list. Raises TypeError for anything else."""
-    if isinstance(names, str):
-        return [names]
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError
-    return list(names)
-
-
-def find_pieces(run, origin, target, audios, side="held_out"):
-    """Pieces of a run that are below ``audios``, on one side of its split, or all that there are.
-
-    Where a piece has other versions (transposed, other speeds), only the original counts. Pieces
-    whose audio is missing are named on stderr.
-
-    Args:
-        run: `Run`.
-        origin, target: instruments.
-        audios: folder that holds a folder for each instrument.
-        side: "held_out", "test", or "all" that both instruments have.
-
-    Raises:
-        UserError: no such instrument, no such side, or none of its pieces is there.
-    """
-    if side == "test" and not run.split.get("test"):
-        raise UserError("--pieces test: this run kept none for the test; leave the flag out")
-    inputs = cli.find_named(audios / origin, AUDIO_EXTENSIONS)
-    references = cli.find_named(audios / target, AUDIO_EXTENSIONS)
-    there = inputs.keys() & references.keys()
-    names = sorted(there) if side == "all" else run.split[SIDES[side]]
-    names = [name for name in names if midi.piece_of(name) == name] or names
-    missing = [name for name in names if name not in there]
-    pieces = [Piece(name, inputs[name], references[name]) for name in names if name in there]
-    if not pieces:
-        raise UserError(
-            f"{audios}: holds none of these pieces; render them with synthesize_audios.py, "
-            "or give --pieces all"
-        )
-    if missing:
-        print(
-            f"evaluate.py: no audio of both instruments, left out: "
-            f"{cli.one_line(', '.join(missing))}",
-            file=sys.stderr,
-        )
-    return pieces
-
-
-def read_pairs(path):
-    """Read lines of "input,reference" from a CSV file, paths relative to it.
-
-    An empty reference means there is none.
-
-    Raises:
-        UserError: it is missing, no such table, or empty.
-    """
-    pieces = []
-    for number, line in enumerate(cli.read_csv(path), 1):
-        cells = [cell.strip() for cell in line]
-        if len(cells) > 2 or not cells[0]:
-            raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
-        source, reference = (*cells, "")[:2]
-        if (source, reference) != ("input", "reference"):
-            wanted = path.parent / reference if reference else None
-            pieces.append(Piece(source, path.parent / source, wanted))
-    if not pieces:
-        raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
-    return _name_apart(pieces)
-
-
-def _name_apart(pieces):
-    """The same pieces under different names, by which their results are known."""
-    seen, apart = {}, []
-    for piece in pieces:
-        seen[piece.name] = seen.get(piece.name, 0) + 1
-        again = seen[piece.name]
-        name = piece.name if again == 1 else f"{piece.name} ({again})"
-        apart.append(piece._replace(name=name))
-    return apart
-
-
-def find_recordings(paths):
-    """Pieces without reference: files as they are, folders as the recordings in them.
-
-    Raises:
-        UserError: a folder has none.
-    """
-    files = []
-    for path in paths:
-        found = cli.find_files(path, AUDIO_EXTENSIONS) if path.is_dir() else [path]
-        if not found:
-            raise UserError(f"--inputs {path}: holds no recording; give another folder")
-        files += found
-    return [Piece(str(path), path, None) for path in files]
-
-
-def find_groups(args, run):
-    """What is to be evaluated, a table each: list of `Group`. Raises UserError."""
-    if args.pairs or args.inputs:
-        return [_find_unknown_group(args, run)]
-    if not run:
-        raise UserError(
-            f"--model {args.model}: is no run folder, so its pieces are not known; "
-            "give --pairs or --inputs"
-        )
-    origins, targets = choose_instruments(args, run)
-    sides = [args.pieces] if args.pieces else ["held_out"]
-    if not args.pieces and run.split.get("test"):
-        sides.append("test")
-    groups = []
-    for target in targets:
-        for origin in origins:
-            for side in sides:
-                pieces = find_pieces(run, origin, target, args.audios_path, side)[: args.limit]
-                title = f"{origin} → {target}{_heard(run, origin)}, {SIDE_WORDS[side]}"
-                parts = [target] if len(run.targets) > 1 or args.target else []
-                parts += [origin] if len(origins) > 1 else []
-                parts += [side] if side == "test" and not args.pieces else []
-                about = describe_pieces(pieces, run, side)
-                groups.append(Group(title, "/".join(parts), about, origin, target, pieces))
-    if len(groups) == 1:
-        groups = [groups[0]._replace(title="")]
-    return groups
-
-
-def _heard(run, origin):
-    """What a title adds to an origin."""
-    return "" if origin in run.origins else " (an instrument never heard in training)"
-
-
-def _find_unknown_group(args, run):
-    """The one group of --pairs or --inputs, of whose pieces no split tells."""
-    if args.origin or args.target:
-        flag = "--origin" if args.origin else "--target"
-        raise UserError(f"{flag}: goes with --audios_path; leave it out")
-    if args.pieces:
-        raise UserError("--pieces: goes with --audios_path; leave it out")
-    pieces = read_pairs(args.pairs) if args.pairs else find_recordings(args.inputs)
-    pieces = pieces[: args.limit]
-    about = describe_pieces(pieces)
-    target = run.targets[0] if run and len(run.targets) == 1 else None
-    return Group("", "", about, None, target, pieces)
-
-
-def choose_instruments(args, run):
-    """(origins, targets) that --origin and --target ask for, or that the run was trained on.
-
-    By default every origin, those that were kept out of training last; of a model of several
-    targets the first one.
-
-    Raises:
-        UserError: an instrument is on both sides.
-    """
-    origins = args.origin or [*run.origins, *run.unheard]
-    if not args.origin and len(run.targets) > 1:
-        origins = origins[:1]
-    targets = args.target or [name for name in run.targets if name not in origins]
-    both = [name for name in targets if name in origins]
-    if both:
-        raise UserError(f"--target {both[0]}: is the origin; name another target or --origin")
-    if not targets:
-        raise UserError(
-            f"--origin {origins[0]}: is the only target; name another, or give --target"
-        )
-    return origins, targets
-
-
-def describe_pieces(pieces, run=None, side=None):
-    """One line that says which pieces these are."""
-    names = ", ".join(cli.one_line(piece.name) for piece in pieces)
-    count = f"{len(pieces)} piece" if len(pieces) == 1 else f"{len(pieces)} pieces"
-    if not side:
-        return f"{count}; whether the model was trained on them is not known here: {names}"
-    if side == "all":
-        used = sum(piece.name in run.split["train"] for piece in pieces)
-        return f"{count}, {used} of them used in training: {names}"
-    return f"{count} {SIDE_WORDS[side]}: {names}"
-
-
-def read_piece(piece):
-    """One piece's audio and its reference's audio or None, of one length.
-
-    Raises:
-        UserError: one of them is empty, or they differ by more than 1 % in length.
-    """
-    audio = read_audio(piece.input)
-    if not len(audio):
-        raise UserError(f"{piece.input}: has no sound to compare; leave it out")
-    if not piece.reference:
-        return audio, None
-    reference = read_audio(piece.reference)
-    if not len(reference):
-        raise UserError(f"{piece.reference}: has no sound to compare; leave it out")
-    shorter, longer = sorted([len(audio), len(reference)])
-    if longer - shorter > LONGEST_MISMATCH * longer:
-        raise UserError(
-            f"{piece.reference}: lasts {len(reference) / data.SAMPLE_RATE:.2f} s, {piece.input} "
-            f"{len(audio) / data.SAMPLE_RATE:.2f} s; give two recordings of the same music at the "
-            "same time, cut to one length"
-        )
-    return audio[:shorter], reference[:shorter]
-
-
-def median_spectrum(run, target, audios):
-    """Per-bin median picture (256,) of the training targets, or None if there is no way to know it.
-
-    It is the run's median.npy, or taken from the targets' audio: with several targets the file is
-    the median of them all.
-    """
-    if not run:
-        return None
-    if run.targets == [target]:
-        with contextlib.suppress(OSError, ValueError):
-            median = np.load(run.folder / "median.npy", allow_pickle=False)
-            if median.shape == (data.BINS,):
-                return median.astype(np.float32)
-    names = run.split["train"]
-    frames = []
-    for name in names[:: 1 + len(names) // MEDIAN_PIECES]:
-        path = audios and find_audio(audios / target, name)
-        if path:
-            picture = data.spectrogram(read_audio(path))
-            frames.append(picture[:, :: 1 + picture.shape[1] // MEDIAN_FRAMES])
-    return np.median(np.concatenate(frames, axis=1), axis=1) if frames else None
-
-
-# ---- One piece: its rows -----------------------------------------------------------------------
-
-
-class Settings(NamedTuple):
-    """How pieces are converted; see the flags of these names."""
-
-    phases: list
-    phase_iterations: int
-    overlap: float
-    batch_size: int
-    phase_model: object = None
-    hops: int = 1  # pictures that are interleaved, see convert.py
-    level: str = "off"  # "match": the network gets the input at the training's loudness
-
-
-class Row(NamedTuple):
-    """One system's answer to one piece."""
-
-    name: str
-    audio: np.ndarray  # float32 (n,)
-    asked: np.ndarray  # picture (256, 1 + n // 512) that the audio was made of, or its own
-    is_made: bool  # whether the audio was made of the picture
-
-
-def spectrum_of(audio, hops=1):
-    """Audio (n,) -> spectrum complex64 (t, 256), frames as `convert.convert_stream` takes them."""
-    stream = data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops)
-    return np.concatenate(list(stream), axis=1)[0]
-
-
-def resynthesise(mag, unit, length, estimate, iterations, hops=1):
-    """Make sound of a magnitude, by the path of `convert.convert_audio`.
-
-    Args:
-        mag: float32 (t, 256), linear.
-        unit: the input's phasors, complex64 (t, 256).
-        length: of the audio, samples.
-        estimate: a phase estimator of phase.py.
-        iterations: of iterative ones.
-        hops: frames to every HOP_LENGTH samples.
-
-    Returns:
-        float32 (length,).
-    """
-    hop_length = data.HOP_LENGTH // hops
-    spectra = [(mag * unit)[np.newaxis]]
-    spectra = convert.estimate_phases(spectra, estimate, iterations, 0, hop_length)
-    blocks = list(convert.istft_stream(spectra, hop_length))
-    return np.concatenate(blocks, axis=1)[0, :length]
-
-
-class Resynthesis:
-    """Makes rows of pictures: sounds of one piece's length, with phases made from its own."""
-
-    def __init__(self, audio, settings):
-        self.audio, self.settings = audio, settings
-        self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
-        self.gain = training_gain(audio) if settings.level == "match" else 1.0
-        spectrum = spectrum_of(audio, settings.hops)
-        self.unit = data.phasor(spectrum)  # (t, 256)
-        self.picture = convert.spectrum_to_db(spectrum)  # (t, 256)
-
-    def convert(self, model, picture):
-        """A network's outputs for a picture (t, 256) or (t, 256, inputs): (t, 256, outputs)."""
-        swapped = picture.swapaxes(0, 1)
-        converted = convert.convert_picture(
-            model,
-            swapped,
-            self.settings.overlap,
-            self.settings.batch_size,
-            self.settings.hops,
-        )
-        return converted.swapaxes(0, 1)
-
-    def at_usual_hop(self, picture):
-        """The frames (t, 256) of a picture that stand where those of the usual hop do: (256, t)."""
-        hops = self.settings.hops
-        return picture[hops - 1 :: hops][: self.frames].T
-
-    def unmade(self, name, audio, picture):
-        """A row of a sound that there is already, and its picture (t, 256)."""
-        return Row(name, audio, self.at_usual_hop(picture), False)
-
-    def row(self, name, asked, phase_name, rotation=None):
-        """A row whose sound is made of the picture ``asked`` (t, 256) and an estimator's phase.
-
-        ``rotation`` (t, 256, 2) turns the input's phase into a learned one, unless a phase model
-        does.
-        """
-        unit = self.unit
-        if phase_name in phases.LEARNED:
-            if self.settings.phase_model:
-                both = np.stack([self.picture, asked], axis=-1)
-                rotation = self.convert(self.settings.phase_model, both)
-            unit = learned_phase.turned(unit, rotation)
-        return self._made(name, asked, unit, phases.ALL[phase_name])
-
-    def row_of_phase(self, name, asked, unit):
-        """A row whose sound is made of the picture ``asked`` (t, 256) and just this phase."""
-        return self._made(name, asked, unit, phases.ALL["input"])
-
-    def _made(self, name, asked, unit, estimate):
-        mag = data.db_to_amplitude(asked)
-        iterations, hops = self.settings.phase_iterations, self.settings.hops
-        audio = resynthesise(mag, unit, len(self.audio), estimate, iterations, hops)
-        return Row(name, audio, self.at_usual_hop(asked), True)
-
-
-def training_gain(audio):
-    """Factor that brings audio (n,) to the loudness that networks are trained at."""
-    meter = Meter()
-    meter.add(audio[np.newaxis])
-    return convert.find_gain(meter.integrated(), convert.TRAINING_LOUDNESS)
-
-
-def amplify(picture, gain):
-    """A picture on the dB scale, of any shape, of a sound that is ``gain`` times as loud."""
-    if gain == 1:
-        return picture
-    return data.amplitude_to_db(data.db_to_amplitude(picture) * np.float32(gain))
-
-
-def make_rows(model, audio, reference, median, settings):
-    """Yield every `Row` of one piece. The network runs once.
-
-    Args:
-        model: see `convert.convert_stream`.
-        audio: the input, float32 (n,).
-        reference: the target recording (n,); None leaves out ceilings and all trivial systems but
-            one.
-        median: per-bin median of the training targets (256,), or None.
-        settings: `Settings`. A learned phase is ``model``'s own or, from the magnitude in
-            question, the phase model's.
-    """
-    make = Resynthesis(audio, settings)
-    yield make.unmade(IDENTITY, audio, make.picture)
-    if reference is not None:
-        yield make.unmade(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
-        if median is not None:
-            yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
-    outputs = make.convert(model, amplify(make.picture, make.gain))
-    magnitude, rotation = amplify(outputs[..., 0], 1 / make.gain), outputs[..., 1:]
-    for name in settings.phases:
-        yield make.row(row_name(MODEL, name), magnitude, name, rotation)
-    if reference is not None:
-        spectrum = spectrum_of(reference, settings.hops)
-        true = convert.spectrum_to_db(spectrum)
-        for name in settings.phases:
-            yield make.row(row_name(TRUE, name), true, name, rotation)
-        yield make.row_of_phase(OWN_PHASE, true, data.phasor(spectrum))
-        yield make.unmade(TARGET, reference, true)
-
-
-# ---- One piece: its measures -------------------------------------------------------------------
-
-
-class Sound:
-    """What the measures need of a recording, each computed when it is first asked for."""
-
-    def __init__(self, audio):
-        self.audio = audio
-
-    @functools.cached_property
-    def picture(self):
-        """(256, t) on the dB scale."""
-        return data.spectrogram(self.audio)
-
-    @functools.cached_property
-    def low(self):
-        """The audio at 16 kHz."""
-        return metrics.resample(self.audio)
-
-    @functools.cached_property
-    def mel(self):
-        """`metrics.log_mel`."""
-        return metrics.log_mel(self.low)
-
-    @functools.cached_property
-    def pitches(self):
-        """`metrics.sounding_pitches`."""
-        return metrics.sounding_pitches(self.low)
-
-
-def things_to_compare(row, target=None, notes=None):
-    """What the measures compare of one row: {name in `metrics.Measure.takes`: thing}.
-
-    Args:
-        row: `Row`.
-        target: the target recording, a `Sound`, or None.
-        notes: of the score, see `read_notes`, or None.
-    """
-    sound = Sound(row.audio)
-    things = {"asked": row.asked}
-    if row.is_made:
-        things["written_picture"] = sound.picture
-        things["written_mag"] = data.db_to_amplitude(sound.picture)
-        things["asked_mag"] = data.db_to_amplitude(row.asked)
-    if target:
-        for name in ("picture", "low", "mel", "pitches"):
-            things[name] = getattr(sound, name)
-            things[f"target_{name}"] = getattr(target, name)
-    if row.name == OWN_PHASE:
-        things["waveform"] = row.audio
-        things["target_waveform"] = target.audio
-    if notes:
-        things["heard_notes"] = judges.hear_notes(row.audio)
-        things["score_notes"] = notes
-    return things
-
-
-def measure(row, target=None, notes=None):
-    """The measures that apply to one row: {key: value}; arguments of `things_to_compare`."""
-    things = things_to_compare(row, target, notes)
-    found = {}
-    for column in COLUMNS:
-        if all(name in things for name in column.takes):
-            found[column.key] = column.function(*(things[name] for name in column.takes))
-    return found
-
+from selection import SIDES, find_groups, find_median, read_piece, read_run
+from systems import (
+    COLUMNS,
+    IDENTITY,
+    MEDIAN,
+    MODEL,
+    SILENCE,
+    TARGET,
+    TRUE,
+    Settings,
+    Sound,
+    make_rows,
+    measure,
+    name_row,
+)
 
 # ---- One group: its tables and its page --------------------------------------------------------
 
@@ -648,17 +140,17 @@ def evaluate_group(model, group, median, settings, scores=(), page=None):
 def pairs_to_compare(settings):
     """Rows to compare in pairs: the model with the input, each phase with the first one."""
     first = settings.phases[0]
-    pairs = [(row_name(MODEL, first), IDENTITY)]
+    pairs = [(name_row(MODEL, first), IDENTITY)]
     for system in (MODEL, TRUE):
         for name in settings.phases[1:]:
-            pairs.append((row_name(system, name), row_name(system, first)))
+            pairs.append((name_row(system, name), name_row(system, first)))
     return pairs
 
 
 def describe_best_phases(results, settings):
     """Lines of text: by each measure, the phase that serves the model best, beside the first."""
-    rows = {row_name(MODEL, name): name for name in settings.phases}
-    first = row_name(MODEL, settings.phases[0])
+    rows = {name_row(MODEL, name): name for name in settings.phases}
+    first = name_row(MODEL, settings.phases[0])
     lines = []
     for column in COLUMNS:
         best, means = tables.find_best(results, list(rows), column)
@@ -697,7 +189,7 @@ def write_group(folder, results, about):
     print(f"-> {folder / 'results.csv'}, {folder / 'results.json'}")
 
 
-def overview(summaries):
+def compare_groups(summaries):
     """A table that compares groups: the input unchanged, the model, and the difference.
 
     Args:
@@ -750,10 +242,10 @@ class GroupPage:
         summary = tables.summarise(measured, COLUMNS)
         first, *others = self.settings.phases
         shown = {self._input_label(): sounds[IDENTITY][:samples]}
-        shown["Output"] = sounds[row_name(MODEL, first)][:samples]
+        shown["Output"] = sounds[name_row(MODEL, first)][:samples]
         more = {}
         for name in others:
-            more[f"Output, phase: {name}"] = sounds[row_name(MODEL, name)][:samples]
+            more[f"Output, phase: {name}"] = sounds[name_row(MODEL, name)][:samples]
         difference = None
         if TARGET in sounds:
             shown[self._target_label()] = sounds[TARGET][:samples]
@@ -763,7 +255,7 @@ class GroupPage:
             shown,
             more,
             difference,
-            self.describe(summary),
+            self._sentence(summary),
             tables.text_table(summary, COLUMNS),
         )
         self.sections.append(report.write_section(self.folder, len(self.titles) + 1, entry))
@@ -779,9 +271,9 @@ class GroupPage:
             return "Target"
         return f"Target: {report.plain_instrument(self.group.target)}"
 
-    def describe(self, summary):
+    def _sentence(self, summary):
         """The sentence above the sounds: how far the output is from the target, and the input."""
-        cells = summary[row_name(MODEL, self.settings.phases[0])]
+        cells = summary[name_row(MODEL, self.settings.phases[0])]
         if "mae_db" not in cells:
             return ""
         target = report.plain_instrument(self.group.target) if self.group.target else "target"
@@ -810,7 +302,7 @@ class GroupPage:
         for name, meaning in ROW_TERMS:
             if any(row[0].startswith(name) for row in rows):
                 terms.append((name, meaning))
-        sentence = self.describe(summary)
+        sentence = self._sentence(summary)
         titles = self.titles
         report.write_index(
             self.folder, self._title(model), titles, self.sections, sentence, notes, table, terms
@@ -992,7 +484,7 @@ def choose_output(args, run):
 
 def run_group(model, group, run, settings, scores, args, output):
     """Evaluate one group, print and write all of it. Returns (summary, differences)."""
-    median = median_spectrum(run, group.target, args.audios_path) if group.target else None
+    median = find_median(run, group.target, args.audios_path) if group.target else None
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
     page = None
@@ -1041,9 +533,9 @@ def main(argv=None):
     summaries = {}
     for group in groups:
         summary, differences = run_group(model, group, run, settings, scores, args, output)
-        summaries[group.title] = summary, differences, row_name(MODEL, settings.phases[0])
+        summaries[group.title] = summary, differences, name_row(MODEL, settings.phases[0])
     if len(groups) > 1:
-        header, rows = overview(summaries)
+        header, rows = compare_groups(summaries)
         print(f"\n{tables.markdown(header, rows)}")
         cli.write_csv(output / "overview.csv", [header, *rows])
         print(f"-> {output / 'overview.csv'}")

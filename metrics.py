@@ -301,7 +301,7 @@ def _check(a, b):
 class Measure(NamedTuple):
     """One column of the tables: a function of this module, and what is said of it.
 
-    ``takes`` names what the function is called with, see `evaluate.things_to_compare`; a row that
+    ``takes`` names what the function is called with, see `systems.things_to_compare`; a row that
     lacks one of these things has no such cell.
     """
 

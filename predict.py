@@ -26,7 +26,6 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -38,13 +37,10 @@ import kinds
 import known_models
 import learned_phase
 import phase as phases
-import provenance
 import styles
 import survey
 from audio import (
-    AUDIO_EXTENSIONS,
     RATES,
-    WRITTEN_EXTENSIONS,
     check_writable,
     mix_down,
     open_sound,
@@ -54,212 +50,11 @@ from audio import (
 )
 from cli import UserError
 from convert import BATCH_SIZE, OVERLAP, convert_file
+from jobs import find_missing, list_sources, plan_jobs
 
 PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
-NAME_BYTES = 240  # of a file's name: 255 are allowed, and hidden names are a little longer
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
-
-
-class Job(NamedTuple):
-    """One recording to convert with one model."""
-
-    source: Path
-    target: Path
-    model: Path
-    settings: dict  # what decides about the output beside recording and model
-    record: provenance.Record | None  # of the output folder; None for a new file beside the input
-
-
-def plan(inputs, output, models):
-    """What to convert into what.
-
-    Args:
-        inputs: paths of recordings and folders of them.
-        output: path of a file or folder, or None, which means beside the input.
-        models: paths.
-
-    Returns:
-        list of (source, target, model, folder whose record tells of the target, or None).
-
-    Raises:
-        UserError: an input is missing, or the output does not fit the inputs.
-    """
-    one_file = output is not None and _is_one_file(inputs, output, models)
-    labels = _make_labels(models)
-    taken = set()
-    planned = []
-    for path in inputs:
-        for source in _find_recordings(path, output):
-            for model, label in zip(models, labels):
-                suffix = f"_{label}" if len(models) > 1 else ""
-                inner = source.relative_to(path) if path.is_dir() else Path(source.name)
-                if one_file:
-                    root = output.parent
-                    target = output
-                elif output is not None:
-                    root = output
-                    target = _mirror(source, root / inner, suffix, taken)
-                elif path.is_dir():
-                    root = _beside(path, label)
-                    target = _mirror(source, root / inner, "", taken)
-                else:
-                    root = None
-                    target = _number(_name_beside(source, label), taken)
-                _check_target(source, target, taken)
-                taken.add(target)
-                planned.append((source, target, model, root))
-    return planned
-
-
-def _is_one_file(inputs, output, models):
-    """Whether ``output`` is a file's name. Raises UserError if it does not fit the inputs."""
-    if output.is_dir():
-        return False
-    one_input = len(inputs) == 1 and not inputs[0].is_dir()
-    suffix = output.suffix.lower()
-    if suffix in WRITTEN_EXTENSIONS:
-        if len(models) > 1:
-            raise UserError(
-                f"--output {output}: one file cannot take several models; give a folder"
-            )
-        if not one_input:
-            raise UserError(f"--output {output}: one file cannot take several; give a folder")
-        return True
-    if output.is_file() or (suffix and one_input):
-        written = ", ".join(WRITTEN_EXTENSIONS)
-        raise UserError(f"--output {output}: neither a folder nor {written}; give one of these")
-    return False
-
-
-def _find_recordings(path, output):
-    """The recordings that an --input stands for. What lies in an output folder below is left out.
-
-    Raises UserError if there are none, or if the output folder is the input itself.
-    """
-    if not path.is_dir():
-        if not path.exists():
-            raise UserError(f"{path}: no such file; check the path")
-        return [path]
-    files = cli.find_files(path, AUDIO_EXTENSIONS)
-    if not files:
-        raise UserError(f"{path}: holds no recording; give another --input")
-    if output is None:
-        return files
-    root = output.resolve()
-    if root == path.resolve():
-        raise UserError(f"--output {output}: is the --input folder itself; give another folder")
-    if path.resolve() in root.parents:
-        inner = [file for file in files if root not in file.resolve().parents]
-        if not inner:
-            raise UserError(
-                f"{path}: all its recordings lie in --output {output}, among what was converted "
-                "before; give another --input"
-            )
-        return inner
-    return files
-
-
-def _make_labels(models):
-    """A short name for each model, which no two share."""
-    labels = [known_models.make_label(model) for model in models]
-    unique = []
-    for model, label in zip(models, labels):
-        if labels.count(label) > 1:
-            label = Path(model).resolve().name
-        unique.append(label)
-    return unique
-
-
-def _beside(path, label):
-    """Output folder of an input folder."""
-    path = path.resolve()
-    return path.with_name(_shorten(path.name, f"_{label}"))
-
-
-def _name_beside(source, label):
-    """Output of a recording: song.m4a -> song_guitar.wav."""
-    return source.with_name(_shorten(source.stem, f"_{label}.wav"))
-
-
-def _shorten(stem, ending):
-    """``stem`` and ``ending`` as one file name, cut where systems allow no longer one."""
-    room = NAME_BYTES - len(os.fsencode(ending))
-    cut = os.fsencode(stem)[:room]
-    return cut.decode("utf-8", "surrogateescape" if cut == os.fsencode(stem) else "ignore") + ending
-
-
-def _mirror(source, path, suffix, taken):
-    """A file of the output folder: ``path``, or that as wav where its format is not written.
-
-    Where song.wav and song.m4a would both become song.wav, the second becomes song.m4a.wav.
-    """
-    if path.suffix.lower() in WRITTEN_EXTENSIONS:
-        return path.with_name(_shorten(path.stem, f"{suffix}{path.suffix}"))
-    target = path.with_name(_shorten(path.stem, f"{suffix}.wav"))
-    if target in taken or source.with_suffix(".wav").exists():
-        target = path.with_name(_shorten(path.name, f"{suffix}.wav"))
-    return target
-
-
-def _number(target, taken):
-    """``target``, or with a number after it the first name that is free."""
-    number = 1
-    free = target
-    while free in taken or os.path.lexists(free):
-        number += 1
-        free = target.with_name(f"{target.stem}_{number}{target.suffix}")
-    return free
-
-
-def _check_target(source, target, taken):
-    if target.resolve() == source.resolve():
-        raise UserError(f"{source}: the output would overwrite this input; give another --output")
-    if target in taken:
-        raise UserError(f"{source}: another input also becomes {target}; convert them apart")
-
-
-def find_missing(jobs):
-    """The jobs whose output is not there yet, or was made otherwise; the others are told.
-
-    Raises:
-        UserError: the only output is a file that this command did not make.
-    """
-    missing = []
-    current = 0
-    foreign = []
-    for job in jobs:
-        record = job.record
-        if record is None:  # the name is free
-            missing.append(job)
-        elif record.is_current(job.target, list_sources(job), job.settings):
-            current += 1
-        elif os.path.lexists(job.target) and not record.knows(job.target):
-            foreign.append(job.target)
-        else:
-            missing.append(job)
-    if current:
-        print(f"{current} of {len(jobs)} files are there already, made in the same way")
-    if foreign and len(jobs) == 1:
-        raise UserError(
-            f"{foreign[0]}: is there and was not made by this command, so it is kept; "
-            "give another --output"
-        )
-    for path in foreign:
-        print(
-            f"kept, for this command did not make it: {cli.one_line(path)}; give another --output"
-        )
-    return missing
-
-
-def list_sources(job):
-    """The files that an output is made from: recording, generator, style, phase model."""
-    sources = [job.source, known_models.find_weights(job.model) or job.model]
-    for name in ("style", "phase_model"):
-        path = job.settings[name]
-        if path:
-            sources.append(known_models.find_weights(path) or path)
-    return sources
 
 
 def in_decibels(amplitude):
@@ -592,12 +387,7 @@ def main(argv=None):
     settings = read_settings(args)
     inputs = [Path(path) for path in args.input]
     output = None if args.output is None else Path(args.output)
-    records = {None: None}
-    jobs = []
-    for source, target, model, root in plan(inputs, output, models):
-        if root not in records:
-            records[root] = provenance.Record(root)
-        jobs.append(Job(source, target, model, settings, records[root]))
+    jobs = plan_jobs(inputs, output, models, settings)
     if args.page:
         cli.check_folder(args.page, "--page")
     missing = find_missing(jobs)

@@ -31,9 +31,9 @@ import cli
 import convert
 import data
 import devices
-import evaluate
 import learned_phase
 import metrics
+import selection
 from cli import UserError
 from midi import NOTE, read_score
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
@@ -125,7 +125,7 @@ def read_models(names):
     """{target: (path, origin)} of models that turn one instrument into another's magnitude."""
     sides = {}
     for path in map(cli.find_model, names):
-        run = evaluate.read_run(path)
+        run = selection.read_run(path)
         if not run or len(run.targets) > 1 or run.targets[0] in sides:
             raise UserError(
                 f"--models {path}: is no run folder of one target, or the second for its target; "

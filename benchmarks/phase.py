@@ -26,11 +26,12 @@ import cli
 import convert
 import data
 import devices
-import evaluate
 import kinds
 import learned_phase
 import metrics
 import phase as phases
+import selection
+import systems
 import tables
 from cli import UserError
 
@@ -57,7 +58,7 @@ class Networks(NamedTuple):
 
 def make_starts(audio, asked, networks):
     """Yield each start for the picture ``asked`` (t, 256): (name, phasors (t, 256), seconds)."""
-    spectrum = evaluate.spectrum_of(audio)
+    spectrum = systems.compute_spectrum(audio)
     unit, picture = data.phasor(spectrum), convert.spectrum_to_db(spectrum)
     yield "input", unit, 0.0
     for name in ("random", "flat"):
@@ -83,7 +84,7 @@ def make_rows(audio, asked, iterations, networks):
         for count in iterations:
             estimate = phases.griffinlim if count else phases.keep_input
             began = time.perf_counter()
-            made = evaluate.resynthesise(mag, unit, len(audio), estimate, count)
+            made = systems.resynthesise(mag, unit, len(audio), estimate, count)
             took = starting + time.perf_counter() - began
             yield f"{name}, {count} iterations" if count else name, made, took
 
@@ -94,16 +95,16 @@ def measure_piece(audio, reference, iterations, networks):
     Returns:
         list of (row, measures, seconds it took).
     """
-    target = evaluate.Sound(reference)
-    true = convert.spectrum_to_db(evaluate.spectrum_of(reference))
-    picture = convert.spectrum_to_db(evaluate.spectrum_of(audio))
+    target = systems.Sound(reference)
+    true = convert.spectrum_to_db(systems.compute_spectrum(reference))
+    picture = convert.spectrum_to_db(systems.compute_spectrum(audio))
     converted = convert.convert_picture(networks.model, picture.T)[..., 0].T
     frames = 1 + len(audio) // data.HOP_LENGTH
     measured = []
     for kind, asked in zip(MAGNITUDES, (true, converted)):
         for name, made, took in make_rows(audio, asked, iterations, networks):
-            row = evaluate.Row(f"{kind}, {name}", made, asked[:frames].T, True)
-            measured.append((row.name, evaluate.measure(row, target), took))
+            row = systems.Row(f"{kind}, {name}", made, asked[:frames].T, True)
+            measured.append((row.name, systems.measure(row, target), took))
     return measured
 
 
@@ -146,10 +147,10 @@ def load_networks(args):
 
 def find_pieces(args):
     """The pieces to measure. Raises UserError."""
-    run = evaluate.read_run(args.model)
+    run = selection.read_run(args.model)
     if not run:
         raise UserError(f"--model {args.model}: is no run folder; give one")
-    pieces = evaluate.find_pieces(run, run.origins[0], run.targets[0], args.audios_path)
+    pieces = selection.find_pieces(run, run.origins[0], run.targets[0], args.audios_path)
     return pieces[: args.limit]
 
 
@@ -171,7 +172,7 @@ def main(argv=None):
     networks = load_networks(args)
     results, took, seconds = [], {}, 0.0
     for number, piece in enumerate(tqdm(pieces, unit="piece")):
-        audio, reference = evaluate.read_piece(piece)
+        audio, reference = selection.read_piece(piece)
         if number == 0:
             short = int(WARM_UP * data.SAMPLE_RATE)
             measure_piece(audio[:short], reference[:short], args.iterations, networks)

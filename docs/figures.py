@@ -24,11 +24,11 @@ import cli
 import convert
 import data
 import devices
-import evaluate
 import metrics
 import midi
 import phase as phases
 import report
+import systems
 from audio import read_audio
 from cli import UserError
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
@@ -354,14 +354,14 @@ def phase_comparison(x, y):
 
     Shown is the picture of the sound it gives minus the one asked for.
     """
-    spectrum = evaluate.spectrum_of(y)
-    unit = data.phasor(evaluate.spectrum_of(x))
+    spectrum = systems.compute_spectrum(y)
+    unit = data.phasor(systems.compute_spectrum(x))
     asked = data.spectrogram(y)
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
     figure = Figure(figsize=(11, 2.7), layout="constrained")
     axes = figure.subplots(1, len(phases.ESTIMATORS), sharey=True)
     for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
-        sound = evaluate.resynthesise(np.abs(spectrum), unit, len(y), estimate, iterations=32)
+        sound = systems.resynthesise(np.abs(spectrum), unit, len(y), estimate, iterations=32)
         error = metrics.picture_mae(data.spectrogram(sound), asked)
         image = report.draw(
             axis,

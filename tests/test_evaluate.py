@@ -11,12 +11,14 @@ import evaluate
 import judges
 import metrics
 import phase
+import selection
+import systems
 from audio import read_audio, write_audio
 from cli import UserError
 
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
 PHASES = list(phase.ESTIMATORS)
-SETTINGS = evaluate.Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=2)
+SETTINGS = systems.Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=2)
 
 
 def identity(tiles):
@@ -29,7 +31,7 @@ def tone(frequency=440.0, seconds=1.0):
 
 
 def rows_of(model, audio, reference, median, settings=SETTINGS):
-    return {row.name: row for row in evaluate.make_rows(model, audio, reference, median, settings)}
+    return {row.name: row for row in systems.make_rows(model, audio, reference, median, settings)}
 
 
 def make_run(folder, train=("bach/one", "bach/two"), validation=("three", "four"), **more):
@@ -72,15 +74,15 @@ def test_model_rows_are_what_predict_writes(name, length, hops):
     found = rows_of(model, audio, None, None, settings)
     options = {"phase": name, "phase_iterations": 3, "overlap": 0.5, "batch_size": 2}
     expected = convert.convert_audio(model, audio, data.SAMPLE_RATE, hops=hops, **options)
-    made = found[evaluate.row_name("model", name)].audio
+    made = found[systems.name_row("model", name)].audio
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
 def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
     audio, median = tone(), np.full(256, 0.1, np.float32)
-    own = [evaluate.row_name("model", name) for name in PHASES]
-    ceilings = [evaluate.row_name("true magnitude", name) for name in PHASES]
-    ceilings += [evaluate.OWN_PHASE, "target"]
+    own = [systems.name_row("model", name) for name in PHASES]
+    ceilings = [systems.name_row("true magnitude", name) for name in PHASES]
+    ceilings += [systems.OWN_PHASE, "target"]
     assert list(rows_of(identity, audio, None, None)) == ["identity", *own]
     without_median = ["identity", "silence", *own, *ceilings]
     assert list(rows_of(identity, audio, audio, None)) == without_median
@@ -101,12 +103,12 @@ def test_network_runs_once_a_piece():
 
 def test_finer_hops_are_compared_where_the_usual_frames_stand():
     audio, other = tone(), tone(660)
-    target = evaluate.Sound(other)
+    target = systems.Sound(other)
     rows = rows_of(identity, audio, other, None, SETTINGS._replace(phases=["input"], hops=4))
     for name in ("identity", "model (phase: input)"):
         expected = data.spectrogram(audio)
         np.testing.assert_allclose(rows[name].asked, expected, atol=1e-3)
-    assert evaluate.measure(rows["true magnitude (phase: input)"], target)["mae_db"] < 1e-2
+    assert systems.measure(rows["true magnitude (phase: input)"], target)["mae_db"] < 1e-2
 
 
 def test_network_hears_the_training_loudness_and_its_answer_is_brought_back():
@@ -131,10 +133,10 @@ def test_network_that_diverged_is_a_users_mistake():
 
 def test_measures_of_a_perfect_and_of_a_silent_conversion():
     audio = tone()
-    target = evaluate.Sound(audio)
+    target = systems.Sound(audio)
     rows = rows_of(identity, audio, audio, None)
-    found = {name: evaluate.measure(row, target) for name, row in rows.items()}
-    perfect, silence = found[evaluate.row_name("model", "input")], found["silence"]
+    found = {name: systems.measure(row, target) for name, row in rows.items()}
+    perfect, silence = found[systems.name_row("model", "input")], found["silence"]
     assert perfect["mae_db"] < 1e-3 and perfect["level_matched_db"] < 1e-3
     assert perfect["written_mae_db"] < 0.05 and perfect["convergence"] < 0.01
     assert perfect["pitch_jaccard"] < 0.1 and perfect["lsd_db"] < 3
@@ -143,9 +145,9 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
     assert silence["mfcc_distance"] == 1 and silence["pitch_jaccard"] > 0.9
     assert "reanalysis_db" not in silence and "convergence" not in found["identity"]
     with_snr = [name for name, measures in found.items() if "snr_db" in measures]
-    assert with_snr == [evaluate.OWN_PHASE]
-    assert found[evaluate.OWN_PHASE]["snr_db"] > 40
-    keys = {column.key for column in evaluate.COLUMNS}
+    assert with_snr == [systems.OWN_PHASE]
+    assert found[systems.OWN_PHASE]["snr_db"] > 40
+    keys = {column.key for column in systems.COLUMNS}
     for measures in found.values():
         assert set(measures) <= keys
         assert all(np.isfinite(value) for value in measures.values())
@@ -154,16 +156,16 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
 def test_the_target_has_no_error_by_any_measure():
     audio, other = tone(), tone(660)
     rows = rows_of(identity, other, audio, None)
-    found = evaluate.measure(rows["target"], evaluate.Sound(audio))
+    found = systems.measure(rows["target"], systems.Sound(audio))
     assert set(found) >= {"mae_db", "level_matched_db", "lsd_db", "pitch_jaccard"}
     assert all(value == pytest.approx(0, abs=1e-3) for value in found.values())
-    unchanged = evaluate.measure(rows["identity"], evaluate.Sound(audio))
+    unchanged = systems.measure(rows["identity"], systems.Sound(audio))
     assert unchanged["pitch_jaccard"] > 0.9
 
 
 def test_every_measure_has_all_that_it_takes():
     rows = rows_of(identity, tone(), tone(), None)
-    things = evaluate.things_to_compare(rows[evaluate.OWN_PHASE], evaluate.Sound(tone()))
+    things = systems.things_to_compare(rows[systems.OWN_PHASE], systems.Sound(tone()))
     for column in metrics.MEASURES:
         assert set(column.takes) <= set(things), column.key
 
@@ -172,28 +174,28 @@ def test_every_measure_has_all_that_it_takes():
 
 
 def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
-    run = evaluate.read_run(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
-    found = evaluate.find_pieces(run, ORIGIN, TARGET, audios)
+    run = selection.read_run(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
+    found = selection.find_pieces(run, ORIGIN, TARGET, audios)
     assert [piece.name for piece in found] == ["three"]
     assert "gone" in capsys.readouterr().err
-    everything = evaluate.find_pieces(run, ORIGIN, TARGET, audios, "all")
+    everything = selection.find_pieces(run, ORIGIN, TARGET, audios, "all")
     assert [piece.name for piece in everything] == ["bach/one", "bach/two", "four", "three"]
     assert everything[0].input == audios / ORIGIN / "bach/one.wav"
     assert everything[0].reference == audios / TARGET / "bach/one.wav"
 
 
 def test_test_side_is_a_table_of_its_own_where_there_is_one(audios, tmp_path):
-    run = evaluate.read_run(make_run(tmp_path, validation=["three"], test=["four"]))
-    groups = evaluate.find_groups(parse("--audios", audios), run)
+    run = selection.read_run(make_run(tmp_path, validation=["three"], test=["four"]))
+    groups = selection.find_groups(parse("--audios", audios), run)
     assert [[piece.name for piece in group.pieces] for group in groups] == [["three"], ["four"]]
     assert [group.folder for group in groups] == ["", "test"]
     assert "kept for the test" in groups[1].title
     for side, name in (("held_out", "three"), ("test", "four")):
-        (group,) = evaluate.find_groups(parse("--audios", audios, "--pieces", side), run)
+        (group,) = selection.find_groups(parse("--audios", audios, "--pieces", side), run)
         assert [piece.name for piece in group.pieces] == [name] and group.folder == ""
-    without = evaluate.read_run(make_run(tmp_path, validation=["three"]))
+    without = selection.read_run(make_run(tmp_path, validation=["three"]))
     with pytest.raises(UserError, match="--pieces test: this run kept none"):
-        evaluate.find_groups(parse("--audios", audios, "--pieces", "test"), without)
+        selection.find_groups(parse("--audios", audios, "--pieces", "test"), without)
 
 
 def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
@@ -201,36 +203,36 @@ def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
     for name in ("piano_acoustic", "grand_acoustic"):
         shutil.copytree(audios / ORIGIN, tmp_path / "audios" / name)
     flags = {"origin": [ORIGIN, "piano_acoustic"], "hold_out_origin": "piano_acoustic"}
-    run = evaluate.read_run(make_run(tmp_path / "run", flags=flags))
+    run = selection.read_run(make_run(tmp_path / "run", flags=flags))
     assert run.origins == [ORIGIN] and run.unheard == ["piano_acoustic"]
-    groups = evaluate.find_groups(parse("--audios", tmp_path / "audios"), run)
+    groups = selection.find_groups(parse("--audios", tmp_path / "audios"), run)
     assert [group.origin for group in groups] == [ORIGIN, "piano_acoustic"]
     assert ["never heard" in group.title for group in groups] == [False, True]
     assert [group.folder for group in groups] == [ORIGIN, "piano_acoustic"]
     chosen = parse("--audios", tmp_path / "audios", "--origin", "grand_acoustic")
-    (group,) = evaluate.find_groups(chosen, run)
+    (group,) = selection.find_groups(chosen, run)
     assert group.origin == "grand_acoustic"
     assert group.pieces[0].input == tmp_path / "audios/grand_acoustic/three.wav"
 
 
 def test_origin_and_target_that_do_not_fit_are_said(audios, tmp_path):
-    run = evaluate.read_run(make_run(tmp_path))
+    run = selection.read_run(make_run(tmp_path))
     both = parse("--audios", audios, "--origin", TARGET, "--target", TARGET)
     with pytest.raises(UserError, match=f"--target {TARGET}: is the origin"):
-        evaluate.find_groups(both, run)
+        selection.find_groups(both, run)
     for flag in ("--origin", "--target"):
         with pytest.raises(UserError, match=f"{flag}: goes with --audios_path"):
-            evaluate.find_groups(parse("--inputs", audios, flag, "organ"), run)
+            selection.find_groups(parse("--inputs", audios, flag, "organ"), run)
 
 
 def test_pieces_that_are_not_there_are_a_users_mistake(audios, tmp_path):
     with pytest.raises(UserError, match="--pairs or --inputs"):
-        evaluate.find_groups(parse("--audios", audios), None)
-    run = evaluate.read_run(make_run(tmp_path, validation=["gone"]))
+        selection.find_groups(parse("--audios", audios), None)
+    run = selection.read_run(make_run(tmp_path, validation=["gone"]))
     with pytest.raises(UserError, match="none of these pieces"):
-        evaluate.find_pieces(run, ORIGIN, TARGET, audios)
+        selection.find_pieces(run, ORIGIN, TARGET, audios)
     with pytest.raises(UserError, match="no such folder"):
-        evaluate.find_pieces(run, "flute", TARGET, audios)
+        selection.find_pieces(run, "flute", TARGET, audios)
 
 
 def test_damaged_config_is_said(tmp_path):
@@ -238,7 +240,7 @@ def test_damaged_config_is_said(tmp_path):
     for text in ("{", "[]", '{"flags": {}}', *inner):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match="damaged"):
-            evaluate.read_run(tmp_path)
+            selection.read_run(tmp_path)
 
 
 def test_pairs_are_read_relative_to_their_file(tmp_path):
@@ -246,7 +248,7 @@ def test_pairs_are_read_relative_to_their_file(tmp_path):
     path.write_text(
         'input,reference\nsub/a.wav, b.wav\n\n"with, comma.wav",\nc.wav\n', encoding="utf-8"
     )
-    assert evaluate.read_pairs(path) == [
+    assert selection.read_pairs(path) == [
         ("sub/a.wav", tmp_path / "sub/a.wav", tmp_path / "b.wav"),
         ("with, comma.wav", tmp_path / "with, comma.wav", None),
         ("c.wav", tmp_path / "c.wav", None),
@@ -256,7 +258,7 @@ def test_pairs_are_read_relative_to_their_file(tmp_path):
 def test_pairs_as_spreadsheets_write_them(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_bytes(b"\xef\xbb\xbfinput;reference\r\na.wav;b.wav\r\na.wav;c.wav\r\n")
-    assert evaluate.read_pairs(path) == [
+    assert selection.read_pairs(path) == [
         ("a.wav", tmp_path / "a.wav", tmp_path / "b.wav"),
         ("a.wav (2)", tmp_path / "a.wav", tmp_path / "c.wav"),
     ]
@@ -269,9 +271,9 @@ def test_bad_pairs_are_said_in_one_line(tmp_path, content):
     path = tmp_path / "pairs.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"pairs\.csv"):
-        evaluate.read_pairs(path)
+        selection.read_pairs(path)
     with pytest.raises(UserError):
-        evaluate.read_pairs(tmp_path / "missing.csv")
+        selection.read_pairs(tmp_path / "missing.csv")
 
 
 def test_pairs_of_different_lengths_are_refused(tmp_path):
@@ -279,8 +281,8 @@ def test_pairs_of_different_lengths_are_refused(tmp_path):
         write_audio(tmp_path / f"{name}.wav", tone(seconds=seconds))
 
     def read(first, second):
-        return evaluate.read_piece(
-            evaluate.Piece("x", tmp_path / f"{first}.wav", tmp_path / f"{second}.wav")
+        return selection.read_piece(
+            selection.Piece("x", tmp_path / f"{first}.wav", tmp_path / f"{second}.wav")
         )
 
     audio, reference = read("a", "near")
@@ -299,7 +301,7 @@ def test_score_of_a_name_with_a_dot_is_not_anothers(tmp_path, capsys, monkeypatc
     scores = {"sonata": tmp_path / "sonata.mid", "bach/two": tmp_path / "two.mid"}
     notes = {}
     for name in ("sonata", "sonata.1", "sonata.1.wav", "sonata.wav", "bach/two", "two.wav"):
-        notes[name] = evaluate.read_notes(scores, evaluate.Piece(name, None, None), 1)
+        notes[name] = evaluate.read_notes(scores, selection.Piece(name, None, None), 1)
     assert notes["sonata"] == notes["sonata.wav"] == "sonata.mid"
     assert notes["sonata.1"] is None and notes["sonata.1.wav"] is None
     assert notes["bach/two"] == "two.mid" and notes["two.wav"] is None
@@ -313,26 +315,26 @@ def test_a_damaged_score_is_read_and_told_or_left_out_and_told(tmp_path, capsys)
     scores = {"cut": tmp_path / "cut.mid", "bad": tmp_path / "bad.mid"}
     scores["cut"].write_bytes(content)
     scores["bad"].write_bytes(b"no score")
-    _, pitches = evaluate.read_notes(scores, evaluate.Piece("cut", None, None), 10)
+    _, pitches = evaluate.read_notes(scores, selection.Piece("cut", None, None), 10)
     assert pitches[0] == pytest.approx(261.63, abs=0.01)
     assert "cut.mid: repaired:" in capsys.readouterr().err
-    assert evaluate.read_notes(scores, evaluate.Piece("bad", None, None), 10) is None
+    assert evaluate.read_notes(scores, selection.Piece("bad", None, None), 10) is None
     err = capsys.readouterr().err
     assert "note F1 is left out" in err and "bad.mid" in err
 
 
 def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_path):
-    run = evaluate.read_run(run_folder)
-    assert evaluate.median_spectrum(run, TARGET, audios) == pytest.approx(0.2)
-    run = evaluate.read_run(make_run(tmp_path))
-    found = evaluate.median_spectrum(run, TARGET, audios)
+    run = selection.read_run(run_folder)
+    assert selection.find_median(run, TARGET, audios) == pytest.approx(0.2)
+    run = selection.read_run(make_run(tmp_path))
+    found = selection.find_median(run, TARGET, audios)
     pictures = []
     for name in run.split["train"]:
         pictures.append(data.spectrogram(read_audio(audios / TARGET / f"{name}.wav")))
     expected = np.median(np.concatenate(pictures, axis=1), axis=1)
     np.testing.assert_allclose(found, expected, atol=0.02)
-    assert evaluate.median_spectrum(run, TARGET, None) is None
-    assert evaluate.median_spectrum(None, TARGET, audios) is None
+    assert selection.find_median(run, TARGET, None) is None
+    assert selection.find_median(None, TARGET, audios) is None
 
 
 # ---- The command
@@ -363,7 +365,7 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
     assert "2 pieces held out from training: three, four" in printed
     own = ["model (phase: input)", "model (phase: griffinlim)"]
     true = ["true magnitude (phase: input)", "true magnitude (phase: griffinlim)"]
-    rows = ["identity", "silence", "median picture", *own, *true, evaluate.OWN_PHASE, "target"]
+    rows = ["identity", "silence", "median picture", *own, *true, systems.OWN_PHASE, "target"]
     table, paired = table_rows(printed)
     assert table == rows
     assert paired == [f"{own[0]} − identity", f"{own[1]} − {own[0]}", f"{true[1]} − {true[0]}"]

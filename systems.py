@@ -1,0 +1,242 @@
+"""What each system makes of one piece, the rows of evaluate.py's tables, and their measures.
+
+`make_rows` gives the sound and picture of every system: the input unchanged, the network with every
+phase, a perfect network; `measure` compares one of them with the target.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+import convert
+import data
+import judges
+import learned_phase
+import metrics
+import phase as phases
+from loudness import Meter
+
+COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
+IDENTITY, SILENCE, MEDIAN, TARGET = "identity", "silence", "median picture", "target"
+MODEL, TRUE = "model", "true magnitude"
+OWN_PHASE = f"{TRUE} (phase: the target's)"
+
+
+def name_row(system, phase_name):
+    """The row of a system whose sound has this phase estimator's phase."""
+    return f"{system} (phase: {phase_name})"
+
+
+class Settings(NamedTuple):
+    """How pieces are converted; see the flags of these names."""
+
+    phases: list
+    phase_iterations: int
+    overlap: float
+    batch_size: int
+    phase_model: object = None
+    hops: int = 1  # pictures that are interleaved, see convert.py
+    level: str = "off"  # "match": the network gets the input at the training's loudness
+
+
+class Row(NamedTuple):
+    """One system's answer to one piece."""
+
+    name: str
+    audio: np.ndarray  # float32 (n,)
+    asked: np.ndarray  # picture (256, 1 + n // 512) that the audio was made of, or its own
+    is_made: bool  # whether the audio was made of the picture
+
+
+def compute_spectrum(audio, hops=1):
+    """Audio (n,) -> spectrum complex64 (t, 256), frames as `convert.convert_stream` takes them."""
+    stream = data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops)
+    return np.concatenate(list(stream), axis=1)[0]
+
+
+def resynthesise(mag, unit, length, estimate, iterations, hops=1):
+    """Make sound of a magnitude, by the path of `convert.convert_audio`.
+
+    Args:
+        mag: float32 (t, 256), linear.
+        unit: the input's phasors, complex64 (t, 256).
+        length: of the audio, samples.
+        estimate: a phase estimator of phase.py.
+        iterations: of iterative ones.
+        hops: frames to every HOP_LENGTH samples.
+
+    Returns:
+        float32 (length,).
+    """
+    hop_length = data.HOP_LENGTH // hops
+    spectra = [(mag * unit)[np.newaxis]]
+    spectra = convert.estimate_phases(spectra, estimate, iterations, 0, hop_length)
+    blocks = list(convert.istft_stream(spectra, hop_length))
+    return np.concatenate(blocks, axis=1)[0, :length]
+
+
+class Resynthesis:
+    """Makes rows of pictures: sounds of one piece's length, with phases made from its own."""
+
+    def __init__(self, audio, settings):
+        self.audio, self.settings = audio, settings
+        self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
+        self.gain = find_training_gain(audio) if settings.level == "match" else 1.0
+        spectrum = compute_spectrum(audio, settings.hops)
+        self.unit = data.phasor(spectrum)  # (t, 256)
+        self.picture = convert.spectrum_to_db(spectrum)  # (t, 256)
+
+    def convert(self, model, picture):
+        """A network's outputs for a picture (t, 256) or (t, 256, inputs): (t, 256, outputs)."""
+        swapped = picture.swapaxes(0, 1)
+        converted = convert.convert_picture(
+            model,
+            swapped,
+            self.settings.overlap,
+            self.settings.batch_size,
+            self.settings.hops,
+        )
+        return converted.swapaxes(0, 1)
+
+    def at_usual_hop(self, picture):
+        """The frames (t, 256) of a picture that stand where those of the usual hop do: (256, t)."""
+        hops = self.settings.hops
+        return picture[hops - 1 :: hops][: self.frames].T
+
+    def unmade(self, name, audio, picture):
+        """A row of a sound that there is already, and its picture (t, 256)."""
+        return Row(name, audio, self.at_usual_hop(picture), False)
+
+    def row(self, name, asked, phase_name, rotation=None):
+        """A row whose sound is made of the picture ``asked`` (t, 256) and an estimator's phase.
+
+        ``rotation`` (t, 256, 2) turns the input's phase into a learned one, unless a phase model
+        does.
+        """
+        unit = self.unit
+        if phase_name in phases.LEARNED:
+            if self.settings.phase_model:
+                both = np.stack([self.picture, asked], axis=-1)
+                rotation = self.convert(self.settings.phase_model, both)
+            unit = learned_phase.turned(unit, rotation)
+        return self._made(name, asked, unit, phases.ALL[phase_name])
+
+    def row_of_phase(self, name, asked, unit):
+        """A row whose sound is made of the picture ``asked`` (t, 256) and just this phase."""
+        return self._made(name, asked, unit, phases.ALL["input"])
+
+    def _made(self, name, asked, unit, estimate):
+        mag = data.db_to_amplitude(asked)
+        iterations, hops = self.settings.phase_iterations, self.settings.hops
+        audio = resynthesise(mag, unit, len(self.audio), estimate, iterations, hops)
+        return Row(name, audio, self.at_usual_hop(asked), True)
+
+
+def find_training_gain(audio):
+    """Factor that brings audio (n,) to the loudness that networks are trained at."""
+    meter = Meter()
+    meter.add(audio[np.newaxis])
+    return convert.find_gain(meter.integrated(), convert.TRAINING_LOUDNESS)
+
+
+def amplify(picture, gain):
+    """A picture on the dB scale, of any shape, of a sound that is ``gain`` times as loud."""
+    if gain == 1:
+        return picture
+    return data.amplitude_to_db(data.db_to_amplitude(picture) * np.float32(gain))
+
+
+def make_rows(model, audio, reference, median, settings):
+    """Yield every `Row` of one piece. The network runs once.
+
+    Args:
+        model: see `convert.convert_stream`.
+        audio: the input, float32 (n,).
+        reference: the target recording (n,); None leaves out ceilings and all trivial systems but
+            one.
+        median: per-bin median of the training targets (256,), or None.
+        settings: `Settings`. A learned phase is ``model``'s own or, from the magnitude in
+            question, the phase model's.
+    """
+    make = Resynthesis(audio, settings)
+    yield make.unmade(IDENTITY, audio, make.picture)
+    if reference is not None:
+        yield make.unmade(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
+        if median is not None:
+            yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
+    outputs = make.convert(model, amplify(make.picture, make.gain))
+    magnitude, rotation = amplify(outputs[..., 0], 1 / make.gain), outputs[..., 1:]
+    for name in settings.phases:
+        yield make.row(name_row(MODEL, name), magnitude, name, rotation)
+    if reference is not None:
+        spectrum = compute_spectrum(reference, settings.hops)
+        true = convert.spectrum_to_db(spectrum)
+        for name in settings.phases:
+            yield make.row(name_row(TRUE, name), true, name, rotation)
+        yield make.row_of_phase(OWN_PHASE, true, data.phasor(spectrum))
+        yield make.unmade(TARGET, reference, true)
+
+
+class Sound:
+    """What the measures need of a recording, each computed when it is first asked for."""
+
+    def __init__(self, audio):
+        self.audio = audio
+
+    @functools.cached_property
+    def picture(self):
+        """(256, t) on the dB scale."""
+        return data.spectrogram(self.audio)
+
+    @functools.cached_property
+    def low(self):
+        """The audio at 16 kHz."""
+        return metrics.resample(self.audio)
+
+    @functools.cached_property
+    def mel(self):
+        """`metrics.log_mel`."""
+        return metrics.log_mel(self.low)
+
+    @functools.cached_property
+    def pitches(self):
+        """`metrics.sounding_pitches`."""
+        return metrics.sounding_pitches(self.low)
+
+
+def things_to_compare(row, target=None, notes=None):
+    """What the measures compare of one row: {name in `metrics.Measure.takes`: thing}.
+
+    Args:
+        row: `Row`.
+        target: the target recording, a `Sound`, or None.
+        notes: of the score, see `evaluate.read_notes`, or None.
+    """
+    sound = Sound(row.audio)
+    things = {"asked": row.asked}
+    if row.is_made:
+        things["written_picture"] = sound.picture
+        things["written_mag"] = data.db_to_amplitude(sound.picture)
+        things["asked_mag"] = data.db_to_amplitude(row.asked)
+    if target:
+        for name in ("picture", "low", "mel", "pitches"):
+            things[name] = getattr(sound, name)
+            things[f"target_{name}"] = getattr(target, name)
+    if row.name == OWN_PHASE:
+        things["waveform"] = row.audio
+        things["target_waveform"] = target.audio
+    if notes:
+        things["heard_notes"] = judges.hear_notes(row.audio)
+        things["score_notes"] = notes
+    return things
+
+
+def measure(row, target=None, notes=None):
+    """The measures that apply to one row: {key: value}; arguments of `things_to_compare`."""
+    things = things_to_compare(row, target, notes)
+    found = {}
+    for column in COLUMNS:
+        if all(name in things for name in column.takes):
+            found[column.key] = column.function(*(things[name] for name in column.takes))
+    return found
