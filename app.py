@@ -242,7 +242,7 @@ def list_choices():
         config = cli.read_json(where, remedy)
         if config is not None:
             with cli.undamaged(where, remedy):
-                kind, style = kinds.of_run(config)
+                kind, style = kinds.read_from_run(config)
             if kind is Kind.PHASE or style is not Style.NONE:
                 continue
         choices.append((f"{model.label} ({model.path.name})", str(model.path)))

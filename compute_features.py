@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import data
+import learned_phase
 import parallel
 import provenance
 from audio import AUDIO_EXTENSIONS, read_mono, resample_stream
@@ -38,12 +39,14 @@ def write_tiles(audio_path, tiles_path, phase=False):
         UserError: it cannot be read.
     """
 
-    def analyse(mono, rate):
+    make_channels = learned_phase.keep_both if phase else keep_magnitude
+
+    def compute_channels(mono, rate):
         mono = resample_stream(mono, rate, data.SAMPLE_RATE)
-        blocks = [channels_of(spectra[0], phase) for spectra in data.stft_stream(mono)]
+        blocks = [make_channels(spectra[0]) for spectra in data.stft_stream(mono)]
         return np.concatenate(blocks, axis=1)  # (channels, frames, 256)
 
-    channels, sound = read_mono(audio_path, analyse)
+    channels, sound = read_mono(audio_path, compute_channels)
     samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
     channels = channels[:, : 1 + samples // data.HOP_LENGTH]
     pictures = [data.slice_tiles(channel.T) for channel in channels]
@@ -53,15 +56,10 @@ def write_tiles(audio_path, tiles_path, phase=False):
     return len(tiles), sound.remarks
 
 
-def channels_of(spectrum, phase):
-    """What the tiles hold of a spectrum: complex64 (t, 256) -> float16 (1, t, 256), dB scale.
-
-    With ``phase`` (2, t, 256): that, and the phase in half turns.
-    """
-    channels = [np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)]
-    if phase:
-        channels.append(np.angle(spectrum) / np.pi)
-    return np.array(channels, np.float16)
+def keep_magnitude(spectrum):
+    """What the tiles hold of a spectrum: complex64 (t, 256) -> float16 (1, t, 256), dB scale."""
+    mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
+    return mag_db[np.newaxis].astype(np.float16)
 
 
 def find_work(audios, features):
@@ -178,12 +176,12 @@ def fingerprint(features, work, parameters):
         work: (audio path, tiles path) of each piece.
         parameters: see `data.FEATURE_PARAMETERS`.
     """
-    pieces = []
+    states = []
     for audio, tiles in work:
         state = audio.stat()
         name = tiles.relative_to(features).as_posix()
-        pieces.append([name, audio.suffix, state.st_size, state.st_mtime_ns])
-    text = json.dumps([parameters, sorted(pieces)], sort_keys=True)
+        states.append([name, audio.suffix, state.st_size, state.st_mtime_ns])
+    text = json.dumps([parameters, sorted(states)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

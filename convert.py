@@ -174,15 +174,15 @@ def _combine(frames, learned):
     for original, converted in frames:
         unit = data.phasor(original)
         if learned:
-            unit = learned_phase.turned(unit, converted[..., 1:])
+            unit = learned_phase.turn(unit, converted[..., 1:])
         yield data.db_to_amplitude(converted[..., 0]) * unit
 
 
 def istft_stream(spectra, hop_length=data.HOP_LENGTH):
     """Inverse of `data.stft_stream`: complex64 (channels, any, 256) -> float32 (channels, any)."""
     shared = data.N_FFT // hop_length - 1  # frames that a sample shares with the next block
-    for piece in data.rechunk(spectra, data.BLOCK_FRAMES, keep=shared):
-        yield data.istft_frames(piece, hop_length)
+    for block in data.rechunk(spectra, data.BLOCK_FRAMES, keep=shared):
+        yield data.istft_frames(block, hop_length)
 
 
 def spectrum_to_db(frames):
@@ -212,19 +212,19 @@ def convert_frames(model, frames, to_db, overlap, batch_size, hops=1):
         outputs), the first output in [0, 1]; 0 where the whole frame was 0.
     """
     stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
-    held = data.TILE_FRAMES - stride  # frames at a piece's end that later tiles cover too
+    held = data.TILE_FRAMES - stride  # frames at a block's end that later tiles cover too
     windows = math.lcm(batch_size, hops) // hops  # tiles in a row at a time: whole batches
     blend = OverlapAdd(stride)
-    for piece in data.rechunk(frames, windows * stride * hops, keep=held * hops):
-        rows = split_hops(piece, hops)
+    for block in data.rechunk(frames, windows * stride * hops, keep=held * hops):
+        rows = split_hops(block, hops)
         tiles = cut_tiles(to_db(rows), stride)
         outputs = run_network(model, tiles, batch_size)
         converted = blend.add(outputs)[:, : rows.shape[1]]
         converted *= find_sound(rows)
-        converted = join_hops(converted, hops)[:, : piece.shape[1]]
+        converted = join_hops(converted, hops)[:, : block.shape[1]]
         done = outputs.shape[1] * stride * hops  # frames that no later tile covers
-        yield piece[:, :done], converted[:, :done]
-    yield piece[:, done:], converted[:, done:]
+        yield block[:, :done], converted[:, :done]
+    yield block[:, done:], converted[:, done:]
 
 
 def split_hops(frames, hops):
@@ -262,7 +262,7 @@ def cut_tiles(picture, stride):
 
 
 class OverlapAdd:
-    """Blends tiles that overlap: their mean, weighted by `tile_weights`, piece after piece.
+    """Blends tiles that overlap: their mean, weighted by `tile_weights`, block after block.
 
     Every frame's sum is divided by the sum of its weights, so the first and last edge, which one
     tile covers, count fully.
@@ -344,9 +344,9 @@ def estimate_phases(spectra, estimate, iterations, seed, hop_length=data.HOP_LEN
     """
     margin = phases.reach(iterations, hop_length)
     start = 0  # index of the block's first frame
-    for piece in data.rechunk(spectra, data.BLOCK_FRAMES, keep=2 * margin):
-        result = np.empty_like(piece)
-        for channel, spectrum in enumerate(piece):
+    for block in data.rechunk(spectra, data.BLOCK_FRAMES, keep=2 * margin):
+        result = np.empty_like(block)
+        for channel, spectrum in enumerate(block):
             mag = np.abs(spectrum).T
             unit = estimate(
                 mag,
@@ -385,7 +385,7 @@ def convert_file(
     start=0.0,
     seconds=None,
     heard=None,
-    progress=lambda seconds: None,
+    progress=None,
     **options,
 ):
     """Convert one recording, whatever its length, at flat memory.
@@ -403,7 +403,7 @@ def convert_file(
         normalize: peak wanted instead, dBFS; else the output is turned down only if it would clip.
         start, seconds: the part of the recording to convert, s; default: all of it.
         heard: `survey.Survey` of that part, if it is there already.
-        progress: called with the seconds done, after each block.
+        progress: called with the seconds done, after each block; or None.
         options: of `convert_stream`.
 
     Returns:
@@ -432,7 +432,8 @@ def convert_file(
         for block in resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate):
             peak = max(peak, float(np.abs(block).max(initial=0)))
             spool.write(np.ascontiguousarray(block.T).tobytes())
-            progress(block.shape[1] / rate)
+            if progress:
+                progress(block.shape[1] / rate)
         length = round(excerpt.samples * rate / sound.samplerate)
         loudness = meter.integrated()
         gain = 1 / gain_in

@@ -119,22 +119,22 @@ def istft_frames(frames, hop_length=HOP_LENGTH):
     squares = (WINDOW**2).reshape(overlap, hop_length).sum(axis=0)
     window = WINDOW / _FULL_SCALE / np.tile(squares, overlap)
 
-    pieces = scipy.fft.irfft(frames, N_FFT) * window  # (..., t, 1024)
-    pieces = pieces.reshape(*pieces.shape[:-1], overlap, hop_length)
-    count = max(0, pieces.shape[-3] - overlap + 1)
-    audio = np.zeros((*pieces.shape[:-3], count, hop_length), np.float32)
+    parts = scipy.fft.irfft(frames, N_FFT) * window  # (..., t, 1024)
+    parts = parts.reshape(*parts.shape[:-1], overlap, hop_length)
+    count = max(0, parts.shape[-3] - overlap + 1)
+    audio = np.zeros((*parts.shape[:-3], count, hop_length), np.float32)
     for part in range(overlap):
         first = overlap - 1 - part  # the first frame whose part this is lies that far on
-        audio += pieces[..., first : first + count, part, :]
+        audio += parts[..., first : first + count, part, :]
     return audio.reshape(*audio.shape[:-2], count * hop_length)
 
 
 def rechunk(blocks, size, keep=0):
     """Cut a stream anew: arrays (channels, any, ...) -> arrays (channels, size + keep, ...).
 
-    Each piece begins with the last ``keep`` items of the one before; the last piece is as long
-    as what is left. At least one piece comes: an empty stream of shape (channels, 0, ...) gives
-    one empty piece.
+    Each array begins with the last ``keep`` items of the one before; the last one is as long as
+    what is left. At least one comes: an empty stream of shape (channels, 0, ...) gives one empty
+    array.
     """
     held = []
     count = 0  # items in ``held``
@@ -181,8 +181,8 @@ def stft_stream(blocks, hop_length=HOP_LENGTH):
         complex64 (channels, any, 256).
     """
     padded = _pad_stream(blocks, hop_length)
-    for piece in rechunk(padded, BLOCK_FRAMES * hop_length, keep=N_FFT - hop_length):
-        yield stft_frames(piece, hop_length)
+    for block in rechunk(padded, BLOCK_FRAMES * hop_length, keep=N_FFT - hop_length):
+        yield stft_frames(block, hop_length)
 
 
 def amplitude_to_db(mag):

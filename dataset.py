@@ -305,6 +305,11 @@ class Tiles:
         wanted = "float16 (n, 256, 256, 1 or 2)"
         return UserError(f"{self.path}: holds {found}, not {wanted}; compute it again")
 
+    @property
+    def has_phase(self):
+        """Whether there is a phase beside the dB scale."""
+        return self.shape[3] > 1
+
     def __len__(self):
         """Number of tiles."""
         return self.shape[0]
@@ -366,7 +371,7 @@ class TilePairs:
             each of which must get a share of the last batch.
 
     Attributes:
-        pieces: `Tiles` by piece and instrument.
+        tiles: `Tiles` by piece and instrument.
         index: int32 (pairs, 3): piece, tile, and which instrument is the target.
 
     Raises:
@@ -397,7 +402,7 @@ class TilePairs:
         self.instruments = list(dict.fromkeys(origins + targets))
         self.origins = [self.instruments.index(name) for name in origins]
         self.targets = [self.instruments.index(name) for name in targets]
-        self.pieces = [self._open_piece(Path(features), name, cache) for name in self.names]
+        self.tiles = [self._open_piece(Path(features), name, cache) for name in self.names]
         self.index = np.array(self._list_pairs(), np.int32)
         self._check_batch()
         self.set_epoch(0)
@@ -414,7 +419,7 @@ class TilePairs:
     def _list_pairs(self):
         """Rows of `index`."""
         rows = []
-        for number, piece in enumerate(self.pieces):
+        for number, piece in enumerate(self.tiles):
             rows += [(number, tile, self.targets[0]) for tile in range(len(piece[0]))]
         return rows
 
@@ -477,7 +482,7 @@ class TilePairs:
     def read(self, row):
         """The tiles (origin, target) of the epoch's pair number ``row``, float16 as stored."""
         piece, tile, target = self.index[self.order[row]]
-        tiles = self.pieces[piece]
+        tiles = self.tiles[piece]
         return tiles[self.drawn[row]][tile], tiles[target][tile]
 
     def trivial_errors(self, origin, target, median):
@@ -485,7 +490,7 @@ class TilePairs:
 
         Args:
             origin, target: tiles, as `read` gives them.
-            median: float32 (256,), see `target_median`.
+            median: float32 (256,), see `find_target_median`.
         """
         origin = read_db(origin)
         target = read_db(target)
@@ -504,19 +509,21 @@ def write_tile(tile, out):
     np.take(_NETWORK, tile[..., 0].view(np.uint16), out=out, mode="clip")
 
 
-def target_median(pairs):
+def find_target_median(pairs):
     """Per-bin median of the targets: the constant picture nearest to them in MAE.
 
     Float32 (256,) on the dB scale, from at most MEDIAN_TILES tiles, evenly spaced over the set.
     """
     count = min(MEDIAN_TILES, len(pairs.index))
     rows = np.linspace(0, len(pairs.index) - 1, count).astype(int)
-    pictures = [pairs.pieces[p][side][tile][..., 0] for p, tile, side in pairs.index[rows]]
+    pictures = []
+    for piece, tile, target in pairs.index[rows]:
+        pictures.append(pairs.tiles[piece][target][tile][..., 0])
     frames = np.concatenate(pictures, axis=1)
     return np.median(frames.astype(np.float32), axis=1)
 
 
-def baselines_db(pairs, median):
+def measure_baselines(pairs, median):
     """Spectrogram MAE in dB of trivial systems over ``pairs``: {"identity": ..., "median": ...}."""
     sums = np.zeros(2)
     for row in range(len(pairs.order)):

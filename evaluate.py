@@ -522,7 +522,7 @@ def main(argv=None):
     groups = find_groups(args, run)
     for group in groups:
         for piece in group.pieces:
-            for path in filter(None, (piece.input, piece.reference)):
+            for path in filter(None, (piece.source, piece.reference)):
                 open_sound(path).close()  # a mistake shows before the work
     scores = find_scores(args.midi_path)
     output = choose_output(args, run)

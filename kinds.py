@@ -48,23 +48,23 @@ def takes_style(model):
     return getattr(model, "style", Style.NONE) is not Style.NONE
 
 
-def describe(kind, style=Style.NONE):
+def to_entry(kind, style=Style.NONE):
     """What is stored, as JSON has it."""
     return {"kind": kind.value, "style": style.value}
 
 
-def parse(entry):
-    """The inverse of `describe`: (kind, style). Raises ValueError, KeyError or TypeError."""
+def from_entry(entry):
+    """The inverse of `to_entry`: (kind, style). Raises ValueError, KeyError or TypeError."""
     return Kind(entry["kind"]), Style(entry["style"])
 
 
-def of_run(config):
+def read_from_run(config):
     """(kind, style) of a run by its config.json, a dict; of a run of older code by its flags.
 
     Raises ValueError, KeyError or TypeError where it is damaged.
     """
     if "kind" in config:
-        return parse(config)
+        return from_entry(config)
     flags = config["flags"]
     style = Style.NONE
     if isinstance(flags["target"], list) and len(flags["target"]) > 1:
@@ -72,7 +72,7 @@ def of_run(config):
     return Kind(flags.get("learn", Kind.MAGNITUDE.value)), style
 
 
-def infer(inputs, outputs, modulated):
+def infer_kind(inputs, outputs, modulated):
     """(kind, style) of a model without an entry: one of older code, or of older Keras's.
 
     The only place where a kind is told by channels.
@@ -84,10 +84,10 @@ def infer(inputs, outputs, modulated):
     Raises:
         ValueError: no network of ours has these channels.
     """
-    kinds = [kind for kind, count in OUTPUTS.items() if count == outputs]
-    if not kinds:
+    found = [kind for kind, count in OUTPUTS.items() if count == outputs]
+    if not found:
         raise ValueError(f"{outputs} outputs")
-    kind = kinds[0]
+    kind = found[0]
     style = Style.NONE
     if modulated:
         style = Style.FILM

@@ -1,10 +1,11 @@
 """A network that learns phase: what turns the origin's phase into the target's.
 
     --learn    x: dB scale of        y
-    phase      origin and target     `rotation` from the origin's phase to the target's
-    both       origin                dB scale of the target, and `rotation`
+    phase      origin and target     `compute_rotation`, from the origin's phase to the target's
+    both       origin                dB scale of the target, and `compute_rotation`
 
-What training needs of it is `PhasePairs`; what converting needs, `turned` and `with_phase`.
+What step 2 needs of it is `keep_both`; what training needs, `PhasePairs`; what converting needs,
+`turn` and `with_phase`.
 """
 
 import numpy as np
@@ -16,7 +17,17 @@ from dataset import TilePairs, write_tile
 from kinds import OUTPUTS, Kind, count_inputs, kind_of
 
 
-def rotation(origin, target):
+def keep_both(spectrum):
+    """What tiles with a phase hold of a spectrum: complex64 (t, 256) -> float16 (2, t, 256).
+
+    The dB scale as of `compute_features.keep_magnitude`, and the phase in half turns, [-1, 1].
+    """
+    mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
+    half_turns = np.angle(spectrum) / np.pi
+    return np.array([mag_db, half_turns], np.float16)
+
+
+def compute_rotation(origin, target):
     """What turns the origin's phase into the target's: float32 (256, 256, 2), cosine and sine.
 
     Both play the same notes, so along a partial the two phases advance alike and their difference
@@ -52,8 +63,8 @@ class PhasePairs(TilePairs):
         self.inputs = count_inputs(kind)
         self.outputs = OUTPUTS[kind]
         super().__init__(features, origins, targets, *args, **options)
-        for piece in self.pieces:
-            if any(tiles.shape[-1] == 1 for tiles in piece):
+        for piece in self.tiles:
+            if not all(tiles.has_phase for tiles in piece):
                 raise UserError(
                     f"--learn {kind.value}: {features} holds no phase; "
                     "run compute_features.py --phase --fresh"
@@ -67,7 +78,7 @@ class PhasePairs(TilePairs):
             write_tile(target, x[..., 1])
         else:
             write_tile(target, y[..., 0])
-        y[..., -2:] = rotation(origin, target)
+        y[..., -2:] = compute_rotation(origin, target)
 
     def trivial_errors(self, origin, target, median):
         """Of a network that gives phase only: no rotation at all, and 0 everywhere, halved.
@@ -76,12 +87,12 @@ class PhasePairs(TilePairs):
         """
         if self.kind is Kind.BOTH:
             return super().trivial_errors(origin, target, median)
-        turn = rotation(origin, target)
+        rotation = compute_rotation(origin, target)
         unturned = target[..., :1] * np.float32([1, 0])
-        return np.abs(turn - unturned).mean() / 2, np.abs(turn).mean() / 2
+        return np.abs(rotation - unturned).mean() / 2, np.abs(rotation).mean() / 2
 
 
-def turned(unit, rotation):
+def turn(unit, rotation):
     """Unit phasors (..., 256) turned by a network's ``rotation``.
 
     The latter is (..., 256, 2), cosine and sine of any length.

@@ -44,8 +44,8 @@ class Curve(NamedTuple):
 class LRFinder(keras.callbacks.Callback):
     """Record each step's loss; stop at the last step, or earlier if the loss diverges.
 
-    The rate itself is a schedule of the optimiser (`schedule`), which every backend applies inside
-    its compiled step.
+    The rate itself is a schedule of the optimiser (`make_schedule`), which every backend applies
+    inside its compiled step.
 
     Attributes:
         losses: list of float, one a step.
@@ -85,7 +85,7 @@ class LRFinder(keras.callbacks.Callback):
         self.bar.close()
 
 
-def schedule(steps):
+def make_schedule(steps):
     """Learning-rate schedule from LOW at step 0 to HIGH at step ``steps - 1``, exponentially."""
     return keras.optimizers.schedules.ExponentialDecay(LOW, steps - 1, HIGH / LOW)
 
@@ -114,7 +114,7 @@ def suggest(rates, smoothed):
 def run_sweep(sweep, batches, steps):
     """Train a model from scratch over the whole range of rates: its `Curve`."""
     finder = LRFinder(steps, sweep.loss)
-    model = sweep.build(schedule(steps))
+    model = sweep.build(make_schedule(steps))
     epochs = math.ceil(steps / len(batches))
     model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[finder])
     keras.utils.clear_session()

@@ -270,7 +270,7 @@ class Pix2Pix(keras.Model):
 
 def save_generator(generator, path):
     """Save a generator with its kind and style: a ``.keras`` file, or weights alone (``.h5``)."""
-    entry = json.dumps(kinds.describe(generator.kind, generator.style))
+    entry = json.dumps(kinds.to_entry(generator.kind, generator.style))
     if path.suffix == ".h5":
         generator.save_weights(path)
         with h5py.File(path, "a") as file:
@@ -350,7 +350,7 @@ def _stored_kind(file):
             entry = weights.attrs.get(kinds.ENTRY)
         if entry is None:
             return None
-    return kinds.parse(json.loads(entry))
+    return kinds.from_entry(json.loads(entry))
 
 
 def width_of(generator):
@@ -409,7 +409,8 @@ def _layout(file, stored):
         h5.visititems(collect)
     shapes = [shape for layer in groups.values() for shape in layer]
     kernel_shapes = [shape for shape in shapes if len(shape) == 4]
-    inputs, filters = min((shape[2:] for shape in kernel_shapes), key=lambda s: s[1])
+    filters = min(shape[3] for shape in kernel_shapes)
+    inputs = next(shape[2] for shape in kernel_shapes if shape[3] == filters)
     if not (1 <= inputs <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{inputs} channels, width {filters}")
     if stored is None:
@@ -418,6 +419,6 @@ def _layout(file, stored):
             inputs = 2  # the style has an encoder of its own
         last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
         outputs = min(last, key=len)[0]
-        stored = kinds.infer(inputs, outputs, modulated)
+        stored = kinds.infer_kind(inputs, outputs, modulated)
     kind, style = stored
     return {"filters": filters, "kind": kind, "style": style}

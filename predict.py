@@ -261,7 +261,8 @@ def say_how_to_hear(jobs, page):
     elif len(jobs) == 1:
         print(f"listen: {opener} {cli.one_line(shlex.quote(str(jobs[0].target)))}")
     elif jobs:
-        folder = os.path.commonpath([job.target.parent.resolve() for job in jobs])
+        folders = [job.target.parent.resolve() for job in jobs]
+        folder = os.path.commonpath(folders)
         print(f"listen: {opener} {cli.one_line(shlex.quote(folder))}")
 
 

@@ -100,7 +100,8 @@ def draw_mel(axis, picture, is_difference=False):
     part = np.minimum(bins - below, 1).astype(np.float32)[:, np.newaxis]
     stretched = (1 - part) * picture[below] + part * picture[below + 1]
     image = _draw_image(axis, stretched, top, is_difference)
-    axis.set_yticks([to_mel(khz) for khz in MEL_TICKS], [f"{khz:g}" for khz in MEL_TICKS])
+    labels = [f"{khz:g}" for khz in MEL_TICKS]
+    axis.set_yticks(to_mel(MEL_TICKS), labels)
     return image
 
 

@@ -148,7 +148,7 @@ class Run:
             return None
         split = self.config["split"]
         with undamaged(self.config_file, START_OVER):
-            known = {name for side in split.values() for name in side}
+            known = set().union(*split.values())
             used = {*split["train"], *split["validation"]}
         gone = sorted(used - set(names))
         if gone:
@@ -175,8 +175,8 @@ class Run:
         for key in FIXED_FLAGS:
             if key in before and as_list(before[key]) != as_list(flags.get(key)):
                 raise UserError(
-                    f"{self.folder}: was trained with --{key} {shown(before[key])}, now "
-                    f"{shown(flags.get(key))}; {START_OVER}"
+                    f"{self.folder}: was trained with --{key} {format_flag(before[key])}, now "
+                    f"{format_flag(flags.get(key))}; {START_OVER}"
                 )
         scaled = "mixed_float16"
         policies = [self.config.get("policy", policy), policy]
@@ -211,7 +211,7 @@ class Run:
             known = {key: self.config.get(key) for key in ("flags", "policy", "versions")}
             starts = [{"first_epoch": self.history[0]["epoch"], **known}]
         starts = [entry for entry in starts if entry["first_epoch"] < first]
-        starts.append({"first_epoch": first, "time": now(), **start})
+        starts.append({"first_epoch": first, "time": read_clock(), **start})
         self.config = {**self.config, **start, **facts, "starts": starts}
         write_json(self.config_file, self.config)
 
@@ -297,8 +297,11 @@ class Run:
         for path in self.state_file.parent.glob("*.weights.h5"):
             if path not in kept:
                 path.unlink()
-        columns = [c for c in HISTORY_COLUMNS if any(c in row for row in self.history)]
-        rows = [[row.get(column, "") for column in columns] for row in self.history]
+        known = set().union(*self.history)  # columns that some row has
+        columns = [column for column in HISTORY_COLUMNS if column in known]
+        rows = []
+        for row in self.history:
+            rows.append([row.get(column, "") for column in columns])
         write_csv(self.folder / "history.csv", [columns, *rows])
 
 
@@ -329,14 +332,14 @@ def as_list(value):
     return value if isinstance(value, list) else [value]
 
 
-def shown(value):
+def format_flag(value):
     """A flag's value as one would type it."""
     return " ".join(str(item) for item in as_list(value)) or str(value)
 
 
-def now():
+def read_clock():
     """The time, to the second, with its zone."""
-    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return datetime.datetime.read_clock().astimezone().isoformat(timespec="seconds")
 
 
 def networks_of(model):

@@ -42,7 +42,7 @@ class Piece(NamedTuple):
     """One piece to evaluate; the reference may be None."""
 
     name: str
-    input: Path
+    source: Path
     reference: Path | None
 
 
@@ -260,9 +260,9 @@ def read_piece(piece):
     Raises:
         UserError: one of them is empty, or they differ by more than 1 % in length.
     """
-    audio = read_audio(piece.input)
+    audio = read_audio(piece.source)
     if not len(audio):
-        raise UserError(f"{piece.input}: has no sound to compare; leave it out")
+        raise UserError(f"{piece.source}: has no sound to compare; leave it out")
     if not piece.reference:
         return audio, None
     reference = read_audio(piece.reference)
@@ -271,7 +271,7 @@ def read_piece(piece):
     shorter, longer = sorted([len(audio), len(reference)])
     if longer - shorter > LONGEST_MISMATCH * longer:
         raise UserError(
-            f"{piece.reference}: lasts {len(reference) / data.SAMPLE_RATE:.2f} s, {piece.input} "
+            f"{piece.reference}: lasts {len(reference) / data.SAMPLE_RATE:.2f} s, {piece.source} "
             f"{len(audio) / data.SAMPLE_RATE:.2f} s; give two recordings of the same music at the "
             "same time, cut to one length"
         )

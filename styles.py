@@ -32,7 +32,7 @@ class StylePairs(TilePairs):
 
     def _list_pairs(self):
         rows = []
-        for number, piece in enumerate(self.pieces):
+        for number, piece in enumerate(self.tiles):
             for tile in range(len(piece[0])):
                 rows += [(number, tile, target) for _, target in self._sides()]
         works = [piece_of(name) for name in self.names]  # versions of a piece are one work
@@ -67,7 +67,7 @@ class StylePairs(TilePairs):
         super().fill(row, x, y)
         target = self.index[self.order[row], 2]
         piece, tile, _ = self.index[self.styles[row]]
-        write_tile(self.pieces[piece][target][tile], x[..., 1])
+        write_tile(self.tiles[piece][target][tile], x[..., 1])
 
 
 def preview_style(features, target, name):

@@ -83,7 +83,7 @@ def listen(source, start=0.0, seconds=None):
         length = sound.tell() / rate
     if start and not excerpt.samples:
         raise UserError(f"--start {start:g}: {source} is {length:.1f} s long; give less")
-    return Survey(excerpt.samples / rate, meter.integrated(), *character.describe())
+    return Survey(excerpt.samples / rate, meter.integrated(), *character.judge())
 
 
 class _Character:
@@ -101,7 +101,7 @@ class _Character:
         self._power.append(power[:, _LOWEST:].sum(axis=1))
         self._flatness.append(flatness)
 
-    def describe(self):
+    def judge(self):
         """(remark, whether notes are held) of `Survey`."""
         power = np.concatenate(self._power)
         flatness = np.concatenate(self._flatness)

@@ -119,7 +119,7 @@ class Resynthesis:
             if self.settings.phase_model:
                 both = np.stack([self.picture, asked], axis=-1)
                 rotation = self.convert(self.settings.phase_model, both)
-            unit = learned_phase.turned(unit, rotation)
+            unit = learned_phase.turn(unit, rotation)
         return self._made(name, asked, unit, phases.ALL[phase_name])
 
     def row_of_phase(self, name, asked, unit):

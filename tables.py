@@ -93,10 +93,13 @@ def _values(results, row, key):
 
 def _common(results, rows, key):
     """A list of values for each of ``rows``, of the pieces that all of them have, in one order."""
+    if not rows:
+        return []
     of_rows = [_values(results, row, key) for row in rows]
-    pieces = [piece for piece, name, _ in results if name == rows[0]] if rows else []
-    shared = [piece for piece in pieces if all(piece in values for values in of_rows)]
-    return [[values[piece] for piece in shared] for values in of_rows]
+    shared = list(of_rows[0])  # pieces
+    for values in of_rows[1:]:
+        shared = [piece for piece in shared if piece in values]
+    return [list(map(values.get, shared)) for values in of_rows]
 
 
 def text_table(summary, columns):
@@ -105,32 +108,38 @@ def text_table(summary, columns):
     Each cell is mean ± spread, and its n where that is not the row's, which stands in the last
     column.
     """
-    there = [column for column in columns if any(column.key in c for c in summary.values())]
+    known = set().union(*summary.values())  # keys that some row has
+    there = [column for column in columns if column.key in known]
     rows = []
     for row, cells in summary.items():
-        pieces = max((cell["n"] for cell in cells.values()), default=0)
-        texts = [cell_text(cells.get(column.key), column.digits, pieces) for column in there]
-        rows.append([row, *texts, str(pieces)])
-    return ["", *(column.heading for column in there), "n"], rows
+        count = max((cell["n"] for cell in cells.values()), default=0)
+        texts = [cell_text(cells.get(column.key), column.digits, count) for column in there]
+        rows.append([row, *texts, str(count)])
+    headings = [column.heading for column in there]
+    return ["", *headings, "n"], rows
 
 
-def cell_text(cell, digits, pieces=None):
-    """A cell as text: mean ± spread, and its n if ``pieces`` is another number."""
+def cell_text(cell, digits, usual_n=None):
+    """A cell as text: mean ± spread, and its n if ``usual_n`` is another number."""
     if not cell:
         return "–"
     text = f"{cell['mean']:.{digits}f}"
     if cell["spread"] is not None:
         text += f" ± {cell['spread']:.{digits}f}"
-    if pieces is not None and cell["n"] != pieces:
+    if usual_n is not None and cell["n"] != usual_n:
         text += f" (n = {cell['n']})"
     return text
 
 
 def markdown(header, rows):
     """A Markdown table, columns aligned."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
+    alignment = ["---"] + ["---:"] * (len(header) - 1)
+    lines = []
+    for line in (header, alignment, *rows):
+        lines.append([cell.replace("|", "\\|") for cell in line])
+    widths = []
+    for column in zip(*lines):
+        widths.append(max(len(cell) for cell in column))
     texts = []
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths)]

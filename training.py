@@ -34,9 +34,9 @@ from cli import (
     read_json,
     undamaged,
 )
-from kinds import Kind, Style, describe
+from kinds import Kind, Style, to_entry
 from midi import piece_of
-from run_folder import HISTORY_COLUMNS, format_errors, networks_of, shown
+from run_folder import HISTORY_COLUMNS, format_errors, format_flag, networks_of
 
 PREVIEW_SECONDS = 12
 
@@ -148,9 +148,9 @@ def load_sets(args, run, gpus):
         unheard = make_pairs(args, strangers, split["validation"], **in_order)
     for word, pairs in (("training", train), ("held out", held_out)):
         hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
-        plural = "s" if len(pairs.pieces) > 1 else ""
+        plural = "s" if len(pairs.names) > 1 else ""
         print(
-            f"{word}: {len(pairs.pieces)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
+            f"{word}: {len(pairs.names)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
         )
     return Sets(train, held_out, unheard, split, description)
 
@@ -264,7 +264,7 @@ def begin(run, model, sets, args, policy, script):
     Raises:
         UserError: the folder holds a run of other settings, or --weights are of another kind.
     """
-    flags = {key: plain(value) for key, value in vars(args).items()}
+    flags = {key: to_json(value) for key, value in vars(args).items()}
     flags["script"] = script
     if sets.train.conditions:
         flags["conditions"] = list(sets.train.conditions.names)
@@ -272,7 +272,7 @@ def begin(run, model, sets, args, policy, script):
     fingerprint = sets.description.get("fingerprint")
     if run.config.get("fingerprint", fingerprint) != fingerprint:
         check_tiles(run, sets)
-    start = {"flags": flags, "policy": policy, "versions": versions()}
+    start = {"flags": flags, "policy": policy, "versions": list_versions()}
     if args.weights and not run.history:
         tell_overlap(args.weights, sets.split)
         start_from(networks_of(model)["generator"], args.weights)
@@ -283,16 +283,16 @@ def begin(run, model, sets, args, policy, script):
     if run.config.get("baselines_db"):
         run.record_start(start, {"fingerprint": fingerprint})
         return
-    median = dataset.target_median(sets.train)
+    median = dataset.find_target_median(sets.train)
     facts = {
         "split": sets.split,
         "tiles": len(sets.train) * args.batch_size,
         "fingerprint": fingerprint,
-        **describe(*kind_of(args)),
-        "baselines_db": dataset.baselines_db(sets.held_out, median),
+        **to_entry(*kind_of(args)),
+        "baselines_db": dataset.measure_baselines(sets.held_out, median),
     }
     if sets.unheard:
-        facts["heldout_baselines_db"] = dataset.baselines_db(sets.unheard, median)
+        facts["heldout_baselines_db"] = dataset.measure_baselines(sets.unheard, median)
     with complete(run.folder / "median.npy") as part, open(part, "wb") as file:
         np.save(file, median)
     run.record_start(start, facts)
@@ -308,8 +308,8 @@ def check_tiles(run, sets):
     Raises:
         UserError: they are others.
     """
-    median = dataset.target_median(sets.train)
-    found = dataset.baselines_db(sets.held_out, median)
+    median = dataset.find_target_median(sets.train)
+    found = dataset.measure_baselines(sets.held_out, median)
     known = run.config["baselines_db"]
     if any(abs(found[name] - known[name]) > 1e-4 for name in known):
         raise UserError(
@@ -319,13 +319,13 @@ def check_tiles(run, sets):
     print("the features have changed, but not the pieces of this run", file=sys.stderr)
 
 
-def versions():
+def list_versions():
     """Versions of the packages that decide what is computed."""
     packages = ("keras", keras.backend.backend(), "numpy")
     return {name: importlib.metadata.version(name) for name in packages}
 
 
-def plain(value):
+def to_json(value):
     """A flag's value as JSON has it."""
     return str(value) if isinstance(value, Path) else value
 
@@ -380,18 +380,18 @@ def make_callbacks(model, args, run, sets):
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)]
     if args.decay_epochs:
         rate = float(model.optimizer.learning_rate)
-        callbacks.append(decay(rate, args.epochs, args.decay_epochs))
+        callbacks.append(make_decay(rate, args.epochs, args.decay_epochs))
     if args.minutes:
         callbacks.append(TimeLimit(args.minutes, run.seconds_trained()))
     preview = make_preview(run, networks_of(model)["generator"], args, sets)
     unheard = Batches(sets.unheard, args.workers) if sets.unheard else None
     callbacks.append(Session(run, sets.train, preview, unheard))
     if args.tensorboard:
-        callbacks.append(tensorboard(run.folder / "tensorboard"))
+        callbacks.append(make_tensorboard(run.folder / "tensorboard"))
     return callbacks
 
 
-def decay(rate, epochs, decaying):
+def make_decay(rate, epochs, decaying):
     """Keras callback: ``rate``, falling linearly towards 0 over the last ``decaying`` epochs."""
 
     def schedule(epoch, _):
@@ -436,7 +436,7 @@ class TimeLimit(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def tensorboard(folder):
+def make_tensorboard(folder):
     """Keras's TensorBoard callback. Raises UserError if packages that it needs are missing."""
     needed = ("tensorflow", "tensorboard")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -531,11 +531,11 @@ class Session(keras.callbacks.Callback):
             )
         row["seconds"] = round(time.time() - self.start, 1)
         best = self.run.commit(self.model, row)
-        print(epoch_line(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
+        print(format_epoch(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
         self.show()
 
 
-def epoch_line(row, last, best):
+def format_epoch(row, last, best):
     """One line about an epoch, with a hint when the discriminator is at chance or has won."""
     parts = [
         f"epoch {row['epoch']:>3}/{last}",
@@ -607,7 +607,7 @@ def introduce(parser, args, model, run, policy, gpus):
     """Print the flags, the networks, what there is to beat, and how far the run is."""
     print("settings, * = not the default")
     for key, value in sorted(vars(args).items()):
-        print(setting_line(key, value, parser.get_default(key)))
+        print(format_setting(key, value, parser.get_default(key)))
     sizes = [f"{name} {net.count_params():,}" for name, net in networks_of(model).items()]
     backend = keras.backend.backend()
     print(f"parameters: {', '.join(sizes)}; {policy}; {backend}, {gpus or 'no'} GPU")
@@ -618,10 +618,10 @@ def introduce(parser, args, model, run, policy, gpus):
         print(f"continuing after {len(run.history)} of {args.epochs} epochs")
 
 
-def setting_line(flag, value, default):
+def format_setting(flag, value, default):
     """A flag's value, and its default where that is another."""
     if value == default:
-        return f"    {flag:17} {shown(value)}"
+        return f"    {flag:17} {format_flag(value)}"
     if default in (None, []):
-        return f"  * {flag:17} {shown(value)}"
-    return f"  * {flag:17} {shown(value)}   (default {shown(default)})"
+        return f"  * {flag:17} {format_flag(value)}"
+    return f"  * {flag:17} {format_flag(value)}   (default {format_flag(default)})"

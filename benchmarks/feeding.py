@@ -37,7 +37,7 @@ class MappedPairs:
 
         self.pairs = pairs
         self.maps = {}
-        for tiles in itertools.chain.from_iterable(pairs.pieces):
+        for tiles in itertools.chain.from_iterable(pairs.tiles):
             self.maps[tiles.path] = np.load(tiles.path, mmap_mode="r")
 
     def __len__(self):
@@ -55,7 +55,7 @@ class MappedPairs:
             piece, tile, target = self.pairs.index[self.pairs.order[batch * size + k]]
             origin = self.pairs.drawn[batch * size + k]
             for side, out in ((origin, x), (target, y)):
-                out[k] = self.maps[self.pairs.pieces[piece][side].path][tile]
+                out[k] = self.maps[self.pairs.tiles[piece][side].path][tile]
                 out[k] *= 2
                 out[k] -= 1
         return x, y

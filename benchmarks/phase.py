@@ -73,7 +73,7 @@ def make_starts(audio, asked, networks):
         if network:
             began = time.perf_counter()
             outputs = convert.convert_picture(network, inputs.swapaxes(0, 1)).swapaxes(0, 1)
-            start = learned_phase.turned(unit, outputs[..., -2:])
+            start = learned_phase.turn(unit, outputs[..., -2:])
             yield name, start, time.perf_counter() - began
 
 

@@ -348,9 +348,9 @@ def test_damaged_tiles_are_refused(features, tmp_path, damage):
 def test_baselines_equal_the_slow_computation(features):
     pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], NAMES, batch_size=1)
     x, y = (np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs)))))
-    median = dataset.target_median(pairs)
+    median = dataset.find_target_median(pairs)
     np.testing.assert_allclose(median, np.median((y[..., 0] + 1) / 2, axis=(0, 2)), atol=1e-6)
-    baselines = dataset.baselines_db(pairs, median)
+    baselines = dataset.measure_baselines(pairs, median)
     assert baselines["identity"] == pytest.approx(np.abs(x - y).mean() * 96.3297 / 2, rel=1e-4)
     picture = (median * 2 - 1)[:, None, None]
     assert baselines["median"] == pytest.approx(np.abs(picture - y).mean() * 96.3297 / 2, rel=1e-4)

@@ -180,7 +180,7 @@ def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
     assert "gone" in capsys.readouterr().err
     everything = selection.find_pieces(run, ORIGIN, TARGET, audios, "all")
     assert [piece.name for piece in everything] == ["bach/one", "bach/two", "four", "three"]
-    assert everything[0].input == audios / ORIGIN / "bach/one.wav"
+    assert everything[0].source == audios / ORIGIN / "bach/one.wav"
     assert everything[0].reference == audios / TARGET / "bach/one.wav"
 
 
@@ -212,7 +212,7 @@ def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
     chosen = parse("--audios", tmp_path / "audios", "--origin", "grand_acoustic")
     (group,) = selection.find_groups(chosen, run)
     assert group.origin == "grand_acoustic"
-    assert group.pieces[0].input == tmp_path / "audios/grand_acoustic/three.wav"
+    assert group.pieces[0].source == tmp_path / "audios/grand_acoustic/three.wav"
 
 
 def test_origin_and_target_that_do_not_fit_are_said(audios, tmp_path):

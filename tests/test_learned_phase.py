@@ -44,7 +44,7 @@ def test_rotation_takes_the_origins_phase_to_the_targets(audios, with_phases):
     origin, target = (
         data.stft(read_audio(audios / i / "three.wav"))[:256, :256] for i in (ORIGIN, TARGET)
     )
-    turned = learned_phase.turned(data.phasor(origin), y[0])
+    turned = learned_phase.turn(data.phasor(origin), y[0])
     loud = data.magnitude(target) > 1e-4
     assert loud.sum() > 5000
     error = np.abs(turned - data.phasor(target))[loud]
@@ -56,7 +56,7 @@ def test_rotation_takes_the_origins_phase_to_the_targets(audios, with_phases):
 def test_baselines_of_a_phase_network(with_phases):
     pairs = learned_phase.PhasePairs(Kind.PHASE, with_phases, [ORIGIN], [TARGET], ["three"], 3)
     y = pairs[0][1]
-    found = dataset.baselines_db(pairs, np.zeros(256, np.float32))
+    found = dataset.measure_baselines(pairs, np.zeros(256, np.float32))
     half = 96.3297 / 2
     assert found["median"] == pytest.approx(np.abs(y).mean() * half, rel=1e-4)  # 0 everywhere
     still = np.hypot(y[..., 0], y[..., 1])[..., np.newaxis] * np.float32([1, 0])

@@ -31,7 +31,7 @@ class Ones(keras.utils.PyDataset):
 
 def sweep(steps, scale=1.0):
     model, finder = Quadratic(scale), lr_finder.LRFinder(steps)
-    model.compile(keras.optimizers.SGD(lr_finder.schedule(steps)))
+    model.compile(keras.optimizers.SGD(lr_finder.make_schedule(steps)))
     model.fit(Ones(), epochs=-(-steps // 7), verbose=0, shuffle=False, callbacks=[finder])
     return np.array(finder.losses)
 

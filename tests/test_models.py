@@ -188,22 +188,22 @@ def test_kinds_are_told_by_channels_where_nothing_else_tells(kind, style):
     if kind is Kind.PHASE and style is not Style.NONE:
         return  # a phase model is of one pair
     inputs = kinds.count_inputs(kind, style)
-    assert kinds.infer(inputs, kinds.OUTPUTS[kind], style is Style.FILM) == (kind, style)
-    assert kinds.parse(json.loads(json.dumps(kinds.describe(kind, style)))) == (kind, style)
+    assert kinds.infer_kind(inputs, kinds.OUTPUTS[kind], style is Style.FILM) == (kind, style)
+    assert kinds.from_entry(json.loads(json.dumps(kinds.to_entry(kind, style)))) == (kind, style)
 
 
 def test_the_kind_of_a_run_is_told_by_its_configuration():
-    stored = kinds.describe(Kind.BOTH)
-    assert kinds.of_run({"flags": {"target": "x"}, **stored}) == (Kind.BOTH, Style.NONE)
+    stored = kinds.to_entry(Kind.BOTH)
+    assert kinds.read_from_run({"flags": {"target": "x"}, **stored}) == (Kind.BOTH, Style.NONE)
     older = {"target": ["x", "y"], "learn": "magnitude"}
-    assert kinds.of_run({"flags": older}) == (Kind.MAGNITUDE, Style.FILM)
-    assert kinds.of_run({"flags": {"target": "x"}}) == (Kind.MAGNITUDE, Style.NONE)
+    assert kinds.read_from_run({"flags": older}) == (Kind.MAGNITUDE, Style.FILM)
+    assert kinds.read_from_run({"flags": {"target": "x"}}) == (Kind.MAGNITUDE, Style.NONE)
 
 
 @pytest.mark.parametrize("channels", [(1, 2), (3, 1), (1, 4), (2, 5)])
 def test_channels_of_no_kind(channels):
     with pytest.raises(ValueError, match="outputs"):
-        kinds.infer(*channels, modulated=False)
+        kinds.infer_kind(*channels, modulated=False)
 
 
 def test_what_gives_no_kind_gives_magnitudes():

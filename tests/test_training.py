@@ -222,7 +222,8 @@ def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, 
     pairs = [dataset.TilePairs(features, [ORIGIN], [TARGET], [name], 1) for name in names]
     sets = training.Sets(*pairs, None, {}, {"fingerprint": "new"})
     run = run_folder.Run(tmp_path)
-    run.config = {"baselines_db": dataset.baselines_db(pairs[1], dataset.target_median(pairs[0]))}
+    median = dataset.find_target_median(pairs[0])
+    run.config = {"baselines_db": dataset.measure_baselines(pairs[1], median)}
     training.check_tiles(run, sets)
     assert "not the pieces of this run" in capsys.readouterr().err
     changed = shutil.copytree(features, tmp_path / "features")
@@ -523,7 +524,7 @@ def test_a_loss_that_is_not_finite_is_seen_where_callbacks_run_late(tmp_path, fe
 )
 def test_hints(disc_loss, hint):
     row = dict.fromkeys(training.HISTORY_COLUMNS, 1) | {"disc_loss": disc_loss}
-    line = training.epoch_line(row, 9, best=True)
+    line = training.format_epoch(row, 9, best=True)
     assert (hint in line) if hint else ("(" not in line)
 
 
