@@ -114,19 +114,22 @@ def build_generator(filters=FILTERS, kind=Kind.MAGNITUDE, style=Style.NONE, drop
         if style is Style.FILM:
             x = modulate(x, described)
         x = concatenate([x, skip])
-    x = layers.Conv2DTranspose(
-        kinds.OUTPUTS[kind],
+    generator = keras.Model(inputs, _output_layer(kinds.OUTPUTS[kind])(x), name="generator")
+    generator.kind = kind
+    generator.style = style
+    return generator
+
+
+def _output_layer(outputs):
+    return layers.Conv2DTranspose(
+        outputs,
         4,
         strides=2,
         padding="same",
         kernel_initializer=_kernel(),
         activation="tanh",
         dtype="float32",
-    )(x)
-    generator = keras.Model(inputs, x, name="generator")
-    generator.kind = kind
-    generator.style = style
-    return generator
+    )
 
 
 def encode_style(picture, filters):

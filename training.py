@@ -146,13 +146,16 @@ def load_sets(args, run, gpus):
     unheard = None
     if strangers:
         unheard = make_pairs(args, strangers, split["validation"], **in_order)
-    for word, pairs in (("training", train), ("held out", held_out)):
-        hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
-        plural = "s" if len(pairs.names) > 1 else ""
-        print(
-            f"{word}: {len(pairs.names)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
-        )
+    print(f"training: {format_size(train)}")
+    print(f"held out: {format_size(held_out)}")
     return Sets(train, held_out, unheard, split, description)
+
+
+def format_size(pairs):
+    """How much music there is: "2 pieces, 1,024 tiles, 0.85 h"."""
+    hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
+    plural = "s" if len(pairs.names) > 1 else ""
+    return f"{len(pairs.names)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
 
 
 def make_pairs(args, origins, names, **options):
@@ -569,12 +572,8 @@ def make_preview(run, generator, args, sets):
     target = next(name for name in args.target if name != origin)
     name = sets.split["validation"][0]
     features = Path(args.dataset_path)
-    count = -(-PREVIEW_SECONDS * data.SAMPLE_RATE // (data.TILE_FRAMES * data.HOP_LENGTH))
-    pictures = []
-    for instrument in (origin, target):
-        tiles = dataset.Tiles(features / instrument / f"{name}.npy").read(0, count)
-        pictures.append(data.join_tiles(tiles))
-    x, y = pictures
+    x = read_start(features / origin / f"{name}.npy")
+    y = read_start(features / target / f"{name}.npy")
     sound = find_audio(Path(sets.description.get("audios", "")) / origin, name)
     if kind_of(args)[1] is not Style.NONE:
         style = styles.preview_style(features, target, sets.split["train"][0])
@@ -601,6 +600,13 @@ def make_preview(run, generator, args, sets):
             write_audio(folder / "audio.wav", converted / max(1, peak))
 
     return preview
+
+
+def read_start(path):
+    """The picture of the first PREVIEW_SECONDS of a piece: dB scale, float16 (256, t)."""
+    tile_seconds = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
+    count = math.ceil(PREVIEW_SECONDS / tile_seconds)
+    return data.join_tiles(dataset.Tiles(path).read(0, count))
 
 
 def introduce(parser, args, model, run, policy, gpus):

@@ -95,10 +95,10 @@ def make_sound(path, seconds, rate, channels):
     """Write chords with decaying overtones: nothing in the code depends on what it is."""
     t = np.arange(rate * 4) / rate
     notes = [220 * 2 ** (k / 12) for k in (0, 4, 7, 12)]
-    bar = (
-        sum(np.sin(2 * np.pi * f * h * t) / h * np.exp(-t * h) for f in notes for h in range(1, 9))
-        / 16
-    )
+    bar = np.zeros(len(t))
+    for frequency in notes:
+        for h in range(1, 9):  # overtones
+            bar += np.sin(2 * np.pi * frequency * h * t) / h * np.exp(-t * h) / 16
     bar = np.repeat(bar[:, np.newaxis].astype(np.float32), channels, axis=1)
     with soundfile.SoundFile(path, "w", rate, channels, "PCM_16") as sound:
         for _ in range(-(-seconds // 4)):

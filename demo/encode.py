@@ -30,12 +30,20 @@ NUMBERS = (
     "pedal",
 )  # quarter notes a minute; units; units; MIDI velocity; units (optional)
 SPREAD, JITTER = 4.0, 0.006  # standard deviations: MIDI velocity; s
-ACCENT, ARCH = (
-    5.0,
-    8.0,
-)  # MIDI velocity: at the beginning of a bar; in the middle of a four-bar phrase
+ACCENT = 5.0  # MIDI velocity: at the beginning of a bar
+ARCH = 8.0  # MIDI velocity: in the middle of a four-bar phrase
 LEFT = -14.0  # MIDI velocity of the left hand against the right
 ARTICULATION = 0.96  # of a written length sounds
+
+
+def _write_out(text):
+    """Write "[...]*3" three times, the innermost brackets first."""
+    repeats = re.findall(r"(\[([^\[\]]*)\]\*(\d+))", text)
+    while repeats:
+        for whole, part, times in repeats:
+            text = text.replace(whole, f"{part} " * int(times))
+        repeats = re.findall(r"(\[([^\[\]]*)\]\*(\d+))", text)
+    return text
 
 
 def read_voice(text, bar):
@@ -44,11 +52,10 @@ def read_voice(text, bar):
     Raises:
         ValueError: a note cannot be read, or a bar line does not stand at a multiple of ``bar``.
     """
-    text = text.replace("|", " | ")
-    while repeats := re.findall(r"(\[([^\[\]]*)\]\*(\d+))", text):
-        for whole, part, times in repeats:
-            text = text.replace(whole, f"{part} " * int(times))
-    notes, now, length = [], 0.0, 1.0
+    text = _write_out(text.replace("|", " | "))
+    notes = []
+    now = 0.0
+    length = 1.0
     for token in text.split():
         if token == "|":
             if now % bar:
@@ -57,10 +64,9 @@ def read_voice(text, bar):
         names, _, number = token.partition(":")
         length = float(number or length)
         if names != "r":
-            notes += [
-                (now, length, pretty_midi.note_name_to_number(name.capitalize()))
-                for name in names.split("+")
-            ]
+            for name in names.split("+"):
+                pitch = pretty_midi.note_name_to_number(name.capitalize())
+                notes.append((now, length, pitch))
         now += length
     return notes, now
 
@@ -74,7 +80,9 @@ def read_score(path):
     texts = {}
     try:
         header = dict(line.split(": ", 1) for line in head.splitlines())
-        header |= {key: float(header[key]) for key in NUMBERS if key != "pedal" or key in header}
+        for key in NUMBERS:
+            if key != "pedal" or key in header:
+                header[key] = float(header[key])
         for part in filter(str.strip, re.split(r"[;\n]", body)):
             voice, text = part.split(":", 1)
             texts[voice.strip()] = texts.get(voice.strip(), "") + text
@@ -101,22 +109,23 @@ def perform(header, voices, seed):
     for voice, notes in voices.items():
         track = pretty_midi.Instrument(0, name=voice)
         for start, length, pitch in notes:
-            velocity = (
-                dynamic + ARCH * np.sin(np.pi * (start / bar % 4) / 4) + ACCENT * (start % bar == 0)
-            )
-            velocity += LEFT * voice.startswith("left") + rng.normal(0, SPREAD)
+            velocity = dynamic + ARCH * np.sin(np.pi * (start / bar % 4) / 4)
+            if start % bar == 0:
+                velocity += ACCENT
+            if voice.startswith("left"):
+                velocity += LEFT
+            velocity += rng.normal(0, SPREAD)
             onset = max(0, start * unit + rng.normal(0, JITTER))
             end = onset + length * unit * ARTICULATION
             track.notes.append(pretty_midi.Note(int(np.clip(velocity, 20, 120)), pitch, onset, end))
         if "pedal" in header:
-            track.control_changes = pedal(
-                header["pedal"] * unit, max(note.end for note in track.notes)
-            )
+            end = max(note.end for note in track.notes)
+            track.control_changes = press_pedal(header["pedal"] * unit, end)
         music.instruments.append(track)
     return music
 
 
-def pedal(every, end):
+def press_pedal(every, end):
     """The sustain pedal, lifted for a moment every ``every`` seconds until ``end``."""
     changes = []
     for time in np.arange(0, end, every):

@@ -30,6 +30,24 @@ KEPT_PITCHES = {
 COMPRESSION = 0.2  # libsndfile's, 0 - 1: about 40 kbit/s
 
 
+def write_note(path, audio):
+    """Write a note, float32 (n,), as Ogg Vorbis; one that is there stays.
+
+    An Ogg stream has a random number, so that the same sound would be other bytes.
+    """
+    if path.exists():
+        return
+    with cli.complete(path) as part:
+        soundfile.write(
+            part,
+            audio,
+            NOTE_RATE,
+            format="OGG",
+            subtype="VORBIS",
+            compression_level=COMPRESSION,
+        )
+
+
 @cli.command
 def main(argv=None):
     """Parse flags, render and thin each instrument."""
@@ -46,29 +64,12 @@ def main(argv=None):
     for text in DEFAULT_PROGRAMS:
         instrument, _, bank, program = parse_instrument(text, args.soundfont)
         notes = render_program(font, bank, program, instrument)
-        pitches = {
-            *KEPT_PITCHES[instrument],
-            max(notes)[0],
-        }  # a font may end early: its highest serves those above
+        highest = max(notes)[0]  # a font may end early: this one serves the pitches above
+        pitches = {*KEPT_PITCHES[instrument], highest}
         kept = [(p, v) for p, v in notes if p in pitches and v in KEPT_VELOCITIES]
-        paths = {
-            key: args.nsynth_path / "audio" / Path(note_name(instrument, *key)).with_suffix(".ogg")
-            for key in kept
-        }
-        for key, path in paths.items():
-            if (
-                path.exists()
-            ):  # an Ogg stream has a random number: the same sound would be other bytes
-                continue
-            with cli.complete(path) as part:
-                soundfile.write(
-                    part,
-                    notes[key],
-                    NOTE_RATE,
-                    format="OGG",
-                    subtype="VORBIS",
-                    compression_level=COMPRESSION,
-                )
+        for key in kept:
+            name = Path(note_name(instrument, *key)).with_suffix(".ogg")
+            write_note(args.nsynth_path / "audio" / name, notes[key])
         print(f"{instrument}: {len(kept)} of {len(notes)} notes -> {args.nsynth_path}")
 
 

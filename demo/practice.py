@@ -21,11 +21,11 @@ import cli
 from NoteSynthesizer import PITCHES
 
 MODES = (
-    (0, 2, 4, 5, 7, 9, 11),
-    (0, 2, 3, 5, 7, 8, 11),
-    (0, 2, 4, 7, 9),
-    tuple(range(12)),
-)  # major, minor, five-tone, all
+    (0, 2, 4, 5, 7, 9, 11),  # major
+    (0, 2, 3, 5, 7, 8, 11),  # minor
+    (0, 2, 4, 7, 9),  # five-tone
+    tuple(range(12)),  # all
+)
 BEATS = 12  # of one texture
 TEMPO = 50, 160  # quarter notes a minute
 LOUDNESS = 20, 122  # MIDI velocity of a single line, mean of a section
@@ -35,59 +35,66 @@ PEDAL = 70  # MIDI velocity above which the pedal stays up: what rings on would 
 # returns notes (beat, length, step), all in beats; a step outside the ladder is left out later.
 
 
-def scale(rng, steps):
+def play_scale(rng, steps):
     """A run up and down through a part of the range, or two runs some steps apart."""
-    low, span = rng.integers(steps - 8), rng.integers(8, 22)
-    length, apart = rng.choice([0.25, 0.5, 1.0]), rng.choice([0, 0, 2, 5, 7])
+    low = rng.integers(steps - 8)
+    span = rng.integers(8, 22)
+    length = rng.choice([0.25, 0.5, 1.0])
+    apart = rng.choice([0, 0, 2, 5, 7])
     path = low + span - np.abs(np.arange(BEATS / length) % (2 * span) - span)
     if rng.random() < 0.5:
         path = 2 * low + span - path
-    return [
-        (i * length, length, step + above) for i, step in enumerate(path) for above in {0, apart}
-    ]
+    notes = []
+    for i, step in enumerate(path):
+        for above in {0, apart}:
+            notes.append((i * length, length, step + above))
+    return notes
 
 
-def arpeggio(rng, steps):
+def play_arpeggio(rng, steps):
     """A chord's notes one after another over some octaves.
 
     Each is held until the chord changes, or only for its own time.
     """
-    shape, length, held = rng.choice([2, 2, 3, 4]), rng.choice([0.25, 0.5]), rng.random() < 0.4
+    shape = rng.choice([2, 2, 3, 4])
+    length = rng.choice([0.25, 0.5])
+    held = rng.random() < 0.4
     notes = []
     for bar in range(0, BEATS, 4):
-        low, count = rng.integers(steps), rng.integers(4, 9)
+        low = rng.integers(steps)
+        count = rng.integers(4, 9)
         for i in range(int(4 / length)):
             step = low + shape * (count - abs(i % (2 * count) - count))
-            notes.append((bar + i * length, 4 - i * length if held else length, step))
+            lasts = 4 - i * length if held else length
+            notes.append((bar + i * length, lasts, step))
     return notes
 
 
-def chords(rng, steps):
+def play_chords(rng, steps):
     """Chords of two to five notes, some with a bass note."""
     length = rng.choice([0.5, 1.0, 2.0, 4.0])
     notes = []
     for beat in np.arange(0, BEATS, length):
-        root, shape = (
-            rng.integers(steps),
-            np.sort(rng.choice([0, 2, 4, 6, 7, 9], rng.integers(2, 6), replace=False)),
-        )
+        root = rng.integers(steps)
+        count = rng.integers(2, 6)
+        shape = np.sort(rng.choice([0, 2, 4, 6, 7, 9], count, replace=False))
         notes += [(beat, length, root + step) for step in shape]
-        notes += [(beat, length, root - 14)] * (rng.random() < 0.3)
+        if rng.random() < 0.3:
+            notes.append((beat, length, root - 14))
     return notes
 
 
-def two_hands(rng, steps):
+def play_two_hands(rng, steps):
     """A wandering tune above a broken chord that changes every two beats."""
-    tune, bass, notes, beat = (
-        rng.integers(steps // 3, steps),
-        rng.integers(0, max(1, steps // 2)),
-        [],
-        0.0,
-    )
+    tune = rng.integers(steps // 3, steps)
+    bass = rng.integers(0, max(1, steps // 2))
+    notes = []
+    beat = 0.0
     while beat < BEATS:
         length = rng.choice([0.25, 0.5, 0.5, 1.0, 1.5])
         notes.append((beat, length, tune))
-        tune, beat = tune + rng.integers(-3, 4), beat + length
+        tune += rng.integers(-3, 4)
+        beat += length
     figure = rng.permutation([0, 2, 4, 7])
     for start in range(0, BEATS, 2):
         notes += [(start + i / 2, 0.5, bass + step) for i, step in enumerate(figure)]
@@ -95,51 +102,54 @@ def two_hands(rng, steps):
     return notes
 
 
-def leaps(rng, steps):
+def play_leaps(rng, steps):
     """One to four notes at a time, from anywhere."""
     length = rng.choice([0.25, 0.5, 1.0, 3.0])
-    return [
-        (beat, length, step)
-        for beat in np.arange(0, BEATS, length)
-        for step in rng.choice(steps, rng.integers(1, 5), replace=False)
-    ]
+    notes = []
+    for beat in np.arange(0, BEATS, length):
+        count = rng.integers(1, 5)
+        for step in rng.choice(steps, count, replace=False):
+            notes.append((beat, length, step))
+    return notes
 
 
-TEXTURES = (scale, arpeggio, chords, two_hands, leaps)
+TEXTURES = (play_scale, play_arpeggio, play_chords, play_two_hands, play_leaps)
 
 
-def section(rng):
+def make_section(rng):
     """One texture: ([pretty_midi.Note] from time 0 on, its seconds, whether the pedal is down)."""
-    beat, loudness, touch = 60 / rng.uniform(*TEMPO), rng.uniform(*LOUDNESS), rng.uniform(0.4, 1.1)
-    tonic, mode = rng.integers(12), MODES[rng.integers(len(MODES))]
+    beat = 60 / rng.uniform(*TEMPO)  # s
+    loudness = rng.uniform(*LOUDNESS)
+    touch = rng.uniform(0.4, 1.1)  # of a written length sounds
+    tonic = rng.integers(12)
+    mode = MODES[rng.integers(len(MODES))]
     ladder = [pitch for pitch in PITCHES if (pitch - tonic) % 12 in mode]
-    texture = [
-        note
-        for note in TEXTURES[rng.integers(len(TEXTURES))](rng, len(ladder))
-        if 0 <= note[2] < len(ladder)
-    ]
+    play = TEXTURES[rng.integers(len(TEXTURES))]
+    texture = [note for note in play(rng, len(ladder)) if 0 <= note[2] < len(ladder)]
     together = sum(length for _, length, _ in texture) / BEATS  # notes at a time
-    loudness /= (
-        max(1, together) ** 0.5
-    )  # a note's amplitude goes with its velocity squared: keeps their sum's
+    # A note's amplitude goes with its velocity squared: this keeps that of their sum
+    loudness /= max(1, together) ** 0.5
     notes = []
     for start, length, step in texture:
         velocity = int(np.clip(loudness + 10 * np.sin(start) + rng.normal(0, 6), 1, 127))
         onset = max(0, start * beat + rng.normal(0, 0.005))
-        notes.append(
-            pretty_midi.Note(velocity, ladder[int(step)], onset, onset + length * beat * touch)
-        )
-    return notes, BEATS * beat, loudness < PEDAL and rng.random() < 0.4
+        end = onset + length * beat * touch
+        notes.append(pretty_midi.Note(velocity, ladder[int(step)], onset, end))
+    pedal = loudness < PEDAL and rng.random() < 0.4
+    return notes, BEATS * beat, pedal
 
 
-def practice_piece(seed, number, seconds):
+def make_piece(seed, number, seconds):
     """Piece ``number`` of ``seed``, ``seconds`` long: `pretty_midi.PrettyMIDI`."""
     rng = np.random.default_rng((seed, number))
-    music, piano, now = pretty_midi.PrettyMIDI(resolution=960), pretty_midi.Instrument(0), 0.0
+    music = pretty_midi.PrettyMIDI(resolution=960)
+    piano = pretty_midi.Instrument(0)
+    now = 0.0  # s
     while now < seconds:
-        notes, lasts, pedal = section(rng)
+        notes, lasts, pedal = make_section(rng)
         for note in notes:
-            note.start, note.end = note.start + now, min(note.end + now, seconds)
+            note.start += now
+            note.end = min(note.end + now, seconds)
         piano.notes += [note for note in notes if note.end > note.start]
         piano.control_changes.append(pretty_midi.ControlChange(64, 127 * pedal, now))
         now += lasts
@@ -159,10 +169,8 @@ def main(argv=None):
     add("--seed", type=cli.number(int, 0), default=0, help="of everything that is random")
     args = parser.parse_args(argv)
     for number in range(args.pieces):
-        write(
-            args.midi_path / f"practice_{number:03d}.mid",
-            practice_piece(args.seed, number, args.seconds),
-        )
+        piece = make_piece(args.seed, number, args.seconds)
+        write(args.midi_path / f"practice_{number:03d}.mid", piece)
     print(f"{args.pieces} pieces of {args.seconds:g} s -> {args.midi_path}")
 
 
