@@ -105,24 +105,24 @@ def play(instrument, score=None, seconds=SECONDS):
     return np.concatenate(list(blocks))[: int(seconds * data.SAMPLE_RATE)]
 
 
-def spectrogram_row(name, pictures, height=2.7):
+def draw_spectrogram_row(name, pictures, height=2.7):
     """Write pictures side by side: {title: picture}."""
     figure = Figure(figsize=(11, height), layout="constrained")
     report.draw_row(figure, pictures)
     save(figure, name)
 
 
-def four_instruments():
+def draw_four_instruments():
     """The same tune four times."""
     score = read_score(pedal=False)
     tune = score[score["pitch"] >= 67]
-    spectrogram_row(
+    draw_spectrogram_row(
         "four_instruments.png",
         {NAMES[i]: data.spectrogram(play(i, tune)) for i in DEFAULT_INSTRUMENTS},
     )
 
 
-def waveform_and_spectrogram():
+def draw_waveform_and_spectrogram():
     """What becomes of a waveform: the whole STFT picture, and what of it the networks see."""
     audio = play("keyboard_acoustic")
     spectrum = data.stft(audio)
@@ -163,7 +163,7 @@ def draw_score(axis, score, seconds):
     axis.set(xlim=(0, seconds))
 
 
-def synthesiser():
+def draw_synthesiser():
     """How notes of a score become audio: the score, one note's envelope, all on two instruments."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.25))
@@ -191,8 +191,10 @@ def synthesiser():
 
 def draw_envelope(axis):
     """One note of the bank, and what is played of it when the key is held for a while."""
-    bank, rate = NoteBank(DEMO / "notes", "keyboard_acoustic"), data.SAMPLE_RATE
-    hold, note = 0.8, bank.note(69, 75)
+    bank = NoteBank(DEMO / "notes", "keyboard_acoustic")
+    rate = data.SAMPLE_RATE
+    hold = 0.8  # s
+    note = bank.note(69, 75)
     score = np.array([(0, hold, 69, 75)], midi.NOTE)
     played = np.concatenate(list(render(score, bank, gain=1)))
     axis.plot(np.arange(len(note)) / rate, note, color=PALE, linewidth=0.3, alpha=0.5)
@@ -214,7 +216,7 @@ STEPS = ("1 synthesize_audios.py", "2 compute_features.py", "3 train.py", "4 pre
 STAGE_WIDTH = 22.3  # from one stage to the next; the canvas is 110 x 26
 
 
-def pipeline():
+def draw_pipeline():
     """The steps, and what lies between them."""
     figure = Figure(figsize=(11, 2.6))
     draw_stages(figure)
@@ -233,7 +235,7 @@ def pipeline():
 
 
 def draw_stages(figure):
-    """The boxes of `pipeline`, the arrows between them, and the scripts' names."""
+    """The boxes of `draw_pipeline`, the arrows between them, and the scripts' names."""
     canvas = figure.add_axes((0, 0, 1, 1))
     canvas.set(xlim=(0, 110), ylim=(0, 26))
     canvas.axis("off")
@@ -287,11 +289,12 @@ def draw_network(axis):
     axis.set(xlim=(-1, 15), ylim=(-1.3, 1.3))
 
 
-def learning_rates(run):
+def draw_learning_rates(run):
     """The learning-rate search's three curves."""
     import lr_finder
 
-    curves, rates = {}, {}
+    curves = {}
+    rates = {}
     for name in ("generator", "discriminator", "both"):
         path = run / "lr_finder" / f"{name}.csv"
         if not path.is_file():
@@ -306,14 +309,14 @@ def learning_rates(run):
     save(figure, "lr_finder.svg")
 
 
-def history(run, baselines):
+def draw_history(run, baselines):
     """Errors and losses, epoch by epoch."""
     figure = Figure(figsize=(11, 2.9), layout="constrained")
     report.draw_history(figure, run / "history.csv", baselines)
     save(figure, "history.svg")
 
 
-def conversion(run, x, y):
+def draw_conversion(run, x, y):
     """Input, output and target of a held-out piece: audio (n,) of input and target."""
     import models
 
@@ -321,7 +324,7 @@ def conversion(run, x, y):
     output = convert.convert_picture(models.load_generator(run), x)[..., 0]
     errors = [metrics.picture_mae(y, picture) for picture in (x, output)]
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
-    spectrogram_row(
+    draw_spectrogram_row(
         "result.png",
         {
             f"input, keyboard ({errors[0]:.1f} dB off)": x[:, :frames],
@@ -332,24 +335,24 @@ def conversion(run, x, y):
     )
 
 
-def texture():
+def draw_texture():
     """Three notes on strings and synth lead, and the pretrained models' of them: no texture."""
     import models
 
     score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], midi.NOTE)
-    x, pictures = data.spectrogram(play("keyboard_acoustic", score)), {}
+    x = data.spectrogram(play("keyboard_acoustic", score))
+    pictures = {}
     for instrument in DEFAULT_INSTRUMENTS[2:]:
         name = NAMES[instrument]
         pictures[name] = data.spectrogram(play(instrument, score))
         model = models.load_generator(f"keyboard_acoustic_2_{instrument}")
         pictures[f"{name}, model"] = convert.convert_picture(model, x)[..., 0]
     frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
-    spectrogram_row(
-        "texture.png", {name: picture[:, :frames] for name, picture in pictures.items()}, height=3
-    )
+    beginnings = {name: picture[:, :frames] for name, picture in pictures.items()}
+    draw_spectrogram_row("texture.png", beginnings, height=3)
 
 
-def phase_comparison(x, y):
+def draw_phase_comparison(x, y):
     """What each phase estimator makes of a perfect magnitude.
 
     Shown is the picture of the sound it gives minus the one asked for.
@@ -388,17 +391,22 @@ def main(argv=None):
     baselines = json.loads((args.run / "config.json").read_text())["baselines_db"]
     devices.setup_device("cpu")
     span = slice(int(SILENCE * data.SAMPLE_RATE), 30 * data.SAMPLE_RATE)
-    x, y = (
-        read_audio(args.audios_path / i / f"{PIECE}.wav")[span] for i in DEFAULT_INSTRUMENTS[:2]
-    )
+    origin, target = DEFAULT_INSTRUMENTS[:2]
+    x = read_audio(args.audios_path / origin / f"{PIECE}.wav")[span]
+    y = read_audio(args.audios_path / target / f"{PIECE}.wav")[span]
     with matplotlib.rc_context(STYLE):
-        for figure in (four_instruments, waveform_and_spectrogram, synthesiser, pipeline):
+        for figure in (
+            draw_four_instruments,
+            draw_waveform_and_spectrogram,
+            draw_synthesiser,
+            draw_pipeline,
+        ):
             figure()
-        texture()
-        phase_comparison(x, y)
-        conversion(args.run, x, y)
-        history(args.run, baselines)
-        learning_rates(args.run)
+        draw_texture()
+        draw_phase_comparison(x, y)
+        draw_conversion(args.run, x, y)
+        draw_history(args.run, baselines)
+        draw_learning_rates(args.run)
 
 
 if __name__ == "__main__":
