@@ -29,7 +29,7 @@ MAX_SAMPLE = 2.0**32  # of a float file, full scale = 1: its power is still far 
 READ_SIZE = 2**18  # samples of a block
 
 WRITTEN_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
-AUDIO_EXTENSIONS = (
+AUDIO_EXTENSIONS = (  # one that FFmpeg is to read also needs its container in _DEMUXERS
     *WRITTEN_EXTENSIONS,
     *(".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),  # sample by sample
     *(".m4a", ".m4b", ".aac", ".oga", ".opus", ".wma", ".mp2", ".ac3", ".amr", ".ape", ".wv"),

@@ -339,7 +339,7 @@ def format_flag(value):
 
 def read_clock():
     """The time, to the second, with its zone."""
-    return datetime.datetime.read_clock().astimezone().isoformat(timespec="seconds")
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def networks_of(model):
