@@ -254,12 +254,10 @@ def list_choices():
     return choices
 
 
-def build_page(sessions, choices):
-    """The page, as gradio.Blocks: what it shows, and what its buttons do.
+def make_actions(sessions):
+    """What the page does: (when a sound comes or goes, on the button).
 
-    Args:
-        sessions: `Sessions`.
-        choices: see `list_choices`.
+    ``sessions`` is `Sessions`.
     """
     import gradio as gr
 
@@ -284,20 +282,29 @@ def build_page(sessions, choices):
             raise gr.Error("Drop a recording first, or record one.")
         progress(0, desc="loading the model")
         folder = sessions.of(request).new_folder()
+        name = Path(source).name if upload else "recording"
+        tell = functools.partial(progress, desc="converting")
         try:
-            before, after, picture = convert_upload(
-                source,
-                Path(source).name if upload else "recording",
-                model,
-                quality,
-                seconds,
-                folder,
-                functools.partial(progress, desc="converting"),
-            )
+            made = convert_upload(source, name, model, quality, seconds, folder, tell)
         except UserError as error:
             raise gr.Error(in_words(error, source)) from None
+        before, after, picture = made
         pair = write_pair(before, after, known_models.make_label(model))
         return pair, str(picture), gr.update(value=str(after), interactive=True)
+
+    return look, start
+
+
+def build_page(sessions, choices):
+    """The page, as gradio.Blocks: what it shows; what its buttons do is `make_actions`.
+
+    Args:
+        sessions: `Sessions`.
+        choices: see `list_choices`.
+    """
+    import gradio as gr
+
+    look, start = make_actions(sessions)
 
     def leave(request: gr.Request):
         sessions.end(request)

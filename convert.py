@@ -418,7 +418,6 @@ def convert_file(
     heard = heard or survey.listen(source, start, seconds)
     gain_in = 1.0 if level == "off" else find_gain(heard.loudness, TRAINING_LOUDNESS)
     meter = Meter()
-    peak = 0.0
     with (
         open_sound(source) as sound,
         named_errors(target),
@@ -429,11 +428,8 @@ def convert_file(
         excerpt = survey.Excerpt(sound.samplerate, start, seconds)
         blocks = _amplify(excerpt.cut(read_blocks(sound)), gain_in)
         blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, **options)
-        for block in resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate):
-            peak = max(peak, float(np.abs(block).max(initial=0)))
-            spool.write(np.ascontiguousarray(block.T).tobytes())
-            if progress:
-                progress(block.shape[1] / rate)
+        blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate)
+        peak = _fill_spool(spool, blocks, rate, progress)
         length = round(excerpt.samples * rate / sound.samplerate)
         loudness = meter.integrated()
         gain = 1 / gain_in
@@ -444,6 +440,17 @@ def convert_file(
     print_remarks(sound)
     loudness += 20 * math.log10(gain)
     return Conversion(length / rate, peak, gain, loudness, limited)
+
+
+def _fill_spool(spool, blocks, rate, progress):
+    """Write a stream to a file as raw float32, frame by frame; returns its peak."""
+    peak = 0.0
+    for block in blocks:
+        peak = max(peak, float(np.abs(block).max(initial=0)))
+        spool.write(np.ascontiguousarray(block.T).tobytes())
+        if progress:
+            progress(block.shape[1] / rate)
+    return peak
 
 
 def find_gain(loudness, wanted, otherwise=1.0):

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -73,34 +74,36 @@ def engine(workers=None, dask=None):
         _start_trackers()
         options = {"initializer": _end_with_parent, "initargs": (os.getpid(),)}
 
-    def run(function, tasks, writes=(), done=None, **bar):
-        jobs = [joblib.delayed(function)(*task) for task in tasks]
-        results = _start_without_sigint(parallel, jobs)
-        finished = []
-        try:
-            for result in tqdm(results, total=len(tasks), disable=not tasks, **bar):
-                if done is not None:
-                    done(tasks[len(finished)], result)
-                finished.append(result)
-        except BaseException:
-            if not dask:  # its workers go on with what they have
-                results.close()  # ends the processes, which have no time to remove anything
-                for folder in {path.parent for path in writes}:
-                    remove_leftovers(folder)
-            raise
-        return finished
-
     try:
         with backend:
             parallel = joblib.Parallel(
                 workers, return_as="generator", batch_size=1, max_nbytes=None, **options
             )
-            yield run
+            yield functools.partial(_run, parallel, is_local=not dask)
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
             f"--workers {workers}: a worker was killed, maybe for want of memory; "
             "run again with fewer"
         ) from None
+
+
+def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
+    """What `engine` yields; ``is_local``: by processes of this machine, which can be ended."""
+    jobs = [joblib.delayed(function)(*task) for task in tasks]
+    results = _start_without_sigint(parallel, jobs)
+    finished = []
+    try:
+        for result in tqdm(results, total=len(tasks), disable=not tasks, **bar):
+            if done is not None:
+                done(tasks[len(finished)], result)
+            finished.append(result)
+    except BaseException:
+        if is_local:  # a cluster's workers go on with what they have
+            results.close()  # ends the processes, which have no time to remove anything
+            for folder in {path.parent for path in writes}:
+                remove_leftovers(folder)
+        raise
+    return finished
 
 
 def _start_trackers():
