@@ -269,14 +269,16 @@ def render(score, bank, gain, block=BLOCK):
         float32 (block,), the last one shorter; together `length` samples.
     """
     starts, holds = _in_samples(score)
-    pitches, velocities = score["pitch"].tolist(), score["velocity"].tolist()
+    pitches = score["pitch"].tolist()
+    velocities = score["velocity"].tolist()
     total = length(score)
     # Samples from the block's beginning on; the ends of its notes may reach far beyond the block
     buffer = np.zeros(2 * block, np.float32)
     number = 0  # of the next note
     for begin in range(0, total, block):
         while number < len(score) and starts[number] < begin + block:
-            at, hold = int(starts[number] - begin), int(holds[number])
+            at = int(starts[number] - begin)
+            hold = int(holds[number])
             note = bank.note(pitches[number], velocities[number])[: hold + RELEASE]
             missing = at + len(note) - len(buffer)
             if missing > 0:
@@ -345,6 +347,7 @@ def render_task(path, piece, bank):
     Returns:
         (`Counter` of `PLACINGS`, whether the piece had to be made lower, its number of samples).
     """
-    bank, score = _open_bank(*bank), change_score(*piece)
+    bank = _open_bank(*bank)
+    score = change_score(*piece)
     lowered = write_piece(path, score, bank)
     return bank.count(score), lowered, length(score)

@@ -207,7 +207,8 @@ class Conditions:
         Returns:
             (origin, target): dB scale, float32 (256, 256), at least 0; may exceed 1 a little.
         """
-        origin, target = db_to_amplitude(origin), db_to_amplitude(target)
+        origin = db_to_amplitude(origin)
+        target = db_to_amplitude(target)
         drawn = rng.random(len(self.names)) < self.probability
         chosen = [name for name, wanted in zip(self.names, drawn) if wanted]
         for name in chosen:  # those of both come first: a noise floor keeps its own level

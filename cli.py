@@ -90,6 +90,13 @@ def boolean(text):
     return words[text.lower()]
 
 
+def as_list(value):
+    """A flag's value as a list: one instrument stood by itself in older config.json files."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
 def one_line(text):
     """``text`` with its control characters escaped: a newline in a file name, for one."""
     characters = []

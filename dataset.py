@@ -198,7 +198,8 @@ def _read_maestro(path):
     sides = {}
     rows = read_csv(path)
     try:
-        names, split = rows[0].index("midi_filename"), rows[0].index("split")
+        names = rows[0].index("midi_filename")
+        split = rows[0].index("split")
         for row in rows[1:]:
             piece = PurePosixPath(row[names]).with_suffix("").as_posix()
             sides[piece] = row[split]

@@ -125,7 +125,8 @@ def evaluate_group(model, group, median, settings, scores=(), page=None):
             audio, reference = read_piece(piece)
             target = None if reference is None else Sound(reference)
             notes = read_notes(scores, piece, len(audio) / data.SAMPLE_RATE)
-            measured, sounds = [], {}
+            measured = []
+            sounds = {}
             for row in make_rows(model, audio, reference, median, settings):
                 bar.set_postfix_str(row.name)
                 measured.append((piece.name, row.name, measure(row, target, notes)))
@@ -227,8 +228,12 @@ class GroupPage:
     """The listening page of one group."""
 
     def __init__(self, folder, group, settings, seconds):
-        self.folder, self.group, self.settings, self.seconds = folder, group, settings, seconds
-        self.titles, self.sections = [], []
+        self.folder = folder
+        self.group = group
+        self.settings = settings
+        self.seconds = seconds
+        self.titles = []
+        self.sections = []
 
     def add(self, piece, sounds, measured):
         """Write one piece's sounds and pictures.

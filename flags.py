@@ -15,13 +15,7 @@ def add_training_flags(parser):
 def add_data_flags(parser):
     """What is trained on, and what is held out."""
     add = parser.add_argument
-    add(
-        "--dataset_path",
-        "--features",
-        "--features_path",
-        required=True,
-        help="features folder of compute_features.py",
-    )
+    add("--dataset_path", required=True, help="features folder of compute_features.py")
     add(
         "--origin",
         required=True,

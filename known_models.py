@@ -109,7 +109,7 @@ def describe_model(path):
     flags = config.get("flags", {})
     parts = []
     if "origin" in flags and "target" in flags:
-        parts.append(f"{_join(flags['origin'])} -> {_join(flags['target'])}")
+        parts.append(f"{_join_names(flags['origin'])} -> {_join_names(flags['target'])}")
     if "filters" in flags:
         parts.append(f"width {flags['filters']}")
     error = read_best_error(path / "history.csv")
@@ -122,8 +122,8 @@ def describe_model(path):
     return ", ".join(parts) or "nothing is written down about it"
 
 
-def _join(names):
-    return names if isinstance(names, str) else "+".join(names)
+def _join_names(names):
+    return "+".join(cli.as_list(names))
 
 
 def read_best_error(path):

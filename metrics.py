@@ -81,13 +81,15 @@ def spectral_convergence(written, mag):
 
     Args:
         written: magnitude of audio that was made from ``mag`` and some phase, on
-        `data.magnitude`'s scale. mag: the magnitude asked for, of the same shape.
+            `data.magnitude`'s scale.
+        mag: the magnitude asked for, of the same shape.
 
     Returns:
         0 ... ; where ``mag`` is all zero: 0 if ``written`` is, too, infinite otherwise.
     """
     _check(written, mag)
-    error, norm = np.linalg.norm(written - mag), np.linalg.norm(mag)
+    error = np.linalg.norm(written - mag)
+    norm = np.linalg.norm(mag)
     if norm > 0:
         return float(error / norm)
     return 0.0 if error == 0 else np.inf
@@ -105,7 +107,8 @@ def multi_resolution_stft(a, b):
             8 kHz rules the logarithms.
     """
     _check(a, b)
-    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    a = np.asarray(a, np.float32)
+    b = np.asarray(b, np.float32)
     return float(sum(_stft_loss(a, b, size) for size in FFT_SIZES))
 
 
@@ -113,7 +116,8 @@ def _stft_loss(a, b, size):
     """Mean L1 of the magnitudes and of their logarithms, for one FFT size."""
     hop = size // 4
     window = librosa.filters.get_window("hann", size).astype(np.float32)
-    frames_a, frames_b = _frames(a, size, hop), _frames(b, size, hop)
+    frames_a = _frames(a, size, hop)
+    frames_b = _frames(b, size, hop)
     total = 0.0
     for start in range(0, len(frames_a), _BLOCK):
         span = slice(start, start + _BLOCK)
@@ -177,9 +181,12 @@ def mfcc_distance(mel_a, mel_b):
     A weak surrogate of timbre. A flat spectrum (silence) has no direction: 0 from another flat
     one, 1 from everything else.
     """
-    a, b = _mean_mfcc(mel_a), _mean_mfcc(mel_b)
-    norm_a, norm_b = np.linalg.norm(a), np.linalg.norm(b)
-    a_is_flat, b_is_flat = norm_a < 1e-3, norm_b < 1e-3
+    a = _mean_mfcc(mel_a)
+    b = _mean_mfcc(mel_b)
+    norm_a = np.linalg.norm(a)
+    norm_b = np.linalg.norm(b)
+    a_is_flat = norm_a < 1e-3
+    b_is_flat = norm_b < 1e-3
     if a_is_flat and b_is_flat:
         return 0.0
     if a_is_flat or b_is_flat:
@@ -200,7 +207,8 @@ def snr(reference, estimate):
     reference and another estimate minus infinity.
     """
     _check(reference, estimate)
-    signal, noise = _rms(reference), _rms(np.subtract(estimate, reference))
+    signal = _rms(reference)
+    noise = _rms(np.subtract(estimate, reference))
     if noise == 0:
         return np.inf
     return float(20 * np.log10(signal / noise)) if signal > 0 else -np.inf
@@ -222,7 +230,8 @@ def pitch_jaccard(a, b):
         return 0.0
     a = np.pad(a, ((0, 0), (0, frames - a.shape[1])))
     b = np.pad(b, ((0, 0), (0, frames - b.shape[1])))
-    both, either = (a & b).sum(axis=0), (a | b).sum(axis=0)
+    both = (a & b).sum(axis=0)
+    either = (a | b).sum(axis=0)
     distance = 1 - both / np.maximum(either, 1)
     return float(np.where(either > 0, distance, 0).mean())
 

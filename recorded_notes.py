@@ -90,7 +90,8 @@ def find_recordings(folders):
     Raises:
         UserError: no such folder, or no recording of a note in one.
     """
-    recordings, passed_over = [], 0
+    recordings = []
+    passed_over = 0
     for folder in folders:
         here = []
         for path in cli.find_files(Path(folder), AUDIO_EXTENSIONS):

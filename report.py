@@ -227,7 +227,8 @@ def write_page(folder, title, pieces, sentence="", notes=(), table=None, terms=(
         pieces: any iterable of `Piece`; of a generator, one piece's sounds are in memory at a time.
         sentence, notes, table, terms: see `write_index`.
     """
-    titles, sections = [], []
+    titles = []
+    sections = []
     for number, piece in enumerate(pieces, 1):
         sections.append(write_section(folder, number, piece))
         titles.append(piece.title)
@@ -243,7 +244,8 @@ def write_section(folder, number, piece):
     everything = {**piece.sounds, **piece.more}
     peaks = [np.abs(audio).max(initial=0) for audio in everything.values()]
     gain = 1 / max(1, *peaks)
-    pictures, cards = {}, {}
+    pictures = {}
+    cards = {}
     for k, (label, audio) in enumerate(everything.items()):
         stem = f"piece{number:02d}_{k + 1}"
         write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)

@@ -173,7 +173,7 @@ class Run:
         """
         before = self.config.get("flags", {})
         for key in FIXED_FLAGS:
-            if key in before and as_list(before[key]) != as_list(flags.get(key)):
+            if key in before and cli.as_list(before[key]) != cli.as_list(flags.get(key)):
                 raise UserError(
                     f"{self.folder}: was trained with --{key} {format_flag(before[key])}, now "
                     f"{format_flag(flags.get(key))}; {START_OVER}"
@@ -325,16 +325,9 @@ def format_errors(errors):
     return ", ".join(f"{name} {value:.2f} dB" for name, value in errors.items())
 
 
-def as_list(value):
-    """A flag's value as a list: one instrument stood by itself in older config.json files."""
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
 def format_flag(value):
     """A flag's value as one would type it."""
-    return " ".join(str(item) for item in as_list(value)) or str(value)
+    return " ".join(str(item) for item in cli.as_list(value)) or str(value)
 
 
 def read_clock():

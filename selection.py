@@ -70,19 +70,18 @@ def read_run(model):
         return None
     with cli.undamaged(where, remedy):
         flags = config["flags"]
-        unheard = _as_list(flags.get("hold_out_origin") or [])
-        origins = [name for name in _as_list(flags["origin"]) if name not in unheard]
-        targets = _as_list(flags["target"])
+        unheard = _check_names(flags.get("hold_out_origin"))
+        origins = [name for name in _check_names(flags["origin"]) if name not in unheard]
+        targets = _check_names(flags["target"])
         return TrainedRun(Path(model), origins, unheard, targets, dict(config["split"]))
 
 
-def _as_list(names):
-    """One name or a list of them -> a list. Raises TypeError for anything else."""
-    if isinstance(names, str):
-        return [names]
+def _check_names(flag):
+    """The instruments that a flag named: a list. Raises TypeError if they are no names."""
+    names = cli.as_list(flag)
     if not all(isinstance(name, str) for name in names):
         raise TypeError
-    return list(names)
+    return names
 
 
 def find_pieces(run, origin, target, audios, side="held_out"):
@@ -147,7 +146,8 @@ def read_pairs(path):
 
 def _name_apart(pieces):
     """The same pieces under different names, by which their results are known."""
-    seen, apart = {}, []
+    seen = {}
+    apart = []
     for piece in pieces:
         seen[piece.name] = seen.get(piece.name, 0) + 1
         again = seen[piece.name]

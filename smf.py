@@ -191,7 +191,10 @@ class _TrackReader:
     """Reads one track, event by event, until its end-of-track event."""
 
     def __init__(self, data, start, stop, repairs):
-        self.data, self.position, self.stop, self.repairs = data, start, stop, repairs
+        self.data = data
+        self.position = start
+        self.stop = stop
+        self.repairs = repairs
         self.track = Track()
         self.ended = False
         self._tick = 0

@@ -42,9 +42,11 @@ class StylePairs(TilePairs):
         return rows
 
     def _refuse_only_piece(self):
-        side, remedy = "to train on", "lower"
+        side = "to train on"
+        remedy = "lower"
         if self.seed is None:
-            side, remedy = "held out", "raise"
+            side = "held out"
+            remedy = "raise"
         raise UserError(
             f"{self.names[0]}: is the only piece {side}, and a style is taken from another; "
             f"{remedy} --validation_split"

@@ -66,7 +66,8 @@ def find_versions(midi_path, speeds, transposes):
     Raises:
         UserError: there is none, or two would have the same name.
     """
-    versions, too_long = {}, []
+    versions = {}
+    too_long = []
     for path in cli.find_files(midi_path, (".mid", ".midi")):
         piece = path.relative_to(midi_path).with_suffix("").as_posix()
         for speed, transpose in itertools.product(speeds, transposes):
@@ -98,7 +99,8 @@ def find_pieces(versions, instrument, audios, settings):
 
 def sort_pieces(pieces, record):
     """Split pieces by what is there: (those to make, those that are not ours to overwrite)."""
-    due, foreign = [], []
+    due = []
+    foreign = []
     for piece in pieces:
         if record.is_current(piece.wav, [piece.version.midi], piece.settings):
             continue
@@ -210,7 +212,8 @@ def render_pieces(instrument, pieces, scores, args, record, run):
     # The longest first: no worker is left alone with it at the end
     pieces.sort(key=lambda piece: -len(scores[piece.version.midi]))
     folder = str(args.nsynth_path.absolute())
-    tasks, piece_by_wav = [], {}
+    tasks = []
+    piece_by_wav = {}
     for piece in pieces:
         bank = folder, instrument, args.max_shift, piece.settings["notes"]
         version = piece.version
@@ -233,7 +236,9 @@ def render_pieces(instrument, pieces, scores, args, record, run):
 
 def say_rendered(instrument, results):
     """Print what was done with the notes; return the samples of all pieces."""
-    placings, lowered, samples = Counter(), 0, 0
+    placings = Counter()
+    lowered = 0
+    samples = 0
     for counts, was_lowered, length in results:
         placings += counts
         lowered += was_lowered
@@ -358,13 +363,16 @@ def main(argv=None):
     record = Record(args.audios_path)
     check_settings(args.audios_path, settings, record, args.fresh)
 
-    due, all_due, foreign = {}, [], []
+    due = {}  # pieces to make, by instrument
+    all_due = []
+    foreign = []
     for instrument in args.instruments:
         pieces = find_pieces(versions, instrument, args.audios_path, settings)
         due[instrument], others = sort_pieces(pieces, record)
         all_due += due[instrument]
         foreign += others
-    count, samples = 0, 0
+    count = 0
+    samples = 0
     with parallel.engine(args.workers, args.dask) as run:
         scores, unreadable = read_scores(all_due, args, run)
         for instrument in args.instruments:
@@ -376,7 +384,8 @@ def main(argv=None):
     handle_orphans(versions, args, record)
     left_out = len(too_long) + unreadable
     there = len(versions) * len(args.instruments) - len(all_due)
-    seconds, music = time.time() - start, samples / SAMPLE_RATE
+    seconds = time.time() - start
+    music = samples / SAMPLE_RATE
     print(
         f"{count:,} pieces rendered, {there:,} were there, {left_out:,} MIDI files left out\n"
         f"{music / 3600:.2f} h of audio in {seconds:.1f} s ({music / seconds:.0f} x real time) "

@@ -80,7 +80,8 @@ class Resynthesis:
     """Makes rows of pictures: sounds of one piece's length, with phases made from its own."""
 
     def __init__(self, audio, settings):
-        self.audio, self.settings = audio, settings
+        self.audio = audio
+        self.settings = settings
         self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
         self.gain = find_training_gain(audio) if settings.level == "match" else 1.0
         spectrum = compute_spectrum(audio, settings.hops)
@@ -128,7 +129,8 @@ class Resynthesis:
 
     def _made(self, name, asked, unit, estimate):
         mag = data.db_to_amplitude(asked)
-        iterations, hops = self.settings.phase_iterations, self.settings.hops
+        iterations = self.settings.phase_iterations
+        hops = self.settings.hops
         audio = resynthesise(mag, unit, len(self.audio), estimate, iterations, hops)
         return Row(name, audio, self.at_usual_hop(asked), True)
 
@@ -166,7 +168,8 @@ def make_rows(model, audio, reference, median, settings):
         if median is not None:
             yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
     outputs = make.convert(model, amplify(make.picture, make.gain))
-    magnitude, rotation = amplify(outputs[..., 0], 1 / make.gain), outputs[..., 1:]
+    magnitude = amplify(outputs[..., 0], 1 / make.gain)
+    rotation = outputs[..., 1:]
     for name in settings.phases:
         yield make.row(name_row(MODEL, name), magnitude, name, rotation)
     if reference is not None:

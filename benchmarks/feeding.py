@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import machine
+from measure import machine, time_call
 
 import cli
 import devices
@@ -110,9 +110,8 @@ def training_speed(args, pairs, real):
 
     source = training.Batches(pairs, args.workers) if real else Memory()
     model.fit(source, epochs=1, verbose=0, shuffle=False)  # which compiles
-    start = time.perf_counter()
-    model.fit(source, epochs=1, verbose=0, shuffle=False)
-    return len(pairs) * pairs.batch_size / (time.perf_counter() - start)
+    _, seconds = time_call(model.fit, source, epochs=1, verbose=0, shuffle=False)
+    return len(pairs) * pairs.batch_size / seconds
 
 
 def build_parser():

@@ -38,6 +38,13 @@ def peak_memory():
     return peak * unit / 2**30
 
 
+def time_call(function, *args, **options):
+    """(what ``function(*args, **options)`` returns, seconds it took)."""
+    began = time.perf_counter()
+    result = function(*args, **options)
+    return result, time.perf_counter() - began
+
+
 def call_times(function, seconds, warm_up=1, clock=time.perf_counter):
     """Seconds that each of several calls took.
 

@@ -14,11 +14,11 @@ compiled on their first call, and threads and transforms are set up.
 """
 
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from measure import time_call
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -59,22 +59,26 @@ class Networks(NamedTuple):
 def make_starts(audio, asked, networks):
     """Yield each start for the picture ``asked`` (t, 256): (name, phasors (t, 256), seconds)."""
     spectrum = systems.compute_spectrum(audio)
-    unit, picture = data.phasor(spectrum), convert.spectrum_to_db(spectrum)
+    unit = data.phasor(spectrum)
+    picture = convert.spectrum_to_db(spectrum)
     yield "input", unit, 0.0
     for name in ("random", "flat"):
-        began = time.perf_counter()
-        start = phases.ESTIMATORS[name](asked.T, unit.T).T
-        yield name, start, time.perf_counter() - began
+        start, took = time_call(phases.ESTIMATORS[name], asked.T, unit.T)
+        yield name, start.T, took
     learned = (
         ("learned apart", networks.phase_model, np.stack([picture, asked], axis=-1)),
         ("learned together", networks.both, picture),
     )
     for name, network, inputs in learned:
         if network:
-            began = time.perf_counter()
-            outputs = convert.convert_picture(network, inputs.swapaxes(0, 1)).swapaxes(0, 1)
-            start = learned_phase.turn(unit, outputs[..., -2:])
-            yield name, start, time.perf_counter() - began
+            start, took = time_call(turn_by_network, network, inputs, unit)
+            yield name, start, took
+
+
+def turn_by_network(network, inputs, unit):
+    """Phasors (t, 256), turned as a network says of its inputs (t, 256) or (t, 256, 2)."""
+    outputs = convert.convert_picture(network, inputs.swapaxes(0, 1)).swapaxes(0, 1)
+    return learned_phase.turn(unit, outputs[..., -2:])
 
 
 def make_rows(audio, asked, iterations, networks):
@@ -83,10 +87,10 @@ def make_rows(audio, asked, iterations, networks):
     for name, unit, starting in make_starts(audio, asked, networks):
         for count in iterations:
             estimate = phases.griffinlim if count else phases.keep_input
-            began = time.perf_counter()
-            made = systems.resynthesise(mag, unit, len(audio), estimate, count)
-            took = starting + time.perf_counter() - began
-            yield f"{name}, {count} iterations" if count else name, made, took
+            making = mag, unit, len(audio), estimate, count
+            made, took = time_call(systems.resynthesise, *making)
+            row = f"{name}, {count} iterations" if count else name
+            yield row, made, starting + took
 
 
 def measure_piece(audio, reference, iterations, networks):
