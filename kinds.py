@@ -6,6 +6,8 @@ the file, and a run's config.json has them too. No Keras here.
 
 import enum
 
+from cli import as_list
+
 ENTRY = "timbre.json"  # in a .keras archive; in an HDF5 file the attribute of the same name
 
 
@@ -67,7 +69,7 @@ def read_from_run(config):
         return from_entry(config)
     flags = config["flags"]
     style = Style.NONE
-    if isinstance(flags["target"], list) and len(flags["target"]) > 1:
+    if len(as_list(flags["target"])) > 1:
         style = Style(flags.get("conditioning", Style.FILM.value))
     return Kind(flags.get("learn", Kind.MAGNITUDE.value)), style
 

@@ -5,6 +5,7 @@ Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 
 import collections
 import hashlib
+import itertools
 import json
 import tempfile
 import warnings
@@ -410,7 +411,7 @@ def _layout(file, stored):
 
     with h5py.File(file, "r") as h5:
         h5.visititems(collect)
-    shapes = [shape for layer in groups.values() for shape in layer]
+    shapes = list(itertools.chain.from_iterable(groups.values()))
     kernel_shapes = [shape for shape in shapes if len(shape) == 4]
     filters = min(shape[3] for shape in kernel_shapes)
     inputs = next(shape[2] for shape in kernel_shapes if shape[3] == filters)

@@ -384,7 +384,8 @@ def main(argv=None):
         if not getattr(args, flag):
             parser.error(f"--{flag} is missing; say what to convert, and with which model")
     apply_quality(args)
-    models = list(dict.fromkeys(known_models.find_model(name) for name in args.model))
+    found = [known_models.find_model(name) for name in args.model]
+    models = list(dict.fromkeys(found))
     settings = read_settings(args)
     inputs = [Path(path) for path in args.input]
     output = None if args.output is None else Path(args.output)

@@ -86,20 +86,15 @@ def command_line(flags):
         if key in SILENT or value == parser.get_default(key):
             continue
         words.append(f"--{key}")
-        words += [str(each) for each in as_list(value)]
+        words += [str(each) for each in cli.as_list(value)]
     return " ".join(words)
-
-
-def as_list(value):
-    """A flag's values; older runs have a text where there is one."""
-    return value if isinstance(value, list) else [value]
 
 
 def make_card(run, config, history, args):
     """Model card, Markdown. Raises KeyError or ValueError if the run's files are incomplete."""
     flags = config["flags"]
-    origins = ", ".join(as_list(flags["origin"]))
-    target = as_list(flags["target"])[0]
+    origins = ", ".join(cli.as_list(flags["origin"]))
+    target = cli.as_list(flags["target"])[0]
     best = min(float(row["val_mae_db"]) for row in history)
     baselines = config["baselines_db"]
     pieces = {side: len(names) for side, names in config["split"].items()}
@@ -176,7 +171,7 @@ def main(argv=None):
     generator = models.load_generator(args.run)
     try:
         config, history = read_run(args.run)
-        several = len(as_list(config["flags"]["target"])) > 1
+        several = len(cli.as_list(config["flags"]["target"])) > 1
         text = None if several else make_card(args.run, config, history, args)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(

@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 
 import librosa
@@ -39,8 +40,7 @@ def slow_reference(audio, hop_length):
 
 @pytest.mark.parametrize(
     ("length", "hops"),
-    [(length, 1) for length in LENGTHS]
-    + [(length, hops) for length in LENGTHS[:7] for hops in (2, 4)],
+    [*itertools.product(LENGTHS, [1]), *itertools.product(LENGTHS[:7], [2, 4])],
 )
 @pytest.mark.parametrize("overlap", [0, 0.5])
 def test_an_identity_network_gives_the_input_back(length, hops, overlap):

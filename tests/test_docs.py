@@ -103,7 +103,9 @@ def workplace(tmp_path_factory):
     soundfont = Path(pretty_midi.__file__).parent / "TimGM6mb.sf2"
     (folder / "FluidR3_GM.sf2").symlink_to(soundfont)
     put_notes(folder / "notes" / "audio")
-    tune = [event for k in range(24) for event in note(480 * k, 480 * k + 400, 50 + k)]
+    tune = []
+    for k in range(24):
+        tune += note(480 * k, 480 * k + 400, 50 + k)
     (folder / "midi" / "bach").mkdir(parents=True)
     for name in ("bach/one.mid", "two.MID", "three.midi"):
         (folder / "midi" / name).write_bytes(midi_bytes(tune))

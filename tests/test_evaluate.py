@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import shutil
 
@@ -187,7 +188,8 @@ def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
 def test_test_side_is_a_table_of_its_own_where_there_is_one(audios, tmp_path):
     run = selection.read_run(make_run(tmp_path, validation=["three"], test=["four"]))
     groups = selection.find_groups(parse("--audios", audios), run)
-    assert [[piece.name for piece in group.pieces] for group in groups] == [["three"], ["four"]]
+    (held_out,), (for_test,) = [group.pieces for group in groups]
+    assert (held_out.name, for_test.name) == ("three", "four")
     assert [group.folder for group in groups] == ["", "test"]
     assert "kept for the test" in groups[1].title
     for side, name in (("held_out", "three"), ("test", "four")):
@@ -373,7 +375,7 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
     with open(out / "results.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     names = [(line["piece"], line["row"]) for line in lines]
-    assert names == [(piece, row) for piece in ("three", "four") for row in rows]
+    assert names == list(itertools.product(("three", "four"), rows))
     written = json.loads((out / "results.json").read_text())
     errors = {}
     for row in ("identity", own[0]):

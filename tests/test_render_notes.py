@@ -1,3 +1,4 @@
+import itertools
 import os
 import re
 import shutil
@@ -86,9 +87,9 @@ def test_notes_are_nsynths(few, tmp_path, capsys):
     assert out.count("0 notes already there, 4 written, 0 silent ones left out") == 2
     paths = sorted((tmp_path / "audio").iterdir())
     notes = ("021-025", "021-127", "060-025", "060-127")
-    assert [path.stem for path in paths] == [
-        f"{i}-{n}" for i in ("keyboard_acoustic_000", "organ_electronic_001") for n in notes
-    ]
+    instruments = ("keyboard_acoustic_000", "organ_electronic_001")
+    names = ["-".join(pair) for pair in itertools.product(instruments, notes)]
+    assert [path.stem for path in paths] == names
     infos = [soundfile.info(path) for path in paths]
     assert {(i.samplerate, i.channels, i.subtype, i.frames) for i in infos} == {
         (16000, 1, "PCM_16", 64000)
@@ -249,7 +250,7 @@ def test_recorded_notes_become_an_instrument(piano, capsys):
     count = 2 * len(pitches)
     assert f"4 recordings of 2 pitches: 0 notes already there, {count} written" in out
     bank = NoteBank(piano / "notes", "keyboard_acoustic_007")
-    assert set(bank.paths) == {(pitch, velocity) for pitch in pitches for velocity in (50, 100)}
+    assert set(bank.paths) == set(itertools.product(pitches, (50, 100)))
     for pitch, velocity in ((57, 100), (60, 50), (61, 100), (70, 50), (46, 100)):
         check_note(bank.paths[pitch, velocity], pitch, 0.9 * velocity / 100)
     assert run(capsys, *flags)[1].splitlines()[-1].endswith("all notes already there")

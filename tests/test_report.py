@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -144,10 +145,9 @@ def test_history_figure_draws_the_columns_there_are(tmp_path, columns, epochs):
     with open(tmp_path / "history.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows(
-            [epoch + 1, *("" if epoch == 1 else 0.5 for _ in columns[1:])]
-            for epoch in range(epochs)
-        )
+        for epoch in range(epochs):
+            cell = "" if epoch == 1 else 0.5
+            writer.writerow([epoch + 1, *[cell] * len(columns[1:])])
     report.history_figure(
         tmp_path / "history.csv", tmp_path / "a.png", {"identity": 7.0, "median": 4.0}
     )
@@ -177,9 +177,9 @@ def test_page_of_conversions_without_target(tmp_path):
     pieces = (report.Piece(title, sounds) for title in ("one", "two"))
     report.write_page(tmp_path / "page", "My songs", pieces)
     names = {path.name for path in (tmp_path / "page").iterdir()}
-    assert names == {"index.html"} | {
-        f"piece0{n}_{k}.{kind}" for n in (1, 2) for k in (1, 2) for kind in ("png", "flac")
-    }
+    stems = ("piece01_1", "piece01_2", "piece02_1", "piece02_2")
+    files = ["".join(parts) for parts in itertools.product(stems, (".png", ".flac"))]
+    assert names == {"index.html", *files}
     html = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert html.count("<audio ") == 4 and "original" in html
     assert "<table" not in html and "minus" not in html and "<details" not in html
@@ -260,7 +260,8 @@ def open_in_chromium(page, width, home):
         for line in browser.stderr:
             if "CONSOLE" in line:
                 console.append(line)
-                if found := re.search("RESULT(.*)END", line):
+                found = re.search("RESULT(.*)END", line)
+                if found:
                     result = json.loads(found[1])
                     break
     finally:

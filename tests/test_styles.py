@@ -42,7 +42,8 @@ def owners(three):
 
 
 def all_batches(pairs):
-    return [np.concatenate(side) for side in zip(*(pairs[i] for i in range(len(pairs))))]
+    batches = [pairs[i] for i in range(len(pairs))]
+    return [np.concatenate(side) for side in zip(*batches)]
 
 
 def owner_of(picture, owners):
