@@ -209,8 +209,8 @@ def write_page(folder, jobs, args):
     """Write the listening page: each recording beside all its conversions."""
     import report
 
-    models = ", ".join(str(path) for path in dict.fromkeys(job.model for job in jobs))
-    notes = [f"Converted with {models}: {describe_phase(args)}."]
+    models = dict.fromkeys(job.model for job in jobs)
+    notes = [f"Converted with {', '.join(map(str, models))}: {describe_phase(args)}."]
     report.write_page(folder, "Before and after", _page_pieces(jobs, args), notes=notes)
     return Path(folder) / "index.html"
 
