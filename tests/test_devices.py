@@ -22,7 +22,9 @@ def one_device():
     """(weights, what one device makes of them)."""
     model = two_devices.build_model()
     weights = two_devices.make_weights(model)
-    return weights, two_devices.step_and_validate(model, weights)
+    normed = two_devices.build_model(freeze=False)
+    result = two_devices.step_and_validate(model, weights)
+    return weights, result | two_devices.step_with_batch_norm(normed, weights)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
@@ -54,6 +56,22 @@ def test_two_devices_take_the_step_of_one(tmp_path, one_device, backend):
     for name in moved:
         largest = np.abs(one[name]).max()
         np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3 * largest)
+    check_batch_norm(one, two)
+
+
+def check_batch_norm(one, two):
+    """Each device normalises its own share, and the statistics kept are those of all.
+
+    So the first layer's mean is that of one device; of the others all that is sure is near.
+    """
+    np.testing.assert_allclose(two["norm_mean_0"], one["norm_mean_0"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(two["norm_variance_0"], one["norm_variance_0"], rtol=0.02)
+    kept = [name for name in two.files if name.startswith("norm_")]
+    assert len(kept) >= 2 * 10 + len(LOSSES)
+    for name in kept:
+        assert np.isfinite(two[name]).all(), name
+    for name in LOSSES:
+        assert two[f"norm_val_{name}"] == pytest.approx(one[f"norm_val_{name}"], rel=0.05), name
 
 
 def test_a_short_last_batch_counts_by_its_samples():

@@ -18,8 +18,11 @@ def tiles(count, seed):
     return rng.uniform(-1, 1, (count, 256, 256, 1)).astype(np.float32)
 
 
-def build_model():
-    """A small `models.Pix2Pix` whose step is the same however its batch is shared out."""
+def build_model(freeze=True):
+    """A small `models.Pix2Pix` whose step is the same however its batch is shared out.
+
+    Unless batch norm is at work, ``freeze`` false: each device has statistics of its own share.
+    """
     import keras
 
     import losses
@@ -29,7 +32,7 @@ def build_model():
     model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False  # each device has statistics of its own share
+            layer.trainable = not freeze
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0  # each device draws its own
     # a large epsilon makes Adam's first step 0.03 gradients, so that weights show gradients
@@ -68,6 +71,26 @@ def step_and_validate(model, weights):
     return result
 
 
+def step_with_batch_norm(model, weights):
+    """One step with batch norm at work: its moving statistics after it, and a validation."""
+    import keras
+
+    model.set_weights(weights)
+    x, y = tiles(BATCH, 0), tiles(BATCH, 1)
+    model.fit(x, y, batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
+    norms = []
+    for layer in model.generator._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            norms.append(layer)
+    x, y = tiles(SAMPLES, 2), tiles(SAMPLES, 3)
+    logs = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
+    result = {f"norm_val_{name}": value for name, value in logs.items()}
+    for number, norm in enumerate(norms):
+        result[f"norm_mean_{number}"] = keras.ops.convert_to_numpy(norm.moving_mean)
+        result[f"norm_variance_{number}"] = keras.ops.convert_to_numpy(norm.moving_variance)
+    return result
+
+
 def main(argv):
     """Run on virtual CPU devices."""
     count, weights_file, result_file = int(argv[0]), argv[1], argv[2]
@@ -81,9 +104,11 @@ def main(argv):
 
     with devices.device_scope(count):
         model = build_model()
+        normed = build_model(freeze=False)
     with np.load(weights_file) as stored:
         weights = [stored[f"arr_{number}"] for number in range(len(stored.files))]
-    np.savez(result_file, **step_and_validate(model, weights))
+    result = step_and_validate(model, weights) | step_with_batch_norm(normed, weights)
+    np.savez(result_file, **result)
 
 
 if __name__ == "__main__":
