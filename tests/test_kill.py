@@ -122,6 +122,9 @@ def _essence(path):
     if path.name == "history.csv":
         with open(path, newline="") as file:
             return [_lasting(row) for row in csv.DictReader(file)]
+    if path.name == "config.json":
+        config = json.loads(path.read_text())
+        return {key: value for key, value in config.items() if key != "starts"}  # one a start
     if path.name == "state.json":
         state = json.loads(path.read_text())
         return state | {"history": [_lasting(row) for row in state["history"]]}
