@@ -110,6 +110,8 @@ def describe_model(path):
     parts = []
     if "origin" in flags and "target" in flags:
         parts.append(f"{_join_names(flags['origin'])} -> {_join_names(flags['target'])}")
+    if flags.get("conditions"):
+        parts.append("in rooms and noise")
     if "filters" in flags:
         parts.append(f"width {flags['filters']}")
     error = read_best_error(path / "history.csv")
@@ -123,7 +125,10 @@ def describe_model(path):
 
 
 def _join_names(names):
-    return "+".join(cli.as_list(names))
+    names = cli.as_list(names)
+    if len(names) > 3:
+        return f"{len(names)} instruments such as {names[0]}"
+    return "+".join(names)
 
 
 def read_best_error(path):

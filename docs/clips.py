@@ -11,10 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from figures import draw_spectrogram_row
+
 import cli
 import data
 import predict
-import report
 from audio import read_audio, write_audio
 from cli import UserError
 
@@ -56,7 +57,7 @@ def main(argv=None):
         "in: a grand piano that the model never heard": data.spectrogram(sounds["piano"][:count]),
         "out: guitar": data.spectrogram(sounds["guitar"][:count]),
     }
-    report.spectrogram_figure(pictures, DOCS / "clips.png")
+    draw_spectrogram_row("clips.png", pictures)
 
 
 if __name__ == "__main__":

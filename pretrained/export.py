@@ -90,16 +90,25 @@ def command_line(flags):
     return " ".join(words)
 
 
+def join_names(names):
+    """Instruments' names as a text: all of a few, of many the first and the last."""
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{names[0]} … {names[-1]} ({len(names)} instruments)"
+
+
 def make_card(run, config, history, args):
     """Model card, Markdown. Raises KeyError or ValueError if the run's files are incomplete."""
     flags = config["flags"]
-    origins = ", ".join(cli.as_list(flags["origin"]))
+    origins = join_names(cli.as_list(flags["origin"]))
     target = cli.as_list(flags["target"])[0]
     best = min(float(row["val_mae_db"]) for row in history)
     baselines = config["baselines_db"]
     pieces = {side: len(names) for side, names in config["split"].items()}
     tiles = flags["epoch_tiles"] or config["tiles"]
-    steps = len(history) * tiles / flags["batch_size"]
+    steps = f"{len(history) * tiles / flags['batch_size']:,.0f}"
+    if flags.get("minutes"):  # which cut the last epoch short
+        steps = f"at most {steps}"
     hours = sum(float(row["seconds"]) for row in history) / 3600
     text = f"""# {origins} → {target}
 
@@ -110,7 +119,7 @@ Width {flags["filters"]}, float16:
 - Pieces: {args.pieces}; {pieces["train"]} for training, {pieces["validation"]} held out (listed in
   config.json)
 - Training: {len(history)} epochs of {tiles:,.0f} tiles,
-  {steps:,.0f} steps of {flags["batch_size"]}; {hours:.1f} h on {args.hardware}; {config["policy"]}
+  {steps} steps of {flags["batch_size"]}; {hours:.1f} h on {args.hardware}; {config["policy"]}
 - Command: `{command_line(flags)}`
 - To train on: the same with `--weights {run.name}`
 
@@ -121,6 +130,8 @@ Held-out tiles, dB MAE: **{best:.2f}** (identity {baselines["identity"]:.2f}, me
     results = run / "evaluation/results.json"
     if results.is_file():
         text += make_table(json.loads(results.read_text())["rows"])
+    if args.measured:
+        text += f"{args.measured}\n\n"
     return text + WEAKNESSES.format(origins=origins, target=target.split("_")[0])
 
 
@@ -158,6 +169,7 @@ def build_parser():
     add("--notes", required=True, help="where the notes are from, and their licence")
     add("--pieces", required=True, help="where the pieces are from, and their licence")
     add("--hardware", required=True, help="what it was trained on")
+    add("--measured", default="", help="what else was measured, Markdown")
     return parser
 
 
