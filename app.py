@@ -347,7 +347,7 @@ def in_words(error, source):
 
 
 def launch(page, root, host, port, open_browser, **options):
-    """Serve a page until Ctrl-C; with ``prevent_thread_lock=True``, in the background.
+    """Serve a page in the background; `gradio.Blocks.block_thread` then waits for Ctrl-C.
 
     Returns:
         Its address.
@@ -363,6 +363,8 @@ def launch(page, root, host, port, open_browser, **options):
         server_port=port,
         inbrowser=open_browser,
         share=False,
+        quiet=True,  # it would recommend a public link
+        prevent_thread_lock=True,
         ssr_mode=False,
         theme=theme,
         css=STYLE,
@@ -417,7 +419,9 @@ def main(argv=None):
     with tempfile.TemporaryDirectory(prefix="timbre-") as root:
         keep_to_oneself(root)
         page = build_page(Sessions(root), choices)
-        launch(page, root, args.host, args.port, not args.no_browser)
+        address = launch(page, root, args.host, args.port, not args.no_browser)
+        print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
 
 
 def keep_to_oneself(root):

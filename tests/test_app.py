@@ -191,9 +191,7 @@ def test_from_upload_to_download(tmp_path, monkeypatch, quiet_gradio):
     root = tmp_path / "root"
     page = app.build_page(app.Sessions(root), [("guitar", "x_2_guitar")])
     head = DRIVER.replace("SOUND", sound)
-    address = app.launch(
-        page, root, "127.0.0.1", None, False, head=head, prevent_thread_lock=True, quiet=True
-    )
+    address = app.launch(page, root, "127.0.0.1", None, False, head=head)
     try:
         result = run_driver(address, tmp_path / "chromium", 390)
     finally:
