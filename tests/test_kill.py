@@ -38,7 +38,8 @@ STEPS = {
     "compute_features": "--audios audios --features out --workers 2",
     "train": f"--dataset_path features --origin {ORIGIN} --target {TARGET} --runs_path out "
     "--gpu cpu --filters 2 --batch_size 3 --epochs 3 --workers 1",
-    "predict": "--model model.keras --input recordings --output out --phase griffinlim --gpu cpu",
+    "predict": "--model model.keras --input recordings --output out --hops 1 --phase griffinlim "
+    "--gpu cpu",
 }
 
 
