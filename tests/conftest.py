@@ -7,6 +7,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -26,6 +27,11 @@ if "CI" in os.environ:
 
 ROOT = Path(__file__).parent.parent
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
+
+
+def take_interrupts():
+    """Let Ctrl-C reach a new process: what a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def melody(seed, partials, seconds=7.0):

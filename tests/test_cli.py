@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, take_interrupts
 
 import cli
 
@@ -224,9 +224,6 @@ def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path):
     (tmp_path / "numpy.py").write_text(waiting)
     command = [sys.executable, str(tmp_path / "compute_features.py")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-    def take_interrupts():  # which what a shell starts in the background ignores
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     process = subprocess.Popen(command, preexec_fn=take_interrupts, **pipes)
     assert process.stdout.readline() == "waiting\n"

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import pytest
 import soundfile
-from conftest import ORIGIN, ROOT, TARGET
+from conftest import ORIGIN, ROOT, TARGET, take_interrupts
 from music import make_bank, midi_bytes, note
 
 import convert
@@ -82,11 +82,6 @@ def start(step, folder, **options):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     options |= {"start_new_session": True, "preexec_fn": take_interrupts}
     return subprocess.Popen(command, cwd=folder, env=env, **options)
-
-
-def take_interrupts():
-    """Let Ctrl-C reach a new process: what a shell starts in the background ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(step, folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT
+from conftest import ROOT, take_interrupts
 from music import TUNE, make_bank, midi_bytes, note
 
 import parallel
@@ -353,9 +353,6 @@ def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):
     )
     instruments = "--instruments", "keyboard_acoustic", "organ_electronic_001"
     command = [sys.executable, ROOT / "synthesize_audios.py", *flags, *instruments]
-
-    def take_interrupts():  # which what a shell starts in the background ignores
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     options = {"start_new_session": True, "preexec_fn": take_interrupts}
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **options)
