@@ -9,6 +9,7 @@ import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -186,6 +187,24 @@ def test_figures_without_a_model_are_refused(tmp_path, capsys):
 
     assert figures.main(["--run", str(tmp_path), "--audios_path", str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith("no trained model there; run 'make demo' first\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's script")
+@pytest.mark.parametrize(("free", "is_told"), [(4_900_000, True), (5_100_000, False)])
+def test_continuous_integration_tells_of_a_disk_nearly_full(tmp_path, free, is_told):
+    programs = {
+        "id": "echo 1000",  # no root: nothing of the system is installed
+        "df": f"echo head; echo disk 0 0 {free} 0% /",
+        "make": 'echo "make $1, PIP_NO_CACHE_DIR=$PIP_NO_CACHE_DIR"',
+    }
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "VENV": str(tmp_path)}
+    done = subprocess.run([ROOT / ".ci/run"], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "make test, PIP_NO_CACHE_DIR=1\n"
+    assert bool(done.stderr) == is_told
+    assert "only 4 GB are free" in done.stderr or not is_told
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
