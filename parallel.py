@@ -53,9 +53,9 @@ def engine(workers=None, dask=None):
     """Yield ``run``, which spreads tasks over processes of this machine, or over a Dask cluster.
 
     ``run(function, tasks, writes=(), done=None, **bar)`` is the list of ``function(*task)``.
-    ``writes`` are the paths that the tasks write by `cli.complete`: if one fails, nothing
-    half-written stays of them. ``done(task, result)`` is called here, in the parent process, as
-    each task ends, in the tasks' order. ``bar`` are tqdm's arguments.
+    ``writes`` are the paths that the tasks write by `cli.complete`: nothing half-written stays of
+    them, if one fails or a worker is lost. ``done(task, result)`` is called here, in the parent
+    process, as each task ends, in the tasks' order. ``bar`` are tqdm's arguments.
 
     Args:
         workers: number of processes; one for each core by default.
@@ -100,9 +100,10 @@ def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
     except BaseException:
         if is_local:  # a cluster's workers go on with what they have
             results.close()  # ends the processes, which have no time to remove anything
-            for folder in {path.parent for path in writes}:
-                remove_leftovers(folder)
         raise
+    finally:  # a cluster may have lost workers on the way to success
+        for folder in {path.parent for path in writes}:
+            remove_leftovers(folder)
     return finished
 
 
