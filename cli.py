@@ -14,6 +14,7 @@ import io
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -119,7 +120,10 @@ def command(main):
         name = Path(sys.modules[main.__module__].__file__).name
         print_anything()
         try:
-            return main(argv) or 0
+            code = main(argv) or 0
+            if main.__module__ == "__main__":  # all is done: Ctrl-C would only spoil the exit code
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return code
         except KeyboardInterrupt:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             return 130

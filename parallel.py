@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from cli import UserError, number, remove_leftovers
 
-# Two warnings would break into the user's output and tell of nothing wrong: loky restarts a worker
-# whose memory grew by 300 MB, as it does with a second instrument's notes, and no job is lost;
-# joblib counts what Ctrl-C has cut short.
+# These warnings would break into the user's output and tell of nothing wrong: loky restarts a
+# worker whose memory grew by 300 MB, as it does with a second instrument's notes, and no job is
+# lost; joblib counts what Ctrl-C has cut short, and what was done by then and not yet noted.
 for warning in (
     "A worker stopped while some jobs were given to the executor",
     r"\d+ tasks which were still being processed by the workers",
+    r"\d+ tasks have been successfully executed",
 ):
     warnings.filterwarnings("ignore", warning, UserWarning)
 
@@ -90,15 +91,17 @@ def engine(workers=None, dask=None):
 def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
     """What `engine` yields; ``is_local``: by processes of this machine, which can be ended."""
     jobs = [joblib.delayed(function)(*task) for task in tasks]
-    results = _start_without_sigint(parallel, jobs)
+    results = None
     finished = []
     try:
+        with _sigint_afterwards():  # the processes inherit that Ctrl-C is not for them
+            results = parallel(jobs)
         for result in tqdm(results, total=len(tasks), disable=not tasks, **bar):
             if done is not None:
                 done(tasks[len(finished)], result)
             finished.append(result)
     except BaseException:
-        if is_local:  # a cluster's workers go on with what they have
+        if is_local and results is not None:  # a cluster's workers go on with what they have
             results.close()  # ends the processes, which have no time to remove anything
         raise
     finally:  # a cluster may have lost workers on the way to success
@@ -110,23 +113,25 @@ def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
 def _start_trackers():
     """Start joblib's and Python's own watchers of processes.
 
-    They let Ctrl-C through as they start, which would undo what `_start_without_sigint` does.
+    They let Ctrl-C through as they start, which would undo what `_sigint_afterwards` does.
     """
     if hasattr(signal, "pthread_sigmask"):
         loky_tracker.ensure_running()
         resource_tracker.ensure_running()
 
 
-def _start_without_sigint(parallel, jobs):
-    """``parallel(jobs)``, whose processes inherit that Ctrl-C is not for them.
+@contextlib.contextmanager
+def _sigint_afterwards():
+    """Within, Ctrl-C waits for the end; processes that are started never see it.
 
     Else each of them would print a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):
-        return parallel(jobs)
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return parallel(jobs)
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -233,6 +233,36 @@ def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path):
     assert process.returncode == 130
 
 
+ENDING = """
+import atexit, time
+import cli
+
+def end_slowly():
+    print("ending", flush=True)
+    time.sleep(1)
+
+@cli.command
+def main(argv):
+    atexit.register(end_slowly)
+
+raise SystemExit(main())
+"""
+
+
+@posix
+def test_interrupted_when_all_is_done_a_script_ends_well(tmp_path):
+    (tmp_path / "step.py").write_text(ENDING)
+    command = [sys.executable, str(tmp_path / "step.py")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, preexec_fn=take_interrupts, env=env, **pipes)
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=10)[1]
+    assert err == ""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("script", ["synthesize_audios", "compute_features", "predict", "evaluate"])
 def test_without_the_environment_a_script_says_how_to_activate_it(script):
     command = [sys.executable, "-S", str(ROOT / f"{script}.py"), "--help"]  # no site-packages

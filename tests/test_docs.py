@@ -9,6 +9,7 @@ import os
 import re
 import runpy
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,7 @@ def run(command):
     script, *flags = shlex.split(command)[1:]
     flags += SMALL.get(script, "").split()
     output, before = io.StringIO(), (sys.argv, sys.path)
+    on_interrupt = signal.getsignal(signal.SIGINT)  # which a script that is done ignores
     sys.argv, sys.path = [script, *flags], [str((ROOT / script).parent), *sys.path]
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -83,6 +85,7 @@ def run(command):
         assert not end.code, f"{command}\n{output.getvalue()[-2000:]}"
     finally:
         sys.argv, sys.path = before
+        signal.signal(signal.SIGINT, on_interrupt)
 
 
 @pytest.fixture(scope="module")

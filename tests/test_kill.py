@@ -214,11 +214,14 @@ def left_behind(folder):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_interrupted_it_says_so_in_one_line(place, step):
-    shutil.rmtree(place / "out", ignore_errors=True)
-    process = start(step, place)
-    assert await_work(process, place / "out")
-    os.killpg(process.pid, signal.SIGINT)
-    err = process.communicate(timeout=60)[1]
+    for _ in range(5):  # on a crowded machine a step may end before the signal comes
+        shutil.rmtree(place / "out", ignore_errors=True)
+        process = start(step, place)
+        assert await_work(process, place / "out")
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+        if process.returncode != 0:
+            break
     assert process.returncode == 130, err
     lines = [line for line in err.splitlines() if line.strip() and not is_of_a_bar(line)]
     assert lines == [f"{step}.py: interrupted; run the same command again to continue"]

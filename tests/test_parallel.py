@@ -1,0 +1,78 @@
+"""Ctrl-C at the moments at which it is easily lost; test_kill.py sends it to whole steps."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, take_interrupts
+
+import cli
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+
+START = """
+import os, signal, sys, time
+from pathlib import Path
+import cli, parallel
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def write_half(path):
+    with cli.complete(path) as part:
+        part.write_text("half")
+        time.sleep(60)
+"""
+
+WHILE_A_RESULT_IS_NOTED = """
+def note(task, result):
+    time.sleep(1)  # by now the other results are there
+    interrupt()
+
+@cli.command
+def main(argv):
+    with parallel.engine(2) as run:
+        run(divmod, [(number, 2) for number in range(20)], done=note)
+"""
+
+WHILE_WORKERS_START = """
+start = parallel.joblib.Parallel.__call__
+
+def start_slowly(self, jobs):
+    results = start(self, jobs)
+    while len(list(folder.glob(".part-*"))) < 2:
+        time.sleep(0.01)
+    interrupt()
+    return results
+
+parallel.joblib.Parallel.__call__ = start_slowly
+folder = Path(sys.argv[1])
+
+@cli.command
+def main(argv):
+    outputs = [folder / str(number) for number in range(4)]
+    with parallel.engine(2) as run:
+        run(write_half, [(path,) for path in outputs], outputs)
+"""
+
+
+@pytest.mark.parametrize("moment", [WHILE_A_RESULT_IS_NOTED, WHILE_WORKERS_START])
+def test_interrupted_it_says_so_in_one_line_and_leaves_nothing(tmp_path, moment):
+    script = tmp_path / "step.py"
+    script.write_text(f"{START}{moment}\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(script), str(out)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=take_interrupts,
+    )
+    lines = done.stderr.replace("\r", "\n").splitlines()
+    told = [line for line in lines if line.strip() and "it/s]" not in line]
+    assert told == [f"step.py: {cli.INTERRUPTED}"]
+    assert done.returncode == 130
+    assert list(out.iterdir()) == []
