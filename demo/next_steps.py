@@ -15,10 +15,13 @@ hear it            {page}/index.html
 your own piano     python predict.py --input song.m4a --model {run}
 train it longer    python train.py --dataset_path {features} --runs_path {runs} \\
                        --origin keyboard_acoustic --target guitar_acoustic --filters 16 \\
-                       --batch_size 4 --validation_split 0.06 --seed 93 --cache --minutes 30
+                       --batch_size 4 --validation_split {validation_split:g} --seed {seed} \\
+                       --gen_lr {gen_lr:g} --disc_lr {disc_lr:g} --cache --minutes 30
 larger models      python predict.py --list
 (first: . .venv/bin/activate)
 """
+
+FLAGS = ("validation_split", "seed", "gen_lr", "disc_lr")  # as the run was trained
 
 
 def build_parser():
@@ -44,8 +47,12 @@ def main(argv=None):
         f"held-out MAE {ours:.2f} dB, {1 - ours / unchanged:.0%} below that of the unchanged "
         f"input ({unchanged:.2f} dB)"
     )
+    config = cli.read_json(args.run / "config.json", "train it again", flags=dict)
+    if config is None:
+        raise cli.UserError(f"{args.run / 'config.json'}: not found; train it again")
     runs = args.run.parent
-    print(NEXT.format(page=args.page, run=args.run, features=runs / "features", runs=runs))
+    places = {"page": args.page, "run": args.run, "features": runs / "features", "runs": runs}
+    print(NEXT.format(**places, **{flag: config["flags"][flag] for flag in FLAGS}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The embedded data: notes that load, pieces that render whole, practice that covers the range."""
 
 import itertools
+import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,11 +14,13 @@ sys.path.append(str(Path(__file__).parent.parent / "demo"))
 
 import encode
 import make_notes
+import next_steps
 import practice
 
 import cli
 import dataset
 import midi
+import train
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, NoteBank, render
 
 DEMO = Path(__file__).parent.parent / "demo"
@@ -194,3 +198,23 @@ def test_practice_refuses_nonsense_in_one_line(tmp_path, run_script):
         and "--pieces" in result.stderr
         and len(result.stderr.strip().splitlines()) == 1
     )
+
+
+def test_next_steps_go_on_with_the_run_as_it_was_trained(tmp_path, capsys):
+    run = tmp_path / "run"
+    (run / "evaluation").mkdir(parents=True)
+    rows = {
+        "model (phase: input)": {"mae_db": {"mean": 3.0}},
+        "identity": {"mae_db": {"mean": 6.0}},
+    }
+    (run / "evaluation" / "results.json").write_text(json.dumps({"rows": rows}))
+    flags = {"validation_split": 0.25, "seed": 7, "gen_lr": 2e-3, "disc_lr": 3e-4}
+    (run / "config.json").write_text(json.dumps({"flags": flags}))
+
+    assert next_steps.main(["--run", str(run), "--page", str(tmp_path / "page")]) == 0
+    printed = capsys.readouterr().out
+    assert "held-out MAE 3.00 dB, 50% below" in printed
+    command = printed.split("train.py")[1].split("larger models")[0].replace("\\\n", " ")
+    args = train.build_parser().parse_args(shlex.split(command))
+    assert {flag: getattr(args, flag) for flag in flags} == flags
+    assert args.minutes > 5
