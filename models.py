@@ -149,11 +149,25 @@ def compiled_generator(filters, learning_rate, jit="auto", **options):
     error = losses.mae_db
     if generator.kind is Kind.BOTH:
         error = losses.picture_mae_db
-    metric = keras.metrics.MeanMetricWrapper(error, name="mae_db")
-    generator.compile(
-        TwoRateAdam(learning_rate), loss="mae", metrics=[metric], jit_compile=JIT[jit]
-    )
+    compile_at_once(generator, TwoRateAdam(learning_rate), error, jit, loss="mae")
     return generator
+
+
+def compile_at_once(model, optimizer, error, jit="auto", **options):
+    """``model.compile(...)``, with the variables of optimiser and metric made now.
+
+    Made while Keras traces its first step, they have it trace that step twice, which takes seconds.
+
+    Args:
+        model: built model.
+        optimizer: Keras's.
+        error: function of (y_true, y_pred), the metric ``mae_db``.
+        jit: a key of JIT.
+        options: more arguments of ``compile``.
+    """
+    metric = keras.metrics.MeanMetricWrapper(error, name="mae_db")
+    model.compile(optimizer, metrics=[metric], jit_compile=JIT[jit], **options)
+    optimizer.build(model.trainable_variables)
 
 
 def build_discriminator(filters=FILTERS, kind=Kind.MAGNITUDE):

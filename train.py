@@ -36,11 +36,8 @@ def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
     generator = models.build_generator(args.filters, kind, style, args.dropout)
     discriminator = models.build_discriminator(args.filters, kind)
     model = models.Pix2Pix(generator, discriminator, l1_weight=args.l1_weight)
-    model.compile(
-        optimizer=model.optimizer_for(gen_lr, (gen_factor, disc_factor)),
-        metrics=[losses.mae_db],
-        jit_compile=models.JIT[args.jit],
-    )
+    optimizer = model.optimizer_for(gen_lr, (gen_factor, disc_factor))
+    models.compile_at_once(model, optimizer, losses.mae_db, args.jit)
     return model
 
 

@@ -131,7 +131,7 @@ def test_two_rates_equal_two_adams():
 def test_fit_trains_both_networks():
     keras.utils.set_random_seed(0)
     model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
-    model.compile(model.optimizer_for(1e-3, (1.0, 0.5)), metrics=[losses.mae_db])
+    models.compile_at_once(model, model.optimizer_for(1e-3, (1.0, 0.5)), losses.mae_db)
     before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     x = tiles(2)
     history = model.fit(x, -x, batch_size=2, epochs=4, verbose=0, shuffle=False).history
@@ -144,6 +144,27 @@ def test_fit_trains_both_networks():
     logs = model.evaluate(x, -x, verbose=0, return_dict=True)
     output = model.generator.predict(x, verbose=0)
     assert logs["mae_db"] == pytest.approx(np.abs(output + x).mean() * 96.3297 / 2, rel=1e-4)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_step_is_traced_once(alone, monkeypatch):
+    """A second time, because variables were made the first time, would take seconds."""
+    if alone:
+        model = models.compiled_generator(1, 1e-3)
+    else:
+        model = models.Pix2Pix(models.build_generator(1), models.build_discriminator(1))
+        models.compile_at_once(model, model.optimizer_for(1e-3), losses.mae_db)
+    traced = []
+    train_step = model.train_step
+
+    def count(data):
+        traced.append(data)
+        return train_step(data)
+
+    monkeypatch.setattr(model, "train_step", count)
+    model.fit(tiles(1), tiles(1, 1), epochs=2, verbose=0)
+    assert len(traced) == 1
 
 
 @pytest.mark.parametrize(
@@ -222,7 +243,7 @@ def test_the_error_of_a_network_of_both_is_its_pictures(alone):
     else:
         generator = models.build_generator(1, Kind.BOTH)
         model = models.Pix2Pix(generator, models.build_discriminator(1, Kind.BOTH))
-        model.compile(model.optimizer_for(1e-3), metrics=[losses.mae_db])
+        models.compile_at_once(model, model.optimizer_for(1e-3), losses.mae_db)
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
     difference = np.abs(generator.predict_on_batch(x) - y)
     assert logs["mae_db"] == pytest.approx(difference[..., 0].mean() * 96.3297 / 2, rel=1e-4)

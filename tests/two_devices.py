@@ -38,7 +38,7 @@ def build_model(freeze=True):
     # a large epsilon makes Adam's first step 0.03 gradients, so that weights show gradients
     split = len(model.generator.trainable_variables)
     adam = models.TwoRateAdam(30.0, split=split, epsilon=1.0)
-    model.compile(adam, metrics=[losses.mae_db])
+    models.compile_at_once(model, adam, losses.mae_db)
     return model
 
 
