@@ -16,7 +16,7 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt
 	touch $@
 
 test: install lint ## lint and run all tests
-	$(VENV)/bin/python -m pytest -q --durations=5
+	$(VENV)/bin/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal --durations=5
 
 lint: install
 	$(VENV)/bin/ruff format --check .

@@ -17,6 +17,8 @@ from tqdm import tqdm
 
 from cli import UserError, number, remove_leftovers
 
+DASK_TIMEOUT = 10  # s for a scheduler to answer
+
 # These warnings would break into the user's output and tell of nothing wrong: loky restarts a
 # worker whose memory grew by 300 MB, as it does with a second instrument's notes, and no job is
 # lost; joblib counts what Ctrl-C has cut short, and what was done by then and not yet noted.
@@ -159,7 +161,7 @@ def _dask_backend(address):
             f"--dask {address}: Dask is not installed; pip install distributed"
         ) from None
     try:
-        client = distributed.Client(address, timeout=10)
+        client = distributed.Client(address, timeout=DASK_TIMEOUT)
     except (OSError, ValueError) as error:
         raise UserError(
             f"--dask {address}: no Dask scheduler answers there ({error}); "

@@ -304,7 +304,8 @@ def test_two_files_of_one_name_are_refused(folder, run):
         (("--audios_path", "/dev/null/x"), "/dev/null/x"),
     ],
 )
-def test_mistakes_are_told_in_one_line(folder, run, flags, reason):
+def test_mistakes_are_told_in_one_line(folder, run, monkeypatch, flags, reason):
+    monkeypatch.setattr(parallel, "DASK_TIMEOUT", 1)
     (folder / "EMPTY").mkdir()
     code, out, err = run(*(str(folder / flag) if flag == "EMPTY" else flag for flag in flags))
     assert (code, len(err.splitlines()), out) == (2, 1, "")

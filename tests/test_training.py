@@ -570,7 +570,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused():
 
 def test_find_learning_rates(features, tmp_path):
     flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", tmp_path]
-    code, output, errors = run_main(train, *flags, "--findlr", "True", "--findlr_steps", 30)
+    code, output, errors = run_main(train, *flags, "--findlr", "True", "--findlr_steps", 12)
     assert code == 0, errors
     names = ["both.csv", "discriminator.csv", "generator.csv", "lr_finder.png"]
     assert sorted(os.listdir(tmp_path / RUN / "lr_finder")) == names
