@@ -375,7 +375,7 @@ def reseed(model, pairs, seed, epoch):
 
 
 def make_callbacks(model, args, run, sets):
-    """Keras's callbacks for what the flags ask for; the last one but TensorBoard's is `Session`."""
+    """Keras's callbacks for what the flags ask for, `TimeLimit` after `Session`, which counts."""
 
     def begin_epoch(epoch, logs):
         reseed(model, sets.train, args.seed, epoch)
@@ -384,11 +384,11 @@ def make_callbacks(model, args, run, sets):
     if args.decay_epochs:
         rate = float(model.optimizer.learning_rate)
         callbacks.append(make_decay(rate, args.epochs, args.decay_epochs))
-    if args.minutes:
-        callbacks.append(TimeLimit(args.minutes, run.seconds_trained()))
     preview = make_preview(run, networks_of(model)["generator"], args, sets)
     unheard = Batches(sets.unheard, args.workers) if sets.unheard else None
     callbacks.append(Session(run, sets.train, preview, unheard))
+    if args.minutes:
+        callbacks.append(TimeLimit(args.minutes, run.seconds_trained))
     if args.tensorboard:
         callbacks.append(make_tensorboard(run.folder / "tensorboard"))
     return callbacks
@@ -415,27 +415,34 @@ class TimeLimit(keras.callbacks.Callback):
 
     Args:
         minutes: how long.
-        spent: seconds of it that earlier starts have used.
+        trained: function that says how many seconds of it the complete epochs took; by the same
+            count a later start knows whether the time is over.
     """
 
-    def __init__(self, minutes, spent=0.0):
+    def __init__(self, minutes, trained):
         super().__init__()
         self.limit = 60 * minutes  # s
-        self.spent = spent
+        self.trained = trained
 
     def on_train_begin(self, logs=None):
-        """Start the clock."""
+        """Remember the rate."""
         self.rate = float(self.model.optimizer.learning_rate)
-        self.start = time.time() - self.spent
 
     def on_epoch_begin(self, epoch, logs=None):
         """Set the epoch's rate: within an epoch JAX would not see it change."""
-        left = max(0.0, 1 - (time.time() - self.start) / self.limit)
+        self.before = self.trained()
+        self.start = time.time()
+        left = max(0.0, 1 - self.before / self.limit)
         self.model.optimizer.learning_rate = self.rate * min(1.0, 2 * left)
 
     def on_train_batch_end(self, batch, logs=None):
         """End the epoch, which is validated and saved, when the time is up."""
-        if time.time() - self.start >= self.limit:
+        if self.before + time.time() - self.start >= self.limit:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Begin no other epoch if this one, which is saved by now, has used up the time."""
+        if self.trained() >= self.limit:
             self.model.stop_training = True
 
 
@@ -532,7 +539,7 @@ class Session(keras.callbacks.Callback):
             raise UserError(
                 f"epoch {number}: the validation error is not finite; lower the learning rates"
             )
-        row["seconds"] = round(time.time() - self.start, 1)
+        row["seconds"] = math.ceil(10 * (time.time() - self.start)) / 10
         best = self.run.commit(self.model, row)
         print(format_epoch(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
         self.show()

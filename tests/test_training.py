@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -406,13 +407,26 @@ def test_training_for_a_time_ends_with_a_saved_epoch_and_is_then_done(features, 
 def test_rates_fall_in_the_second_half_of_the_time():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.1), loss="mse")
-    for spent, share in ((0, 1), (29, 1), (45, 0.5), (60, 0)):
-        limit = training.TimeLimit(1, spent)
+    for trained, share in ((0, 1), (29, 1), (45, 0.5), (60, 0)):
+        limit = training.TimeLimit(1, lambda seconds=trained: seconds)
         limit.set_model(model)
         model.optimizer.learning_rate = 0.1
         limit.on_train_begin()
         limit.on_epoch_begin(0)
         assert float(model.optimizer.learning_rate) == pytest.approx(0.1 * share, abs=2e-3)
+
+
+def test_time_is_over_in_a_run_when_a_later_start_would_say_so():
+    seconds = 59.9  # that the complete epochs took
+    limit = training.TimeLimit(1, lambda: seconds)
+    limit.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1), stop_training=0))
+    limit.on_train_begin()
+    limit.on_epoch_begin(0)
+    limit.on_train_batch_end(0)
+    assert not limit.model.stop_training
+    seconds = 60.0
+    limit.on_epoch_end(0)
+    assert limit.model.stop_training
 
 
 def test_weights_of_another_width_or_kind_are_refused(tmp_path):
