@@ -209,8 +209,8 @@ def write_page(folder, jobs, args):
     """Write the listening page: each recording beside all its conversions."""
     import report
 
-    models = dict.fromkeys(job.model for job in jobs)
-    notes = [f"Converted with {', '.join(map(str, models))}: {describe_phase(args)}."]
+    models = dict.fromkeys(Path(job.model).name for job in jobs)
+    notes = [f"Converted with {', '.join(models)}: {describe_phase(args)}."]
     report.write_page(folder, "Before and after", _page_pieces(jobs, args), notes=notes)
     return Path(folder) / "index.html"
 
@@ -224,7 +224,7 @@ def _page_pieces(jobs, args):
         sounds = {"Input": _read_part(source, args.start, seconds)}
         for job in jobs:
             if job.source == source:
-                label = f"Output: {known_models.make_label(job.model).replace('_', ' ')}"
+                label = f"Output: {report.plain_instrument(known_models.make_label(job.model))}"
                 if label in sounds:  # two models of one target
                     label = f"{label} ({cli.one_line(job.model)})"
                 sounds[label] = _read_part(job.target, 0.0, seconds)

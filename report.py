@@ -414,7 +414,7 @@ def _card_picture(picture, path, is_difference=False):
     figure = Figure(figsize=(4, 2.2))
     axis = figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74))
     image = draw_mel(axis, picture, is_difference)
-    axis.set_ylabel("kHz", labelpad=1)
+    axis.text(-0.02, 1.04, "kHz", transform=axis.transAxes, ha="right", fontsize=8)
     bar = figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74))
     colour_bar(figure, image, cax=bar)
     _save(figure, path, dpi=180)
