@@ -34,7 +34,6 @@ from audio import (
     resample_stream,
 )
 from cli import UserError
-from kinds import Kind, Style
 
 FIRST_SECONDS = 120  # of a recording that are offered: about as many are waited for on two cores
 PICTURE_SECONDS = 12  # of a spectrogram: more are too fine to see
@@ -242,8 +241,8 @@ def list_choices():
         config = cli.read_json(where, remedy)
         if config is not None:
             with cli.undamaged(where, remedy):
-                kind, style = kinds.read_from_run(config)
-            if kind is Kind.PHASE or style is not Style.NONE:
+                kind = kinds.read_from_run(config)
+            if kind.takes_style or not kind.gives_picture:
                 continue
         choices.append((f"{model.label} ({model.path.name})", str(model.path)))
     if not choices:

@@ -331,7 +331,7 @@ def run_network(model, tiles, batch_size):
     if not np.isfinite(converted).all():
         remedy = "train it again with a lower learning rate"
         raise UserError(f"--model: its network gives NaN or infinite values; {remedy}")
-    if kinds.kind_of(model) is not kinds.Kind.PHASE:
+    if kinds.kind_of(model).gives_picture:
         converted[..., 0] = data.from_network(converted[..., 0])
     return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 

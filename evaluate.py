@@ -324,7 +324,7 @@ def choose_style(model, run, target, audios):
     Raises:
         UserError: there is no recording to take the style from.
     """
-    if not kinds.takes_style(model):
+    if not kinds.kind_of(model).takes_style:
         return model
     if not run or audios is None:
         raise UserError(
@@ -465,7 +465,7 @@ def load_networks(args):
     phase_model = models.load_generator(args.phase_model) if args.phase_model else None
     names = args.phase
     if not names:
-        has_learned = phase_model or kinds.kind_of(model) is kinds.Kind.BOTH
+        has_learned = phase_model or kinds.kind_of(model).gives_rotation
         names = list(phases.ALL if has_learned else phases.ESTIMATORS)
     learned_phase.check_phases(names, model, phase_model)
     return model, Settings(

@@ -1,100 +1,135 @@
-"""What a network gives and takes, by name. Stored with the model, so that no channels are counted.
+"""What a network gives and takes: one `Kind` for each, stored by its names with the model.
 
-A generator of `models.py` carries ``kind`` and ``style``; `models.save_generator` writes them into
-the file, and a run's config.json has them too. No Keras here.
+The main path asks a `Kind` where networks may differ, and knows nothing else of the rare ones:
+`PLAIN` is what nearly every model is, styles.py and learned_phase.py have the others. A generator
+of models.py carries its ``kind``; a run's config.json has its names. No Keras here until a method
+is called that needs it.
 """
 
-import enum
-
+import dataset
 from cli import as_list
 
 ENTRY = "timbre.json"  # in a .keras archive; in an HDF5 file the attribute of the same name
 
 
-class Kind(enum.Enum):
-    """What a network gives for a tile. The value is that of ``--learn``."""
+class Kind:
+    """One target, whose picture the network gives. Other kinds override what is different."""
 
-    MAGNITUDE = "magnitude"  # the target's picture
-    PHASE = "phase"  # rotation from the origin's phase to the target's, from both magnitudes
-    BOTH = "both"  # the picture and the rotation, from the origin's magnitude
+    learn = "magnitude"  # as of --learn
+    style = "none"  # as of --conditioning; "none" where nothing has to say which target is wanted
+    inputs = outputs = 1  # channels of the generator's tiles
+    gives_picture = True  # as its first output
+    gives_rotation = False  # of the input's phase, as its last two outputs
+    takes_style = False  # a tile of the target as its last input
+
+    def to_entry(self):
+        """What is stored, as JSON has it."""
+        return {"kind": self.learn, "style": self.style}
+
+    def read_layout(self):
+        """What tells the kind where no entry does: see `infer_kind`."""
+        return self.inputs, self.outputs, False
+
+    def make_pairs(self, features, origins, targets, names, **options):
+        """What such a network is trained on: arguments and errors of `dataset.TilePairs`."""
+        return dataset.TilePairs(features, origins, targets, names, **options)
+
+    def wire_generator(self, inputs, filters):
+        """(what the encoder reads of ``inputs``, what the decoder applies after each block)."""
+        return inputs, keep
+
+    def judged_part(self, inputs):
+        """What the discriminator sees of the generator's ``inputs``."""
+        return inputs
+
+    def measure_error(self, target, output):
+        """The metric ``mae_db``: see `losses.mae_db`."""
+        import losses
+
+        return losses.mae_db(target, output)
+
+    def prepare_preview(self, generator, features, target, names):
+        """The function that previews convert with; None if it gives nothing to look at.
+
+        Args:
+            generator: Keras model of this kind.
+            features: features folder.
+            target: instrument.
+            names: pieces that it is trained on.
+        """
+        return generator
 
 
-class Style(enum.Enum):
-    """How a tile of the target says which of several targets is wanted: ``--conditioning``."""
-
-    NONE = "none"  # one target, so nothing has to be said
-    FILM = "film"  # an encoder describes it, and modulates the decoder
-    TILE = "tile"  # a picture beside the input
+PLAIN = Kind()
 
 
-# (256, 256, outputs): the picture is one, a rotation is its cosine and sine
-OUTPUTS = {Kind.MAGNITUDE: 1, Kind.PHASE: 2, Kind.BOTH: 3}
+def keep(x):
+    """``x`` itself."""
+    return x
 
 
-def count_inputs(kind, style=Style.NONE):
-    """Channels of a generator's input: the picture, and what stands beside it."""
-    if kind is Kind.PHASE:
-        return 2  # the target's magnitude beside the origin's
-    if style is Style.NONE:
-        return 1
-    return 2
+def list_kinds():
+    """Every kind that there is."""
+    import learned_phase  # both build on this module
+    import styles
+
+    return PLAIN, styles.FILM, styles.TILE, learned_phase.PHASE, learned_phase.BOTH
 
 
-def kind_of(model):
-    """`Kind` of a generator; a plain function that stands in for one gives magnitudes."""
-    return getattr(model, "kind", Kind.MAGNITUDE)
+def find_kind(learn, style):
+    """The `Kind` of these names. Raises ValueError if there is none."""
+    for kind in list_kinds():
+        if (kind.learn, kind.style) == (learn, style):
+            return kind
+    raise ValueError(f"no kind of model: {learn}, {style}")
 
 
-def takes_style(model):
-    """Whether a generator wants a tile of the target beside its input."""
-    return getattr(model, "style", Style.NONE) is not Style.NONE
+def from_flags(learn, targets, conditioning):
+    """The `Kind` that --learn, --target (a list) and --conditioning ask for.
 
-
-def to_entry(kind, style=Style.NONE):
-    """What is stored, as JSON has it."""
-    return {"kind": kind.value, "style": style.value}
+    Raises ValueError if there is none.
+    """
+    if learn == PLAIN.learn and len(targets) > 1:
+        return find_kind(learn, conditioning)
+    return find_kind(learn, PLAIN.style)
 
 
 def from_entry(entry):
-    """The inverse of `to_entry`: (kind, style). Raises ValueError, KeyError or TypeError."""
-    return Kind(entry["kind"]), Style(entry["style"])
+    """The inverse of `Kind.to_entry`. Raises ValueError, KeyError or TypeError."""
+    return find_kind(entry["kind"], entry["style"])
 
 
 def read_from_run(config):
-    """(kind, style) of a run by its config.json, a dict; of a run of older code by its flags.
+    """`Kind` of a run by its config.json, a dict; of a run of older code by its flags.
 
     Raises ValueError, KeyError or TypeError where it is damaged.
     """
     if "kind" in config:
         return from_entry(config)
     flags = config["flags"]
-    style = Style.NONE
-    if len(as_list(flags["target"])) > 1:
-        style = Style(flags.get("conditioning", Style.FILM.value))
-    return Kind(flags.get("learn", Kind.MAGNITUDE.value)), style
+    targets = as_list(flags["target"])
+    return from_flags(flags.get("learn", "magnitude"), targets, flags.get("conditioning", "film"))
 
 
-def infer_kind(inputs, outputs, modulated):
-    """(kind, style) of a model without an entry: one of older code, or of older Keras's.
+def infer_kind(inputs, outputs, has_dense):
+    """`Kind` of a model without an entry: one of older code, or of older Keras's.
 
     The only place where a kind is told by channels.
 
     Args:
-        inputs, outputs: channels of the input (with the style's) and of the output.
-        modulated: whether there are dense layers, which only `Style.FILM` has.
+        inputs: channels that its first kernels read.
+        outputs: its channels.
+        has_dense: whether there are dense layers.
 
     Raises:
-        ValueError: no network of ours has these channels.
+        ValueError: no network of ours has these.
     """
-    found = [kind for kind, count in OUTPUTS.items() if count == outputs]
-    if not found:
-        raise ValueError(f"{outputs} outputs")
-    kind = found[0]
-    style = Style.NONE
-    if modulated:
-        style = Style.FILM
-    elif inputs == 2 and kind is not Kind.PHASE:
-        style = Style.TILE
-    if count_inputs(kind, style) != inputs:
-        raise ValueError(f"{inputs} inputs and {outputs} outputs")
-    return kind, style
+    for kind in list_kinds():
+        if kind.read_layout() == (inputs, outputs, has_dense):
+            return kind
+    raise ValueError(f"{inputs} inputs and {outputs} outputs")
+
+
+def kind_of(model):
+    """`Kind` of a network; a plain function that stands in for one is `PLAIN`."""
+    return getattr(model, "kind", PLAIN)

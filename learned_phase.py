@@ -5,7 +5,7 @@
     both       origin                dB scale of the target, and `compute_rotation`
 
 What step 2 needs of it is `keep_both`; what training needs, `PhasePairs`; what converting needs,
-`turn` and `with_phase`.
+`turn` and `with_phase`. The two kinds of network are `PHASE` and `BOTH`.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ import data
 import phase as phases
 from cli import UserError
 from dataset import TilePairs, write_tile
-from kinds import OUTPUTS, Kind, count_inputs, kind_of
+from kinds import Kind, kind_of
 
 
 def keep_both(spectrum):
@@ -46,7 +46,7 @@ class PhasePairs(TilePairs):
     """`TilePairs` for a network that gives phase; what x and y are stands at the top of this file.
 
     Args:
-        kind: `Kind.PHASE` or `Kind.BOTH`.
+        kind: `PHASE` or `BOTH`.
         args, options: of `TilePairs`.
 
     Raises:
@@ -57,16 +57,16 @@ class PhasePairs(TilePairs):
     def __init__(self, kind, features, origins, targets, *args, **options):
         if len(origins) > 1 or len(targets) > 1:
             raise UserError(
-                f"--learn {kind.value}: goes with one --target and one --origin; give one of each"
+                f"--learn {kind.learn}: goes with one --target and one --origin; give one of each"
             )
         self.kind = kind
-        self.inputs = count_inputs(kind)
-        self.outputs = OUTPUTS[kind]
+        self.inputs = kind.inputs
+        self.outputs = kind.outputs
         super().__init__(features, origins, targets, *args, **options)
         for piece in self.tiles:
             if not all(tiles.has_phase for tiles in piece):
                 raise UserError(
-                    f"--learn {kind.value}: {features} holds no phase; "
+                    f"--learn {kind.learn}: {features} holds no phase; "
                     "run compute_features.py --phase --fresh"
                 )
 
@@ -74,10 +74,10 @@ class PhasePairs(TilePairs):
         """Write the epoch's pair number ``row``."""
         origin, target = self.read(row)
         write_tile(origin, x[..., 0])
-        if self.kind is Kind.PHASE:
-            write_tile(target, x[..., 1])
-        else:
+        if self.kind.gives_picture:
             write_tile(target, y[..., 0])
+        else:
+            write_tile(target, x[..., 1])
         y[..., -2:] = compute_rotation(origin, target)
 
     def trivial_errors(self, origin, target, median):
@@ -85,11 +85,51 @@ class PhasePairs(TilePairs):
 
         (The network's range is two wide, the dB scale one: so both are on one scale.)
         """
-        if self.kind is Kind.BOTH:
+        if self.kind.gives_picture:
             return super().trivial_errors(origin, target, median)
         rotation = compute_rotation(origin, target)
         unturned = target[..., :1] * np.float32([1, 0])
         return np.abs(rotation - unturned).mean() / 2, np.abs(rotation).mean() / 2
+
+
+class Both(Kind):
+    """The target's picture and the rotation, from the origin's magnitude."""
+
+    learn = "both"
+    outputs = 3  # the picture, and a rotation's cosine and sine
+    gives_rotation = True
+
+    def make_pairs(self, features, origins, targets, names, **options):
+        """`PhasePairs`."""
+        return PhasePairs(self, features, origins, targets, names, **options)
+
+    def measure_error(self, target, output):
+        """The picture's."""
+        import losses  # Keras, only once the device is known
+
+        return losses.picture_mae_db(target, output)
+
+
+class Phase(Kind):
+    """The rotation, from the magnitudes of both."""
+
+    learn = "phase"
+    inputs = 2  # the target's magnitude beside the origin's
+    outputs = 2
+    gives_picture = False
+    gives_rotation = True
+
+    def make_pairs(self, features, origins, targets, names, **options):
+        """`PhasePairs`."""
+        return PhasePairs(self, features, origins, targets, names, **options)
+
+    def prepare_preview(self, generator, features, target, names):
+        """None: a rotation is no picture to look at."""
+        return None
+
+
+BOTH = Both()
+PHASE = Phase()
 
 
 def turn(unit, rotation):
@@ -117,17 +157,17 @@ def check_phases(names, model, phase_model=None):
     Raises:
         UserError: one of them is of the wrong kind, or a learned phase is asked of neither.
     """
-    if kind_of(model) is Kind.PHASE:
+    if not kind_of(model).gives_picture:
         raise UserError(
             "--model: gives a phase, no magnitude; "
             "name it as --phase_model beside a --model of magnitudes"
         )
-    if phase_model and kind_of(phase_model) is not Kind.PHASE:
+    if phase_model and kind_of(phase_model) is not PHASE:
         raise UserError(
             "--phase_model: gives a magnitude; give a model of train_generator.py --learn phase"
         )
     for name in names:
-        if name in phases.LEARNED and not phase_model and kind_of(model) is Kind.MAGNITUDE:
+        if name in phases.LEARNED and not phase_model and not kind_of(model).gives_rotation:
             raise UserError(
                 f"--phase {name}: this model gives no phase; "
                 "give --phase_model, or a --model of --learn both"

@@ -21,7 +21,6 @@ import kinds
 import losses
 from cli import UserError, find_model
 from data import BINS, TILE_FRAMES
-from kinds import Kind, Style
 
 if keras.backend.backend() == "tensorflow":
     import kernels
@@ -31,7 +30,6 @@ keras.config.set_image_data_format("channels_last")  # whatever a user's keras.j
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
 UP = (8, 8, 8, 8, 4, 2, 1)
-STYLE = (2, 4, 8, 8)  # of the style encoder's
 DROPOUT_BLOCKS = 3  # the first of UP
 FILTERS = 64
 JIT = {"auto": "auto", "on": True, "off": False}  # --jit -> compile(jit_compile=...)
@@ -72,19 +70,7 @@ def upsample(filters, dropout=None):
     return keras.Sequential(block)
 
 
-def modulate(x, style):
-    """Scale and shift each channel of x (n, h, w, c) as ``style`` (n, k) says.
-
-    FiLM (Perez et al. 2018).
-    """
-    channels = x.shape[-1]
-    change = layers.Dense(2 * channels, kernel_initializer="zeros")(style)
-    change = layers.Reshape((1, 1, 2 * channels))(change)
-    scaled = layers.Multiply()([x, change[..., :channels]])
-    return layers.Add()([x, scaled, change[..., channels:]])
-
-
-def build_generator(filters=FILTERS, kind=Kind.MAGNITUDE, style=Style.NONE, dropout=0.5):
+def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5):
     """U-Net: tiles (n, 256, 256, inputs) in [-1, 1] -> (n, 256, 256, outputs) in [-1, 1].
 
     54,419,713 parameters at width 64. Each block is a Sequential of its own, so that HDF5 weights
@@ -93,18 +79,11 @@ def build_generator(filters=FILTERS, kind=Kind.MAGNITUDE, style=Style.NONE, drop
 
     Args:
         filters: width, the first block's channels.
-        kind: `kinds.Kind`, what it gives.
-        style: `kinds.Style`. The channel behind the first is the style. TILE takes it as a picture;
-            FILM has an encoder of four convolutions and a mean over the tile that describes it in 8
-            ``filters`` numbers, which modulate each block of the decoder: timbre has no place in a
-            tile, and the skip connections bypass what is known at the bottom.
+        kind: `kinds.Kind`.
         dropout: rate in the decoder's first three blocks.
     """
-    inputs = layers.Input((BINS, TILE_FRAMES, kinds.count_inputs(kind, style)))
-    x = inputs
-    if style is Style.FILM:
-        x = inputs[..., :1]
-        described = encode_style(inputs[..., 1:], filters)
+    inputs = layers.Input((BINS, TILE_FRAMES, kind.inputs))
+    x, adapt = kind.wire_generator(inputs, filters)
     skips = []
     for i, width in enumerate(DOWN):
         x = downsample(width * filters, batch_norm=i > 0)(x)
@@ -112,12 +91,9 @@ def build_generator(filters=FILTERS, kind=Kind.MAGNITUDE, style=Style.NONE, drop
     concatenate = layers.Concatenate()
     for i, (width, skip) in enumerate(zip(UP, reversed(skips[:-1]))):
         x = upsample(width * filters, dropout if i < DROPOUT_BLOCKS else None)(x)
-        if style is Style.FILM:
-            x = modulate(x, described)
-        x = concatenate([x, skip])
-    generator = keras.Model(inputs, _output_layer(kinds.OUTPUTS[kind])(x), name="generator")
+        x = concatenate([adapt(x), skip])
+    generator = keras.Model(inputs, _output_layer(kind.outputs)(x), name="generator")
     generator.kind = kind
-    generator.style = style
     return generator
 
 
@@ -133,55 +109,45 @@ def _output_layer(outputs):
     )
 
 
-def encode_style(picture, filters):
-    """A tile of the target (n, 256, 256, 1) -> what describes its timbre, (n, 8 filters)."""
-    for width in STYLE:
-        picture = downsample(width * filters)(picture)
-    return layers.GlobalAveragePooling2D()(picture)
-
-
 def compiled_generator(filters, learning_rate, jit="auto", **options):
     """A generator compiled to be trained alone: L1, Adam with beta_1 0.5.
 
     ``jit`` is a key of JIT; ``options`` are `build_generator`'s.
     """
     generator = build_generator(filters, **options)
-    error = losses.mae_db
-    if generator.kind is Kind.BOTH:
-        error = losses.picture_mae_db
-    compile_at_once(generator, TwoRateAdam(learning_rate), error, jit, loss="mae")
+    compile_at_once(generator, TwoRateAdam(learning_rate), jit, loss="mae")
     return generator
 
 
-def compile_at_once(model, optimizer, error, jit="auto", **options):
-    """``model.compile(...)``, with the variables of optimiser and metric made now.
+def compile_at_once(model, optimizer, jit="auto", **options):
+    """``model.compile(...)`` with the metric ``mae_db``; all variables of both are made now.
 
     Made while Keras traces its first step, they have it trace that step twice, which takes seconds.
 
     Args:
-        model: built model.
+        model: built generator or `Pix2Pix`.
         optimizer: Keras's.
-        error: function of (y_true, y_pred), the metric ``mae_db``.
         jit: a key of JIT.
         options: more arguments of ``compile``.
     """
+    error = kinds.kind_of(model).measure_error
     metric = keras.metrics.MeanMetricWrapper(error, name="mae_db")
     model.compile(optimizer, metrics=[metric], jit_compile=JIT[jit], **options)
     optimizer.build(model.trainable_variables)
 
 
-def build_discriminator(filters=FILTERS, kind=Kind.MAGNITUDE):
-    """PatchGAN: [input (n, 256, 256, inputs), output] -> logits (n, 16, 16, 1), one a patch.
+def build_discriminator(filters=FILTERS, kind=kinds.PLAIN):
+    """PatchGAN: a generator's [input, output] -> logits (n, 16, 16, 1), one a patch.
 
-    2,766,337 parameters at width 64. It sees what a generator of ``kind`` sees but the style.
+    2,766,337 parameters at width 64.
     """
-    inputs = layers.Input((BINS, TILE_FRAMES, kinds.count_inputs(kind)))
-    picture = layers.Input((BINS, TILE_FRAMES, kinds.OUTPUTS[kind]))
-    x = layers.Concatenate()([inputs, picture])
+    inputs = layers.Input((BINS, TILE_FRAMES, kind.inputs))
+    outputs = layers.Input((BINS, TILE_FRAMES, kind.outputs))
+    x = layers.Concatenate()([kind.judged_part(inputs), outputs])
     for i, width in enumerate(DOWN[:4]):
         x = downsample(width * filters, batch_norm=i > 0)(x)
     x = layers.Conv2D(1, 4, padding="same", kernel_initializer=_kernel(), dtype="float32")(x)
-    return keras.Model([inputs, picture], x, name="discriminator")
+    return keras.Model([inputs, outputs], x, name="discriminator")
 
 
 @keras.saving.register_keras_serializable("timbre")
@@ -240,6 +206,7 @@ class Pix2Pix(keras.Model):
         super().__init__(name="pix2pix")
         self.generator = generator
         self.discriminator = discriminator
+        self.kind = kinds.kind_of(generator)
         self.l1_weight = l1_weight
         self.gan_tracker = keras.metrics.Mean("gan_loss")
         self.disc_tracker = keras.metrics.Mean("disc_loss")
@@ -254,9 +221,7 @@ class Pix2Pix(keras.Model):
         return self.generator(x, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """loss_G + loss_D, a scalar. The discriminator judges without the style."""
-        if kinds.takes_style(self.generator):
-            x = x[..., :1]
+        """loss_G + loss_D, a scalar."""
         real = self.discriminator([x, y], training=training)
         judged, generated = self._judge(x, y_pred, training)
         gan_loss = losses.adversarial_loss(judged, True)  # (n,), as the others
@@ -269,13 +234,6 @@ class Pix2Pix(keras.Model):
             loss /= kernels.count_replicas()  # tf.distribute adds up the replicas' gradients
         return loss
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Of a network that gives a phase beside its picture, the metrics are the picture's."""
-        if self.generator.kind is Kind.BOTH:
-            y = y[..., :1]
-            y_pred = y_pred[..., :1]
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
     def _judge(self, x, y_pred, training):
         """Logits of (x, y_pred) twice: D's weights held constant, and y_pred held constant."""
         if kernels:
@@ -287,8 +245,8 @@ class Pix2Pix(keras.Model):
 
 
 def save_generator(generator, path):
-    """Save a generator with its kind and style: a ``.keras`` file, or weights alone (``.h5``)."""
-    entry = json.dumps(kinds.to_entry(generator.kind, generator.style))
+    """Save a generator with its kind: a ``.keras`` file, or weights alone (``.h5``)."""
+    entry = json.dumps(generator.kind.to_entry())
     if path.suffix == ".h5":
         generator.save_weights(path)
         with h5py.File(path, "a") as file:
@@ -301,7 +259,7 @@ def save_generator(generator, path):
 
 
 def load_generator(path):
-    """A trained generator as a Keras model, with its ``kind`` and ``style``.
+    """A trained generator as a Keras model, with its ``kind``.
 
     Only weights are read, into a network built here: a model file's own configuration, and any code
     in it, is never run. The width is taken from the weights' shapes; so is the kind, if the file is
@@ -357,7 +315,7 @@ def find_generator(path):
 
 
 def _stored_kind(file):
-    """(kind, style) as `save_generator` wrote them, or None. Raises many kinds, if damaged."""
+    """The `Kind` that `save_generator` stored, or None. Raises many errors, if damaged."""
     if file.suffix == ".keras":
         with zipfile.ZipFile(file) as archive:
             if kinds.ENTRY not in archive.namelist():
@@ -415,7 +373,7 @@ def _layout(file, stored):
     """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
 
     Of its kernels the first has the fewest outputs; the last layer is the only convolution with a
-    bias. ``stored`` is (kind, style), or None if the shapes have to tell it.
+    bias. ``stored`` is its `Kind`, or None if the shapes have to tell it.
     """
     groups = collections.defaultdict(list)  # shapes by layer
 
@@ -432,11 +390,8 @@ def _layout(file, stored):
     if not (1 <= inputs <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{inputs} channels, width {filters}")
     if stored is None:
-        modulated = any(len(shape) == 2 for shape in shapes)
-        if modulated:
-            inputs = 2  # the style has an encoder of its own
+        has_dense = any(len(shape) == 2 for shape in shapes)
         last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
         outputs = min(last, key=len)[0]
-        stored = kinds.infer_kind(inputs, outputs, modulated)
-    kind, style = stored
-    return {"filters": filters, "kind": kind, "style": style}
+        stored = kinds.infer_kind(inputs, outputs, has_dense)
+    return {"filters": filters, "kind": stored}

@@ -186,9 +186,9 @@ def prepare(model, phase, style=None, phase_model=None):
     if phase_model and phase not in phases.LEARNED:
         learned = " or ".join(phases.LEARNED)
         raise UserError(f"--phase_model: is not used by --phase {phase}; give --phase {learned}")
-    if style and not kinds.takes_style(model):
+    if style and not kinds.kind_of(model).takes_style:
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
-    if kinds.takes_style(model) and not style:
+    if kinds.kind_of(model).takes_style and not style:
         raise UserError(
             "--style: is missing, and this model knows several targets; "
             "give a recording of the one wanted"

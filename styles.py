@@ -1,14 +1,20 @@
 """One model for several targets: a tile of the target beside the input, the style, says which.
 
-What training needs of it is `StylePairs`; what converting needs, `with_style`.
+What training needs of it is `StylePairs`; what converting needs, `with_style`. How the network
+takes the style is its kind, `FILM` or `TILE`.
 """
+
+from pathlib import Path
 
 import numpy as np
 
 import data
 from cli import UserError
 from dataset import TilePairs, Tiles, write_tile
+from kinds import Kind
 from midi import piece_of
+
+ENCODER = (2, 4, 8, 8)  # channels of the style encoder's blocks, in multiples of the width
 
 
 class StylePairs(TilePairs):
@@ -72,12 +78,6 @@ class StylePairs(TilePairs):
         write_tile(self.tiles[piece][target][tile], x[..., 1])
 
 
-def preview_style(features, target, name):
-    """The picture that a preview takes its style from: dB scale (256, t), a piece of training."""
-    tiles = Tiles(features / target / f"{name}.npy")
-    return data.join_tiles(tiles.read(0, len(tiles)))
-
-
 def with_style(model, picture):
     """A model of several targets, and the timbre it is to take -> a function as `convert` takes it.
 
@@ -95,3 +95,76 @@ def with_style(model, picture):
         return model.predict_on_batch(np.concatenate([x, beside], axis=-1))
 
     return convert
+
+
+class Tile(Kind):
+    """The style is a picture beside the input."""
+
+    style = "tile"
+    inputs = 2
+    takes_style = True
+
+    def make_pairs(self, features, origins, targets, names, **options):
+        """`StylePairs`."""
+        return StylePairs(features, origins, targets, names, **options)
+
+    def judged_part(self, inputs):
+        """The picture without its style."""
+        return inputs[..., :1]
+
+    def prepare_preview(self, generator, features, target, names):
+        """The generator with the style of the first piece of training."""
+        tiles = Tiles(Path(features) / target / f"{names[0]}.npy")
+        return with_style(generator, data.join_tiles(tiles.read(0, len(tiles))))
+
+
+class Film(Tile):
+    """An encoder describes the style, and modulates each block of the decoder.
+
+    Four convolutions and a mean over the tile describe it in 8 numbers times the width: timbre has
+    no place in a tile, and the skip connections bypass what is known at the bottom.
+    """
+
+    style = "film"
+
+    def read_layout(self):
+        """The picture and its style have kernels of their own, and what modulates is dense."""
+        return 1, self.outputs, True
+
+    def wire_generator(self, inputs, filters):
+        """The picture is read, and what is made of it modulated as the style says."""
+        described = encode_style(inputs[..., 1:], filters)
+
+        def adapt(x):
+            return modulate(x, described)
+
+        return inputs[..., :1], adapt
+
+
+TILE = Tile()
+FILM = Film()
+
+
+def encode_style(picture, filters):
+    """A tile of the target (n, 256, 256, 1) -> what describes its timbre, (n, 8 filters)."""
+    from keras import layers  # only once the device is known
+
+    from models import downsample
+
+    for width in ENCODER:
+        picture = downsample(width * filters)(picture)
+    return layers.GlobalAveragePooling2D()(picture)
+
+
+def modulate(x, described):
+    """Scale and shift each channel of x (n, h, w, c) as the numbers ``described`` (n, k) say.
+
+    FiLM (Perez et al. 2018).
+    """
+    from keras import layers
+
+    channels = x.shape[-1]
+    change = layers.Dense(2 * channels, kernel_initializer="zeros")(described)
+    change = layers.Reshape((1, 1, 2 * channels))(change)
+    scaled = layers.Multiply()([x, change[..., :channels]])
+    return layers.Add()([x, scaled, change[..., channels:]])

@@ -28,16 +28,15 @@ def build_parser():
 
 def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
     """Both networks, compiled. The rates are ``gen_lr``, a number or a schedule, times a factor."""
-    import losses
     import models
     import training
 
-    kind, style = training.kind_of(args)
-    generator = models.build_generator(args.filters, kind, style, args.dropout)
+    kind = training.kind_of(args)
+    generator = models.build_generator(args.filters, kind, args.dropout)
     discriminator = models.build_discriminator(args.filters, kind)
     model = models.Pix2Pix(generator, discriminator, l1_weight=args.l1_weight)
     optimizer = model.optimizer_for(gen_lr, (gen_factor, disc_factor))
-    models.compile_at_once(model, optimizer, losses.mae_db, args.jit)
+    models.compile_at_once(model, optimizer, args.jit)
     return model
 
 
@@ -47,11 +46,11 @@ def find_rates(args, sets, folder):
     import models
     import training
 
-    kind, style = training.kind_of(args)
+    kind = training.kind_of(args)
 
     def generator_alone(rate):
         return models.compiled_generator(
-            args.filters, rate, args.jit, kind=kind, style=style, dropout=args.dropout
+            args.filters, rate, args.jit, kind=kind, dropout=args.dropout
         )
 
     def discriminator_alone(rate):

@@ -26,10 +26,8 @@ def build_model(args, rate):
     import models
     import training
 
-    kind, style = training.kind_of(args)
-    return models.compiled_generator(
-        args.filters, rate, args.jit, kind=kind, style=style, dropout=args.dropout
-    )
+    kind = training.kind_of(args)
+    return models.compiled_generator(args.filters, rate, args.jit, kind=kind, dropout=args.dropout)
 
 
 def find_rate(args, sets, folder):

@@ -21,10 +21,9 @@ import convert
 import data
 import dataset
 import devices
-import learned_phase
+import kinds
 import models
 import report
-import styles
 from audio import find_audio, read_audio, write_audio
 from cli import (
     UserError,
@@ -34,7 +33,6 @@ from cli import (
     read_json,
     undamaged,
 )
-from kinds import Kind, Style, to_entry
 from midi import piece_of
 from run_folder import HISTORY_COLUMNS, format_errors, format_flag, networks_of
 
@@ -88,17 +86,14 @@ def folder_of(args, suffix=""):
         target = "any"
     if len(args.origin) > 1:
         origin = "any" if target == "any" else "many"
-    if args.learn != "magnitude":
+    if args.learn != kinds.PLAIN.learn:
         suffix += f"_{args.learn}"
     return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
 
 
 def kind_of(args):
-    """What the network is to give, and how it is told which of several targets is wanted."""
-    style = Style.NONE
-    if len(args.target) > 1:
-        style = Style(args.conditioning)
-    return Kind(args.learn), style
+    """The `kinds.Kind` of network that the flags ask for."""
+    return kinds.from_flags(args.learn, args.target, args.conditioning)
 
 
 class Sets(NamedTuple):
@@ -159,21 +154,15 @@ def format_size(pairs):
 
 
 def make_pairs(args, origins, names, **options):
-    """The pairs of tiles that the flags ask for: plain ones, or those of a rare variant."""
-    where = args.dataset_path, origins, args.target, names
-    kind, style = kind_of(args)
-    if kind is not Kind.MAGNITUDE:
-        return learned_phase.PhasePairs(kind, *where, **options)
-    if style is not Style.NONE:
-        return styles.StylePairs(*where, **options)
-    return dataset.TilePairs(*where, **options)
+    """The pairs of tiles that the flags ask for; ``options`` are `dataset.TilePairs`'s."""
+    return kind_of(args).make_pairs(args.dataset_path, origins, args.target, names, **options)
 
 
 def make_conditions(args):
     """The recording conditions of --conditions, or None. Raises UserError."""
     if args.conditions is None:
         return None
-    if kind_of(args) != (Kind.MAGNITUDE, Style.NONE):
+    if kind_of(args) is not kinds.PLAIN:
         raise UserError(
             "--conditions: goes with one --target and --learn magnitude; leave it out otherwise"
         )
@@ -230,7 +219,7 @@ def start_from(generator, path):
             f"--weights {path}: is of width {filters}; give --filters {filters} or a multiple, "
             "or other weights"
         )
-    if (trained.kind, trained.style) != (generator.kind, generator.style):
+    if trained.kind is not generator.kind:
         raise UserError(
             f"--weights {path}: is a model of another kind; give one of the same --learn and "
             "--conditioning, of one target or several"
@@ -291,7 +280,7 @@ def begin(run, model, sets, args, policy, script):
         "split": sets.split,
         "tiles": len(sets.train) * args.batch_size,
         "fingerprint": fingerprint,
-        **to_entry(*kind_of(args)),
+        **kind_of(args).to_entry(),
         "baselines_db": dataset.measure_baselines(sets.held_out, median),
     }
     if sets.unheard:
@@ -582,18 +571,14 @@ def make_preview(run, generator, args, sets):
     x = read_start(features / origin / f"{name}.npy")
     y = read_start(features / target / f"{name}.npy")
     sound = find_audio(Path(sets.description.get("audios", "")) / origin, name)
-    if kind_of(args)[1] is not Style.NONE:
-        style = styles.preview_style(features, target, sets.split["train"][0])
-        generator = styles.with_style(generator, style)
+    model = kind_of(args).prepare_preview(generator, features, target, sets.split["train"])
     every = args.preview_every
-    if args.learn == Kind.PHASE.value:  # which is no picture to look at
-        every = 0
 
     def preview(epoch):
-        if not every or epoch % every:
+        if model is None or not every or epoch % every:
             return
         folder = run.folder / "previews" / f"epoch_{epoch:03d}"
-        output = convert.convert_picture(generator, x.astype(np.float32))[..., 0]
+        output = convert.convert_picture(model, x.astype(np.float32))[..., 0]
         shown = {
             f"{origin} (input)": x,
             f"epoch {epoch} (output)": output,
@@ -602,7 +587,7 @@ def make_preview(run, generator, args, sets):
         report.spectrogram_figure(shown, folder / "spectrogram.png", title=name)
         if sound:
             audio = read_audio(sound)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
-            converted = convert.convert_audio(generator, audio, data.SAMPLE_RATE)
+            converted = convert.convert_audio(model, audio, data.SAMPLE_RATE)
             peak = np.abs(converted).max(initial=0)
             write_audio(folder / "audio.wav", converted / max(1, peak))
 

@@ -141,7 +141,7 @@ def load_networks(args):
     paths = (args.model, args.phase_model, args.both)
     networks = Networks(*(load_generator(path) if path else None for path in paths))
     learned_phase.check_phases([], networks.model, networks.phase_model)
-    if networks.both and kinds.kind_of(networks.both) is not kinds.Kind.BOTH:
+    if networks.both and kinds.kind_of(networks.both) is not learned_phase.BOTH:
         raise UserError(
             f"--both {args.both}: gives no phase beside its magnitude; give a run of "
             "train.py --learn both"

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 import cli
 import models
-from kinds import ENTRY, Kind
+from kinds import ENTRY, PLAIN
 
 ABOUT = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
 FLAGS = {
@@ -78,7 +78,7 @@ def test_export(tmp_path, export, run):
 
     whole = models.load_generator(run)
     half = models.load_generator("a_2_guitar_acoustic")
-    assert half.kind is Kind.MAGNITUDE
+    assert half.kind is PLAIN
     with h5py.File(folder / "generator.weights.h5") as file:
         assert json.loads(file.attrs[ENTRY]) == {"kind": "magnitude", "style": "none"}
     assert all(weight.dtype == "float32" for weight in half.weights)

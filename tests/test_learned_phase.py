@@ -13,7 +13,7 @@ import train
 import train_generator
 from audio import read_audio
 from cli import UserError
-from kinds import Kind
+from learned_phase import BOTH, PHASE
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def batch(pairs, *kind, features):
 
 def test_magnitudes_are_those_of_plain_pairs(with_phases):
     plain_x, plain_y = batch(dataset.TilePairs, features=with_phases)
-    phase_x, phase_y = batch(learned_phase.PhasePairs, Kind.PHASE, features=with_phases)
-    both_x, both_y = batch(learned_phase.PhasePairs, Kind.BOTH, features=with_phases)
+    phase_x, phase_y = batch(learned_phase.PhasePairs, PHASE, features=with_phases)
+    both_x, both_y = batch(learned_phase.PhasePairs, BOTH, features=with_phases)
     np.testing.assert_array_equal(both_x, plain_x)
     np.testing.assert_array_equal(both_y[..., :1], plain_y)
     np.testing.assert_array_equal(both_y[..., 1:], phase_y)
@@ -40,7 +40,7 @@ def test_magnitudes_are_those_of_plain_pairs(with_phases):
 
 
 def test_rotation_takes_the_origins_phase_to_the_targets(audios, with_phases):
-    _, y = batch(learned_phase.PhasePairs, Kind.PHASE, features=with_phases)
+    _, y = batch(learned_phase.PhasePairs, PHASE, features=with_phases)
     origin, target = (
         data.stft(read_audio(audios / i / "three.wav"))[:256, :256] for i in (ORIGIN, TARGET)
     )
@@ -54,7 +54,7 @@ def test_rotation_takes_the_origins_phase_to_the_targets(audios, with_phases):
 
 
 def test_baselines_of_a_phase_network(with_phases):
-    pairs = learned_phase.PhasePairs(Kind.PHASE, with_phases, [ORIGIN], [TARGET], ["three"], 3)
+    pairs = learned_phase.PhasePairs(PHASE, with_phases, [ORIGIN], [TARGET], ["three"], 3)
     y = pairs[0][1]
     found = dataset.measure_baselines(pairs, np.zeros(256, np.float32))
     half = 96.3297 / 2
@@ -65,26 +65,26 @@ def test_baselines_of_a_phase_network(with_phases):
 
 def test_features_without_phase_are_refused(features):
     with pytest.raises(UserError, match=r"--learn both: .* holds no phase"):
-        batch(learned_phase.PhasePairs, Kind.BOTH, features=features)
+        batch(learned_phase.PhasePairs, BOTH, features=features)
 
 
 def test_several_instruments_are_refused(features):
     with pytest.raises(UserError, match="--learn phase: goes with one --target"):
-        learned_phase.PhasePairs(Kind.PHASE, features, [ORIGIN, "x"], [TARGET], ["three"], 3)
+        learned_phase.PhasePairs(PHASE, features, [ORIGIN, "x"], [TARGET], ["three"], 3)
 
 
-@pytest.mark.parametrize(("script", "kind"), [(train_generator, Kind.PHASE), (train, Kind.BOTH)])
+@pytest.mark.parametrize(("script", "kind"), [(train_generator, PHASE), (train, BOTH)])
 def test_networks_that_give_phase_are_trained(with_phases, tmp_path, script, kind):
     flags = ["--dataset_path", with_phases, "--origin", ORIGIN, "--target", TARGET]
-    flags += ["--learn", kind.value, "--runs_path", tmp_path, "--epochs", 1, "--filters", 1]
+    flags += ["--learn", kind.learn, "--runs_path", tmp_path, "--epochs", 1, "--filters", 1]
     flags += ["--batch_size", 3, "--epoch_tiles", 3, "--gpu", "cpu"]
     assert script.main([str(flag) for flag in flags]) == 0
     (run,) = tmp_path.iterdir()
-    assert run.name.endswith(f"_{kind.value}")
+    assert run.name.endswith(f"_{kind.learn}")
     model = models.load_generator(run)
     assert model.kind is kind
-    assert bool(list(run.rglob("spectrogram.png"))) == (kind is Kind.BOTH)
-    if kind is Kind.PHASE:
+    assert bool(list(run.rglob("spectrogram.png"))) == (kind is BOTH)
+    if kind is PHASE:
         tiles = np.zeros((1, 256, 256, 1), np.float32)
         both = learned_phase.with_phase(lambda x: x, model)(tiles)
         assert both.shape == (1, 256, 256, 3)

@@ -15,7 +15,8 @@ import kinds
 import losses
 import models
 from cli import UserError
-from kinds import Kind, Style
+from learned_phase import BOTH, PHASE
+from styles import FILM, TILE
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="uses tf.GradientTape"
@@ -131,7 +132,7 @@ def test_two_rates_equal_two_adams():
 def test_fit_trains_both_networks():
     keras.utils.set_random_seed(0)
     model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
-    models.compile_at_once(model, model.optimizer_for(1e-3, (1.0, 0.5)), losses.mae_db)
+    models.compile_at_once(model, model.optimizer_for(1e-3, (1.0, 0.5)))
     before = [ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     x = tiles(2)
     history = model.fit(x, -x, batch_size=2, epochs=4, verbose=0, shuffle=False).history
@@ -154,7 +155,7 @@ def test_a_step_is_traced_once(alone, monkeypatch):
         model = models.compiled_generator(1, 1e-3)
     else:
         model = models.Pix2Pix(models.build_generator(1), models.build_discriminator(1))
-        models.compile_at_once(model, model.optimizer_for(1e-3), losses.mae_db)
+        models.compile_at_once(model, model.optimizer_for(1e-3))
     traced = []
     train_step = model.train_step
 
@@ -171,10 +172,10 @@ def test_a_step_is_traced_once(alone, monkeypatch):
     "layout",
     [
         {"filters": 3, "dropout": 0},
-        {"filters": 2, "kind": Kind.BOTH},
-        {"filters": 1, "kind": Kind.PHASE},
-        {"filters": 1, "style": Style.FILM},
-        {"filters": 1, "style": Style.TILE},
+        {"filters": 2, "kind": BOTH},
+        {"filters": 1, "kind": PHASE},
+        {"filters": 1, "kind": FILM},
+        {"filters": 1, "kind": TILE},
     ],
 )
 def test_saved_generators_load_with_their_layout_and_kind(tmp_path, layout):
@@ -189,13 +190,12 @@ def test_saved_generators_load_with_their_layout_and_kind(tmp_path, layout):
     for path in (run, tmp_path / "x.weights.h5", tmp_path / "older.keras"):
         loaded = models.load_generator(path)
         np.testing.assert_array_equal(loaded.predict_on_batch(x), expected)
-        assert loaded.kind is layout.get("kind", Kind.MAGNITUDE)
-        assert loaded.style is layout.get("style", Style.NONE)
+        assert loaded.kind is layout.get("kind", kinds.PLAIN)
 
 
 @pytest.mark.parametrize("kind", ["both", "colour"])
 def test_a_stored_kind_has_to_fit(tmp_path, kind):
-    generator = models.build_generator(1, Kind.PHASE)
+    generator = models.build_generator(1, PHASE)
     models.save_generator(generator, tmp_path / "x.weights.h5")
     with h5py.File(tmp_path / "x.weights.h5", "a") as file:
         file.attrs[kinds.ENTRY] = json.dumps({"kind": kind, "style": "none"})
@@ -203,34 +203,30 @@ def test_a_stored_kind_has_to_fit(tmp_path, kind):
         models.load_generator(tmp_path / "x.weights.h5")
 
 
-@pytest.mark.parametrize("kind", Kind)
-@pytest.mark.parametrize("style", Style)
-def test_kinds_are_told_by_channels_where_nothing_else_tells(kind, style):
-    if kind is Kind.PHASE and style is not Style.NONE:
-        return  # a phase model is of one pair
-    inputs = kinds.count_inputs(kind, style)
-    assert kinds.infer_kind(inputs, kinds.OUTPUTS[kind], style is Style.FILM) == (kind, style)
-    assert kinds.from_entry(json.loads(json.dumps(kinds.to_entry(kind, style)))) == (kind, style)
+@pytest.mark.parametrize("kind", kinds.list_kinds())
+def test_kinds_are_told_by_channels_where_nothing_else_tells(kind):
+    assert kinds.infer_kind(*kind.read_layout()) is kind
+    assert kinds.from_entry(json.loads(json.dumps(kind.to_entry()))) is kind
 
 
 def test_the_kind_of_a_run_is_told_by_its_configuration():
-    stored = kinds.to_entry(Kind.BOTH)
-    assert kinds.read_from_run({"flags": {"target": "x"}, **stored}) == (Kind.BOTH, Style.NONE)
+    stored = {"kind": "both", "style": "none"}
+    assert kinds.read_from_run({"flags": {"target": "x"}, **stored}) is BOTH
     older = {"target": ["x", "y"], "learn": "magnitude"}
-    assert kinds.read_from_run({"flags": older}) == (Kind.MAGNITUDE, Style.FILM)
-    assert kinds.read_from_run({"flags": {"target": "x"}}) == (Kind.MAGNITUDE, Style.NONE)
+    assert kinds.read_from_run({"flags": older}) is FILM
+    assert kinds.read_from_run({"flags": {"target": "x"}}) is kinds.PLAIN
 
 
 @pytest.mark.parametrize("channels", [(1, 2), (3, 1), (1, 4), (2, 5)])
 def test_channels_of_no_kind(channels):
     with pytest.raises(ValueError, match="outputs"):
-        kinds.infer_kind(*channels, modulated=False)
+        kinds.infer_kind(*channels, has_dense=False)
 
 
 def test_what_gives_no_kind_gives_magnitudes():
-    assert kinds.kind_of(np.tanh) is Kind.MAGNITUDE
-    assert not kinds.takes_style(np.tanh)
-    assert kinds.takes_style(models.build_generator(1, style=Style.TILE))
+    assert kinds.kind_of(np.tanh) is kinds.PLAIN
+    assert not kinds.kind_of(np.tanh).takes_style
+    assert models.build_generator(1, TILE).kind.takes_style
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -239,11 +235,11 @@ def test_the_error_of_a_network_of_both_is_its_pictures(alone):
     y = np.zeros((1, 256, 256, 3), np.float32)
     y[..., :1] = tiles(1, 1)
     if alone:
-        model = generator = models.compiled_generator(1, 1e-3, kind=Kind.BOTH)
+        model = generator = models.compiled_generator(1, 1e-3, kind=BOTH)
     else:
-        generator = models.build_generator(1, Kind.BOTH)
-        model = models.Pix2Pix(generator, models.build_discriminator(1, Kind.BOTH))
-        models.compile_at_once(model, model.optimizer_for(1e-3), losses.mae_db)
+        generator = models.build_generator(1, BOTH)
+        model = models.Pix2Pix(generator, models.build_discriminator(1, BOTH))
+        models.compile_at_once(model, model.optimizer_for(1e-3))
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
     difference = np.abs(generator.predict_on_batch(x) - y)
     assert logs["mae_db"] == pytest.approx(difference[..., 0].mean() * 96.3297 / 2, rel=1e-4)
@@ -413,10 +409,10 @@ def test_saved_generators_load_with_plain_keras(tmp_path, compiled):
     np.testing.assert_array_equal(plain.predict_on_batch(x), generator.predict_on_batch(x))
 
 
-@pytest.mark.parametrize("kind", [{}, {"style": Style.FILM}, {"kind": Kind.PHASE}])
+@pytest.mark.parametrize("kind", [kinds.PLAIN, FILM, PHASE])
 def test_a_widened_network_computes_the_same_and_then_learns_apart(kind):
     keras.utils.set_random_seed(0)
-    narrow, wide = models.build_generator(1, **kind), models.build_generator(3, **kind)
+    narrow, wide = models.build_generator(1, kind), models.build_generator(3, kind)
     for weight in narrow.weights:  # away from the zeros and ones that they begin with
         weight.assign(weight + 0.1 * keras.random.uniform(weight.shape, -1))
     models.widen(narrow, wide)

@@ -29,7 +29,7 @@ import train_generator
 import training
 from cli import UserError
 from flags import add_training_flags
-from kinds import Style
+from styles import FILM
 
 RUN = f"{ORIGIN}_2_{TARGET}"
 PAIR = ["--origin", ORIGIN, "--target", TARGET]
@@ -432,7 +432,7 @@ def test_time_is_over_in_a_run_when_a_later_start_would_say_so():
 def test_weights_of_another_width_or_kind_are_refused(tmp_path):
     plain = models.build_generator(2)
     wide = models.build_generator(3)
-    film = models.build_generator(2, style=Style.FILM)
+    film = models.build_generator(2, FILM)
     for network, reason in (
         (wide, "is of width 3; give --filters 3"),
         (film, "is a model of another kind"),
