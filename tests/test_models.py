@@ -389,7 +389,12 @@ def test_convolutions_and_their_gradients_are_exact(kind, side, precision):
     options = {"strides": 2, "padding": "same", "use_bias": False}
     ours = kernels.speed_up(getattr(keras.layers, kind)(5, 4, dtype=precision, **options))
     exact = getattr(keras.layers, kind)(5, 4, dtype="float64", **options)
-    found = convolve_whole_numbers(ours, x.astype(np.float32), upstream)
+    try:
+        found = convolve_whole_numbers(ours, x.astype(np.float32), upstream)
+    except kernels.tf.errors.AbortedError as error:
+        if "primitive descriptor" not in str(error):
+            raise
+        pytest.skip("oneDNN has no such convolution with its instruction sets limited")
     expected = convolve_whole_numbers(exact, x, upstream)
     for result, reference in zip(found, expected):
         assert 0 < np.abs(reference).max() <= 256
