@@ -265,6 +265,12 @@ def remove_leftovers(folder):
                 part.unlink()
 
 
+def has_parts(folder):
+    """Whether somebody else is writing a file of ``folder`` by `complete`."""
+    own = f"{PART}{_machine()}-{os.getpid()}-"
+    return any(not part.name.startswith(own) for part in Path(folder).glob(f"{PART}*"))
+
+
 def _check_length(path):
     try:
         os.lstat(path)
@@ -301,7 +307,16 @@ def _is_running(process):
         return False
     except PermissionError:  # another user's
         return True
-    return True
+    return not _is_zombie(process)
+
+
+def _is_zombie(process):
+    """Whether a process has ended, and only waits for its parent to notice. False if unknown."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    except OSError:  # no Linux
+        return False
+    return status.rpartition(")")[2].split()[0] == "Z"  # behind the name, which may be anything
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import joblib
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from tqdm import tqdm
 
-from cli import UserError, number, remove_leftovers
+from cli import UserError, has_parts, number, remove_leftovers
 
 DASK_TIMEOUT = 10  # s for a scheduler to answer
 
@@ -108,8 +108,17 @@ def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
         raise
     finally:  # a cluster may have lost workers on the way to success
         for folder in {path.parent for path in writes}:
-            remove_leftovers(folder)
+            _remove_leftovers(folder)
     return finished
+
+
+def _remove_leftovers(folder):
+    """Remove what workers left half-written; one that was just killed may take a moment to end."""
+    patience = time.monotonic() + 2  # s
+    remove_leftovers(folder)
+    while has_parts(folder) and time.monotonic() < patience:
+        time.sleep(0.02)
+        remove_leftovers(folder)
 
 
 def _start_trackers():

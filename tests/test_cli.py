@@ -371,3 +371,18 @@ def test_what_is_no_table_is_refused(tmp_path):
         cli.read_csv(tmp_path / "x.csv")
     with pytest.raises(cli.UserError, match=r"y\.csv: cannot be read \(No such file"):
         cli.read_csv(tmp_path / "y.csv")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_what_a_process_left_goes_though_its_parent_has_not_noticed_its_end(tmp_path):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    try:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it is a zombie from here
+        part = tmp_path / f"{cli.PART}{cli._machine()}-{child}-0.wav"
+        part.touch()
+        cli.remove_leftovers(tmp_path)
+        assert not part.exists()
+    finally:
+        os.waitpid(child, 0)
