@@ -252,23 +252,25 @@ _tidied = set()  # folders in which this process has looked for leftovers
 
 
 def remove_leftovers(folder):
-    """Delete the hidden files that `complete` could not, because its process was killed."""
+    """Delete the hidden files that `complete` could not, because its process was killed.
+
+    Returns:
+        Whether other processes of this machine are writing there.
+    """
+    is_busy = False
     for part in Path(folder).glob(f"{PART}*"):
         machine, _, rest = part.name.removeprefix(PART).partition("-")
         process = rest.partition("-")[0]
         with contextlib.suppress(OSError):  # another process may be as quick
             if machine == _machine() and process.isdigit():
                 left = not _is_running(int(process))
+                if not left and int(process) != os.getpid():
+                    is_busy = True
             else:
                 left = time.time() - part.stat().st_mtime > ABANDONED
             if left:
                 part.unlink()
-
-
-def has_parts(folder):
-    """Whether somebody else is writing a file of ``folder`` by `complete`."""
-    own = f"{PART}{_machine()}-{os.getpid()}-"
-    return any(not part.name.startswith(own) for part in Path(folder).glob(f"{PART}*"))
+    return is_busy
 
 
 def _check_length(path):

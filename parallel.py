@@ -15,9 +15,10 @@ import joblib
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from tqdm import tqdm
 
-from cli import UserError, has_parts, number, remove_leftovers
+from cli import UserError, number, remove_leftovers
 
 DASK_TIMEOUT = 10  # s for a scheduler to answer
+END_TIMEOUT = 2  # s for workers that were killed to be gone
 
 # These warnings would break into the user's output and tell of nothing wrong: loky restarts a
 # worker whose memory grew by 300 MB, as it does with a second instrument's notes, and no job is
@@ -95,6 +96,7 @@ def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
     jobs = [joblib.delayed(function)(*task) for task in tasks]
     results = None
     finished = []
+    patience = 0
     try:
         with _sigint_afterwards():  # the processes inherit that Ctrl-C is not for them
             results = parallel(jobs)
@@ -105,20 +107,20 @@ def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
     except BaseException:
         if is_local and results is not None:  # a cluster's workers go on with what they have
             results.close()  # ends the processes, which have no time to remove anything
+            patience = END_TIMEOUT
         raise
     finally:  # a cluster may have lost workers on the way to success
-        for folder in {path.parent for path in writes}:
-            _remove_leftovers(folder)
+        _remove_leftovers({path.parent for path in writes}, patience)
     return finished
 
 
-def _remove_leftovers(folder):
-    """Remove what workers left half-written; one that was just killed may take a moment to end."""
-    patience = time.monotonic() + 2  # s
-    remove_leftovers(folder)
-    while has_parts(folder) and time.monotonic() < patience:
+def _remove_leftovers(folders, patience):
+    """Remove what workers left half-written, in all for ``patience`` s while some still run."""
+    end = time.monotonic() + patience
+    busy = [folder for folder in folders if remove_leftovers(folder)]
+    while busy and time.monotonic() < end:
         time.sleep(0.02)
-        remove_leftovers(folder)
+        busy = [folder for folder in busy if remove_leftovers(folder)]
 
 
 def _start_trackers():

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, take_interrupts
 
 import cli
+import parallel
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -76,3 +77,17 @@ def test_interrupted_it_says_so_in_one_line_and_leaves_nothing(tmp_path, moment)
     assert told == [f"step.py: {cli.INTERRUPTED}"]
     assert done.returncode == 130
     assert list(out.iterdir()) == []
+
+
+def test_success_does_not_wait_for_another_run_that_writes_beside(tmp_path, monkeypatch):
+    other = subprocess.Popen(["sleep", "60"])
+    part = tmp_path / f"{cli.PART}{cli._machine()}-{other.pid}-0.wav"
+    part.touch()
+    monkeypatch.setattr(parallel.time, "sleep", pytest.fail)
+    try:
+        with parallel.engine(1) as run:
+            assert run(divmod, [(7, 2)], [tmp_path / "x.wav"]) == [(3, 1)]
+        assert part.exists()
+    finally:
+        other.kill()
+        other.wait()
