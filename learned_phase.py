@@ -92,16 +92,21 @@ class PhasePairs(TilePairs):
         return np.abs(rotation - unturned).mean() / 2, np.abs(rotation).mean() / 2
 
 
-class Both(Kind):
-    """The target's picture and the rotation, from the origin's magnitude."""
+class _Rotating(Kind):
+    """What both kinds share: they give a rotation, and are trained on `PhasePairs`."""
 
-    learn = "both"
-    outputs = 3  # the picture, and a rotation's cosine and sine
     gives_rotation = True
 
     def make_pairs(self, features, origins, targets, names, **options):
         """`PhasePairs`."""
         return PhasePairs(self, features, origins, targets, names, **options)
+
+
+class Both(_Rotating):
+    """The target's picture and the rotation, from the origin's magnitude."""
+
+    learn = "both"
+    outputs = 3  # the picture, and a rotation's cosine and sine
 
     def measure_error(self, target, output):
         """The picture's."""
@@ -110,18 +115,13 @@ class Both(Kind):
         return losses.picture_mae_db(target, output)
 
 
-class Phase(Kind):
+class Phase(_Rotating):
     """The rotation, from the magnitudes of both."""
 
     learn = "phase"
     inputs = 2  # the target's magnitude beside the origin's
     outputs = 2
     gives_picture = False
-    gives_rotation = True
-
-    def make_pairs(self, features, origins, targets, names, **options):
-        """`PhasePairs`."""
-        return PhasePairs(self, features, origins, targets, names, **options)
 
     def prepare_preview(self, generator, features, target, names):
         """None: a rotation is no picture to look at."""

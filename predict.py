@@ -186,9 +186,10 @@ def prepare(model, phase, style=None, phase_model=None):
     if phase_model and phase not in phases.LEARNED:
         learned = " or ".join(phases.LEARNED)
         raise UserError(f"--phase_model: is not used by --phase {phase}; give --phase {learned}")
-    if style and not kinds.kind_of(model).takes_style:
+    takes_style = kinds.kind_of(model).takes_style
+    if style and not takes_style:
         raise UserError(f"--style {style}: this model knows one target only; leave it out")
-    if kinds.kind_of(model).takes_style and not style:
+    if takes_style and not style:
         raise UserError(
             "--style: is missing, and this model knows several targets; "
             "give a recording of the one wanted"
@@ -269,6 +270,15 @@ def say_how_to_hear(jobs, page):
 def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
+    add_common_flags(parser)
+    add_level_flags(parser)
+    add_phase_flags(parser)
+    add_stream_flags(parser)
+    return parser
+
+
+def add_common_flags(parser):
+    """What is converted, by which model, how well."""
     add = parser.add_argument
     add(
         "--model",
@@ -302,6 +312,11 @@ def build_parser():
         help="convert so much only, s; default: all",
     )
     add("--page", metavar="FOLDER", help="write a page to listen to input and outputs there")
+
+
+def add_level_flags(parser):
+    """How loud the output is."""
+    add = parser.add_argument
     add(
         "--level",
         choices=convert.LEVELS,
@@ -317,6 +332,11 @@ def build_parser():
         metavar="DBFS",
         help="bring the peak to this level instead, dBFS (bare: -1)",
     )
+
+
+def add_phase_flags(parser):
+    """How sound is made of the network's picture; and the style, of a model of several targets."""
+    add = parser.add_argument
     add("--style", help="recording of the instrument wanted, for a model of several targets")
     add(
         "--phase_model",
@@ -330,6 +350,11 @@ def build_parser():
         type=cli.number(int, 0, 10_000),
         help="iterations of Griffin-Lim; with --phase: 32",
     )
+
+
+def add_stream_flags(parser):
+    """How the recording goes through the network, and on what."""
+    add = parser.add_argument
     add(
         "--overlap",
         type=cli.number(float, 0, 0.9),
@@ -349,7 +374,6 @@ def build_parser():
     )
     add("--seed", type=cli.number(int, 0, 2**31), default=0, help="seed of random phases")
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
-    return parser
 
 
 def apply_quality(args):

@@ -528,6 +528,7 @@ class Session(keras.callbacks.Callback):
             raise UserError(
                 f"epoch {number}: the validation error is not finite; lower the learning rates"
             )
+        # Rounded up: what `TimeLimit` has taken for a whole minute is one for a later start, too.
         row["seconds"] = math.ceil(10 * (time.time() - self.start)) / 10
         best = self.run.commit(self.model, row)
         print(format_epoch(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)

@@ -92,13 +92,12 @@ def training_speed(args, pairs, real):
     """Tiles/s of fit() over an epoch of ``pairs``, or of its first batch over and over again."""
     import keras
 
-    import losses
     import models
     import training
 
     generator = models.build_generator(args.filters)
     model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
-    model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db])
+    models.compile_at_once(model, model.optimizer_for(1e-5))
     batch = pairs[0]
 
     class Memory(keras.utils.PyDataset):

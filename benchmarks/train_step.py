@@ -127,14 +127,13 @@ def our_step(args, precision, jit):
     """`Pix2Pix.fit` on tiles in memory: seconds a step. ``jit`` is a key of `models.JIT`."""
     import keras
 
-    import losses
     import models
 
     devices.keep_memory()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     generator = models.build_generator(args.filters)
     model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
-    model.compile(model.optimizer_for(1e-5), metrics=[losses.mae_db], jit_compile=models.JIT[jit])
+    models.compile_at_once(model, model.optimizer_for(1e-5), jit)
     x, y = random_tiles(args.batch)
 
     class Steps(keras.utils.PyDataset):
