@@ -6,14 +6,16 @@ from cli import number
 
 def add_training_flags(parser):
     """Add all of them to ``parser``."""
-    add_data_flags(parser.add_argument_group("data"))
+    data = parser.add_argument_group("data")
+    add_data_flags(data)
+    add_split_flags(data)
     add_network_flags(parser.add_argument_group("network"))
     add_schedule_flags(parser.add_argument_group("schedule"))
     add_machine_flags(parser.add_argument_group("machine and run folder"))
 
 
 def add_data_flags(parser):
-    """What is trained on, and what is held out."""
+    """What is trained on, and under which conditions."""
     add = parser.add_argument
     add("--dataset_path", required=True, help="features folder of compute_features.py")
     add(
@@ -45,6 +47,11 @@ def add_data_flags(parser):
         help="recording conditions to train under, such as room and noise (see augment.py); "
         "bare: all but detune; default: none",
     )
+
+
+def add_split_flags(parser):
+    """Which pieces are held out."""
+    add = parser.add_argument
     add(
         "--validation_split",
         type=number(float, 0, 0.9, low_open=True),

@@ -250,8 +250,8 @@ def say_rendered(instrument, results):
     return samples
 
 
-def parse_flags(argv):
-    """The flags, checked."""
+def build_parser():
+    """The flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add(
@@ -268,6 +268,24 @@ def parse_flags(argv):
         default=DEFAULT_INSTRUMENTS,
         help="as NSynth names them; preset: organ_electronic_001",
     )
+    add_music_flags(parser)
+    parallel.worker_flags(parser)
+    add(
+        "--fresh",
+        action="store_true",
+        help="delete all wav files that this script made there, and start over",
+    )
+    add(
+        "--prune",
+        action="store_true",
+        help="delete wav files that this script made of scores that are gone from --midi_path",
+    )
+    return parser
+
+
+def add_music_flags(parser):
+    """What becomes of a score before it is played."""
+    add = parser.add_argument
     add(
         "--playback_speed",
         type=cli.number(float, 0.1, 10),
@@ -289,18 +307,11 @@ def parse_flags(argv):
         default=MAX_SHIFT,
         help="semitones that a note may be resampled by",
     )
-    parallel.worker_flags(parser)
-    add(
-        "--fresh",
-        action="store_true",
-        help="delete all wav files that this script made there, and start over",
-    )
-    add(
-        "--prune",
-        action="store_true",
-        help="delete wav files that this script made of scores that are gone from --midi_path",
-    )
-    args = parser.parse_args(argv)
+
+
+def parse_flags(argv):
+    """The flags, each of several values once."""
+    args = build_parser().parse_args(argv)
     for name in ("instruments", "playback_speed", "transpose"):
         once_each = list(dict.fromkeys(getattr(args, name)))
         setattr(args, name, once_each)
