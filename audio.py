@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+import headers
 from cli import UserError, complete, one_line, quiet_stderr
 from data import SAMPLE_RATE
 
@@ -45,10 +46,9 @@ _MAX_OGG_RATE = 200_000  # Hz: above it libvorbis ends the process
 _MAX_WAV_BYTES = 2**32 - 2**20  # its sizes have 32 bits; a mebibyte is more than any header
 _WRITE_SIZE = 2**16  # frames: libvorbis overflows its stack on much longer blocks
 _UNKNOWN_LENGTH = 2**62  # frames: libsndfile gives 2^63 - 1 for a FLAC file from a pipe
-_EMPTY_WAV_BYTES = 4096  # a WAV file of no samples is smaller, whatever chunks it has
-_PIPED_WAV_BYTES = 0x7FF00000  # lengths from here on are made up by programs that do not know them
-_WAV_SLACK = 64  # bytes by which careless programs are wrong
 _CANCELLED = 0.2  # see `MonoMix`
+_TIMED_FORMATS = {"mov", "flv", "wv", "ape"}  # FFmpeg's names; their header tells of a duration
+_CUT = "its header tells of more sound than there is, as after a broken copy: its end is missing"
 
 
 class Sound:
@@ -124,6 +124,8 @@ class _FFmpegSound(Sound):
         self.name = str(path)
         self._packets = 0
         self._damaged = 0
+        self._decoded = 0  # samples a channel
+        self._declared = None  # samples a channel by the header, where it tells of them
         self._form = None  # of the frames that `_resampler` takes
         self._resampler = None
         with contextlib.ExitStack() as opened:
@@ -139,6 +141,8 @@ class _FFmpegSound(Sound):
                 raise UserError(f"{path}: holds no sound that can be decoded; export it again")
             super().__init__(path, first.sample_rate, first.layout.nb_channels, None)
             self.frames = self._estimate_frames(container, stream)
+            if stream.duration and _TIMED_FORMATS & set(container.format.name.split(",")):
+                self._declared = self.frames
             self._layout = first.layout
             self._blocks = self._make_blocks(first, frames)
             self._held = np.zeros((self.channels, 0), np.float32)  # decoded, not yet asked for
@@ -187,6 +191,15 @@ class _FFmpegSound(Sound):
             self.remarks.append(
                 f"{self._damaged} of {self._packets} packets are damaged and were passed over"
             )
+        self._tell_missing_end()
+
+    def _tell_missing_end(self):
+        """Add a remark if the header tells of clearly more than was decoded."""
+        if self._declared is None or _CUT in self.remarks:
+            return
+        # Players' lengths differ by the encoder's padding; half a second is more than any.
+        if self._decoded < 0.98 * self._declared - 0.5 * self.samplerate:
+            self.remarks.append(_CUT)
 
     def _convert(self, frame):
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -205,7 +218,9 @@ class _FFmpegSound(Sound):
 
     def _to_array(self, frame):
         """Interleaved frame -> float32 (channels, any). Planar ones crash PyAV above 8 channels."""
-        return frame.to_ndarray().reshape(-1, self.channels).T
+        samples = frame.to_ndarray().reshape(-1, self.channels).T
+        self._decoded += samples.shape[1]
+        return samples
 
     def _read(self, size):
         blocks = [self._held]
@@ -237,18 +252,15 @@ def open_sound(path):
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; check the path")
     file = _open_by_libsndfile(path)
-    stale = file is not None and _is_header_stale(path, file.frames)
+    stale = file is not None and headers.is_stale(path, file.frames)
     if file is not None and not stale and _is_read_whole(path, file):
         sound = _SndfileSound(path, file)
-        if _is_cut(path):
-            sound.remarks.append(
-                "its header tells of more sound than there is, as after a broken copy: its end is "
-                "missing"
-            )
     else:
         if file is not None:
             file.close()
         sound = _open_by_ffmpeg(path, stale)
+    if headers.is_cut(path):
+        sound.remarks.append(_CUT)
     if RATES[0] <= sound.samplerate <= RATES[1] and sound.channels <= MAX_CHANNELS:
         return sound
     sound.close()
@@ -272,57 +284,7 @@ def _is_read_whole(path, file):
     """Whether libsndfile gives all that is in a file, open as soundfile.SoundFile."""
     if file.format == "MP3" or not file.seekable() or file.frames >= _UNKNOWN_LENGTH:
         return False
-    return file.format != "OGG" or not _is_chained(path)
-
-
-def _is_chained(path):
-    """Whether an ogg file goes on after its first stream, with another one or something else.
-
-    Walks over the pages by their headers (RFC 3533, section 6).
-    """
-    data_seen = False
-    with open(path, "rb") as file:
-        while True:
-            head = file.read(27)
-            if len(head) < 27:
-                return False
-            begins_stream = head[5] & 2
-            if not head.startswith(b"OggS") or (begins_stream and data_seen):
-                return True
-            if not begins_stream:
-                data_seen = True
-            segments = file.read(head[26])
-            file.seek(sum(segments), os.SEEK_CUR)
-
-
-def _is_header_stale(path, frames):
-    """Whether a WAV file's header, which tells of ``frames``, was never finished.
-
-    It tells of less than half of the file, or of no samples at all in a file that cannot be empty.
-    """
-    with open(path, "rb") as file:
-        head = file.read(8)
-    if not head.startswith(b"RIFF"):
-        return False
-    size = os.path.getsize(path)
-    declared = 8 + int.from_bytes(head[4:], "little")
-    return size > 2 * declared or (frames == 0 and size > _EMPTY_WAV_BYTES)
-
-
-def _is_cut(path):
-    """Whether a WAV or AIFF file is shorter than its header says, as after a broken copy.
-
-    A program that writes to a pipe gives a length near 2 or 4 GiB, which says nothing.
-    """
-    with open(path, "rb") as file:
-        head = file.read(8)
-    order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
-    if order is None:
-        return False
-    declared = int.from_bytes(head[4:], order)
-    if declared >= _PIPED_WAV_BYTES:
-        return False
-    return os.path.getsize(path) + _WAV_SLACK < declared
+    return file.format != "OGG" or not headers.is_chained(path)
 
 
 def _open_by_ffmpeg(path, stale):

@@ -199,18 +199,65 @@ def test_wav_from_a_pipe_is_read_to_its_end(tmp_path, size):
     assert sound.remarks == []
 
 
-@pytest.mark.parametrize("extension", ["wav", "aiff"])
-def test_a_file_that_lacks_its_end_is_read_and_told(tmp_path, extension):
-    path = tmp_path / f"x.{extension}"
-    soundfile.write(path, tone(), RATE)
-    content = path.read_bytes()
-    _, sound = read_all(path)
-    assert sound.remarks == []
-    path.write_bytes(content[: len(content) // 2])
+def check_cut_is_told(path, tags=0):
+    """``path`` whole is read without a remark, and the first 60 % behind its tags with one."""
     whole, sound = read_all(path)
-    assert whole.shape[1] == pytest.approx(len(tone()) / 2, abs=50)
-    assert len(sound.remarks) == 1
-    assert "its end is missing" in sound.remarks[0]
+    assert sound.remarks == []
+    content = path.read_bytes()
+    path.write_bytes(content[: tags + (len(content) - tags) * 6 // 10])
+    part, sound = read_all(path)
+    assert 0.3 < part.shape[1] / whole.shape[1] < 0.7
+    assert "its end is missing" in " ".join(sound.remarks)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("x.wav", {}),
+        ("x.aiff", {}),
+        ("x.au", {}),
+        ("x.caf", {}),
+        ("x.w64", {"format": "W64"}),
+        ("x.rf64", {"format": "RF64"}),
+        ("x.mp3", {}),
+        ("x.ogg", {}),
+        ("x.opus", {"format": "OGG", "subtype": "OPUS"}),
+    ],
+)
+def test_a_file_that_lacks_its_end_is_read_and_told(tmp_path, name, form):
+    path = tmp_path / name
+    soundfile.write(path, tone(seconds=6, rate=48_000), 48_000, **form)
+    check_cut_is_told(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("x.mp3", "libmp3lame", None),
+        ("x.oga", "libopus", None),
+        ("x.webm", "libopus", None),
+        ("x.mka", "aac", None),
+        ("x.avi", "libmp3lame", None),
+        ("x.wma", "wmav2", None),
+        ("x.wv", "wavpack", None),
+        ("x.m4a", "aac", {"movflags": "faststart"}),
+    ],
+)
+def test_what_ffmpeg_reads_without_its_end_is_told(tmp_path, name, codec, options):
+    path = tmp_path / name
+    encode(path, tone(seconds=6, rate=48_000), codec, rate=48_000, options=options)
+    check_cut_is_told(path)
+
+
+def test_the_end_is_missed_behind_an_mp3s_large_tags(tmp_path):
+    path = encode(tmp_path / "x.mp3", tone(seconds=6), "libmp3lame")
+    content = path.read_bytes()
+    assert content.startswith(b"ID3")
+    size = 2**17  # a picture of the cover, say
+    tags = b"ID3\x04\x00\x00" + bytes([0, size >> 14 & 127, size >> 7 & 127, size & 127])
+    first = 10 + content[9] + (content[8] << 7)
+    path.write_bytes(tags + bytes(size) + content[first:])
+    check_cut_is_told(path, tags=size)
 
 
 @pytest.mark.parametrize("extension", ["wav", "aiff", "ogg"])
