@@ -7,6 +7,8 @@ that training meets a new room, a new microphone and a new noise with every tile
     conditions = Conditions()
     origin, target = conditions(origin, target, rng)    # dB scale, (256, 256) each
 
+Of several origins, `blend` also makes new instruments between any two, and a little beyond.
+
 Pictures hold no phase, so everything works on magnitudes: (256, 256) = (bins, frames), linear,
 a full-scale sine reads 1.0. Where two sounds meet in a bin their powers add, which is right in
 the mean over phases.
@@ -164,6 +166,26 @@ def detune(origin, target, rng):
     return stretch(origin), stretch(target)
 
 
+def blend(first, second, rng):
+    """An instrument between two, or a little beyond one: a weighted mean of their levels in dB.
+
+    Both play the same piece, aligned, so that a mean of the two is the piece on a third instrument.
+    It is the idea of mixup (Zhang et al. 2018), of inputs alone, since both have one target. The
+    weight of the second is a smooth random curve over frequency, knots an octave apart, -0.3 ...
+    1.3: another instrument in each register.
+
+    Args:
+        first, second: dB scale [0, 1], (256, 256).
+
+    Returns:
+        The same of the blend.
+    """
+    knots = np.arange(-5, 5)  # octaves from 1 kHz
+    weight = np.interp(OCTAVES, knots, rng.uniform(-0.3, 1.3, len(knots)))
+    mixed = first + weight[:, np.newaxis] * (second - first)
+    return np.clip(mixed, 0, 1)
+
+
 # In the order in which a recording meets them: the instrument, the room, the microphone.
 ORIGIN_ONLY = {
     "dynamics": change_dynamics,
@@ -174,7 +196,8 @@ ORIGIN_ONLY = {
     "noise": add_noise,
 }
 BOTH = {"detune": detune, "level": change_level}
-ALL = (*ORIGIN_ONLY, *BOTH)
+BLEND = "blend"  # the only one that needs a second origin
+ALL = (BLEND, *ORIGIN_ONLY, *BOTH)
 # Without detuning: between two bins its interpolation blurs the target, too.
 DEFAULT = tuple(name for name in ALL if name != "detune")
 
@@ -197,20 +220,28 @@ class Conditions:
         self.names = tuple(name for name in ALL if name in names)
         self.probability = probability
 
-    def __call__(self, origin, target, rng):
+    @property
+    def blends(self):
+        """Whether a second origin is wanted with each pair."""
+        return BLEND in self.names
+
+    def __call__(self, origin, target, rng, other=None):
         """One pair under conditions that follow from ``rng``.
 
         Args:
             origin, target: dB scale [0, 1], (256, 256), any float type.
             rng: numpy Generator.
+            other: the same stretch of another origin, which `blend` needs; None: without it.
 
         Returns:
             (origin, target): dB scale, float32 (256, 256), at least 0; may exceed 1 a little.
         """
-        origin = db_to_amplitude(origin)
-        target = db_to_amplitude(target)
         drawn = rng.random(len(self.names)) < self.probability
         chosen = [name for name, wanted in zip(self.names, drawn) if wanted]
+        if BLEND in chosen and other is not None:
+            origin = blend(origin, other, rng)
+        origin = db_to_amplitude(origin)
+        target = db_to_amplitude(target)
         for name in chosen:  # those of both come first: a noise floor keeps its own level
             if name in BOTH:
                 origin, target = BOTH[name](origin, target, rng)

@@ -73,6 +73,17 @@ def check_instruments(origins, targets, held_out=()):
         raise UserError(f"--target {origins[0]}: is the origin too; name another")
 
 
+def check_folders(features, instruments):
+    """Raise UserError if an instrument (of a list of names) has no folder in ``features``."""
+    features = Path(features)
+    for instrument in instruments:
+        folder = features / instrument
+        if not folder.is_dir():
+            there = sorted(path.name for path in features.glob("*") if path.is_dir())
+            listing = ", ".join(there) or "none"
+            raise UserError(f"{folder}: no such instrument; there are: {listing}")
+
+
 def pair_pieces(features, instruments):
     """Pieces that all the ``instruments`` (a list of names) have.
 
@@ -85,13 +96,9 @@ def pair_pieces(features, instruments):
     """
     features = Path(features)
     names = {}
+    check_folders(features, instruments)
     for instrument in instruments:
-        folder = features / instrument
-        if not folder.is_dir():
-            there = sorted(path.name for path in features.glob("*") if path.is_dir())
-            listing = ", ".join(there) or "none"
-            raise UserError(f"{folder}: no such instrument; there are: {listing}")
-        names[instrument] = set(find_named(folder, (".npy",)))
+        names[instrument] = set(find_named(features / instrument, (".npy",)))
     common = set.intersection(*names.values())
     if not common:
         who = " and ".join(names)
@@ -366,8 +373,7 @@ class TilePairs:
             in order.
         cache: hold all tiles in memory.
         epoch_tiles: pairs an epoch, drawn anew for each; None: all.
-        conditions: function (origin, target, rng) -> (origin, target) of pictures, float32
-            (256, 256) on the dB scale, that changes them on the fly (see augment.py); or None.
+        conditions: augment.Conditions, which change each pair's pictures on the fly; or None.
         multiple: leave out what makes the number of pairs no multiple of this: for several devices,
             each of which must get a share of the last batch.
 
@@ -476,7 +482,10 @@ class TilePairs:
             write_tile(target, y[..., 0])
             return
         rng = np.random.default_rng((self.seed, self.epoch, self.order[row]))
-        origin, target = self.conditions(read_db(origin), read_db(target), rng)
+        other = None
+        if self.conditions.blends and len(self.origins) > 1:
+            other = self.read_other(row, rng)
+        origin, target = self.conditions(read_db(origin), read_db(target), rng, other)
         x[..., 0] = to_network(origin)
         y[..., 0] = to_network(target)
 
@@ -485,6 +494,12 @@ class TilePairs:
         piece, tile, target = self.index[self.order[row]]
         tiles = self.tiles[piece]
         return tiles[self.drawn[row]][tile], tiles[target][tile]
+
+    def read_other(self, row, rng):
+        """The same stretch of any of the origins, drawn by ``rng``: dB scale, float32."""
+        piece, tile, _ = self.index[self.order[row]]
+        origin = self.origins[rng.integers(len(self.origins))]
+        return read_db(self.tiles[piece][origin][tile])
 
     def trivial_errors(self, origin, target, median):
         """MAE on the dB scale of two pictures beside a pair's target: the origin, and the median.

@@ -26,9 +26,10 @@ def test_a_pair_follows_from_the_generator_alone(names):
     conditions = augment.Conditions(names, probability=1)
     origin, target = tile(1), tile(2)
     kept = origin.copy(), target.copy()
-    first = conditions(origin, target, rng(3))
-    again = conditions(origin.astype(np.float16), target, rng(3))
-    other = conditions(origin, target, rng(4))
+    second = tile(3)
+    first = conditions(origin, target, rng(3), second)
+    again = conditions(origin.astype(np.float16), target, rng(3), second)
+    other = conditions(origin, target, rng(4), second)
     np.testing.assert_array_equal(origin, kept[0])  # the tiles given stay as they are
     np.testing.assert_array_equal(target, kept[1])
     np.testing.assert_allclose(first[0], again[0], atol=2e-3)
@@ -51,6 +52,27 @@ def test_no_condition_changes_nothing():
     origin, target = augment.Conditions(probability=0)(tile(1), tile(2), rng())
     np.testing.assert_allclose(origin, tile(1), atol=1e-5)
     np.testing.assert_allclose(target, tile(2), atol=1e-5)
+
+
+def test_a_blend_lies_between_two_instruments_or_a_little_beyond():
+    first = np.full((BINS, TILE_FRAMES), 0.4, np.float32)
+    second = np.full((BINS, TILE_FRAMES), 0.6, np.float32)
+    weights = []
+    for seed in range(50):
+        blended = augment.blend(first, second, rng(seed))
+        np.testing.assert_array_equal(blended, blended[:, :1].repeat(TILE_FRAMES, 1))
+        weights.append((blended[:, 0] - 0.4) / 0.2)
+    weights = np.array(weights)
+    assert weights.min() == pytest.approx(-0.3, abs=0.05)
+    assert weights.max() == pytest.approx(1.3, abs=0.05)
+    assert weights.mean() == pytest.approx(0.5, abs=0.05)
+    assert np.abs(np.diff(weights[:, 16:])).max() < 0.15  # smooth over frequency
+    np.testing.assert_array_equal(augment.blend(first, first, rng()), first)
+
+
+def test_a_blend_without_a_second_instrument_changes_nothing():
+    origin, _ = augment.Conditions(["blend"], probability=1)(tile(1), tile(2), rng())
+    np.testing.assert_allclose(origin, tile(1), atol=1e-5)
 
 
 def test_an_unknown_condition_is_named():

@@ -237,19 +237,51 @@ def test_in_order_origins_take_turns(many):
 
 
 def test_conditions_change_training_pairs_by_seed_epoch_and_tile(many):
-    def conditions(origin, target, rng):
-        assert origin.shape == target.shape == (256, 256)
-        assert origin.dtype == target.dtype == np.float32
-        assert 0 <= origin.min() <= origin.max() <= 1
-        return np.full_like(origin, rng.random()), target
+    class Drawn:
+        blends = False
+
+        def __call__(self, origin, target, rng, other):
+            assert origin.shape == target.shape == (256, 256)
+            assert origin.dtype == target.dtype == np.float32
+            assert 0 <= origin.min() <= origin.max() <= 1
+            assert other is None
+            return np.full_like(origin, rng.random()), target
 
     pairs = dataset.TilePairs(
-        many, ORIGINS, [TARGET], NAMES, batch_size=3, seed=1, conditions=conditions
+        many, ORIGINS, [TARGET], NAMES, batch_size=3, seed=1, conditions=Drawn()
     )
     pairs.set_epoch(4)
     drawn, _ = origins_drawn(pairs)
     expected = [np.random.default_rng((1, 4, tile)).random() for tile in pairs.order]
     np.testing.assert_allclose(drawn, expected, atol=1e-6)
+
+
+def test_what_blends_is_given_any_of_the_origins(many):
+    """Their tiles are 0.25, 0.5 and 0.75 everywhere."""
+
+    class Other:
+        blends = True
+        given = True
+
+        def __call__(self, origin, target, rng, other):
+            self.given = other is not None
+            return (other if self.given else origin), target
+
+    pairs = dataset.TilePairs(
+        many, ORIGINS, [TARGET], NAMES, batch_size=3, seed=1, conditions=Other()
+    )
+    drawn = []
+    for epoch in range(20):
+        pairs.set_epoch(epoch)
+        drawn.append(origins_drawn(pairs)[0])
+    values, counts = np.unique(np.concatenate(drawn), return_counts=True)
+    np.testing.assert_allclose(values, [0.25, 0.5, 0.75])
+    assert counts.min() > 50 and counts.sum() == 240
+    conditions = Other()
+    dataset.TilePairs(
+        many, ORIGINS[:1], [TARGET], NAMES, batch_size=3, seed=1, conditions=conditions
+    )[0]
+    assert not conditions.given  # of one origin there is no other
 
 
 def test_the_last_batch_can_be_shared_out_to_devices(features):
