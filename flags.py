@@ -1,7 +1,128 @@
-"""The flags that train.py and train_generator.py share. Imports nothing heavy: --help is quick."""
+"""The flags that train.py and train_generator.py share, and the run folder that they name.
+
+Imports nothing heavy: --help is quick, and so is the answer to a wrong name.
+"""
+
+from pathlib import Path
 
 import cli
-from cli import number
+from cli import UserError, number
+
+# What a run that goes on does not take over from its last start.
+OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
+
+
+def parse(parser, argv, script, suffix=""):
+    """Parse the flags of a training. A run that is there gives what is not given: its own settings.
+
+    Args:
+        parser: with all flags of the script.
+        argv: list of text, or None for the command line's.
+        script: the script's name, "train", as config.json has it.
+        suffix: of the run folder's usual name.
+
+    Returns:
+        (args, folder): the flags, and the `Path` of the run folder.
+
+    Raises:
+        UserError: --resume names no run of this script, or --name is no name.
+    """
+    usual = {action.dest: action.default for action in parser._actions}
+    resumed = _find_resumed(argv)
+    if resumed:
+        folder = Path(resumed)
+        _take_over(parser, _read_resumed(folder, script))
+        args = parser.parse_args(argv)
+    else:
+        args = parser.parse_args(argv)
+        folder = name_folder(args, suffix)
+        if not args.fresh and (folder / "last" / "state.json").is_file():
+            _take_over(parser, read_flags(folder))
+            args = parser.parse_args(argv)
+    parser.set_defaults(**usual)  # which is what --help and the list of settings tell of
+    return args, folder
+
+
+def _find_resumed(argv):
+    """What follows --resume, or None. Looked for first: with it no other flag is required."""
+    parser = cli.Parser("", add_help=False)
+    parser.add_argument("--resume")
+    return parser.parse_known_args(argv)[0].resume
+
+
+def _read_resumed(folder, script):
+    """The flags of the run that --resume names. Raises UserError."""
+    known = read_flags(folder)
+    if not known:
+        raise UserError(
+            f"--resume {folder}: holds no run (no config.json); give the folder of one, such as "
+            "runs/keyboard_acoustic_2_guitar_acoustic"
+        )
+    trained_by = known.get("script", script)
+    if trained_by != script:
+        raise UserError(
+            f"--resume {folder}: was trained by {trained_by}.py; resume it with that script"
+        )
+    return known
+
+
+def read_flags(folder):
+    """The flags of a run's last start, by its config.json; {} if there is none."""
+    config = cli.read_json(
+        folder / "config.json", "give --name for another run, or --fresh to start over", flags=dict
+    )
+    return config["flags"] if config else {}
+
+
+def _take_over(parser, known):
+    """Make a run's flags the defaults of ``parser``, and require none that it has."""
+    for action in parser._actions:
+        flag = action.dest
+        if flag not in known or flag in OF_ONE_START:
+            continue
+        value = known[flag]
+        if action.nargs in ("+", "*") and value is not None:
+            value = cli.as_list(value)  # one instrument stood by itself in older runs
+        action.default = value
+        action.required = False
+
+
+def name_folder(args, suffix=""):
+    """The run folder: <runs_path>/<name>, by default <origin>_2_<target><suffix>.
+
+    Several origins of one target are "many"; where there are several targets, "any" stands for
+    several instruments. What is not learned by default is named at the end.
+
+    Raises:
+        UserError: --name is no plain name.
+    """
+    if args.name:
+        if Path(args.name).name != args.name:
+            raise UserError(
+                f"--name {args.name}: is a path; give a name, and --runs_path for where it lies"
+            )
+        return Path(args.runs_path) / args.name
+    origin = args.origin[0]
+    target = args.target[0]
+    if len(args.target) > 1:
+        target = "any"
+    if len(args.origin) > 1:
+        origin = "any" if target == "any" else "many"
+    if args.learn != "magnitude":
+        suffix += f"_{args.learn}"
+    return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
+
+
+def check_instruments(args):
+    """Raise UserError if an instrument has no tiles, or is named where it must not be.
+
+    Done before the backend loads, which takes seconds.
+    """
+    import dataset
+
+    strangers = args.hold_out_origin or []
+    dataset.check_instruments(args.origin, args.target, strangers)
+    dataset.check_folders(args.dataset_path, [*args.origin, *args.target, *strangers])
 
 
 def add_training_flags(parser):
@@ -162,13 +283,23 @@ def add_schedule_flags(parser):
         type=cli.boolean,
         help="search the learning rates instead of training",
     )
-    add("--findlr_steps", type=number(int, 10), help="steps of that search; default: one epoch's")
+    add(
+        "--findlr_steps",
+        type=number(int, 10),
+        help="steps of that search; default: one epoch's, but at least 400",
+    )
 
 
 def add_machine_flags(parser):
     """Where it runs, and where it writes."""
     add = parser.add_argument
     add("--runs_path", default="runs", help="where run folders go")
+    add("--name", help="name of the run folder; default: <origin>_2_<target>")
+    add(
+        "--resume",
+        metavar="RUN",
+        help="go on with this run folder; what is not given here is as it was given there",
+    )
     add("--fresh", action="store_true", help="delete this run's folder and start over")
     add(
         "--gpu",
@@ -196,5 +327,17 @@ def add_machine_flags(parser):
         type=number(int, 0),
         default=1,
         help="epochs between previews of a held-out piece; 0: none",
+    )
+    add(
+        "--preview_piece",
+        metavar="PIECE",
+        help="held-out piece of the previews, or a part of its name; default: the first",
+    )
+    add(
+        "--keep_every",
+        type=number(int, 0),
+        default=0,
+        metavar="EPOCHS",
+        help="also keep the generator of every so many epochs, in epochs/; 0: only the best",
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")

@@ -109,7 +109,7 @@ def describe_model(path):
     flags = config.get("flags", {})
     parts = []
     if "origin" in flags and "target" in flags:
-        parts.append(f"{_join_names(flags['origin'])} -> {_join_names(flags['target'])}")
+        parts.append(f"{join_names(flags['origin'])} -> {join_names(flags['target'])}")
     if flags.get("conditions"):
         parts.append("in rooms and noise")
     if "filters" in flags:
@@ -124,7 +124,8 @@ def describe_model(path):
     return ", ".join(parts) or "nothing is written down about it"
 
 
-def _join_names(names):
+def join_names(names):
+    """Instruments as one reads them: "a+b", of many "12 instruments such as a"."""
     names = cli.as_list(names)
     if len(names) > 3:
         return f"{len(names)} instruments such as {names[0]}"

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from cli import UserError, complete, write_csv
 
 LOW, HIGH = 1e-9, 1.0
-LEAST_STEPS = 10  # of a sweep
-FEW_STEPS = 200  # below it a decade of rates gets so few that the suggestion is a matter of luck
+USUAL_STEPS = 400  # of a sweep, at least, where the user does not say
+FEW_STEPS = 200  # below it a decade of rates gets so few that what is found is a matter of luck
 DIVERGENCE = 4  # stop where the loss exceeds its best so far by this factor
 DIVERGENCE_STEPS = 5  # steps whose median is "the loss", and the best so far
 SMOOTHING = 0.15  # decades: standard deviation of the Gaussian; symmetric, so it moves no mark
@@ -130,14 +130,14 @@ def search(sweeps, batches, steps, seed, folder):
     Args:
         sweeps: dict name -> `Sweep`.
         batches: `training.Batches` to train on.
-        steps: steps a sweep, several epochs if need be; None: one epoch's.
+        steps: steps a sweep, several epochs if need be; None: one epoch's, but 400 at least.
         seed: of the weights; the same for each sweep.
         folder: output folder.
 
     Returns:
         dict name -> suggested rate.
     """
-    steps = steps or max(LEAST_STEPS, len(batches))
+    steps = steps or max(USUAL_STEPS, len(batches))
     curves = {}
     rates = {}
     for name, sweep in sweeps.items():
@@ -162,11 +162,13 @@ def print_rates(sweeps, rates, steps, folder):
         print(f"{name}: steepest descent at {rates[name]:.1e}")
         if sweep.flag:
             flags.append(f"--{sweep.flag} {rates[name]:.1e}")
-    print(f"use: {' '.join(flags)}   ({folder}/lr_finder.png)")
     if steps < FEW_STEPS:
         print(
-            f"{steps} steps a sweep are few: --findlr_steps {2 * FEW_STEPS} gives rates to rely on"
+            f"{steps} steps a sweep are too few to rely on: --findlr_steps {2 * FEW_STEPS} gives "
+            f"rates to use   ({folder}/lr_finder.png)"
         )
+        return
+    print(f"use: {' '.join(flags)}   ({folder}/lr_finder.png)")
 
 
 def draw(figure, curves, rates):

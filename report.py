@@ -1,4 +1,9 @@
-"""Pictures of spectrograms and training histories, and the self-contained listening page."""
+"""Pictures of spectrograms and training histories, and the self-contained listening page.
+
+    python report.py runs
+
+lists the training runs in a folder, with a page for each: runs/index.html.
+"""
 
 import csv
 import string
@@ -11,6 +16,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+import cli
 import data
 from audio import AUDIO_EXTENSIONS, mix_down, write_audio
 from cli import complete, one_line
@@ -47,6 +53,9 @@ MEL_TICKS = (0, 0.25, 0.5, 1, 2, 4, 8)  # kHz
 MEL_ROWS = 384  # of a picture on the page
 SOURCES = ("acoustic", "electronic", "synthetic")  # in NSynth's names of instruments
 PLURALS = {"string": "strings"}
+LISTENING = """<p><label><input type="checkbox" id="match" checked> all sounds of a piece equally \
+loud</label> · <kbd>1</kbd> <kbd>2</kbd> … switch at the same moment, <kbd>space</kbd> pauses, a \
+click on a picture plays from there.</p>"""
 HISTORY_TITLES = {
     "mae_db": "mean absolute error, dB",
     "gan_loss": "generator's adversarial loss",
@@ -250,17 +259,17 @@ def write_section(folder, number, piece):
         stem = f"piece{number:02d}_{k + 1}"
         write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
         pictures[label] = data.spectrogram(_mono(audio))
-        _card_picture(pictures[label], folder / f"{stem}.png")
+        card_picture(pictures[label], folder / f"{stem}.png")
         key = KEYS[k] if k < len(KEYS) else ""
         alt = f"Spectrogram of {piece.title}: {label}"
-        cards[label] = _card(stem, label, alt, key, _loudness(gain * audio))
+        cards[label] = card(stem, label, alt, key, measure_loudness(gain * audio))
     shown = [cards[label] for label in piece.sounds]
     folded = [cards[label] for label in piece.more]
     if piece.difference:
         output, target = piece.difference
         stem = f"piece{number:02d}_difference"
         difference = pictures[output] - pictures[target]
-        _card_picture(difference, folder / f"{stem}.png", is_difference=True)
+        card_picture(difference, folder / f"{stem}.png", is_difference=True)
         folded.insert(0, _difference_card(stem, piece.title))
     return _section_html(number, piece, shown, folded)
 
@@ -269,7 +278,7 @@ def _mono(audio):
     return audio if audio.ndim == 1 else mix_down(audio.T)[0]
 
 
-def _loudness(audio):
+def measure_loudness(audio):
     """Loudness in LUFS of audio (n,) or (n, channels), -inf for silence."""
     meter = Meter()
     meter.add(np.atleast_2d(audio.T))
@@ -281,8 +290,8 @@ def _section_html(number, piece, shown, folded):
     sentence = f'<p class="said">{escape(piece.sentence)}</p>' if piece.sentence else ""
     more = ""
     if folded:
-        more = _fold(_name_fold(piece), f'<div class="cards">\n{"".join(folded)}</div>')
-    measures = _fold("Measures of this piece", table_html(*piece.table)) if piece.table else ""
+        more = fold(_name_fold(piece), f'<div class="cards">\n{"".join(folded)}</div>')
+    measures = fold("Measures of this piece", table_html(*piece.table)) if piece.table else ""
     return f"""<section id="piece{number}">
 <h2>{escape(piece.title)}</h2>
 {sentence}
@@ -301,19 +310,31 @@ def _name_fold(piece):
     return text[0].upper() + text[1:]
 
 
-def _fold(summary, html):
+def fold(summary, html):
+    """HTML that is shown once its summary is clicked on."""
     return f"<details><summary>{escape(summary)}</summary>\n{html}\n</details>\n"
 
 
-def _card(stem, label, alt, key, loudness):
-    """HTML of one sound: its name, its picture, its player."""
+def card(stem, label, alt, key="", loudness=None):
+    """HTML of one sound: its name, its picture, its player.
+
+    Args:
+        stem: of its files, relative to the page: <stem>.png, and the sound if there is one.
+        label: what it is.
+        alt: what the picture shows.
+        key: that plays it, or "".
+        loudness: of the sound in LUFS, -inf for silence; None if there is no sound.
+    """
     key = f"<kbd>{key}</kbd> " if key else ""
-    known = f' data-loudness="{loudness:.2f}"' if np.isfinite(loudness) else ""
+    player = ""
+    if loudness is not None:
+        known = f' data-loudness="{loudness:.2f}"' if np.isfinite(loudness) else ""
+        player = f'<audio controls preload="metadata"{known} src="{stem}.{AUDIO_FORMAT}"></audio>\n'
+    kind = "plot seekable" if player else "plot"
     return f"""<figure>
 <figcaption>{key}{escape(label)}</figcaption>
-<div class="plot seekable">{_picture_html(stem, alt)}<i></i></div>
-<audio controls preload="metadata"{known} src="{stem}.{AUDIO_FORMAT}"></audio>
-</figure>
+<div class="{kind}">{_picture_html(stem, alt)}<i></i></div>
+{player}</figure>
 """
 
 
@@ -369,7 +390,7 @@ def write_index(folder, title, titles, sections, sentence="", notes=(), table=No
     measures = ""
     if table:
         explained = [f"<dt>{escape(t)}</dt><dd>{escape(meaning)}</dd>" for t, meaning in terms]
-        measures = _fold("All measures", f"{table_html(*table)}<dl>\n{''.join(explained)}</dl>")
+        measures = fold("All measures", f"{table_html(*table)}<dl>\n{''.join(explained)}</dl>")
     template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(
         title=escape(title),
@@ -378,6 +399,7 @@ def write_index(folder, title, titles, sections, sentence="", notes=(), table=No
         sections="".join(sections),
         measures=measures,
         notes="".join(f"<p>{escape(note)}</p>" for note in notes),
+        listening=LISTENING if any("<audio" in section for section in sections) else "",
         left=f"{PLOT_LEFT:.1%}",
         width=f"{PLOT_WIDTH:.1%}",
     )
@@ -409,7 +431,7 @@ def plain_instrument(name):
 
 
 @matplotlib.rc_context(STYLE)
-def _card_picture(picture, path, is_difference=False):
+def card_picture(picture, path, is_difference=False):
     """One spectrogram on a mel axis, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of its width."""
     figure = Figure(figsize=(4, 2.2))
     axis = figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74))
@@ -423,3 +445,21 @@ def _card_picture(picture, path, is_difference=False):
 def _save(figure, path, dpi=150):
     with complete(path) as part:
         figure.savefig(part, dpi=dpi, transparent=True)
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, list the runs."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("runs", nargs="?", default="runs", help="folder of run folders")
+    folder = Path(parser.parse_args(argv).runs)
+
+    import run_page  # which imports this module
+
+    rows = run_page.write_overview(folder)
+    run_page.print_runs(rows)
+    print(f"-> {folder / 'index.html'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

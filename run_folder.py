@@ -4,10 +4,14 @@
 <run>/generator.keras  best on validation (discriminator.keras beside it)
 <run>/last/            state.json, and weights of the last two epochs: all that resuming needs
 <run>/history.csv      one row an epoch
+<run>/log.txt          what was printed
+<run>/epochs/          generators of --keep_every
+<run>/index.html       all of it as a page (run_page.py), with plots/ and previews/
 """
 
 import contextlib
 import datetime
+import io
 import json
 import math
 import os
@@ -18,10 +22,11 @@ from pathlib import Path
 
 import cli
 import models
+import run_page
 from cli import UserError, complete, read_json, undamaged, write_csv, write_json
 
 KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
-START_OVER = "give another --runs_path, or --fresh to delete it and start over"
+START_OVER = "give --name for another run, or --fresh to delete this one and start over"
 # What a run is: these flags cannot change while it goes on.
 FIXED_FLAGS = (
     "script",
@@ -105,7 +110,8 @@ class Run:
                 shutil.rmtree(self.folder)
             self._read()  # another process may have trained in the meantime
             try:
-                yield
+                with logged(self.folder / "log.txt"):
+                    yield
             finally:
                 if self.bar is not None:
                     self.bar.close()  # so that an error does not share its line
@@ -129,9 +135,14 @@ class Run:
         return self.weights_of(self.history[-1])
 
     def report(self):
-        """One line at the end: the best error, and what it is to be compared with."""
-        trivial = format_errors(self.config["baselines_db"])
-        return f"best held-out MAE {self.best:.2f} dB ({trivial}) -> {self.folder}/generator.keras"
+        """Lines at the end: the best error, what it is to be compared with, where the page is."""
+        baselines = self.config["baselines_db"]
+        return (
+            f"best held-out MAE {self.best:.2f} dB ({format_errors(baselines)}) -> "
+            f"{self.folder}/generator.keras\n"
+            f"verdict: {run_page.judge(self.best, baselines)}\n"
+            f"see and hear it: {self.folder}/index.html"
+        )
 
     # What it was trained with
 
@@ -154,7 +165,7 @@ class Run:
         if gone:
             raise UserError(
                 f"{self.folder}: was trained with {len(gone)} pieces that are not there now, "
-                f"{gone[0]} for one; compute them again, or give another --runs_path"
+                f"{gone[0]} for one; compute them again, or give --name for another run"
             )
         new = len(set(names) - known)
         if new:
@@ -174,9 +185,10 @@ class Run:
         before = self.config.get("flags", {})
         for key in FIXED_FLAGS:
             if key in before and cli.as_list(before[key]) != cli.as_list(flags.get(key)):
+                known, now = format_flag(before[key]), format_flag(flags.get(key))
                 raise UserError(
-                    f"{self.folder}: was trained with --{key} {format_flag(before[key])}, now "
-                    f"{format_flag(flags.get(key))}; {START_OVER}"
+                    f"{self.folder}: was trained with --{key} {known}, now {now}; "
+                    f"leave --{key} out to continue it, {START_OVER}"
                 )
         scaled = "mixed_float16"
         policies = [self.config.get("policy", policy), policy]
@@ -185,7 +197,8 @@ class Run:
             raise UserError(
                 f"{self.folder}: was trained with --precision {precision}, now "
                 f"{policy.removeprefix('mixed_')}, and float16's optimiser keeps another state; "
-                f"give --precision {precision}, or --weights {self.folder} and another --runs_path"
+                f"give --precision {precision} to continue it, or --name and "
+                f"--weights {self.folder} for another run that begins with it"
             )
         for key in RATES:
             if key in before and before[key] != flags[key]:
@@ -277,6 +290,11 @@ class Run:
         self.settle()
         return best
 
+    def keep(self, model, number):
+        """Keep the generator as it is after epoch ``number``: epochs/epoch_0010.keras."""
+        with complete(self.folder / "epochs" / f"epoch_{number:04d}.keras") as part:
+            save_network(networks_of(model)["generator"], part)
+
     def _check_space(self, model):
         """Raise UserError if an epoch's files may not fit: HDF5 crashes where the disk fills up."""
         variables = model.variables + model.optimizer.variables + model.trainable_variables
@@ -303,6 +321,41 @@ class Run:
         for row in self.history:
             rows.append([row.get(column, "") for column in columns])
         write_csv(self.folder / "history.csv", [columns, *rows])
+
+
+class _Log:
+    """A stream that passes text on to another one, and each line, with the time, to a file."""
+
+    def __init__(self, stream, file):
+        self.stream = stream
+        self.file = file
+        self.line = ""
+
+    def write(self, text):
+        """Pass ``text`` on; of what is no whole line yet the file has to wait."""
+        self.line += text
+        *lines, self.line = self.line.split("\n")
+        for line in lines:
+            self.file.write(f"{read_clock()}  {line}\n")
+        return self.stream.write(text)
+
+    def __getattr__(self, name):
+        """All else is the stream's."""
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def logged(path):
+    """Within, what is printed to stdout is also added to a file; so is the error that ends it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
+        log = _Log(sys.stdout, file)
+        try:
+            with contextlib.redirect_stdout(log):
+                yield
+        except BaseException as error:
+            print(f"stopped: {error or type(error).__name__}", file=_Log(io.StringIO(), file))
+            raise
 
 
 def save_network(network, path):

@@ -47,17 +47,18 @@ def find_rate(args, sets, folder):
 def main(argv=None):
     """Parse flags, train."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, folder = flags.parse(parser, argv, "train_generator", suffix="_generator")
+    flags.check_instruments(args)
     gpus = devices.setup_device(args.gpu)
 
     import training  # Keras loads here, once the device is known
     from run_folder import Run
 
     policy = training.prepare(args, gpus)
-    run = Run(training.folder_of(args, "_generator"), args.epoch_offset, args.fresh)
+    run = Run(folder, args.epoch_offset, args.fresh)
     sets = training.load_sets(args, run, gpus)
     if args.findlr:
-        find_rate(args, sets, run.folder)
+        find_rate(args, sets, folder)
         return
     with run.locked():
         with devices.device_scope(gpus):

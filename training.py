@@ -24,6 +24,7 @@ import devices
 import kinds
 import models
 import report
+import run_page
 from audio import find_audio, read_audio, write_audio
 from cli import (
     UserError,
@@ -32,11 +33,13 @@ from cli import (
     quiet_stderr,
     read_json,
     undamaged,
+    write_json,
 )
 from midi import piece_of
 from run_folder import HISTORY_COLUMNS, format_errors, format_flag, networks_of
 
 PREVIEW_SECONDS = 12
+COMPILING = "compiling the first step, up to half a minute"
 
 
 # Before the run: what the flags ask for
@@ -74,23 +77,6 @@ def prepare(args, gpus):
     return devices.set_precision(args.precision, gpus)
 
 
-def folder_of(args, suffix=""):
-    """The run folder: <runs_path>/<origin>_2_<target><suffix>.
-
-    Several origins of one target are "many"; where there are several targets, "any" stands for
-    several instruments. What is not learned by default is named at the end.
-    """
-    origin = args.origin[0]
-    target = args.target[0]
-    if len(args.target) > 1:
-        target = "any"
-    if len(args.origin) > 1:
-        origin = "any" if target == "any" else "many"
-    if args.learn != kinds.PLAIN.learn:
-        suffix += f"_{args.learn}"
-    return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
-
-
 def kind_of(args):
     """The `kinds.Kind` of network that the flags ask for."""
     return kinds.from_flags(args.learn, args.target, args.conditioning)
@@ -119,7 +105,6 @@ def load_sets(args, run, gpus):
     """
     description = dataset.read_features_json(args.dataset_path)
     strangers = args.hold_out_origin or []
-    dataset.check_instruments(args.origin, args.target, strangers)
     instruments = dict.fromkeys(args.origin + args.target + strangers)
     names, unpaired = dataset.pair_pieces(args.dataset_path, instruments)
     for name in unpaired:
@@ -143,6 +128,12 @@ def load_sets(args, run, gpus):
         unheard = make_pairs(args, strangers, split["validation"], **in_order)
     print(f"training: {format_size(train)}")
     print(f"held out: {format_size(held_out)}")
+    if len({piece_of(name) for name in split["validation"]}) == 1:
+        print(
+            "only one piece is held out: the error on it says little of others; raise "
+            "--validation_split",
+            file=sys.stderr,
+        )
     return Sets(train, held_out, unheard, split, description)
 
 
@@ -256,7 +247,7 @@ def begin(run, model, sets, args, policy, script):
     Raises:
         UserError: the folder holds a run of other settings, or --weights are of another kind.
     """
-    flags = {key: to_json(value) for key, value in vars(args).items()}
+    flags = {key: to_json(value) for key, value in vars(args).items() if key != "resume"}
     flags["script"] = script
     if sets.train.conditions:
         flags["conditions"] = list(sets.train.conditions.names)
@@ -306,7 +297,7 @@ def check_tiles(run, sets):
     if any(abs(found[name] - known[name]) > 1e-4 for name in known):
         raise UserError(
             f"{run.folder}: its pieces have changed since it was trained on them; compute them as "
-            "they were, or give another --runs_path"
+            "they were, or give --name for another run"
         )
     print("the features have changed, but not the pieces of this run", file=sys.stderr)
 
@@ -373,13 +364,15 @@ def make_callbacks(model, args, run, sets):
     if args.decay_epochs:
         rate = float(model.optimizer.learning_rate)
         callbacks.append(make_decay(rate, args.epochs, args.decay_epochs))
-    preview = make_preview(run, networks_of(model)["generator"], args, sets)
+    generator = networks_of(model)["generator"]
+    preview = Preview(run.folder, generator, args, sets)
     unheard = Batches(sets.unheard, args.workers) if sets.unheard else None
-    callbacks.append(Session(run, sets.train, preview, unheard))
+    session = Session(run, sets.train, preview, unheard, args.keep_every, args.minutes)
+    callbacks.append(session)
     if args.minutes:
         callbacks.append(TimeLimit(args.minutes, run.seconds_trained))
     if args.tensorboard:
-        callbacks.append(make_tensorboard(run.folder / "tensorboard"))
+        callbacks.append(make_tensorboard(run))
     return callbacks
 
 
@@ -435,15 +428,54 @@ class TimeLimit(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def make_tensorboard(folder):
-    """Keras's TensorBoard callback. Raises UserError if packages that it needs are missing."""
+def make_tensorboard(run):
+    """The callback that writes TensorBoard's logs. Raises UserError where packages are missing."""
     needed = ("tensorflow", "tensorboard")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}"
         )
-    return keras.callbacks.TensorBoard(folder)
+    return TensorBoard(run)
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """What the run folder has of each epoch, for TensorBoard: numbers, preview, its sound.
+
+    The steps are the epochs' numbers. Goes after `Session`, which makes what this one reads.
+    """
+
+    def __init__(self, run):
+        super().__init__()
+        import tensorflow  # whatever the backend is
+
+        self.run = run
+        self.tf = tensorflow
+        self.writer = tensorflow.summary.create_file_writer(str(run.folder / "tensorboard"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the newest row of the history, and its preview if there is one."""
+        row = self.run.history[-1]
+        step = row["epoch"]
+        preview = self.run.folder / "previews" / f"epoch_{step:03d}"
+        with self.writer.as_default(step=step):
+            for name, value in row.items():
+                if name != "epoch":
+                    self.tf.summary.scalar(name, value)
+            picture = preview / "spectrogram.png"
+            if picture.is_file():
+                pixels = self.tf.io.decode_png(picture.read_bytes(), channels=4)
+                self.tf.summary.image("preview", pixels[self.tf.newaxis])
+            for place in ("input", "target"):
+                self._write_sound(place, self.run.folder / "previews" / place)
+            self._write_sound("output", preview / "output")
+        self.writer.flush()
+
+    def _write_sound(self, name, stem):
+        path = stem.with_name(f"{stem.name}.{report.AUDIO_FORMAT}")
+        if path.is_file():
+            audio = read_audio(path)[np.newaxis, :, np.newaxis]
+            self.tf.summary.audio(name, audio, sample_rate=data.SAMPLE_RATE)
 
 
 class Session(keras.callbacks.Callback):
@@ -454,30 +486,36 @@ class Session(keras.callbacks.Callback):
         pairs: `dataset.TilePairs` that are trained on.
         preview: function of the epoch's number.
         unheard: `Batches` of held-out origins, or None.
+        keep_every: epochs between generators that are kept; 0: none.
+        minutes: that the run may take, or None.
     """
 
     async_safe = True  # on_train_batch_end may run late: the device need not wait for it
 
-    def __init__(self, run, pairs, preview, unheard=None):
+    def __init__(self, run, pairs, preview, unheard=None, keep_every=0, minutes=None):
         super().__init__()
         self.run = run
         self.preview = preview
         self.unheard = unheard
+        self.keep_every = keep_every
+        self.minutes = minutes
         self.batch_size = pairs.batch_size
         self.tiles = len(pairs) * pairs.batch_size
         run.bar = tqdm(disable=True)
 
     def on_train_begin(self, logs=None):
         """Show the last complete epoch again: a kill may have come between saving and showing."""
+        self.compiled = False
         if self.run.history:
             self.show()
 
     def show(self):
-        """Plot the history, write the preview."""
+        """Plot the history, write the preview and the run's page."""
         plot = self.run.folder / "plots" / "history.png"
         baselines = self.run.config["baselines_db"]
         report.history_figure(self.run.folder / "history.csv", plot, baselines)
         self.preview(self.run.history[-1]["epoch"])
+        run_page.write_run_page(self.run.folder)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock and the bar."""
@@ -490,12 +528,17 @@ class Session(keras.callbacks.Callback):
             leave=False,
             mininterval=0.5,
         )
+        if not self.compiled:
+            self.run.bar.set_postfix_str(COMPILING)
 
     def _number(self, epoch):
         return epoch + 1 + self.run.epoch_offset
 
     def on_train_batch_end(self, batch, logs=None):
         """Advance the bar; stop if training has blown up."""
+        if not self.compiled:
+            self.compiled = True
+            self.run.bar.set_postfix_str("")
         self.seen += self.batch_size
         self.run.bar.update(self.batch_size)
         self._check_loss(f"step {batch + 1}", logs)
@@ -531,8 +574,20 @@ class Session(keras.callbacks.Callback):
         # Rounded up: what `TimeLimit` has taken for a whole minute is one for a later start, too.
         row["seconds"] = math.ceil(10 * (time.time() - self.start)) / 10
         best = self.run.commit(self.model, row)
-        print(format_epoch(row, self.params["epochs"] + self.run.epoch_offset, best), flush=True)
+        if self.keep_every and number % self.keep_every == 0:
+            self.run.keep(self.model, number)
+        line = format_epoch(row, self.params["epochs"] + self.run.epoch_offset, best)
+        print(f"{line}  {self._format_rest(epoch)}".rstrip(), flush=True)
         self.show()
+
+    def _format_rest(self, epoch):
+        """How long the rest of the run will take, by its last epoch: "3 h 05 min left"."""
+        seconds = (self.params["epochs"] - epoch - 1) * self.run.history[-1]["seconds"]
+        if self.minutes:
+            seconds = min(seconds, 60 * self.minutes - self.run.seconds_trained())
+        if seconds <= 0:
+            return ""
+        return f"{run_page.format_time(seconds)} left"
 
 
 def format_epoch(row, last, best):
@@ -559,40 +614,103 @@ def format_epoch(row, last, best):
 # What one sees
 
 
-def make_preview(run, generator, args, sets):
-    """A function of an epoch's number that converts the start of the first held-out piece.
+class Preview:
+    """Converts the start of a held-out piece, for the eye and the ear.
 
-    It writes a picture, and audio where there is a recording of the origin: of one that is held
-    out, if there is any.
+    It is of a held-out origin, if there is any. Sound is written where the recordings are that the
+    features were made of.
+
+        previews/input.*, target.*      picture, and sound
+        previews/epoch_003/output.*     of that epoch
+        previews/epoch_003/spectrogram.png, about.json
+
+    Args:
+        folder: run folder.
+        generator: Keras model.
+        args: flags.
+        sets: `Sets`.
+
+    Raises:
+        UserError: --preview_piece fits no held-out piece, or several.
     """
-    origin = (args.hold_out_origin or args.origin)[0]
-    target = next(name for name in args.target if name != origin)
-    name = sets.split["validation"][0]
-    features = Path(args.dataset_path)
-    x = read_start(features / origin / f"{name}.npy")
-    y = read_start(features / target / f"{name}.npy")
-    sound = find_audio(Path(sets.description.get("audios", "")) / origin, name)
-    model = kind_of(args).prepare_preview(generator, features, target, sets.split["train"])
-    every = args.preview_every
 
-    def preview(epoch):
-        if model is None or not every or epoch % every:
+    def __init__(self, folder, generator, args, sets):
+        self.folder = folder / "previews"
+        self.every = args.preview_every
+        self.origin = (args.hold_out_origin or args.origin)[0]
+        self.target = next(name for name in args.target if name != self.origin)
+        self.piece = choose_piece(args.preview_piece, sets.split["validation"])
+        features = Path(args.dataset_path)
+        self.input = read_start(features / self.origin / f"{self.piece}.npy")
+        self.truth = read_start(features / self.target / f"{self.piece}.npy")
+        self.audios = Path(sets.description.get("audios", ""))
+        training_pieces = sets.split["train"]
+        self.model = kind_of(args).prepare_preview(
+            generator, features, self.target, training_pieces
+        )
+        self.begun = False
+
+    def __call__(self, epoch):
+        """Write the preview of an epoch, if it is one's turn."""
+        if self.model is None or not self.every or epoch % self.every:
             return
-        folder = run.folder / "previews" / f"epoch_{epoch:03d}"
-        output = convert.convert_picture(model, x.astype(np.float32))[..., 0]
+        if not self.begun:
+            self._write_fixed()
+            self.begun = True
+        folder = self.folder / f"epoch_{epoch:03d}"
+        output = convert.convert_picture(self.model, self.input.astype(np.float32))[..., 0]
         shown = {
-            f"{origin} (input)": x,
+            f"{self.origin} (input)": self.input,
             f"epoch {epoch} (output)": output,
-            f"{target} (true)": y,
+            f"{self.target} (true)": self.truth,
         }
-        report.spectrogram_figure(shown, folder / "spectrogram.png", title=name)
-        if sound:
-            audio = read_audio(sound)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
-            converted = convert.convert_audio(model, audio, data.SAMPLE_RATE)
-            peak = np.abs(converted).max(initial=0)
-            write_audio(folder / "audio.wav", converted / max(1, peak))
+        report.spectrogram_figure(shown, folder / "spectrogram.png", title=self.piece)
+        report.card_picture(output, folder / "output.png")
+        audio = self._read_audio(self.origin)
+        if audio is not None:
+            converted = convert.convert_audio(self.model, audio, data.SAMPLE_RATE)
+            write_sound(folder / "output", converted)
+        about = {"piece": self.piece, "origin": self.origin, "target": self.target}
+        write_json(folder / "about.json", about)
 
-    return preview
+    def _write_fixed(self):
+        """The input and the true target, which are the same for all epochs."""
+        for name, instrument, picture in (
+            ("input", self.origin, self.input),
+            ("target", self.target, self.truth),
+        ):
+            report.card_picture(picture, self.folder / f"{name}.png")
+            audio = self._read_audio(instrument)
+            if audio is not None:
+                write_sound(self.folder / name, audio)
+
+    def _read_audio(self, instrument):
+        """The beginning of the piece, or None where its recording is not there."""
+        path = find_audio(self.audios / instrument, self.piece)
+        if not path:
+            return None
+        return read_audio(path)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
+
+
+def write_sound(stem, audio):
+    """Write mono ``audio`` for the run's page, turned down where it would clip."""
+    peak = np.abs(audio).max(initial=0)
+    write_audio(stem.with_name(f"{stem.name}.{report.AUDIO_FORMAT}"), audio / max(1, peak))
+
+
+def choose_piece(wanted, names):
+    """The piece of the previews: the one of ``names`` that ``wanted`` fits, or the first."""
+    if wanted is None:
+        return names[0]
+    fitting = [name for name in names if wanted == name]
+    fitting = fitting or [name for name in names if wanted in name]
+    if len(fitting) != 1:
+        among = ", ".join(fitting[:5] or names[:5])
+        raise UserError(
+            f"--preview_piece {wanted}: fits {len(fitting)} held-out pieces; give one of {among}"
+            f"{', ...' if len(fitting or names) > 5 else ''}"
+        )
+    return fitting[0]
 
 
 def read_start(path):
@@ -613,7 +731,13 @@ def introduce(parser, args, model, run, policy, gpus):
     print(f"held-out MAE to beat: {format_errors(run.config['baselines_db'])}")
     if "heldout_baselines_db" in run.config:
         print(f"of held-out origins: {format_errors(run.config['heldout_baselines_db'])}")
-    if run.history:
+    done = epochs_done(args, run)
+    if done >= args.epochs:
+        goes_on = f"--epochs {2 * args.epochs}"
+        if len(run.history) < args.epochs:
+            goes_on = f"--minutes {2 * args.minutes:g}"
+        print(f"nothing to train: the run is complete; {goes_on} goes on")
+    elif run.history:
         print(f"continuing after {len(run.history)} of {args.epochs} epochs")
 
 

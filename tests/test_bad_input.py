@@ -416,7 +416,7 @@ def test_strange_names_work(folder, capfd, strange):
     training = ["--dataset_path", f"{strange}/features", "--runs_path", strange]
     works("train_generator", *training, "--maestro_split", f"{strange}.csv")
     run_folder = f"{strange}/{A}_2_{B}_generator"
-    assert Path(run_folder, "previews/epoch_001/audio.wav").is_file()
+    assert Path(run_folder, "previews/epoch_001/output.flac").is_file()
     converted, single = f"{strange}/converted", f"{strange}/{strange}.ogg"
     works("predict", "--model", run_folder, "--input", "a udio", "--output", converted)
     weights = f"{run_folder}/generator.keras"

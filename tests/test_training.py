@@ -28,7 +28,7 @@ import train
 import train_generator
 import training
 from cli import UserError
-from flags import add_training_flags
+from flags import add_training_flags, name_folder
 from styles import FILM
 
 RUN = f"{ORIGIN}_2_{TARGET}"
@@ -109,7 +109,7 @@ def test_a_run_folder_holds_what_it_should(undisturbed):
     for epoch in range(1, 4):
         preview = run / f"previews/epoch_{epoch:03d}"
         assert (preview / "spectrogram.png").stat().st_size > 5000
-        assert soundfile.info(preview / "audio.wav").duration == pytest.approx(7, abs=0.5)
+        assert soundfile.info(preview / "output.flac").duration == pytest.approx(7, abs=0.5)
     kept = ["epoch_0002.weights.h5", "epoch_0003.weights.h5", "state.json"]
     assert sorted(os.listdir(run / "last")) == kept
     assert "* filters           2   (default 64)" in output
@@ -161,8 +161,9 @@ def test_what_a_kill_after_the_last_epoch_left_undone_is_done(undisturbed, copie
     undone = [
         "history.csv",
         "plots/history.png",
-        "previews/epoch_003/audio.wav",
+        "previews/epoch_003/output.flac",
         "previews/epoch_003/spectrogram.png",
+        "index.html",
     ]
     for name in undone:
         (copied / name).unlink()
@@ -209,7 +210,7 @@ def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
 
 
 def test_what_makes_it_another_run_is_refused_with_both_values(begun):
-    with pytest.raises(UserError, match="--filters 2, now 3; give another --runs_path"):
+    with pytest.raises(UserError, match="--filters 2, now 3; leave --filters out"):
         begun.check(start_of(begun, filters=3)["flags"], "float32")
     with pytest.raises(UserError, match=f"--origin {ORIGIN}, now x y"):
         begun.check(start_of(begun, origin=["x", "y"])["flags"], "float32")
@@ -526,6 +527,7 @@ def test_a_loss_that_is_not_finite_is_seen_where_callbacks_run_late(tmp_path, fe
     """The epoch ends before the steps' own callbacks have looked at the loss."""
     pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], ["three"], 1)
     session = training.Session(run_folder.Run(tmp_path), pairs, preview=None)
+    session.on_train_begin()
     session.on_epoch_begin(0)
     session.on_test_begin()
     with pytest.raises(UserError, match="epoch 1: the loss is nan; lower the learning rates"):
@@ -552,10 +554,10 @@ def test_hints(disc_loss, hint):
     ],
 )
 def test_the_run_folders_name(origins, targets, name):
-    flags = ["--dataset_path", "x", "--origin", *origins, "--target", *targets]
-    args = train.build_parser().parse_args(flags)
-    assert training.folder_of(args).name == name
-    assert training.folder_of(args, "_generator").name == f"{name}_generator"
+    given = ["--dataset_path", "x", "--origin", *origins, "--target", *targets]
+    args = train.build_parser().parse_args(given)
+    assert name_folder(args).name == name
+    assert name_folder(args, "_generator").name == f"{name}_generator"
 
 
 BAD_FLAGS = [
@@ -589,5 +591,109 @@ def test_find_learning_rates(features, tmp_path):
     names = ["both.csv", "discriminator.csv", "generator.csv", "lr_finder.png"]
     assert sorted(os.listdir(tmp_path / RUN / "lr_finder")) == names
     assert os.listdir(tmp_path / RUN) == ["lr_finder"]  # no trace in the run
-    assert "use: --gen_lr " in output
-    assert "--disc_lr " in output
+    assert "too few to rely on: --findlr_steps 400" in output
+    assert "--gen_lr" not in output.partition("parameters")[2]
+
+
+# Names, resuming, what one sees
+
+
+def test_a_run_is_resumed_by_its_folder_alone(copied, features, tmp_path):
+    code, output, errors = run_main(train, "--resume", copied, "--epochs", 4)
+    assert code == 0, errors
+    assert output.count("\nepoch ") == 1
+    assert [row["epoch"] for row in history(copied)] == ["1", "2", "3", "4"]
+    settings = config_of(copied)["flags"]
+    assert settings["filters"] == 2
+    assert settings["origin"] == [ORIGIN]
+    assert "resume" not in settings
+    code, output, errors = run_main(train, "--resume", copied)
+    assert code == 0, errors
+    assert "nothing to train: the run is complete; --epochs 8 goes on" in output
+
+
+def test_a_folders_own_settings_are_the_defaults(copied, features):
+    where = ["--dataset_path", features, "--runs_path", copied.parent]
+    code, output, errors = run_main(train, *where, *PAIR, "--epochs", 4)  # no --filters
+    assert code == 0, errors
+    assert len(history(copied)) == 4
+    assert "* filters           2   (default 64)" in output
+    code, _, errors = run_main(train, *where, *PAIR, "--filters", 3)
+    assert code == 2
+    line = last_line(errors)
+    ways = [line.index(way) for way in ("--filters out to continue", "--name", "--fresh")]
+    assert ways == sorted(ways)  # the one that deletes comes last
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["--resume", "nowhere"], "--resume nowhere: holds no run"),
+        (["--resume", "{run}"], "was trained by train.py; resume it with that script"),
+        (["--dataset_path", "x", *PAIR, "--name", "a/b"], "--name a/b: is a path"),
+    ],
+)
+def test_what_cannot_be_resumed_or_named(copied, given, reason):
+    given = [text.format(run=copied) for text in given]
+    code, _, errors = run_main(train_generator, *given)
+    assert code == 2
+    assert reason in last_line(errors)
+
+
+def test_a_second_run_of_the_same_pair_has_a_name(copied, features):
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", copied.parent]
+    code, output, errors = run_main(train, *flags, "--name", "other", "--preview_piece", "sonata")
+    assert code == 2
+    assert "--preview_piece sonata: fits 0 held-out pieces; give one of " in last_line(errors)
+    name = config_of(copied)["split"]["validation"][-1]
+    flags += ["--name", "other", "--epochs", 2, "--keep_every", 2, "--preview_piece", name]
+    code, output, errors = run_main(train, *flags)
+    assert code == 0, errors
+    other = copied.parent / "other"
+    assert os.listdir(other / "epochs") == ["epoch_0002.keras"]
+    assert models.load_generator(other / "epochs/epoch_0002.keras").count_params() > 0
+    about = json.loads((other / "previews/epoch_001/about.json").read_text())
+    assert about == {"piece": name, "origin": ORIGIN, "target": TARGET}
+    assert "verdict: " in output
+    log = (other / "log.txt").read_text()
+    for line in output.partition("settings")[2].splitlines()[1:]:
+        assert line in log
+    assert len(history(copied)) == 3  # the first run is what it was
+
+
+def test_what_ends_a_run_is_in_its_log(tmp_path):
+    with pytest.raises(UserError), run_folder.logged(tmp_path / "log.txt"):
+        print("epoch 1")
+        raise UserError("the disk is full")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert lines[0].endswith("  epoch 1")
+    assert lines[1].endswith("  stopped: the disk is full")
+
+
+def test_a_wrong_name_is_found_before_the_backend_loads(features):
+    command = [sys.executable, str(ROOT / "train.py"), "--dataset_path", str(features)]
+    command += ["--origin", ORIGIN, "--target", "gitar"]
+    program = f"import sys; sys.argv = {command[1:]!r}; import runpy\n"
+    program += "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    program += "finally:\n    assert 'keras' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "gitar: no such instrument; there are:" in done.stderr
+
+
+class FewPairs:
+    batch_size = 1
+
+    def __len__(self):
+        return 1
+
+
+def test_the_rest_of_the_run_is_told(tmp_path):
+    run = run_folder.Run(tmp_path)
+    run.history = [{"seconds": 100.0}, {"seconds": 90.0}]
+    session = training.Session(run, FewPairs(), preview=None)
+    session.set_params({"epochs": 42})
+    assert session._format_rest(1) == "1 h 00 min left"
+    session.minutes = 5
+    assert session._format_rest(1) == "2 min left"
+    assert session._format_rest(41) == ""
