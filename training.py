@@ -451,10 +451,13 @@ class TensorBoard(keras.callbacks.Callback):
 
         self.run = run
         self.tf = tensorflow
-        self.writer = tensorflow.summary.create_file_writer(str(run.folder / "tensorboard"))
+        self.writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the newest row of the history, and its preview if there is one."""
+        if self.writer is None:  # now, so that a start that trains nothing leaves no file
+            folder = self.run.folder / "tensorboard"
+            self.writer = self.tf.summary.create_file_writer(str(folder))
         row = self.run.history[-1]
         step = row["epoch"]
         preview = self.run.folder / "previews" / f"epoch_{step:03d}"

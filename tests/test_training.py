@@ -508,6 +508,17 @@ def test_generator_alone(features, tmp_path):
     assert models.load_generator(run).count_params() == models.build_generator(2).count_params()
 
 
+def test_tensorboard_shows_numbers_pictures_and_sounds_at_the_epochs_numbers(copied, features):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("tensorflow")
+    code, _, errors = run_main(train, "--resume", copied, "--epochs", 5, "--tensorboard")
+    assert code == 0, errors
+    events = accumulator.EventAccumulator(str(copied / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    for name in ("gen_lr", "disc_lr", "val_mae_db", "preview", "input", "output", "target"):
+        assert [event.step for event in events.Tensors(name)] == [4, 5], name
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(copied, features, tmp_path):
     before = datasets(copied / "last/epoch_0003.weights.h5")
     bad = shutil.copytree(features, tmp_path / "features")
