@@ -43,7 +43,7 @@ def plan_jobs(inputs, output, models, settings):
         UserError: an input is missing, or the output does not fit the inputs.
     """
     one_file = output is not None and _is_one_file(inputs, output, models)
-    labels = _make_labels(models)
+    labels = known_models.make_labels(models)
     records = {None: None}  # by output folder
     taken = set()  # outputs of the jobs so far
     jobs = []
@@ -115,17 +115,6 @@ def _find_recordings(path, output):
             )
         return inner
     return files
-
-
-def _make_labels(models):
-    """A short name for each model, which no two share."""
-    labels = [known_models.make_label(model) for model in models]
-    unique = []
-    for model, label in zip(models, labels):
-        if labels.count(label) > 1:
-            label = Path(model).resolve().name
-        unique.append(label)
-    return unique
 
 
 def _beside(path, label):

@@ -54,8 +54,8 @@ def find_model(text):
     """Path of the model that ``text`` names: a path, a name, or any part of one that fits only one.
 
     What fits a target counts before what fits an origin: "guitar" is the model that makes guitars.
-    A label of a shipped model is that model, also where a run of one's own makes the same: so
-    "guitar" means tomorrow what it means today.
+    A name or label of a shipped model is that model, also where a run of one's own has the same:
+    so "guitar" means tomorrow what it means today.
 
     Raises:
         UserError: no model fits, or several do.
@@ -64,11 +64,12 @@ def find_model(text):
         return Path(text)
     models = find_models()
     named = [path for path in models if path.name == text]
+    shipped_name = [path for path in named if _is_shipped(path)]
     word = text.removesuffix("s").lower()  # "strings" is the model of string_acoustic
     shipped = [path for path in models if _is_shipped(path) and make_label(path) == word]
     targets = [path for path in models if word in path.name.rpartition("_2_")[2].lower()]
     anywhere = [path for path in models if word in path.name.lower()]
-    for fitting in (named, shipped, targets, anywhere):
+    for fitting in (shipped_name, named, shipped, targets, anywhere):
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
@@ -76,7 +77,7 @@ def find_model(text):
             raise UserError(f"--model {text}: fits {len(fitting)} models; give one of {names}")
     names = ", ".join(make_label(path) for path in models) or "none yet"
     raise UserError(
-        f"--model {text}: no such model; give one of those that --list shows ({names}), "
+        f"--model {text}: no such model; give one of those that predict.py --list shows ({names}), "
         "a run folder or a model file"
     )
 
@@ -95,6 +96,21 @@ def make_label(path):
         target = target.removesuffix(source)
     label = re.sub(r"\W+", "_", target).strip("_")
     return label or "converted"
+
+
+def make_labels(paths):
+    """`make_label` of each model; where several share one, so much of their paths' ends as differs.
+
+    runs/a/x_2_guitar and runs/b/x_2_guitar are "a_x_2_guitar" and "b_x_2_guitar".
+    """
+    labels = [make_label(path) for path in paths]
+    parts = [Path(path).resolve().parts[1:] for path in paths]  # without the root
+    for depth in range(1, 1 + max(map(len, parts))):
+        longer = []
+        for label, names in zip(labels, parts):
+            longer.append("_".join(names[-depth:]) if labels.count(label) > 1 else label)
+        labels = longer
+    return labels
 
 
 def is_of_piano(path):
