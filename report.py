@@ -215,7 +215,7 @@ class Piece(NamedTuple):
     title: str  # as people write it
     sounds: dict  # {label: audio}, side by side in one row: input, conversions, target
     more: dict = {}  # noqa: RUF012  {label: audio} of further sounds, folded
-    difference: tuple | None = None  # labels (output, target): a picture of the one minus the other
+    differences: tuple = ()  # pairs of labels (output, target): pictures of one minus the other
     sentence: str = ""  # what to know of it before one listens
     table: tuple | None = None  # (header, rows) of text, folded
 
@@ -265,13 +265,15 @@ def write_section(folder, number, piece):
         cards[label] = card(stem, label, alt, key, measure_loudness(gain * audio))
     shown = [cards[label] for label in piece.sounds]
     folded = [cards[label] for label in piece.more]
-    if piece.difference:
-        output, target = piece.difference
+    minus = []
+    for k, (output, target) in enumerate(piece.differences, 1):
         stem = f"piece{number:02d}_difference"
+        if k > 1:
+            stem += f"_{k}"
         difference = pictures[output] - pictures[target]
         card_picture(difference, folder / f"{stem}.png", is_difference=True)
-        folded.insert(0, _difference_card(stem, piece.title))
-    return _section_html(number, piece, shown, folded)
+        minus.append(_difference_card(stem, piece.title, output))
+    return _section_html(number, piece, shown, minus + folded)
 
 
 def _mono(audio):
@@ -303,7 +305,7 @@ def _section_html(number, piece, shown, folded):
 
 def _name_fold(piece):
     """What is folded below a piece's row: "Output minus target, 4 more sounds"."""
-    parts = ["output minus target"] if piece.difference else []
+    parts = ["output minus target"] if piece.differences else []
     if piece.more:
         parts.append(f"{len(piece.more)} more sounds" if len(piece.more) > 1 else "1 more sound")
     text = ", ".join(parts)
@@ -338,11 +340,11 @@ def card(stem, label, alt, key="", loudness=None):
 """
 
 
-def _difference_card(stem, title):
-    """HTML of the picture of an output minus its target."""
-    alt = f"Difference of the spectrograms of {title}: output minus target"
+def _difference_card(stem, title, output):
+    """HTML of the picture of an output, which is labelled so, minus its target."""
+    alt = f"Difference of the spectrograms of {title}: {output} minus target"
     return f"""<figure>
-<figcaption>Output minus target: too loud is warm, too soft is cold</figcaption>
+<figcaption>{escape(output)} minus target: too loud is warm, too soft is cold</figcaption>
 <div class="plot">{_picture_html(stem, alt)}</div>
 </figure>
 """

@@ -95,7 +95,7 @@ def make_piece(title="plain", **changes):
         title,
         {label: tone(level) for label, level in LEVELS.items()},
         {f"Output, phase: {k}": tone(1.0) for k in range(OTHERS)},
-        ("Output", "Target"),
+        (("Output", "Target"),),
         "2.00 dB from the b; the unchanged input 7.00 dB.",
         (["", "MAE <b>"], [["model (phase: input)", "1.0 ± 0.1"]]),
     )
