@@ -1,7 +1,8 @@
-"""Step 5: measure a trained model on whole pieces, beside trivial systems and ceilings.
+"""Step 5: measure trained models on whole pieces, beside trivial systems and ceilings.
 
     python evaluate.py --model runs/keyboard_acoustic_2_guitar_acoustic --audios audios
     python evaluate.py --model guitar --pairs recordings.csv --report page
+    python evaluate.py --model runs/long runs/short --audios audios --report page
 
 Takes the pieces that the run held out (and those it kept for the test, apart), sends each through
 the network once, gives the result every phase estimator's phase, and compares all of them with
@@ -21,9 +22,13 @@ tables). The rows:
 Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both
 against the target's. Several origins (--origin) are a table each, and one more that compares them:
 pianos heard in training, pianos never heard.
+
+Several models share tables and page, on the pieces that all of them held out: a row "model LABEL
+(phase: NAME)" for each, and each one's paired difference from the first, also in differences.csv.
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+import contextlib
 import sys
 from pathlib import Path
 
@@ -41,7 +46,7 @@ import styles
 import tables
 from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 from cli import UserError
-from selection import SIDES, find_groups, find_median, read_piece, read_run
+from selection import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
 from systems import (
     COLUMNS,
     IDENTITY,
@@ -54,6 +59,7 @@ from systems import (
     Sound,
     make_rows,
     measure,
+    name_model,
     name_row,
 )
 
@@ -105,11 +111,11 @@ def read_notes(scores, piece, seconds):
     return notes
 
 
-def evaluate_group(model, group, median, settings, scores=(), page=None):
+def evaluate_group(models, group, median, settings, scores=(), page=None):
     """Evaluate a group piece by piece.
 
     Args:
-        model: see `convert.convert_stream`.
+        models: see `make_rows`.
         group: `Group`.
         median: see `make_rows`.
         settings: `Settings`.
@@ -127,7 +133,7 @@ def evaluate_group(model, group, median, settings, scores=(), page=None):
             notes = read_notes(scores, piece, len(audio) / data.SAMPLE_RATE)
             measured = []
             sounds = {}
-            for row in make_rows(model, audio, reference, median, settings):
+            for row in make_rows(models, audio, reference, median, settings):
                 bar.set_postfix_str(row.name)
                 measured.append((piece.name, row.name, measure(row, target, notes)))
                 sounds[row.name] = row.audio
@@ -138,20 +144,29 @@ def evaluate_group(model, group, median, settings, scores=(), page=None):
     return results
 
 
-def pairs_to_compare(settings):
-    """Rows to compare in pairs: the model with the input, each phase with the first one."""
+def pairs_to_compare(models, settings):
+    """Rows to compare in pairs; ``models`` are their names.
+
+    Each model with the input and, phase by phase, with the first model; each phase with the first.
+    """
     first = settings.phases[0]
-    pairs = [(name_row(MODEL, first), IDENTITY)]
-    for system in (MODEL, TRUE):
+    pairs = [(name_row(model, first), IDENTITY) for model in models]
+    for model in models[1:]:
+        for name in settings.phases:
+            pairs.append((name_row(model, name), name_row(models[0], name)))
+    for system in (*models, TRUE):
         for name in settings.phases[1:]:
             pairs.append((name_row(system, name), name_row(system, first)))
     return pairs
 
 
-def describe_best_phases(results, settings):
-    """Lines of text: by each measure, the phase that serves the model best, beside the first."""
-    rows = {name_row(MODEL, name): name for name in settings.phases}
-    first = name_row(MODEL, settings.phases[0])
+def describe_best_phases(results, model, settings):
+    """Lines of text: by each measure, the phase that serves a model best, beside the first.
+
+    ``model`` is its name.
+    """
+    rows = {name_row(model, name): name for name in settings.phases}
+    first = name_row(model, settings.phases[0])
     lines = []
     for column in COLUMNS:
         best, means = tables.find_best(results, list(rows), column)
@@ -162,12 +177,12 @@ def describe_best_phases(results, settings):
             text += f", {rows[first]} {means[first]:.{column.digits}f}"
         lines.append(text)
     if lines:
-        lines.insert(0, f"The best phase for the model's magnitude, beside {rows[first]}:")
+        lines.insert(0, f"The best phase for the {model}'s magnitude, beside {rows[first]}:")
     return lines
 
 
-def print_group(group, summary, differences, results, settings):
-    """Print a group's tables."""
+def print_group(group, models, summary, differences, results, settings):
+    """Print a group's tables; ``models`` are names."""
     if group.title:
         print(f"\n{group.title}")
     print(f"{group.about}\n")
@@ -176,7 +191,33 @@ def print_group(group, summary, differences, results, settings):
     if differences:
         print("\nPaired differences, piece by piece:\n")
         print(tables.markdown(*tables.text_table(differences, COLUMNS)))
-    print("\n".join(["", *describe_best_phases(results, settings)]))
+    for model in models:
+        print("\n".join(["", *describe_best_phases(results, model, settings)]))
+
+
+def drop_others(output, groups, model):
+    """Delete the results that other models left in these groups' folders.
+
+    Should this run be stopped, they do not pass as its own. ``model`` is as in results.json.
+    """
+    for group in groups:
+        folder = output / group.folder
+        with contextlib.suppress(UserError):  # a damaged file is replaced, as any
+            found = cli.read_json(folder / "results.json", "", model=(str, list), rows=dict)
+            if found and found["model"] != model:
+                for name in ("results.json", "results.csv", "differences.csv"):
+                    (folder / name).unlink(missing_ok=True)
+                (output / "overview.csv").unlink(missing_ok=True)
+
+
+def write_differences(path, differences):
+    """Write a table of paired differences as CSV: a line for each difference and measure."""
+    lines = [["difference", "measure", "mean", "standard deviation", "n"]]
+    for pair, cells in differences.items():
+        for key, cell in cells.items():
+            lines.append([pair, key, cell["mean"], cell["spread"], cell["n"]])
+    cli.write_csv(path, lines)
+    print(f"-> {path}")
 
 
 def write_group(folder, results, about):
@@ -190,11 +231,12 @@ def write_group(folder, results, about):
     print(f"-> {folder / 'results.csv'}, {folder / 'results.json'}")
 
 
-def compare_groups(summaries):
-    """A table that compares groups: the input unchanged, the model, and the difference.
+def compare_groups(summaries, rows_of_models):
+    """A table that compares groups: the input unchanged, each model, and its difference.
 
     Args:
-        summaries: {group's title: (summary, differences, the model's row)}.
+        summaries: {group's title: (summary, differences)}.
+        rows_of_models: {model's name: its row}.
 
     Returns:
         (header, rows) of text.
@@ -202,15 +244,19 @@ def compare_groups(summaries):
     columns = [column for column in COLUMNS if column.key in ("mae_db", "level_matched_db")]
     header = [""]
     for column in columns:
-        header += [f"{column.heading}: unchanged", "model", "difference"]
+        header.append(f"{column.heading}: unchanged")
+        for model in rows_of_models:
+            header += [model, "difference"]
     rows = []
-    for title, (summary, differences, model_row) in summaries.items():
+    for title, (summary, differences) in summaries.items():
         cells = [title]
         for column in columns:
-            difference = differences.get(model_row + tables.MINUS + IDENTITY, {})
-            for of_row in (summary[IDENTITY], summary[model_row], difference):
+            shown = [summary[IDENTITY]]
+            for row in rows_of_models.values():
+                shown += [summary[row], differences.get(row + tables.MINUS + IDENTITY, {})]
+            for of_row in shown:
                 cells.append(tables.cell_text(of_row.get(column.key), column.digits))
-        rows.append([*cells, str(summary[model_row]["mae_db"]["n"])])
+        rows.append([*cells, str(summary[IDENTITY]["mae_db"]["n"])])
     return [*header, "n"], rows
 
 
@@ -225,15 +271,24 @@ ROW_TERMS = (  # how a row's name begins, and what it is
 
 
 class GroupPage:
-    """The listening page of one group."""
+    """The listening page of one group: what all ``candidates`` make of each piece, side by side.
 
-    def __init__(self, folder, group, settings, seconds):
+    An earlier page's index.html goes at once: it would show these sounds under its own names.
+    """
+
+    def __init__(self, folder, group, candidates, settings, seconds):
         self.folder = folder
         self.group = group
+        self.outputs = {}  # {a model's name in the tables: that of its sound here}
+        for candidate in candidates:
+            label = f"Output: {candidate.label}" if candidate.label else "Output"
+            self.outputs[name_model(candidate.label)] = label
+        self.candidates = candidates
         self.settings = settings
         self.seconds = seconds
         self.titles = []
         self.sections = []
+        (folder / "index.html").unlink(missing_ok=True)
 
     def add(self, piece, sounds, measured):
         """Write one piece's sounds and pictures.
@@ -247,19 +302,20 @@ class GroupPage:
         summary = tables.summarise(measured, COLUMNS)
         first, *others = self.settings.phases
         shown = {self._input_label(): sounds[IDENTITY][:samples]}
-        shown["Output"] = sounds[name_row(MODEL, first)][:samples]
         more = {}
-        for name in others:
-            more[f"Output, phase: {name}"] = sounds[name_row(MODEL, name)][:samples]
-        difference = None
+        for model, label in self.outputs.items():
+            shown[label] = sounds[name_row(model, first)][:samples]
+            for name in others:
+                more[f"{label}, phase: {name}"] = sounds[name_row(model, name)][:samples]
+        differences = []
         if TARGET in sounds:
             shown[self._target_label()] = sounds[TARGET][:samples]
-            difference = "Output", self._target_label()
+            differences = [(label, self._target_label()) for label in self.outputs.values()]
         entry = report.Piece(
             report.plain_title(piece.name),
             shown,
             more,
-            difference,
+            differences,
             self._sentence(summary),
             tables.text_table(summary, COLUMNS),
         )
@@ -277,26 +333,28 @@ class GroupPage:
         return f"Target: {report.plain_instrument(self.group.target)}"
 
     def _sentence(self, summary):
-        """The sentence above the sounds: how far the output is from the target, and the input."""
-        cells = summary[name_row(MODEL, self.settings.phases[0])]
-        if "mae_db" not in cells:
+        """The sentence above the sounds: how far outputs are from the target, and the input."""
+        if "mae_db" not in summary[IDENTITY]:
             return ""
+        errors = []
+        for candidate in self.candidates:
+            row = name_row(name_model(candidate.label), self.settings.phases[0])
+            errors.append(f"{candidate.label} {summary[row]['mae_db']['mean']:.2f} dB".strip())
         target = report.plain_instrument(self.group.target) if self.group.target else "target"
         unchanged = summary[IDENTITY]["mae_db"]["mean"]
-        return (
-            f"{cells['mae_db']['mean']:.2f} dB from the {target}; "
-            f"the unchanged input {unchanged:.2f} dB."
-        )
+        return f"{', '.join(errors)} from the {target}; the unchanged input {unchanged:.2f} dB."
 
-    def _title(self, model):
+    def _title(self):
         if not self.group.origin:
-            return f"Conversions by {Path(model).name}"
+            names = [candidate.label or candidate.path.name for candidate in self.candidates]
+            return f"Conversions by {', '.join(names)}"
         origin = report.plain_instrument(self.group.origin)
         return f"From {origin} to {report.plain_instrument(self.group.target)}"
 
-    def write(self, model, summary):
-        """Write the page itself, last of its files; ``model`` is its path."""
+    def write(self, summary):
+        """Write the page itself, last of its files."""
         notes = [
+            *describe_candidates(self.candidates),
             self.group.about,
             f"The first {self.seconds:g} s of each piece are here; measures are of whole pieces.",
             f"“Output” has the phase {self.settings.phases[0]}.",
@@ -310,7 +368,7 @@ class GroupPage:
         sentence = self._sentence(summary)
         titles = self.titles
         report.write_index(
-            self.folder, self._title(model), titles, self.sections, sentence, notes, table, terms
+            self.folder, self._title(), titles, self.sections, sentence, notes, table, terms
         )
         print(f"-> {self.folder / 'index.html'}")
 
@@ -318,34 +376,49 @@ class GroupPage:
 # ---- The command -------------------------------------------------------------------------------
 
 
-def choose_style(model, run, target, audios):
-    """A model of several targets with one's style, its first training piece's; others unchanged.
+def describe_candidates(candidates):
+    """Lines that say which model has which name in the tables; none for a single one."""
+    lines = []
+    for candidate in candidates:
+        if candidate.label:
+            lines.append(f"{name_model(candidate.label)}: {cli.one_line(candidate.path)}")
+    return lines
+
+
+def choose_style(candidate, target, audios):
+    """A network as `make_rows` takes it: of several targets with one's style, others unchanged.
+
+    The style is that of the target's recording of the first piece of training.
 
     Raises:
         UserError: there is no recording to take the style from.
     """
-    if not kinds.kind_of(model).takes_style:
-        return model
-    if not run or audios is None:
+    if not kinds.kind_of(candidate.network).takes_style:
+        return candidate.network
+    if not candidate.run or audios is None:
         raise UserError(
-            "--model: knows several targets, of which evaluate.py picks one with --audios_path "
-            "only; give that"
+            f"--model {candidate.path}: knows several targets, of which evaluate.py picks one "
+            "with --audios_path only; give that"
         )
-    name = run.split["train"][0]
+    name = candidate.run.split["train"][0]
     path = find_audio(audios / target, name)
     if not path:
         raise UserError(
             f"{audios / target}: has no {name}, which the style is taken from; render it with "
             "synthesize_audios.py"
         )
-    return styles.with_style(model, data.spectrogram(read_audio(path)))
+    return styles.with_style(candidate.network, data.spectrogram(read_audio(path)))
 
 
 def add_piece_flags(parser):
     """Flags that say which pieces."""
     add = parser.add_argument
     add(
-        "--model", required=True, help="run folder, name in pretrained/, .keras file or .h5 weights"
+        "--model",
+        nargs="+",
+        required=True,
+        help="one or several to compare: any part of a name that fits only one model (see "
+        "predict.py --list), run folder, .keras file or .h5 weights",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -362,15 +435,15 @@ def add_piece_flags(parser):
     )
     add(
         "--pieces",
-        choices=(*SIDES, "all"),
-        help="which pieces of the run, with --audios_path; default: held_out and, where a run kept "
-        "some for the test, test",
+        choices=SIDE_WORDS,
+        help="which pieces of the run, with --audios_path, those that all runs have on that side; "
+        "default: held_out and, where a run kept some for the test, test",
     )
     add(
         "--origin",
         nargs="+",
         help="instruments to convert from, heard in training or not, a table each; default: the "
-        "run's, of a model of several targets the first",
+        "run's (of several runs those in common), of a model of several targets the first",
     )
     add(
         "--target",
@@ -444,7 +517,8 @@ def build_parser():
     add(
         "--output",
         type=Path,
-        help="folder for the results; default: evaluation in the run folder, or here for others",
+        help="folder for the results; default: evaluation in the run folder, or here for others "
+        "and for several",
     )
     add("--report", type=Path, help="folder for a listening page; default: none")
     add(
@@ -456,19 +530,22 @@ def build_parser():
     return parser
 
 
-def load_networks(args):
-    """(model, `Settings`) that the flags ask for. Raises UserError."""
+def load_networks(args, candidates):
+    """(candidates with their networks, `Settings`) that the flags ask for. Raises UserError."""
     devices.setup_device(args.gpu)
     import models
 
-    model = models.load_generator(args.model)
+    networks = [models.load_generator(candidate.path) for candidate in candidates]
     phase_model = models.load_generator(args.phase_model) if args.phase_model else None
     names = args.phase
     if not names:
-        has_learned = phase_model or kinds.kind_of(model).gives_rotation
+        has_learned = phase_model or all(kinds.kind_of(each).gives_rotation for each in networks)
         names = list(phases.ALL if has_learned else phases.ESTIMATORS)
-    learned_phase.check_phases(names, model, phase_model)
-    return model, Settings(
+    loaded = []
+    for candidate, network in zip(candidates, networks):
+        learned_phase.check_phases(names, network, phase_model, f"--model {candidate.path}")
+        loaded.append(candidate._replace(network=network))
+    return loaded, Settings(
         names,
         args.phase_iterations,
         args.overlap,
@@ -479,29 +556,43 @@ def load_networks(args):
     )
 
 
-def choose_output(args, run):
+def choose_output(args, candidates):
     """The folder for the results."""
     if args.output:
         return args.output
-    is_pretrained = args.model.resolve().parent == cli.PRETRAINED.resolve()
-    return args.model / "evaluation" if run and not is_pretrained else Path("evaluation")
+    first = candidates[0]
+    is_pretrained = first.path.resolve().parent == cli.PRETRAINED.resolve()
+    if len(candidates) == 1 and first.run and not is_pretrained:
+        return first.path / "evaluation"
+    return Path("evaluation")
 
 
-def run_group(model, group, run, settings, scores, args, output):
+def name_paths(candidates):
+    """What results.json says of the models: a path, or a list of them."""
+    paths = [str(candidate.path) for candidate in candidates]
+    return paths if len(paths) > 1 else paths[0]
+
+
+def run_group(candidates, group, settings, scores, args, output):
     """Evaluate one group, print and write all of it. Returns (summary, differences)."""
+    run = next((candidate.run for candidate in candidates if candidate.run), None)
     median = find_median(run, group.target, args.audios_path) if group.target else None
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
     page = None
     if args.report:
-        page = GroupPage(args.report / group.folder, group, settings, args.report_seconds)
-    styled = choose_style(model, run, group.target, args.audios_path)
-    results = evaluate_group(styled, group, median, settings, scores, page)
+        folder = args.report / group.folder
+        page = GroupPage(folder, group, candidates, settings, args.report_seconds)
+    models = {}
+    for candidate in candidates:
+        network = choose_style(candidate, group.target, args.audios_path)
+        models[name_model(candidate.label)] = network
+    results = evaluate_group(models, group, median, settings, scores, page)
     summary = tables.summarise(results, COLUMNS)
-    differences = tables.compare(results, pairs_to_compare(settings), COLUMNS)
-    print_group(group, summary, differences, results, settings)
+    differences = tables.compare(results, pairs_to_compare(list(models), settings), COLUMNS)
+    print_group(group, models, summary, differences, results, settings)
     about = {
-        "model": str(args.model),
+        "model": name_paths(candidates),
         "origin": group.origin,
         "target": group.target,
         "pieces": group.about,
@@ -513,8 +604,10 @@ def run_group(model, group, run, settings, scores, args, output):
         "differences": differences,
     }
     write_group(output / group.folder, results, about)
+    if len(candidates) > 1:
+        write_differences(output / group.folder / "differences.csv", differences)
     if page:
-        page.write(args.model, summary)
+        page.write(summary)
     return summary, differences
 
 
@@ -522,25 +615,30 @@ def run_group(model, group, run, settings, scores, args, output):
 def main(argv=None):
     """Parse flags, evaluate group by group, compare the groups."""
     args = build_parser().parse_args(argv)
-    args.model = cli.find_model(args.model)
-    run = read_run(args.model)
-    groups = find_groups(args, run)
+    candidates = find_candidates(args.model)
+    groups = find_groups(args, candidates)
     for group in groups:
         for piece in group.pieces:
             for path in filter(None, (piece.source, piece.reference)):
                 open_sound(path).close()  # a mistake shows before the work
     scores = find_scores(args.midi_path)
-    output = choose_output(args, run)
+    output = choose_output(args, candidates)
     cli.check_folder(output, "--output")
     if args.report:
         cli.check_folder(args.report, "--report")
-    model, settings = load_networks(args)
+    candidates, settings = load_networks(args, candidates)
+    drop_others(output, groups, name_paths(candidates))
+    for line in describe_candidates(candidates):
+        print(line)
     summaries = {}
     for group in groups:
-        summary, differences = run_group(model, group, run, settings, scores, args, output)
-        summaries[group.title] = summary, differences, name_row(MODEL, settings.phases[0])
+        summaries[group.title] = run_group(candidates, group, settings, scores, args, output)
     if len(groups) > 1:
-        header, rows = compare_groups(summaries)
+        rows_of_models = {}
+        for candidate in candidates:
+            model = name_model(candidate.label)
+            rows_of_models[model] = name_row(model, settings.phases[0])
+        header, rows = compare_groups(summaries, rows_of_models)
         print(f"\n{tables.markdown(header, rows)}")
         cli.write_csv(output / "overview.csv", [header, *rows])
         print(f"-> {output / 'overview.csv'}")

@@ -151,15 +151,17 @@ def with_phase(model, phase_model):
     return convert
 
 
-def check_phases(names, model, phase_model=None):
+def check_phases(names, model, phase_model=None, called="--model"):
     """Check that a model, and maybe a phase model beside it, can give the phases ``names``.
+
+    ``called`` is how an error names the model.
 
     Raises:
         UserError: one of them is of the wrong kind, or a learned phase is asked of neither.
     """
     if not kind_of(model).gives_picture:
         raise UserError(
-            "--model: gives a phase, no magnitude; "
+            f"{called}: gives a phase, no magnitude; "
             "name it as --phase_model beside a --model of magnitudes"
         )
     if phase_model and kind_of(phase_model) is not PHASE:
@@ -169,6 +171,6 @@ def check_phases(names, model, phase_model=None):
     for name in names:
         if name in phases.LEARNED and not phase_model and not kind_of(model).gives_rotation:
             raise UserError(
-                f"--phase {name}: this model gives no phase; "
+                f"--phase {name}: {called} gives no phase; "
                 "give --phase_model, or a --model of --learn both"
             )

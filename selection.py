@@ -1,7 +1,8 @@
-"""Which pieces a model is measured on, a group of them for each table of evaluate.py.
+"""Which models are measured on which pieces, a group of these for each table of evaluate.py.
 
-They are the pieces of its run (`read_run`, `find_pieces`), pairs of a CSV file (`read_pairs`), or
-recordings without a reference (`find_recordings`); `find_groups` decides by the flags.
+Pieces are those that all the models' runs held out (`find_names`, `find_pieces`), pairs of a CSV
+file (`read_pairs`), or recordings without a reference (`find_recordings`); `find_groups` decides
+by the flags. Models are always a list here.
 """
 
 import contextlib
@@ -13,12 +14,12 @@ import numpy as np
 
 import cli
 import data
+import known_models
 import midi
 from audio import AUDIO_EXTENSIONS, find_audio, read_audio
 from cli import UserError
 
-SIDES = {"held_out": "validation", "test": "test"}  # --pieces: name in config.json
-SIDE_WORDS = {
+SIDE_WORDS = {  # --pieces: in words
     "held_out": "held out from training",
     "test": "kept for the test",
     "all": "of training and held out alike",
@@ -36,6 +37,15 @@ class TrainedRun(NamedTuple):
     unheard: list  # origins that were kept out of training
     targets: list
     split: dict  # "train", "validation" and, if some were kept for it, "test": lists of names
+
+
+class Candidate(NamedTuple):
+    """A model to evaluate."""
+
+    label: str  # short name, "" if it is the only one
+    path: Path
+    run: TrainedRun | None  # None of a model that is no run folder
+    network: object = None  # as `convert.convert_stream` takes it, once it is loaded
 
 
 class Piece(NamedTuple):
@@ -84,14 +94,85 @@ def _check_names(flag):
     return names
 
 
-def find_pieces(run, origin, target, audios, side="held_out"):
-    """Pieces of a run that are below ``audios``, on one side of its split, or all that there are.
+def find_candidates(texts):
+    """The models that --model names, each once: list of `Candidate`. Raises UserError."""
+    found = {}
+    for text in texts:
+        path = known_models.find_model(text)
+        found.setdefault(path.resolve(), path)
+    paths = list(found.values())
+    labels = known_models.make_labels(paths) if len(paths) > 1 else [""]
+    return [Candidate(label, path, read_run(path)) for label, path in zip(labels, paths)]
+
+
+def find_names(runs, side):
+    """Names of the pieces that every run kept from training, in the order of the first one's split.
+
+    Args:
+        runs: list of `TrainedRun`.
+        side: "test", what all of them kept for the test; or "held_out", all others: a piece that
+            one run held out and another kept for the test had its part in a choice.
+    """
+    tests = [run.split.get("test", []) for run in runs]
+    tested = _find_shared_pieces(tests)
+    if side == "test":
+        return [name for name in tests[0] if midi.piece_of(name) in tested]
+    unused = [_find_unused(run) for run in runs]
+    held_out = _find_shared_pieces(unused) - tested
+    return [name for name in unused[0] if midi.piece_of(name) in held_out]
+
+
+def _find_unused(run):
+    """Names of what a run did not train on."""
+    return [*run.split["validation"], *run.split.get("test", [])]
+
+
+def _pieces_of(names):
+    """The set of pieces that these are versions of."""
+    return {midi.piece_of(name) for name in names}
+
+
+def _find_shared_pieces(lists):
+    """The set of pieces that have a version in every one of some lists of names."""
+    return set.intersection(*map(_pieces_of, lists))
+
+
+def tell_left_out(candidates):
+    """Say on stderr how many pieces some runs held out, which others did not.
+
+    Raises:
+        UserError: no piece is held out by all of them.
+    """
+    unused = [_pieces_of(_find_unused(candidate.run)) for candidate in candidates]
+    shared = set.intersection(*unused)
+    left_out = set.union(*unused) - shared
+    if not left_out:
+        return
+    if not shared:
+        paths = " ".join(str(candidate.path) for candidate in candidates)
+        raise UserError(
+            f"--model {paths}: hold no piece out in common; train one with --split_of the other, "
+            "or give --pairs, --inputs, or --pieces all"
+        )
+    parts = []
+    for candidate in candidates:
+        trained = left_out & _pieces_of(candidate.run.split["train"])
+        parts.append(f"{candidate.label} was trained on {len(trained)}")
+    print(
+        f"evaluate.py: left out, for not every model held them out: {_count(left_out)}; "
+        f"{', '.join(parts)}",
+        file=sys.stderr,
+    )
+
+
+def find_pieces(runs, origin, target, audios, side="held_out"):
+    """Pieces of runs that are below ``audios``, on one side of their splits, or all there are.
 
     Where a piece has other versions (transposed, other speeds), only the original counts. Pieces
     whose audio is missing are named on stderr.
 
     Args:
-        run: `TrainedRun`.
+        runs: list of `TrainedRun`; see `find_names`.
         origin, target: instruments.
         audios: folder that holds a folder for each instrument.
         side: "held_out", "test", or "all" that both instruments have.
@@ -99,12 +180,13 @@ def find_pieces(run, origin, target, audios, side="held_out"):
     Raises:
         UserError: no such instrument, no such side, or none of its pieces is there.
     """
-    if side == "test" and not run.split.get("test"):
-        raise UserError("--pieces test: this run kept none for the test; leave the flag out")
+    if side == "test" and not find_names(runs, side):
+        which = "this run kept none" if len(runs) == 1 else "these runs kept none in common"
+        raise UserError(f"--pieces test: {which} for the test; leave the flag out")
     inputs = cli.find_named(audios / origin, AUDIO_EXTENSIONS)
     references = cli.find_named(audios / target, AUDIO_EXTENSIONS)
     there = inputs.keys() & references.keys()
-    names = sorted(there) if side == "all" else run.split[SIDES[side]]
+    names = sorted(there) if side == "all" else find_names(runs, side)
     names = [name for name in names if midi.piece_of(name) == name] or names
     missing = [name for name in names if name not in there]
     pieces = [Piece(name, inputs[name], references[name]) for name in names if name in there]
@@ -171,41 +253,60 @@ def find_recordings(paths):
     return [Piece(str(path), path, None) for path in files]
 
 
-def find_groups(args, run):
+def find_groups(args, candidates):
     """What is to be evaluated, a table each: list of `Group`. Raises UserError."""
     if args.pairs or args.inputs:
-        return [_find_unknown_group(args, run)]
-    if not run:
-        raise UserError(
-            f"--model {args.model}: is no run folder, so its pieces are not known; "
-            "give --pairs or --inputs"
-        )
-    origins, targets = choose_instruments(args, run)
-    sides = [args.pieces] if args.pieces else ["held_out"]
-    if not args.pieces and run.split.get("test"):
-        sides.append("test")
+        return [_find_unknown_group(args, candidates)]
+    for candidate in candidates:
+        if not candidate.run:
+            raise UserError(
+                f"--model {candidate.path}: is no run folder, so its pieces are not known; "
+                "give --pairs or --inputs"
+            )
+    runs = [candidate.run for candidate in candidates]
+    origins, targets = choose_instruments(args, candidates)
+    if args.pieces != "all":
+        tell_left_out(candidates)
     groups = []
     for target in targets:
         for origin in origins:
-            for side in sides:
-                pieces = find_pieces(run, origin, target, args.audios_path, side)[: args.limit]
-                title = f"{origin} → {target}{_heard(run, origin)}, {SIDE_WORDS[side]}"
-                parts = [target] if len(run.targets) > 1 or args.target else []
+            for side in _choose_sides(args, candidates):
+                pieces = find_pieces(runs, origin, target, args.audios_path, side)[: args.limit]
+                title = f"{origin} → {target}{_heard(candidates, origin)}, {SIDE_WORDS[side]}"
+                parts = [target] if _knows_several(candidates) or args.target else []
                 parts += [origin] if len(origins) > 1 else []
                 parts += [side] if side == "test" and not args.pieces else []
-                about = describe_pieces(pieces, run, side)
+                about = describe_pieces(pieces, runs, side)
                 groups.append(Group(title, "/".join(parts), about, origin, target, pieces))
     if len(groups) == 1:
         groups = [groups[0]._replace(title="")]
     return groups
 
 
-def _heard(run, origin):
+def _choose_sides(args, candidates):
+    """The sides of the splits that --pieces asks for."""
+    if args.pieces:
+        return [args.pieces]
+    has_test = find_names([candidate.run for candidate in candidates], "test")
+    return ["held_out", "test"] if has_test else ["held_out"]
+
+
+def _heard(candidates, origin):
     """What a title adds to an origin."""
-    return "" if origin in run.origins else " (an instrument never heard in training)"
+    strangers = [each.label for each in candidates if origin not in each.run.origins]
+    if not strangers:
+        return ""
+    if len(strangers) == len(candidates):
+        return " (an instrument never heard in training)"
+    return f" (an instrument that {', '.join(strangers)} never heard in training)"
 
 
-def _find_unknown_group(args, run):
+def _knows_several(candidates):
+    """Whether there is a model of several targets."""
+    return any(len(candidate.run.targets) > 1 for candidate in candidates)
+
+
+def _find_unknown_group(args, candidates):
     """The one group of --pairs or --inputs, of whose pieces no split tells."""
     if args.origin or args.target:
         flag = "--origin" if args.origin else "--target"
@@ -214,24 +315,61 @@ def _find_unknown_group(args, run):
         raise UserError("--pieces: goes with --audios_path; leave it out")
     pieces = read_pairs(args.pairs) if args.pairs else find_recordings(args.inputs)
     pieces = pieces[: args.limit]
-    about = describe_pieces(pieces)
-    target = run.targets[0] if run and len(run.targets) == 1 else None
-    return Group("", "", about, None, target, pieces)
+    known = [candidate for candidate in candidates if candidate.run]
+    targets = find_common_targets(known) if known else []
+    target = targets[0] if len(targets) == 1 else None
+    were = "the model was" if len(candidates) == 1 else "the models were"
+    about = f"{_count(pieces)}; whether {were} trained on them is not known here: "
+    return Group("", "", about + _list_names(pieces), None, target, pieces)
 
 
-def choose_instruments(args, run):
-    """(origins, targets) that --origin and --target ask for, or that the run was trained on.
+def find_common_targets(candidates):
+    """Targets that all models were trained on. Raises UserError if there is none."""
+    remedy = "evaluate it alone, or name one --target for all, with --audios_path"
+    targets = [candidate.run.targets for candidate in candidates]
+    return _find_common(candidates, targets, "makes", remedy)
+
+
+def find_common_origins(candidates):
+    """Origins of all models, those that the first never heard last. Raises UserError."""
+    origins = []
+    for candidate in candidates:
+        origins.append([*candidate.run.origins, *candidate.run.unheard])
+    return _find_common(candidates, origins, "converts from", "give --origin")
+
+
+def _find_common(candidates, lists, does, remedy):
+    """Instruments that are in all lists, one list a model, in the first's order.
+
+    Raises UserError in words of what a model ``does``, if there is none.
+    """
+    common = lists[0]
+    for candidate, instruments in zip(candidates[1:], lists[1:]):
+        kept = [name for name in common if name in instruments]
+        if not kept:
+            raise UserError(
+                f"--model {candidate.path}: {does} {', '.join(instruments)}, and "
+                f"{candidates[0].path} {does} {', '.join(common)}; {remedy}"
+            )
+        common = kept
+    return common
+
+
+def choose_instruments(args, candidates):
+    """(origins, targets) that --origin and --target ask for, or that all runs were trained on.
 
     By default every origin, those that were kept out of training last; of a model of several
     targets the first one.
 
     Raises:
-        UserError: an instrument is on both sides.
+        UserError: an instrument is on both sides, or the runs have none in common.
     """
-    origins = args.origin or [*run.origins, *run.unheard]
-    if not args.origin and len(run.targets) > 1:
+    origins = args.origin or find_common_origins(candidates)
+    if not args.origin and _knows_several(candidates):
         origins = origins[:1]
-    targets = args.target or [name for name in run.targets if name not in origins]
+    targets = args.target
+    if not targets:
+        targets = [name for name in find_common_targets(candidates) if name not in origins]
     both = [name for name in targets if name in origins]
     if both:
         raise UserError(f"--target {both[0]}: is the origin; name another target or --origin")
@@ -242,16 +380,23 @@ def choose_instruments(args, run):
     return origins, targets
 
 
-def describe_pieces(pieces, run=None, side=None):
-    """One line that says which pieces these are."""
-    names = ", ".join(cli.one_line(piece.name) for piece in pieces)
-    count = f"{len(pieces)} piece" if len(pieces) == 1 else f"{len(pieces)} pieces"
-    if not side:
-        return f"{count}; whether the model was trained on them is not known here: {names}"
-    if side == "all":
-        used = sum(piece.name in run.split["train"] for piece in pieces)
-        return f"{count}, {used} of them used in training: {names}"
-    return f"{count} {SIDE_WORDS[side]}: {names}"
+def describe_pieces(pieces, runs, side):
+    """One line that says which pieces of the runs' splits these are."""
+    if side != "all":
+        return f"{_count(pieces)} {SIDE_WORDS[side]}: {_list_names(pieces)}"
+    trained = set()
+    for run in runs:
+        trained.update(run.split["train"])
+    used = sum(piece.name in trained for piece in pieces)
+    return f"{_count(pieces)}, {used} of them used in training: {_list_names(pieces)}"
+
+
+def _count(pieces):
+    return "1 piece" if len(pieces) == 1 else f"{len(pieces)} pieces"
+
+
+def _list_names(pieces):
+    return ", ".join(cli.one_line(piece.name) for piece in pieces)
 
 
 def read_piece(piece):

@@ -23,6 +23,11 @@ MODEL, TRUE = "model", "true magnitude"
 OWN_PHASE = f"{TRUE} (phase: the target's)"
 
 
+def name_model(label):
+    """What a model is called in the tables: "model", and its label if there are several."""
+    return f"{MODEL} {label}".strip()
+
+
 def name_row(system, phase_name):
     """The row of a system whose sound has this phase estimator's phase."""
     return f"{system} (phase: {phase_name})"
@@ -149,17 +154,17 @@ def amplify(picture, gain):
     return data.amplitude_to_db(data.db_to_amplitude(picture) * np.float32(gain))
 
 
-def make_rows(model, audio, reference, median, settings):
-    """Yield every `Row` of one piece. The network runs once.
+def make_rows(models, audio, reference, median, settings):
+    """Yield every `Row` of one piece. Each network runs once.
 
     Args:
-        model: see `convert.convert_stream`.
+        models: {name, of `name_model`: network, see `convert.convert_stream`}.
         audio: the input, float32 (n,).
         reference: the target recording (n,); None leaves out ceilings and all trivial systems but
             one.
         median: per-bin median of the training targets (256,), or None.
-        settings: `Settings`. A learned phase is ``model``'s own or, from the magnitude in
-            question, the phase model's.
+        settings: `Settings`. A learned phase is the model's own (of a true magnitude the first
+            model's) or, from the magnitude in question, the phase model's.
     """
     make = Resynthesis(audio, settings)
     yield make.unmade(IDENTITY, audio, make.picture)
@@ -167,16 +172,18 @@ def make_rows(model, audio, reference, median, settings):
         yield make.unmade(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
         if median is not None:
             yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
-    outputs = make.convert(model, amplify(make.picture, make.gain))
-    magnitude = amplify(outputs[..., 0], 1 / make.gain)
-    rotation = outputs[..., 1:]
-    for name in settings.phases:
-        yield make.row(name_row(MODEL, name), magnitude, name, rotation)
+    rotations = []
+    for system, model in models.items():
+        outputs = make.convert(model, amplify(make.picture, make.gain))
+        magnitude = amplify(outputs[..., 0], 1 / make.gain)
+        rotations.append(outputs[..., 1:])
+        for name in settings.phases:
+            yield make.row(name_row(system, name), magnitude, name, rotations[-1])
     if reference is not None:
         spectrum = compute_spectrum(reference, settings.hops)
         true = convert.spectrum_to_db(spectrum)
         for name in settings.phases:
-            yield make.row(name_row(TRUE, name), true, name, rotation)
+            yield make.row(name_row(TRUE, name), true, name, rotations[0])
         yield make.row_of_phase(OWN_PHASE, true, data.phasor(spectrum))
         yield make.unmade(TARGET, reference, true)
 

@@ -154,7 +154,7 @@ def find_pieces(args):
     run = selection.read_run(args.model)
     if not run:
         raise UserError(f"--model {args.model}: is no run folder; give one")
-    pieces = selection.find_pieces(run, run.origins[0], run.targets[0], args.audios_path)
+    pieces = selection.find_pieces([run], run.origins[0], run.targets[0], args.audios_path)
     return pieces[: args.limit]
 
 

@@ -2,6 +2,7 @@ import csv
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def tone(frequency=440.0, seconds=1.0):
 
 
 def rows_of(model, audio, reference, median, settings=SETTINGS):
-    return {row.name: row for row in systems.make_rows(model, audio, reference, median, settings)}
+    models = {"model": model}
+    return {row.name: row for row in systems.make_rows(models, audio, reference, median, settings)}
 
 
 def make_run(folder, train=("bach/one", "bach/two"), validation=("three", "four"), **more):
@@ -47,6 +49,14 @@ def make_run(folder, train=("bach/one", "bach/two"), validation=("three", "four"
 
 def parse(*flags):
     return evaluate.build_parser().parse_args(["--model", "run", *map(str, flags)])
+
+
+def groups_of(args, *runs):
+    candidates = []
+    for run in runs:
+        path = run.folder if run else Path("run")
+        candidates.append(selection.Candidate(path.name if len(runs) > 1 else "", path, run))
+    return selection.find_groups(args, candidates)
 
 
 @pytest.fixture(scope="session")
@@ -176,10 +186,10 @@ def test_every_measure_has_all_that_it_takes():
 
 def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
     run = selection.read_run(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
-    found = selection.find_pieces(run, ORIGIN, TARGET, audios)
+    found = selection.find_pieces([run], ORIGIN, TARGET, audios)
     assert [piece.name for piece in found] == ["three"]
     assert "gone" in capsys.readouterr().err
-    everything = selection.find_pieces(run, ORIGIN, TARGET, audios, "all")
+    everything = selection.find_pieces([run], ORIGIN, TARGET, audios, "all")
     assert [piece.name for piece in everything] == ["bach/one", "bach/two", "four", "three"]
     assert everything[0].source == audios / ORIGIN / "bach/one.wav"
     assert everything[0].reference == audios / TARGET / "bach/one.wav"
@@ -187,17 +197,17 @@ def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
 
 def test_test_side_is_a_table_of_its_own_where_there_is_one(audios, tmp_path):
     run = selection.read_run(make_run(tmp_path, validation=["three"], test=["four"]))
-    groups = selection.find_groups(parse("--audios", audios), run)
+    groups = groups_of(parse("--audios", audios), run)
     (held_out,), (for_test,) = [group.pieces for group in groups]
     assert (held_out.name, for_test.name) == ("three", "four")
     assert [group.folder for group in groups] == ["", "test"]
     assert "kept for the test" in groups[1].title
     for side, name in (("held_out", "three"), ("test", "four")):
-        (group,) = selection.find_groups(parse("--audios", audios, "--pieces", side), run)
+        (group,) = groups_of(parse("--audios", audios, "--pieces", side), run)
         assert [piece.name for piece in group.pieces] == [name] and group.folder == ""
     without = selection.read_run(make_run(tmp_path, validation=["three"]))
     with pytest.raises(UserError, match="--pieces test: this run kept none"):
-        selection.find_groups(parse("--audios", audios, "--pieces", "test"), without)
+        groups_of(parse("--audios", audios, "--pieces", "test"), without)
 
 
 def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
@@ -207,12 +217,12 @@ def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
     flags = {"origin": [ORIGIN, "piano_acoustic"], "hold_out_origin": "piano_acoustic"}
     run = selection.read_run(make_run(tmp_path / "run", flags=flags))
     assert run.origins == [ORIGIN] and run.unheard == ["piano_acoustic"]
-    groups = selection.find_groups(parse("--audios", tmp_path / "audios"), run)
+    groups = groups_of(parse("--audios", tmp_path / "audios"), run)
     assert [group.origin for group in groups] == [ORIGIN, "piano_acoustic"]
     assert ["never heard" in group.title for group in groups] == [False, True]
     assert [group.folder for group in groups] == [ORIGIN, "piano_acoustic"]
     chosen = parse("--audios", tmp_path / "audios", "--origin", "grand_acoustic")
-    (group,) = selection.find_groups(chosen, run)
+    (group,) = groups_of(chosen, run)
     assert group.origin == "grand_acoustic"
     assert group.pieces[0].source == tmp_path / "audios/grand_acoustic/three.wav"
 
@@ -221,20 +231,20 @@ def test_origin_and_target_that_do_not_fit_are_said(audios, tmp_path):
     run = selection.read_run(make_run(tmp_path))
     both = parse("--audios", audios, "--origin", TARGET, "--target", TARGET)
     with pytest.raises(UserError, match=f"--target {TARGET}: is the origin"):
-        selection.find_groups(both, run)
+        groups_of(both, run)
     for flag in ("--origin", "--target"):
         with pytest.raises(UserError, match=f"{flag}: goes with --audios_path"):
-            selection.find_groups(parse("--inputs", audios, flag, "organ"), run)
+            groups_of(parse("--inputs", audios, flag, "organ"), run)
 
 
 def test_pieces_that_are_not_there_are_a_users_mistake(audios, tmp_path):
     with pytest.raises(UserError, match="--pairs or --inputs"):
-        selection.find_groups(parse("--audios", audios), None)
+        groups_of(parse("--audios", audios), None)
     run = selection.read_run(make_run(tmp_path, validation=["gone"]))
     with pytest.raises(UserError, match="none of these pieces"):
-        selection.find_pieces(run, ORIGIN, TARGET, audios)
+        selection.find_pieces([run], ORIGIN, TARGET, audios)
     with pytest.raises(UserError, match="no such folder"):
-        selection.find_pieces(run, "flute", TARGET, audios)
+        selection.find_pieces([run], "flute", TARGET, audios)
 
 
 def test_damaged_config_is_said(tmp_path):
