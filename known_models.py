@@ -99,16 +99,19 @@ def make_label(path):
 
 
 def make_labels(paths):
-    """`make_label` of each model; where several share one, so much of their paths' ends as differs.
+    """`make_label` of each model; where several share one, their names, or else their folders, too.
 
-    runs/a/x_2_guitar and runs/b/x_2_guitar are "a_x_2_guitar" and "b_x_2_guitar".
+    runs/x_2_guitar and runs/y_2_guitar are "x_2_guitar" and "y_2_guitar"; a/x_2_guitar and
+    b/x_2_guitar are "a_guitar" and "b_guitar".
     """
-    labels = [make_label(path) for path in paths]
+    short = [make_label(path) for path in paths]
+    labels = list(short)
     parts = [Path(path).resolve().parts[1:] for path in paths]  # without the root
     for depth in range(1, 1 + max(map(len, parts))):
-        longer = []
-        for label, names in zip(labels, parts):
-            longer.append("_".join(names[-depth:]) if labels.count(label) > 1 else label)
+        longer = list(labels)
+        for k, names in enumerate(parts):
+            if labels.count(labels[k]) > 1:
+                longer[k] = names[-1] if depth == 1 else "_".join([*names[-depth:-1], short[k]])
         labels = longer
     return labels
 

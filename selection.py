@@ -102,7 +102,10 @@ def find_candidates(texts):
         found.setdefault(path.resolve(), path)
     paths = list(found.values())
     labels = known_models.make_labels(paths) if len(paths) > 1 else [""]
-    return [Candidate(label, path, read_run(path)) for label, path in zip(labels, paths)]
+    candidates = []
+    for label, path in zip(labels, paths):
+        candidates.append(Candidate(cli.one_line(label), path, read_run(path)))
+    return candidates
 
 
 def find_names(runs, side):

@@ -1,6 +1,7 @@
 import csv
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -478,6 +479,221 @@ def test_a_file_where_a_folder_goes_is_refused_before_the_work(
     assert evaluate.main([*where, flag, str(tmp_path / "file")]) == 2
     assert f"{flag} {tmp_path / 'file'}" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "the user's"
+
+
+# ---- Several models
+
+
+def candidates_of(*folders):
+    return selection.find_candidates([str(folder) for folder in folders])
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """Two runs, a and b, with untrained generators; b was trained on a piece that a held out."""
+    import keras
+
+    import models
+
+    folder = tmp_path_factory.mktemp("two")
+    validation = ["bach/two", "three", "four"]
+    runs = [
+        make_run(folder / "a", train=["bach/one"], validation=validation),
+        make_run(folder / "b", validation=["four", "three"]),
+    ]
+    for seed, run in enumerate(runs):
+        keras.utils.set_random_seed(seed)
+        models.build_generator(1).save(run / "generator.keras")
+        np.save(run / "median.npy", np.full(256, 0.2 + seed, np.float32))
+    return runs
+
+
+def test_rows_of_several_models_are_those_of_each():
+    def brighter(tiles):
+        return np.minimum(tiles + np.float32(0.1), 1)
+
+    audio, other = tone(), tone(660)
+    settings = SETTINGS._replace(phases=["input", "flat"])
+    models = {"model a": identity, "model b": brighter}
+    rows = list(systems.make_rows(models, audio, other, None, settings))
+    names = [row.name for row in rows]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if name.startswith("model")] == [
+        *("model a (phase: input)", "model a (phase: flat)"),
+        *("model b (phase: input)", "model b (phase: flat)"),
+    ]
+    found = dict(zip(names, rows))
+    for label, model in (("a", identity), ("b", brighter)):
+        alone = rows_of(model, audio, other, None, settings)
+        assert len(alone) == len(rows) - 2
+        for phase_name in settings.phases:
+            expected = alone[systems.name_row("model", phase_name)].audio
+            made = found[systems.name_row(f"model {label}", phase_name)].audio
+            np.testing.assert_array_equal(made, expected)
+
+
+def test_command_compares_models(audios, two_runs, tmp_path, capsys):
+    page, out = tmp_path / "page", tmp_path / "out"
+    flags = ["--model", *two_runs, "--audios", audios, "--phase", "input", "flat"]
+    flags += ["--output", out, "--report", page, "--report_seconds", 1, "--gpu", "cpu"]
+    assert evaluate.main(list(map(str, flags))) == 0
+    printed = capsys.readouterr()
+    (told,) = [line for line in printed.err.splitlines() if "left out" in line]
+    assert "1 piece; a was trained on 0, b was trained on 1" in told
+    assert "2 pieces held out from training: three, four" in printed.out
+    assert f"model b: {two_runs[1]}" in printed.out
+
+    own = [f"model {label} (phase: {name})" for label in "ab" for name in ("input", "flat")]
+    true = ["true magnitude (phase: input)", "true magnitude (phase: flat)"]
+    table, paired = table_rows(printed.out)
+    rows = ["identity", "silence", "median picture", *own, *true, systems.OWN_PHASE, "target"]
+    assert table == rows
+    pairs = [(own[0], "identity"), (own[2], "identity"), (own[2], own[0]), (own[3], own[1])]
+    pairs += [(own[1], own[0]), (own[3], own[2]), (true[1], true[0])]
+    assert paired == [f"{row} − {other}" for row, other in pairs]
+
+    with open(out / "results.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["row"] for line in lines] == rows * 2
+    errors = {row: [] for row in rows}
+    for line in lines:
+        errors[line["row"]].append(float(line["mae_db"]))
+    with open(out / "differences.csv", newline="", encoding="utf-8") as file:
+        cells = [cell for cell in csv.DictReader(file) if cell["measure"] == "mae_db"]
+    assert [cell["difference"] for cell in cells] == paired
+    for cell, (row, other) in zip(cells, pairs):
+        expected = np.subtract(errors[row], errors[other])
+        assert float(cell["mean"]) == pytest.approx(expected.mean())
+        assert float(cell["standard deviation"]) == pytest.approx(expected.std(ddof=1))
+        assert cell["n"] == "2"
+    assert float(cells[2]["mean"]) != 0
+    written = json.loads((out / "results.json").read_text())
+    assert written["model"] == [str(run) for run in two_runs]
+
+    text = (page / "index.html").read_text(encoding="utf-8")
+    assert text.count("<audio ") == 2 * 6
+    cards = re.findall(r"<figcaption>(?:<kbd>.</kbd> )?(.*?)</figcaption>", text)
+    assert cards[:4] == ["Input: keyboard", "Output: a", "Output: b", "Target: guitar"]
+    assert cards[4].startswith("Output: a minus target")
+    assert cards[5].startswith("Output: b minus target")
+    first, second = [read_audio(page / f"piece01_{k}.flac") for k in (2, 3)]
+    assert len(first) == len(second) == data.SAMPLE_RATE and not np.array_equal(first, second)
+
+
+def test_models_named_twice_are_one(two_runs, tmp_path):
+    a, b = two_runs
+    assert [each.label for each in candidates_of(a, b, a)] == ["a", "b"]
+    (alone,) = candidates_of(a, a.parent / "b" / ".." / "a")
+    assert alone.label == "" and alone.path == a and alone.run.targets == [TARGET]
+    same = [tmp_path / name / f"{ORIGIN}_2_{TARGET}" for name in ("long", "short")]
+    for folder in same:
+        shutil.copytree(a, folder)
+    assert [each.label for each in candidates_of(*same)] == ["long_guitar", "short_guitar"]
+
+
+def test_pieces_are_those_that_no_model_was_trained_on(tmp_path, capsys):
+    a = make_run(tmp_path / "a", train=["p", "q"], validation=["r", "s", "t"], test=["u", "v"])
+    b = make_run(tmp_path / "b", train=["p", "r~t+2"], validation=["q", "v", "s~t+2"], test=["u"])
+    both = candidates_of(a, b)
+    runs = [each.run for each in both]
+    assert selection.find_names(runs, "held_out") == ["s", "v"]
+    assert selection.find_names(runs, "test") == ["u"]
+    assert selection.find_names(runs[:1], "held_out") == ["r", "s", "t"]
+    assert selection.find_names(runs[:1], "test") == ["u", "v"]
+    selection.tell_left_out(both)
+    told = capsys.readouterr().err
+    assert "3 pieces; a was trained on 1, b was trained on 1" in told  # q, r; t is not b's at all
+    selection.tell_left_out(both[:1])
+    assert capsys.readouterr().err == ""
+
+
+def test_origins_are_those_in_common_and_who_never_heard_one_is_said(audios, tmp_path):
+    shutil.copytree(audios, tmp_path / "audios")
+    shutil.copytree(audios / ORIGIN, tmp_path / "audios" / "piano_acoustic")
+    a = make_run(tmp_path / "a", flags={"origin": ["organ", "piano_acoustic", ORIGIN]})
+    b = make_run(tmp_path / "b", flags={"origin": [ORIGIN, "piano_acoustic"]})
+    args = parse("--audios", tmp_path / "audios")
+    groups = selection.find_groups(args, candidates_of(a, b))
+    assert [group.origin for group in groups] == ["piano_acoustic", ORIGIN]
+    make_run(b, flags={"origin": [ORIGIN, "piano_acoustic"], "hold_out_origin": ORIGIN})
+    groups = selection.find_groups(args, candidates_of(a, b))
+    assert ["that b never heard" in group.title for group in groups] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "says"),
+    [
+        ({"flags": {"target": "string_acoustic"}}, [], "makes string_acoustic"),
+        ({"flags": {"origin": "organ"}}, [], "converts from organ"),
+        ({"train": ["three", "four"], "validation": ["bach/one"]}, [], "out in common"),
+        ({"test": ["four"]}, ["--pieces", "test"], "kept none in common"),
+    ],
+)
+def test_models_that_cannot_be_compared_are_refused_in_one_line(
+    audios, run_folder, tmp_path, capsys, changes, flags, says
+):
+    other = make_run(tmp_path / "other", **changes)
+    shutil.copy(run_folder / "generator.keras", other)
+    out = tmp_path / "out"
+    flags = ["--model", run_folder, other, "--audios", audios, "--output", out, *flags]
+    assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line and "; " in line and not out.exists()
+    assert str(other) in line or "--pieces" in line
+
+
+def test_a_model_of_another_kind_is_named(audios, run_folder, tmp_path, capsys):
+    import learned_phase
+    import models
+
+    other = make_run(tmp_path / "other")
+    models.save_generator(models.build_generator(1, learned_phase.PHASE), other / "generator.keras")
+    out = tmp_path / "out"
+    files = run_folder, run_folder / "generator.keras"
+    cases = [
+        ((run_folder, other), "gives a phase, no magnitude", other),
+        (files, "is no run folder", files[1]),
+    ]
+    for found, says, which in cases:
+        flags = ["--model", *found, "--audios", audios, "--output", out, "--gpu", "cpu"]
+        assert evaluate.main(list(map(str, flags))) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert says in line and f"--model {which}:" in line and not out.exists()
+
+
+def test_results_of_other_models_do_not_pass_as_these(two_runs, tmp_path):
+    names = "results.csv", "results.json", "differences.csv", "overview.csv"
+
+    def fill(model):
+        for name in names:
+            (tmp_path / name).write_text("theirs")
+        (tmp_path / "results.json").write_text(json.dumps({"model": model, "rows": {}}))
+
+    def left():
+        return [name for name in names if (tmp_path / name).exists()]
+
+    group = selection.Group("", "", "", None, None, [])
+    for earlier, now, stay in (
+        (["a", "b"], ["a", "b"], True),
+        ("a", "a", True),
+        (["a", "b"], ["a", "c"], False),
+        (["a", "b"], "a", False),
+        ({"of": "another program"}, "a", True),
+    ):
+        fill(earlier)
+        evaluate.drop_others(tmp_path, [group], now)
+        assert left() == (list(names) if stay else [])
+    (tmp_path / "index.html").write_text("an earlier page")
+    evaluate.GroupPage(tmp_path, group, candidates_of(*two_runs), SETTINGS, 1)
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_results_of_several_models_lie_in_no_models_folder(two_runs):
+    several = candidates_of(*two_runs)
+    args = parse("--inputs", "x")
+    assert evaluate.choose_output(args, several) == Path("evaluation")
+    alone = candidates_of(two_runs[0])
+    assert evaluate.choose_output(args, alone) == two_runs[0] / "evaluation"
 
 
 # ---- The judge of notes

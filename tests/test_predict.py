@@ -461,8 +461,22 @@ def test_a_shipped_models_label_stays_its_own(shelf):
     trained.mkdir()
     (trained / "generator.keras").write_bytes(b"")
     shipped = shelf / "pretrained" / "keyboard_acoustic_2_guitar_acoustic"
-    assert known_models.find_model("guitar") == shipped
+    for text in ("guitar", shipped.name):
+        assert known_models.find_model(text) == shipped
     assert known_models.find_model(str(trained)) == trained
+
+
+def test_no_two_models_share_a_label():
+    labels = {
+        "pretrained/piano_2_guitar_acoustic": "pretrained_guitar",
+        "runs/piano_2_guitar_acoustic": "runs_guitar",
+        "runs/organ_2_guitar_acoustic": "organ_2_guitar_acoustic",
+        "runs/piano_2_flute": "flute",
+    }
+    paths = [Path(path) for path in labels]
+    assert known_models.make_labels(paths[2:]) == ["guitar", "flute"]
+    assert known_models.make_labels([*paths, paths[3]])[:3] == list(labels.values())[:3]
+    assert known_models.make_labels(paths) == list(labels.values())
 
 
 def test_list_shows_each_model_on_a_line(shelf, capsys):
