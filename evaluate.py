@@ -21,7 +21,7 @@ tables). The rows:
 
 Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both
 against the target's. Several origins (--origin) are a table each, and one more that compares them:
-pianos heard in training, pianos never heard.
+pianos heard in training, pianos never heard; so are rooms and noises (--conditions).
 
 Several models share tables and page, on the pieces that all of them held out: a row "model LABEL
 (phase: NAME)" for each, and each one's paired difference from the first, also in differences.csv.
@@ -46,6 +46,7 @@ import styles
 import tables
 from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 from cli import UserError
+from conditions import CONDITIONS
 from selection import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
 from systems import (
     COLUMNS,
@@ -129,6 +130,8 @@ def evaluate_group(models, group, median, settings, scores=(), page=None):
     with tqdm(total=len(group.pieces), unit="piece", desc="evaluate") as bar:
         for piece in group.pieces:
             audio, reference = read_piece(piece)
+            if group.condition:
+                audio = CONDITIONS[group.condition].apply(audio)
             target = None if reference is None else Sound(reference)
             notes = read_notes(scores, piece, len(audio) / data.SAMPLE_RATE)
             measured = []
@@ -451,6 +454,14 @@ def add_piece_flags(parser):
         help="instruments to compare with, for a model of several targets also those it never "
         "saw; default: all it was trained on",
     )
+    add(
+        "--conditions",
+        nargs="+",
+        choices=CONDITIONS,
+        default=[],
+        help="also measure the same recordings in a room, with noise, as an old recording (band), "
+        "or quieter, a table each; see conditions.py",
+    )
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
     add(
         "--midi_path",
@@ -595,6 +606,7 @@ def run_group(candidates, group, settings, scores, args, output):
         "model": name_paths(candidates),
         "origin": group.origin,
         "target": group.target,
+        "condition": group.condition,
         "pieces": group.about,
         "phase_iterations": settings.phase_iterations,
         "hops": settings.hops,

@@ -18,6 +18,7 @@ import known_models
 import midi
 from audio import AUDIO_EXTENSIONS, find_audio, read_audio
 from cli import UserError
+from conditions import CONDITIONS
 
 SIDE_WORDS = {  # --pieces: in words
     "held_out": "held out from training",
@@ -65,6 +66,7 @@ class Group(NamedTuple):
     origin: str | None
     target: str | None
     pieces: list
+    condition: str | None = None  # of conditions.py, under which the input is heard
 
 
 def read_run(model):
@@ -259,7 +261,41 @@ def find_recordings(paths):
 def find_groups(args, candidates):
     """What is to be evaluated, a table each: list of `Group`. Raises UserError."""
     if args.pairs or args.inputs:
-        return [_find_unknown_group(args, candidates)]
+        groups = [_find_unknown_group(args, candidates)]
+    else:
+        groups = _find_known_groups(args, candidates)
+    if args.conditions:
+        if not all(piece.reference for group in groups for piece in group.pieces):
+            raise UserError(
+                "--conditions: needs the target of every recording; give --audios_path, or --pairs "
+                "without empty references"
+            )
+        groups = _add_conditions(groups, args.conditions)
+    if len(groups) == 1:
+        groups = [groups[0]._replace(title="")]
+    return groups
+
+
+def _add_conditions(groups, names):
+    """Each group as it is, and again under each of some conditions."""
+    more = []
+    for group in groups:
+        title = group.title or "as recorded"
+        more.append(group._replace(title=title))
+        for name in names:
+            condition = CONDITIONS[name]
+            more.append(
+                group._replace(
+                    title=f"{group.title}, {condition.words}".removeprefix(", "),
+                    folder=f"{group.folder}/{name}".removeprefix("/"),
+                    condition=name,
+                )
+            )
+    return more
+
+
+def _find_known_groups(args, candidates):
+    """The groups of the pieces of the models' runs. Raises UserError."""
     for candidate in candidates:
         if not candidate.run:
             raise UserError(
@@ -281,8 +317,6 @@ def find_groups(args, candidates):
                 parts += [side] if side == "test" and not args.pieces else []
                 about = describe_pieces(pieces, runs, side)
                 groups.append(Group(title, "/".join(parts), about, origin, target, pieces))
-    if len(groups) == 1:
-        groups = [groups[0]._replace(title="")]
     return groups
 
 

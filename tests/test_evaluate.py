@@ -427,6 +427,30 @@ def test_command_compares_origins(audios, run_folder, tmp_path, capsys):
         assert written["origin"] == name
 
 
+def test_command_compares_rooms_and_noises(audios, run_folder, tmp_path, capsys):
+    flags = ["--model", run_folder, "--audios_path", audios, "--limit", 1, "--phase", "input"]
+    flags += ["--output", tmp_path, "--conditions", "noise", "quiet"]
+    assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
+    overview = table_rows(capsys.readouterr().out)[-1]
+    assert [row.count("dB") for row in overview] == [0, 1, 1]
+    assert "with noise at -60 dB" in overview[1]
+    unchanged = []
+    for folder in (".", "noise", "quiet"):
+        written = json.loads((tmp_path / folder / "results.json").read_text())
+        assert written["condition"] == (None if folder == "." else folder)
+        unchanged.append(written["rows"]["identity"]["mae_db"]["mean"])
+    assert len(set(unchanged)) == 3
+    target = written["rows"]["target"]["mae_db"]["mean"]
+    assert target == pytest.approx(0, abs=1e-3)  # which is as it was
+
+
+def test_conditions_need_a_target(audios, run_folder, tmp_path, capsys):
+    recording = next(audios.rglob("*.wav"))
+    flags = ["--model", run_folder, "--inputs", recording, "--conditions", "room"]
+    assert evaluate.main([*map(str, flags), "--output", str(tmp_path)]) == 2
+    assert "--conditions: needs the target of every recording" in capsys.readouterr().err
+
+
 def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path, capsys):
     folder = tmp_path / "recordings"
     folder.mkdir()
