@@ -12,8 +12,10 @@ Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 1
 """
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+import contextlib
 import ctypes
 import itertools
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -50,19 +52,38 @@ DEFAULT_PROGRAMS = (
     "string_acoustic=48",
     "synth_lead_synthetic=81",
 )
-# Where systems keep SoundFonts: Linux, Homebrew, a user's own, macOS
+# Where systems keep SoundFonts. Of a variable that is not set, the folder does not count
 FONT_FOLDERS = (
+    # Linux and BSD: distributions, what is installed by hand, a user's own
     "/usr/share/sounds/sf2",
     "/usr/share/sounds/sf3",
     "/usr/share/soundfonts",
     "/usr/local/share/sounds/sf2",
+    "/usr/local/share/sounds/sf3",
     "/usr/local/share/soundfonts",
-    "/opt/homebrew/share/soundfonts",
     "~/.local/share/sounds/sf2",
+    "~/.local/share/sounds/sf3",
     "~/.local/share/soundfonts",
+    # macOS
     "~/Library/Audio/Sounds/Banks",
     "/Library/Audio/Sounds/Banks",
+    # Homebrew; on Intel its prefix is /usr/local
+    "/opt/homebrew/share/soundfonts",
+    "/opt/homebrew/share/sounds/sf2",
+    "/opt/homebrew/share/fluid-synth/sf2",
+    "/usr/local/share/fluid-synth/sf2",
+    "${HOMEBREW_PREFIX}/share/soundfonts",
+    # Windows: where FluidSynth looks
+    "${ProgramData}/soundfonts",
+    "C:/soundfonts",
+    # MuseScore, everywhere: a user's own, and on Windows what it brings
+    "~/Documents/MuseScore4/SoundFonts",
+    "~/Documents/MuseScore3/SoundFonts",
+    "${ProgramFiles}/MuseScore 4/sound",
+    "${ProgramFiles}/MuseScore 3/sound",
 )
+FONT_EXTENSIONS = (".sf2", ".sf3")
+FONTS_NAMED = 8  # at most, of those that there are
 _SETTINGS = {
     "synth.reverb.active": 0,
     "synth.chorus.active": 0,
@@ -84,15 +105,48 @@ def find_font(name):
     path = Path(name)
     if path.exists() or path.name != str(name):  # a path is meant as it is
         return path
-    for folder in FONT_FOLDERS:
-        for extension in ("", ".sf2", ".sf3"):
-            found = Path(folder).expanduser() / f"{name}{extension}"
+    folders = list_font_folders()
+    for folder in folders:
+        for extension in ("", *FONT_EXTENSIONS):
+            found = folder / f"{name}{extension}"
             if found.is_file():
                 return found
+    fonts = list_fonts(folders)
+    if not fonts:
+        raise UserError(
+            f"{name}: no such SoundFont, and none where systems keep them; give its path, or "
+            "install one, e.g. 'apt install fluid-soundfont-gm' (FluidR3_GM.sf2)"
+        )
+    if len(fonts) > FONTS_NAMED:
+        fonts[FONTS_NAMED:] = ["..."]
     raise UserError(
-        f"{name}: no such SoundFont, here or in {FONT_FOLDERS[0]} and the like; give its path, or "
-        "install one, e.g. 'apt install fluid-soundfont-gm' (FluidR3_GM.sf2)"
+        f"{name}: no such SoundFont, here or where systems keep them; give its path, or one of "
+        f"those that are there: {', '.join(fonts)}"
     )
+
+
+def list_font_folders():
+    """Those of `FONT_FOLDERS` that are there: list of paths."""
+    folders = []
+    for folder in FONT_FOLDERS:
+        path = Path(os.path.expandvars(os.path.expanduser(folder)))
+        if "$" not in str(path) and path.is_dir():
+            folders.append(path)
+    return folders
+
+
+def list_fonts(folders):
+    """Names of the SoundFonts in folders, sorted, each once."""
+    names = set()
+    for folder in folders:
+        with contextlib.suppress(PermissionError):
+            names |= {path.name for path in folder.iterdir() if is_font_name(path)}
+    return sorted(names, key=str.casefold)
+
+
+def is_font_name(path):
+    """Whether a path's extension is a SoundFont's."""
+    return path.suffix.lower() in FONT_EXTENSIONS
 
 
 def check_font(path):

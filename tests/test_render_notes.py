@@ -173,8 +173,56 @@ def test_fonts_are_looked_for_where_systems_keep_them(fonts, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.sf2").touch()
     assert render_notes.find_font("a.sf2") == Path("a.sf2")  # what is here comes first
-    with pytest.raises(UserError, match=r"c\.sf2: no such SoundFont, here or in .*; give its path"):
+
+
+def test_the_fonts_that_are_there_are_named(fonts, monkeypatch):
+    (fonts / "readme.txt").touch()
+    with pytest.raises(UserError, match=r"^c\.sf2: no such SoundFont, here .*: a\.sf2, b\.sf3$"):
         render_notes.find_font("c.sf2")
+    for number in range(20):
+        (fonts / f"c{number:02d}.SF2").touch()
+    with pytest.raises(UserError, match=r": a\.sf2, b\.sf3, c00\.SF2, .*, c05\.SF2, \.\.\.$"):
+        render_notes.find_font("d")
+    monkeypatch.setattr(render_notes, "FONT_FOLDERS", (str(fonts / "none"),))
+    with pytest.raises(UserError, match=r"^c\.sf2: .* none where .*; give its path, or install"):
+        render_notes.find_font("c.sf2")
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        ("HOME", ".local/share/sounds/sf2"),
+        ("HOME", "Library/Audio/Sounds/Banks"),
+        ("HOME", "Documents/MuseScore4/SoundFonts"),
+        ("HOMEBREW_PREFIX", "share/soundfonts"),
+        ("ProgramData", "soundfonts"),
+        ("ProgramFiles", "MuseScore 4/sound"),
+    ],
+)
+def test_a_font_in_each_systems_own_place(variable, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv(variable, str(tmp_path))
+    if variable == "HOME":
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows's
+    font = tmp_path / folder / "our own.sf3"
+    font.parent.mkdir(parents=True)
+    font.touch()
+    assert render_notes.find_font("our own") == font
+    monkeypatch.delenv(variable)
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "other"))
+    monkeypatch.chdir(font.parent.parent)
+    with pytest.raises(UserError, match="our own: no such SoundFont"):
+        render_notes.find_font("our own")
+
+
+def test_the_places_of_linux_and_macos_are_known():
+    assert {
+        "/usr/share/sounds/sf2",
+        "/usr/share/sounds/sf3",
+        "/usr/share/soundfonts",
+        "/Library/Audio/Sounds/Banks",
+        "/opt/homebrew/share/soundfonts",
+        "/usr/local/share/soundfonts",
+    } <= set(render_notes.FONT_FOLDERS)
 
 
 @pytest.mark.parametrize(
