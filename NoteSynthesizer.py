@@ -34,6 +34,7 @@ DEFAULT_INSTRUMENTS = (
     "synth_lead_synthetic",
 )
 MAX_SHIFT = 12  # semitones that a note may be resampled by, to stand in for one that the bank lacks
+NESTED = 3  # folders deep that an NSynth split may lie in the folder given
 PLACINGS = ("exact", "other velocity", "shifted", "lost")
 
 RELEASE = SAMPLE_RATE  # samples, 1 s: from full level to nothing
@@ -44,6 +45,7 @@ FADE = SAMPLE_RATE // 100
 # Peak in a piece of a typical note at velocity 100: the method's example mixes hold their notes
 # times 0.35
 LEVEL = 0.28
+_NSYNTH_NAME = re.compile(r"(\w+)-\d{3}-\d{3}\.\w+")  # keyboard_acoustic_000-060-100.wav
 BLOCK = 1 << 18  # samples rendered at a time, 6 s: larger ones leave the processor's cache
 
 
@@ -95,7 +97,8 @@ class NoteBank:
     """The single notes of one instrument, read when first asked for.
 
     Args:
-        folder: an NSynth split's folder, or the ``audio`` folder inside.
+        folder: an NSynth split's folder, the ``audio`` folder inside, or a folder with one such
+            split somewhere inside, as downloads nest them.
         instrument: ``family_source`` (preset 000) or ``family_source_PPP``.
         max_shift: semitones that a note may be resampled by.
 
@@ -103,17 +106,11 @@ class NoteBank:
         paths: {(pitch, velocity): path}.
 
     Raises:
-        UserError: no such folder, or no note of this instrument in it.
+        UserError: no such folder, several splits in it, or no note of this instrument.
     """
 
     def __init__(self, folder, instrument, max_shift=MAX_SHIFT):
-        folder = Path(folder)
-        if (folder / "audio").is_dir():
-            folder = folder / "audio"
-        if not folder.is_dir():
-            raise UserError(
-                f"{folder}: no such folder; give --nsynth_path the folder of an NSynth split"
-            )
+        folder = _find_folder(Path(folder))
         self.paths = _find_notes(folder, note_prefix(instrument))
         if not self.paths:
             there = _list_instruments(folder, instrument)
@@ -206,11 +203,47 @@ class NoteBank:
         return audio
 
 
+def _find_folder(folder):
+    """The folder that holds the notes themselves: ``folder``, or the ``audio`` folder inside.
+
+    Raises UserError if there is no such folder, or if there are several.
+    """
+    if (folder / "audio").is_dir():
+        return folder / "audio"
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; give --nsynth_path the folder of an NSynth split"
+        )
+    if any(_NSYNTH_NAME.fullmatch(name) for name in os.listdir(folder)):
+        return folder
+    inside = _find_audio_folders(folder, NESTED)
+    if len(inside) > 1:
+        splits = ", ".join(str(path.parent) for path in inside)
+        raise UserError(f"{folder}: holds several folders of notes; give one of {splits}")
+    return inside[0] if inside else folder
+
+
+def _find_audio_folders(folder, depth):
+    """The folders called ``audio`` up to so many folders below ``folder``, sorted."""
+    found = []
+    with os.scandir(folder) as entries:
+        subfolders = sorted(entry.name for entry in entries if entry.is_dir())
+    for name in subfolders:
+        if name == "audio":
+            found.append(folder / name)
+        elif depth > 1 and not name.startswith("."):
+            found += _find_audio_folders(folder / name, depth - 1)
+    return found
+
+
 def _find_notes(folder, prefix):
     """The notes of one instrument: {(pitch, velocity): path}."""
     paths = {}
-    for name in sorted(os.listdir(folder)):
-        match = re.fullmatch(re.escape(prefix) + r"-(\d{3})-(\d{3})(\.\w+)", name, re.IGNORECASE)
+    rest = re.compile(r"-(\d{3})-(\d{3})(\.\w+)")
+    # NSynth's folder has 289,205 files: only those of the instrument are sorted and parsed
+    names = [name for name in os.listdir(folder) if name.lower().startswith(prefix)]
+    for name in sorted(names):
+        match = rest.fullmatch(name, len(prefix))
         if match and match[3].lower() in AUDIO_EXTENSIONS:
             paths[int(match[1]), int(match[2])] = folder / name
     return paths
@@ -220,7 +253,7 @@ def _list_instruments(folder, wanted):
     """A few of the instruments whose notes a folder holds, those most like ``wanted`` first."""
     names = set()
     for file in os.listdir(folder):
-        match = re.fullmatch(r"(\w+)-\d{3}-\d{3}\.\w+", file)
+        match = _NSYNTH_NAME.fullmatch(file)
         if match:
             names.add(match[1])
     if not names:

@@ -235,8 +235,8 @@ def maestro_split(path, names):
         split[side] = [name for name in names if sides.get(piece_of(name)) == side]
         if not split[side] and side != "test":
             raise UserError(
-                f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}; "
-                "give these pieces' table"
+                f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}, such as "
+                f"{names[0]}; give these pieces' table, and step 1 the table's own folder"
             )
     return split
 

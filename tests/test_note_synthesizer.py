@@ -31,6 +31,25 @@ def bank(folder):
     return NoteBank(folder, "keyboard_acoustic")
 
 
+def test_a_split_is_found_where_downloads_nest_it(tmp_path):
+    split = make_bank(tmp_path / "nsynth-train.jsonwav" / "nsynth-train", pitches=(60,))
+    audio = split / "audio"
+    for folder in (audio, split, split.parent, tmp_path):
+        found = NoteBank(folder, "keyboard_acoustic").paths
+        assert set(found.values()) == set(audio.iterdir())
+    make_bank(tmp_path / "nsynth-valid", pitches=(60,))
+    with pytest.raises(UserError, match=r"several folders of notes; give one of .*valid$"):
+        NoteBank(tmp_path, "keyboard_acoustic")
+
+
+def test_notes_beside_folders_are_taken_themselves(tmp_path):
+    split = make_bank(tmp_path / "other" / "nsynth-train", pitches=(60,))
+    for path in (split / "audio").iterdir():
+        path.rename(tmp_path / path.name)
+    make_bank(tmp_path / "other" / "nsynth-train", pitches=(48,))
+    assert {pitch for pitch, _ in NoteBank(tmp_path, "keyboard_acoustic").paths} == {60}
+
+
 def score_of(*notes):
     """(onset, duration, pitch, velocity) ... -> a sorted score."""
     score = np.array(list(notes), midi.NOTE)
