@@ -109,6 +109,18 @@ def find_recordings(folders):
     return recordings, passed_over
 
 
+def find_repeated(recordings):
+    """Those of ``recordings`` whose pitch and layer one before has: `choose_source` takes none."""
+    seen = set()
+    repeated = []
+    for recording in recordings:
+        note = recording.pitch, recording.layer
+        if note in seen:
+            repeated.append(recording)
+        seen.add(note)
+    return repeated
+
+
 def choose_layers(recordings):
     """Which layer serves which velocity: {velocity: layer}.
 

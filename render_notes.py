@@ -404,6 +404,12 @@ def plan_recordings(pairs, root):
         recordings, passed_over = recorded_notes.find_recordings(paths)
         if passed_over:
             print(f"{instrument}: {passed_over} files passed over, their names give no pitch")
+        again = recorded_notes.find_repeated(recordings)
+        if again:
+            print(
+                f"{instrument}: {len(again)} recordings passed over, their names give the note and "
+                f"loudness of another, such as {cli.one_line(again[0].path)}"
+            )
         settings = {"recordings": recorded_notes.fingerprint(recordings)}
         folder = NoteFolder(root, instrument, [], settings)
         jobs.append(Job(instrument, folder, None, recordings))

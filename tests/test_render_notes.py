@@ -307,6 +307,21 @@ def test_recorded_notes_become_an_instrument(piano, capsys):
     assert f"{count} written" in run(capsys, *flags)[1]
 
 
+def test_a_note_recorded_twice_is_taken_once_and_told(piano, capsys):
+    (piano / "piano v2").rename(piano / "loud")  # a folder's name tells no loudness
+    for path in (piano / "loud").iterdir():
+        path.rename(path.with_name(path.name.replace("v2", "v1")))
+    flags = ["--nsynth_path", piano / "notes"]
+    for folder in ("piano v1", "loud"):
+        flags += ["--recorded_notes", piano / folder, "keyboard_acoustic_007"]
+    code, out, _ = run(capsys, *flags)
+    assert code == 0
+    assert "2 recordings passed over, their names give the note and loudness of another" in out
+    assert str(piano / "loud" / "A3v1.flac") in out
+    notes = NoteBank(piano / "notes", "keyboard_acoustic_007").paths
+    assert {velocity for _, velocity in notes} == {100}
+
+
 def check_note(path, pitch, peak):
     """NSynth's shape, in tune, from its beginning on, held for 3 s and then damped."""
     note, rate = soundfile.read(path)
