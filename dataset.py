@@ -103,7 +103,8 @@ def pair_pieces(features, instruments):
     if not common:
         who = " and ".join(names)
         raise UserError(
-            f"{features}: {who} have no piece in common; synthesize them from the same MIDI files"
+            f"{features}: {who} have no piece in common; synthesize them from the same MIDI files, "
+            "or call recordings of the same music by the same name"
         )
     unpaired = []
     for instrument, found in names.items():
@@ -420,7 +421,10 @@ class TilePairs:
         counts = [len(tiles) for tiles in piece]
         if len(set(counts)) > 1:
             each = [f"{count} tiles of {i}" for count, i in zip(counts, self.instruments)]
-            raise UserError(f"{name}: {', '.join(each)}; synthesize and compute it again")
+            raise UserError(
+                f"{name}: {', '.join(each)}; cut the recordings to one length, or synthesize and "
+                "compute them again"
+            )
         return piece
 
     def _list_pairs(self):

@@ -226,7 +226,7 @@ def test_commands_are_accepted(page, parsers):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_flags_exist(page, parsers):
-    known = {"--upgrade", "--logdir"}  # pip's, tensorboard's
+    known = {"--upgrade", "--logdir", "--wildcards"}  # pip's, tensorboard's, tar's
     for parser in parsers.values():
         known |= flags_of(parser)
     named = set(re.findall(r"(?<![\w-])--[a-z]\w+", page.read_text(encoding="utf-8")))
