@@ -148,7 +148,8 @@ def convert_all(jobs, args):
 
 
 def check_files(job, args):
-    """Raise UserError if a recording cannot be read, or its output's format does not hold it."""
+    """Raise UserError if a recording cannot be read, or its output not be written."""
+    cli.check_folder(job.target.parent, "--output")
     with open_sound(job.source) as sound:
         check_writable(job.target, sound.channels, args.sr or sound.samplerate)
 

@@ -62,6 +62,19 @@ def test_formats_in_and_out_keep_the_length(tmp_path, run, source, target):
     assert list_names(tmp_path) == sorted([source, target])
 
 
+def test_beside_a_recording_that_is_read_only_output_is_asked_for(tmp_path, run, monkeypatch):
+    write(tmp_path / "a.wav", music(30001), 44100)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    code, _, err = run(identity, "--input", tmp_path / "a.wav")
+    assert code == 2
+    assert err.endswith(f"--output {tmp_path}: {tmp_path} is not to be written; give another\n")
+    (tmp_path / "elsewhere").mkdir()
+    code, _, err = run(
+        identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "elsewhere" / "b.wav"
+    )
+    assert (code, err) == (0, "")
+
+
 @pytest.mark.parametrize("new_rate", [8000, 22050, 96000])
 def test_sr_sets_the_outputs_rate(tmp_path, run, new_rate):
     write(tmp_path / "a.wav", music(44100), 44100)
