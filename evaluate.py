@@ -314,7 +314,7 @@ class GroupPage:
         if TARGET in sounds:
             shown[self._target_label()] = sounds[TARGET][:samples]
             differences = [(label, self._target_label()) for label in self.outputs.values()]
-        entry = report.Piece(
+        entry = report.Entry(
             report.plain_title(piece.name),
             shown,
             more,

@@ -218,7 +218,7 @@ def write_page(folder, jobs, args):
 
 
 def _page_pieces(jobs, args):
-    """Yield each recording as a `report.Piece`."""
+    """Yield each recording as a `report.Entry`."""
     import report
 
     seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
@@ -230,7 +230,7 @@ def _page_pieces(jobs, args):
                 if label in sounds:  # two models of one target
                     label = f"{label} ({cli.one_line(job.model)})"
                 sounds[label] = _read_part(job.target, 0.0, seconds)
-        yield report.Piece(report.plain_title(cli.one_line(source.name)), sounds)
+        yield report.Entry(report.plain_title(cli.one_line(source.name)), sounds)
 
 
 def _read_part(path, start, seconds):

@@ -84,7 +84,7 @@ def _layer_of(stem):
     return _DYNAMICS.index(match[1]) if match else 0
 
 
-def find_recordings(folders):
+def find_recorded_notes(folders):
     """The recorded notes in folders and what is below: (list of `Recording`, files passed over).
 
     Raises:

@@ -369,7 +369,7 @@ class NoteFolder:
         return path.exists() and not self._record.knows(path)
 
 
-class Job(NamedTuple):
+class RenderJob(NamedTuple):
     """An instrument to make: of a font's program, or of recordings."""
 
     instrument: str
@@ -379,19 +379,19 @@ class Job(NamedTuple):
 
 
 def plan_programs(texts, font, root):
-    """The jobs of --instruments: list of `Job`."""
+    """The jobs of --instruments: list of `RenderJob`."""
     jobs = []
     for text in texts:
         program = parse_instrument(text, font)
         path = find_font(program.font)
         settings = {"bank": program.bank, "program": program.number}
         folder = NoteFolder(root, program.instrument, [path], settings)
-        jobs.append(Job(program.instrument, folder, program._replace(font=path), None))
+        jobs.append(RenderJob(program.instrument, folder, program._replace(font=path), None))
     return jobs
 
 
 def plan_recordings(pairs, root):
-    """The jobs of --recorded_notes, given as (folder, instrument): list of `Job`.
+    """The jobs of --recorded_notes, given as (folder, instrument): list of `RenderJob`.
 
     Folders of one instrument belong together.
     """
@@ -401,7 +401,7 @@ def plan_recordings(pairs, root):
         folders.setdefault(instrument, []).append(path)
     jobs = []
     for instrument, paths in folders.items():
-        recordings, passed_over = recorded_notes.find_recordings(paths)
+        recordings, passed_over = recorded_notes.find_recorded_notes(paths)
         if passed_over:
             print(f"{instrument}: {passed_over} files passed over, their names give no pitch")
         again = recorded_notes.find_repeated(recordings)
@@ -412,7 +412,7 @@ def plan_recordings(pairs, root):
             )
         settings = {"recordings": recorded_notes.fingerprint(recordings)}
         folder = NoteFolder(root, instrument, [], settings)
-        jobs.append(Job(instrument, folder, None, recordings))
+        jobs.append(RenderJob(instrument, folder, None, recordings))
     return jobs
 
 

@@ -205,7 +205,7 @@ def _read_columns(csv_path):
     return columns
 
 
-class Piece(NamedTuple):
+class Entry(NamedTuple):
     """One piece of the listening page.
 
     Sounds are float (n,) or (n, channels) at 44.1 kHz; one gain for all of them keeps the loudest
@@ -227,13 +227,13 @@ def write_page(folder, title, pieces, sentence="", notes=(), table=None, terms=(
 
         pieces = []
         for name, audio, conversions in recordings:  # conversions: {"guitar": audio, ...}
-            pieces.append(report.Piece(name, {"original": audio, **conversions}))
+            pieces.append(report.Entry(name, {"original": audio, **conversions}))
         report.write_page(folder, "My songs", pieces)
 
     Args:
         folder: of the page; made if it is not there.
         title: of the page.
-        pieces: any iterable of `Piece`; of a generator, one piece's sounds are in memory at a time.
+        pieces: any iterable of `Entry`; of a generator, one piece's sounds are in memory at a time.
         sentence, notes, table, terms: see `write_index`.
     """
     titles = []

@@ -1,7 +1,7 @@
 """Which models are measured on which pieces, a group of these for each table of evaluate.py.
 
 Pieces are those that all the models' runs held out (`find_names`, `find_pieces`), pairs of a CSV
-file (`read_pairs`), or recordings without a reference (`find_recordings`); `find_groups` decides
+file (`read_pairs`), or recordings without a reference (`find_inputs`); `find_groups` decides
 by the flags. Models are always a list here.
 """
 
@@ -243,7 +243,7 @@ def _name_apart(pieces):
     return apart
 
 
-def find_recordings(paths):
+def find_inputs(paths):
     """Pieces without reference: files as they are, folders as the recordings in them.
 
     Raises:
@@ -350,7 +350,7 @@ def _find_unknown_group(args, candidates):
         raise UserError(f"{flag}: goes with --audios_path; leave it out")
     if args.pieces:
         raise UserError("--pieces: goes with --audios_path; leave it out")
-    pieces = read_pairs(args.pairs) if args.pairs else find_recordings(args.inputs)
+    pieces = read_pairs(args.pairs) if args.pairs else find_inputs(args.inputs)
     pieces = pieces[: args.limit]
     known = [candidate for candidate in candidates if candidate.run]
     targets = find_common_targets(known) if known else []

@@ -49,7 +49,7 @@ class Version(NamedTuple):
     transpose: int  # semitones
 
 
-class Piece(NamedTuple):
+class Rendering(NamedTuple):
     """A wav file to have: a version of a score by one instrument."""
 
     wav: Path
@@ -84,30 +84,30 @@ def find_versions(midi_path, speeds, transposes):
     return list(versions.values()), list(dict.fromkeys(too_long))
 
 
-def find_pieces(versions, instrument, audios, settings):
-    """The wav files to have of one instrument: list of `Piece`."""
-    pieces = []
+def find_renderings(versions, instrument, audios, settings):
+    """The wav files to have of one instrument: list of `Rendering`."""
+    renderings = []
     for version in versions:
         own = settings | {
             "notes": settings["notes"][instrument],
             "speed": version.speed,
             "transpose": version.transpose,
         }
-        pieces.append(Piece(audios / instrument / f"{version.name}.wav", version, own))
-    return pieces
+        renderings.append(Rendering(audios / instrument / f"{version.name}.wav", version, own))
+    return renderings
 
 
-def sort_pieces(pieces, record):
-    """Split pieces by what is there: (those to make, those that are not ours to overwrite)."""
+def sort_renderings(renderings, record):
+    """Split renderings by what is there: (those to make, those that are not ours to overwrite)."""
     due = []
     foreign = []
-    for piece in pieces:
-        if record.is_current(piece.wav, [piece.version.midi], piece.settings):
+    for rendering in renderings:
+        if record.is_current(rendering.wav, [rendering.version.midi], rendering.settings):
             continue
-        if piece.wav.is_file() and not record.knows(piece.wav):
-            foreign.append(piece)
+        if rendering.wav.is_file() and not record.knows(rendering.wav):
+            foreign.append(rendering)
         else:
-            due.append(piece)
+            due.append(rendering)
     return due, foreign
 
 
@@ -166,12 +166,12 @@ def read_checked(path, pedal, changes):
 
 
 def read_scores(due, args, run):
-    """Read the scores of the pieces to make, and say what was repaired or had to be left out.
+    """Read the scores of the renderings to make, and say what was repaired or had to be left out.
 
     Returns:
         ({path: score}, how many were left out).
     """
-    paths = sorted({piece.version.midi for piece in due})
+    paths = sorted({rendering.version.midi for rendering in due})
     changes = []
     for speed, transpose in itertools.product(args.playback_speed, args.transpose):
         changes.append((speed, args.duration_rate, transpose))
@@ -195,40 +195,40 @@ def say_left_out(text):
     print(f"synthesize_audios.py: left out: {cli.one_line(text)}", file=sys.stderr)
 
 
-def render_pieces(instrument, pieces, scores, args, record, run):
+def render_all(instrument, renderings, scores, args, record, run):
     """Render pieces by one instrument, and say what was done with the notes.
 
     Args:
-        pieces: list of `Piece`, to make.
+        renderings: list of `Rendering`, to make.
         scores: {MIDI file: score}; pieces of others are left out.
 
     Returns:
         (how many pieces, their samples).
     """
-    pieces = [piece for piece in pieces if piece.version.midi in scores]
-    if not pieces:
+    renderings = [rendering for rendering in renderings if rendering.version.midi in scores]
+    if not renderings:
         print(f"{instrument}: nothing to do")
         return 0, 0
     # The longest first: no worker is left alone with it at the end
-    pieces.sort(key=lambda piece: -len(scores[piece.version.midi]))
+    renderings.sort(key=lambda rendering: -len(scores[rendering.version.midi]))
     folder = str(args.nsynth_path.absolute())
     tasks = []
-    piece_by_wav = {}
-    for piece in pieces:
-        bank = folder, instrument, args.max_shift, piece.settings["notes"]
-        version = piece.version
+    rendering_by_wav = {}
+    for rendering in renderings:
+        bank = folder, instrument, args.max_shift, rendering.settings["notes"]
+        version = rendering.version
         # The score in a tuple: alone, joblib would hand it to one Dask worker for all, and it
         # would be lost with that one
         change = scores[version.midi], version.speed, args.duration_rate, version.transpose
-        wav = piece.wav.absolute()
-        piece_by_wav[wav] = piece
+        wav = rendering.wav.absolute()
+        rendering_by_wav[wav] = rendering
         tasks.append((wav, change, bank))
 
     def note_done(task, result):
-        piece = piece_by_wav[task[0]]
-        record.add(piece.wav, [piece.version.midi], piece.settings)
+        rendering = rendering_by_wav[task[0]]
+        record.add(rendering.wav, [rendering.version.midi], rendering.settings)
 
-    wavs = list(piece_by_wav)
+    wavs = list(rendering_by_wav)
     record.begin(wavs)
     results = run(render_task, tasks, wavs, note_done, unit="piece", desc=instrument)
     return len(results), say_rendered(instrument, results)
@@ -374,12 +374,12 @@ def main(argv=None):
     record = Record(args.audios_path)
     check_settings(args.audios_path, settings, record, args.fresh)
 
-    due = {}  # pieces to make, by instrument
+    due = {}  # renderings to make, by instrument
     all_due = []
     foreign = []
     for instrument in args.instruments:
-        pieces = find_pieces(versions, instrument, args.audios_path, settings)
-        due[instrument], others = sort_pieces(pieces, record)
+        wanted = find_renderings(versions, instrument, args.audios_path, settings)
+        due[instrument], others = sort_renderings(wanted, record)
         all_due += due[instrument]
         foreign += others
     count = 0
@@ -387,7 +387,7 @@ def main(argv=None):
     with parallel.engine(args.workers, args.dask) as run:
         scores, unreadable = read_scores(all_due, args, run)
         for instrument in args.instruments:
-            done = render_pieces(instrument, due[instrument], scores, args, record, run)
+            done = render_all(instrument, due[instrument], scores, args, record, run)
             count += done[0]
             samples += done[1]
 

@@ -91,7 +91,7 @@ def tone(level, seconds=4.0, channels=None):
 
 
 def make_piece(title="plain", **changes):
-    piece = report.Piece(
+    piece = report.Entry(
         title,
         {label: tone(level) for label, level in LEVELS.items()},
         {f"Output, phase: {k}": tone(1.0) for k in range(OTHERS)},
@@ -174,7 +174,7 @@ def test_section_writes_sounds_of_one_gain_and_pictures(tmp_path):
 
 def test_page_of_conversions_without_target(tmp_path):
     sounds = {"original": tone(0.5, channels=2), "guitar": tone(0.2, channels=2)}
-    pieces = (report.Piece(title, sounds) for title in ("one", "two"))
+    pieces = (report.Entry(title, sounds) for title in ("one", "two"))
     report.write_page(tmp_path / "page", "My songs", pieces)
     names = {path.name for path in (tmp_path / "page").iterdir()}
     stems = ("piece01_1", "piece01_2", "piece02_1", "piece02_2")
