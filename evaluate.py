@@ -29,6 +29,7 @@ Several models share tables and page, on the pieces that all of them held out: a
 
 import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
+import math
 import sys
 from pathlib import Path
 
@@ -44,6 +45,7 @@ import phase as phases
 import report
 import styles
 import tables
+import tagger
 from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 from cli import UserError
 from conditions import CONDITIONS
@@ -112,7 +114,10 @@ def read_notes(scores, piece, seconds):
     return notes
 
 
-def evaluate_group(models, group, median, settings, scores=(), page=None):
+SHOWN_COLUMNS = [*COLUMNS, *tagger.COLUMNS]
+
+
+def evaluate_group(models, group, median, settings, scores=(), page=None, listener=None):
     """Evaluate a group piece by piece.
 
     Args:
@@ -122,6 +127,7 @@ def evaluate_group(models, group, median, settings, scores=(), page=None):
         settings: `Settings`.
         scores: see `find_scores`.
         page: `GroupPage` that gets each piece's sounds, or None.
+        listener: `tagger.Listener` that hears them, too, or None.
 
     Returns:
         results, see tables.py.
@@ -138,7 +144,10 @@ def evaluate_group(models, group, median, settings, scores=(), page=None):
             sounds = {}
             for row in make_rows(models, audio, reference, median, settings):
                 bar.set_postfix_str(row.name)
-                measured.append((piece.name, row.name, measure(row, target, notes)))
+                found = measure(row, target, notes)
+                if listener:
+                    found |= listener.hear(row.name, row.audio)
+                measured.append((piece.name, row.name, found))
                 sounds[row.name] = row.audio
             results += measured
             if page:
@@ -189,7 +198,7 @@ def print_group(group, models, summary, differences, results, settings):
     if group.title:
         print(f"\n{group.title}")
     print(f"{group.about}\n")
-    print(tables.markdown(*tables.text_table(summary, COLUMNS)))
+    print(tables.markdown(*tables.text_table(summary, SHOWN_COLUMNS)))
     print("\nmean ± standard deviation over pieces, n: how many; lower is better, SNR and F1 apart")
     if differences:
         print("\nPaired differences, piece by piece:\n")
@@ -225,9 +234,9 @@ def write_differences(path, differences):
 
 def write_group(folder, results, about):
     """Write results.csv, one line a piece and row, and results.json, the tables."""
-    lines = [["piece", "row", *(column.key for column in COLUMNS)]]
+    lines = [["piece", "row", *(column.key for column in SHOWN_COLUMNS)]]
     for piece, row, found in results:
-        values = [found.get(column.key, "") for column in COLUMNS]
+        values = [found.get(column.key, "") for column in SHOWN_COLUMNS]
         lines.append([cli.one_line(piece), row, *values])
     cli.write_csv(folder / "results.csv", lines)
     cli.write_json(folder / "results.json", about)
@@ -302,7 +311,7 @@ class GroupPage:
             measured: its results, see tables.py.
         """
         samples = int(self.seconds * data.SAMPLE_RATE)
-        summary = tables.summarise(measured, COLUMNS)
+        summary = tables.summarise(measured, SHOWN_COLUMNS)
         first, *others = self.settings.phases
         shown = {self._input_label(): sounds[IDENTITY][:samples]}
         more = {}
@@ -320,7 +329,7 @@ class GroupPage:
             more,
             differences,
             self._sentence(summary),
-            tables.text_table(summary, COLUMNS),
+            tables.text_table(summary, SHOWN_COLUMNS),
         )
         self.sections.append(report.write_section(self.folder, len(self.titles) + 1, entry))
         self.titles.append(entry.title)
@@ -363,8 +372,11 @@ class GroupPage:
             f"“Output” has the phase {self.settings.phases[0]}.",
             "Mean ± standard deviation over pieces; the lower the better, SNR and note F1 apart.",
         ]
-        header, rows = table = tables.text_table(summary, COLUMNS)
-        terms = [(column.heading, column.meaning) for column in COLUMNS if column.heading in header]
+        header, rows = table = tables.text_table(summary, SHOWN_COLUMNS)
+        terms = []
+        for column in SHOWN_COLUMNS:
+            if column.heading in header:
+                terms.append((column.heading, column.meaning))
         for name, meaning in ROW_TERMS:
             if any(row[0].startswith(name) for row in rows):
                 terms.append((name, meaning))
@@ -469,6 +481,12 @@ def add_piece_flags(parser):
         help="scores, named like the pieces: adds note F1 by an independent transcriber, where it "
         "is installed (judges.py says how)",
     )
+    add(
+        "--tagger",
+        action="store_true",
+        help="add what an independent tagger hears, and how far its embeddings are from the true "
+        "targets'; needs its package (tagger.py says how)",
+    )
 
 
 def add_conversion_flags(parser):
@@ -567,6 +585,14 @@ def load_networks(args, candidates):
     )
 
 
+def add_distances(summary, distances, pieces):
+    """Put the tagger's distances, {row: value} over all ``pieces``, into a summary."""
+    for row, distance in distances.items():
+        if math.isnan(distance):  # too little sound for it
+            continue
+        summary[row][tagger.DISTANCE] = {"mean": distance, "spread": None, "n": pieces}
+
+
 def choose_output(args, candidates):
     """The folder for the results."""
     if args.output:
@@ -598,8 +624,11 @@ def run_group(candidates, group, settings, scores, args, output):
     for candidate in candidates:
         network = choose_style(candidate, group.target, args.audios_path)
         models[name_model(candidate.label)] = network
-    results = evaluate_group(models, group, median, settings, scores, page)
-    summary = tables.summarise(results, COLUMNS)
+    listener = tagger.Listener() if args.tagger else None
+    results = evaluate_group(models, group, median, settings, scores, page, listener)
+    summary = tables.summarise(results, SHOWN_COLUMNS)
+    if listener:
+        add_distances(summary, listener.distances(TARGET), len(group.pieces))
     differences = tables.compare(results, pairs_to_compare(list(models), settings), COLUMNS)
     print_group(group, models, summary, differences, results, settings)
     about = {
@@ -628,6 +657,8 @@ def main(argv=None):
     """Parse flags, evaluate group by group, compare the groups."""
     args = build_parser().parse_args(argv)
     candidates = find_candidates(args.model)
+    if args.tagger:
+        tagger.check_installed()
     groups = find_groups(args, candidates)
     for group in groups:
         for piece in group.pieces:

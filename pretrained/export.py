@@ -45,7 +45,11 @@ SILENT = {  # flags that change no weight
     "cache",
     "workers",
     "runs_path",
+    "name",
+    "resume",
     "preview_every",
+    "preview_piece",
+    "keep_every",
     "tensorboard",
     "fresh",
 }

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+import tagger
+from cli import UserError
+from data import SAMPLE_RATE
+
+
+def test_frechet_distance_of_gaussians():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(20_000, 3))
+    assert tagger.frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert tagger.frechet(a, a + np.array([3, 0, 4])) == pytest.approx(25, abs=1e-6)
+    wide = rng.normal(size=(20_000, 3)) * [1, 1, 3]  # (3 - 1)^2 for the one axis
+    assert tagger.frechet(a, wide) == pytest.approx(4, abs=0.2)
+    assert np.isnan(tagger.frechet(a[:1], a))
+
+
+def test_patches_are_three_seconds_half_overlapping():
+    seconds = np.zeros(10 * tagger.RATE, np.float32)
+    patches = tagger._cut_patches(seconds)
+    assert patches.shape == (1 + (626 - 187) // 93, 187, 96)
+    assert patches.dtype == np.float32
+    assert len(tagger._cut_patches(seconds[: 2 * tagger.RATE])) == 0
+
+
+def test_systems_are_compared_over_all_pieces(monkeypatch):
+    """The network is replaced: the embedding is the level of two bands, the tags are 0.1."""
+
+    def run(patches):
+        return np.full(50, 0.1), patches[:, :10].mean(axis=1)[:, :2]
+
+    monkeypatch.setattr(tagger, "_run", run)
+    noise = np.random.default_rng(0).normal(0, 0.1, 6 * SAMPLE_RATE).astype(np.float32)
+    listener = tagger.Listener()
+    for _ in range(2):
+        for row, gain in (("input", 0.1), ("model", 0.9), ("target", 1)):
+            tags = listener.hear(row, gain * noise)
+            assert tags["tag_piano"] == pytest.approx(0.1)
+            assert set(tags) == {f"tag_{name}" for name in tagger.SHOWN}
+    assert listener.hear("short", noise[:SAMPLE_RATE]) == {}
+    distances = listener.distances("target")
+    assert set(distances) == {"input", "model", "target"}
+    assert distances["model"] < 0.1 * distances["input"]
+    assert listener.distances("nobody") == {}
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(tagger.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match="--tagger: musicnn is not installed; pip install --no-deps"
+    ):
+        tagger.check_installed()
+
+
+def test_musicnn_itself(monkeypatch):
+    """Where it is installed: its tags' order and its graph are as this module takes them."""
+    pytest.importorskip("musicnn")
+    pytest.importorskip("tensorflow")
+    time = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+    audio = 0.3 * np.sin(2 * np.pi * 440 * time) * np.exp(-time % 1)
+    found = tagger.Listener().hear("x", audio.astype(np.float32))
+    assert all(0 <= value <= 1 for value in found.values())
