@@ -5,11 +5,15 @@ Import it before Keras, and call `setup_device` first: Keras loads there.
 
 import contextlib
 import ctypes
+import importlib.util
 import os
+import platform
 import re
 import sys
 
 from cli import UserError, quiet_stderr
+
+BACKENDS = ("tensorflow", "torch", "jax")  # the first that is installed is taken
 
 
 def setup_device(gpu=None):
@@ -23,10 +27,11 @@ def setup_device(gpu=None):
         Number of GPUs in use, 0 for the CPU.
 
     Raises:
-        UserError: the backend named by KERAS_BACKEND is not installed, or a GPU was asked for and
-            is not there.
+        UserError: no backend is installed, or not the one that KERAS_BACKEND names; a GPU was asked
+            for and is not there.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    backend = os.environ.get("KERAS_BACKEND") or find_backend()
+    os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if gpu == "cpu":
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu", KERAS_TORCH_DEVICE="cpu")
@@ -45,6 +50,17 @@ def setup_device(gpu=None):
     if not count and gpu != "cpu":
         print(f"Running on the CPU: {backend} sees no GPU.", file=sys.stderr)
     return count
+
+
+def find_backend():
+    """The first of `BACKENDS` that is installed. Raises UserError if none is."""
+    for name in BACKENDS:
+        if importlib.util.find_spec(name):
+            return name
+    raise UserError(
+        "no backend for Keras is installed: pip install tensorflow or, where that has no wheel for "
+        f"this Python ({platform.python_version()}), pip install torch"
+    )
 
 
 def _load_backend(backend, on_cpu):

@@ -142,6 +142,42 @@ def test_a_backend_of_another_name_is_refused(monkeypatch):
         devices.setup_device("cpu")
 
 
+@pytest.mark.parametrize(
+    ("installed", "taken"),
+    [
+        (("tensorflow", "torch", "jax"), "tensorflow"),
+        (("torch", "jax"), "torch"),
+        (("jax",), "jax"),
+    ],
+)
+def test_the_first_backend_that_is_installed_is_taken(monkeypatch, installed, taken):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name in installed)
+    assert devices.find_backend() == taken
+
+
+def test_where_no_backend_is_installed_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(devices.UserError, match=r"pip install tensorflow or,.* pip install torch"):
+        devices.find_backend()
+
+
+@pytest.mark.parametrize(
+    ("python", "backend"), [("3.10", "tensorflow"), ("3.13", "tensorflow"), ("3.14", "torch")]
+)
+def test_every_python_gets_a_backend_that_has_wheels_for_it(python, backend):
+    requirements = pytest.importorskip("packaging.requirements")
+    found = []
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        wanted = requirements.Requirement(line)
+        is_backend = wanted.name in devices.BACKENDS
+        if is_backend and wanted.marker.evaluate({"python_version": python}):
+            found.append(wanted.name)
+    assert found == [backend]
+
+
 CHANNELS_FIRST = """
 import keras, models
 assert keras.config.image_data_format() == "channels_last"
