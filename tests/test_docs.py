@@ -180,9 +180,26 @@ def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
     assert figures.main(["--run", run, "--audios_path", "audios_of_demo"]) == 0
     drawn = {path.name for path in tmp_path.iterdir()}
     in_docs = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")}
-    made_otherwise = {"listening_page.png", "phase_page.png", "clips.png"}
+    made_otherwise = {"listening_page.png", "phase_page.png", "clips.png", "strangers.png"}
     assert drawn == in_docs - made_otherwise
     assert all((ROOT / "docs" / name).stat().st_size < 300_000 for name in in_docs)
+
+
+def test_the_picture_of_strangers(tmp_path, monkeypatch, capsys):
+    import figures
+    import strangers
+
+    monkeypatch.setattr(figures, "DOCS", tmp_path)
+    for name in ("in", "out"):
+        write_audio(tmp_path / f"{name}.wav", melody(0, (1, 0.5), 4))
+    table = tmp_path / "pairs.csv"
+    table.write_text("a piano,in.wav,out.wav\nthe same,in.wav,out.wav\n")
+    flags = ["--model", "keyboard_acoustic_2_string_acoustic", "--pairs", str(table)]
+    assert strangers.main(flags) == 0
+    assert (tmp_path / "strangers.png").stat().st_size > 20_000
+    table.write_text("in.wav,out.wav\n")
+    assert strangers.main(flags) == 2
+    assert "line 1 is not 'label,input,reference'" in capsys.readouterr().err
 
 
 def test_figures_without_a_model_are_refused(tmp_path, capsys):

@@ -1,0 +1,96 @@
+"""Draw what a model makes of recordings it never heard, beside the true target: docs/strangers.png.
+
+    python docs/strangers.py --model guitar --pairs pairs.csv
+
+--pairs has lines of label,input,reference, paths relative to it: the recordings, and the same music
+on the target, aligned.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import matplotlib
+from figures import STYLE, save
+from matplotlib.figure import Figure
+
+import cli
+import convert
+import data
+import devices
+import report
+from audio import read_audio
+from cli import UserError
+from known_models import find_model
+
+SECONDS = 10  # of each recording, from its beginning
+COLUMNS = ("input", "output", "true target", "output minus target")
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--model", required=True, help="run folder, or a part of a model's name")
+    add("--pairs", type=Path, required=True, help="CSV file of lines label,input,reference")
+    return parser
+
+
+def read_rows(path):
+    """Lines of label,input,reference -> list of (label, input's picture, target's picture).
+
+    Raises:
+        UserError: it is no such table.
+    """
+    rows = []
+    for number, cells in enumerate(cli.read_csv(path), 1):
+        if len(cells) != 3:
+            raise UserError(f"{path}: line {number} is not 'label,input,reference'; mend it")
+        label, source, reference = cells
+        pictures = [read_picture(path.parent / each) for each in (source, reference)]
+        length = min(picture.shape[1] for picture in pictures)
+        rows.append((label, *(picture[:, :length] for picture in pictures)))
+    return rows
+
+
+def read_picture(path):
+    """The picture (256, t) of a recording's first seconds."""
+    return data.spectrogram(read_audio(path)[: SECONDS * data.SAMPLE_RATE])
+
+
+def draw(figure, rows, model):
+    """Draw a row of pictures for each of ``rows``, on mel axes."""
+    grid = figure.subplots(len(rows), len(COLUMNS), sharex=True, sharey=True, squeeze=False)
+    for axes, (label, source, target) in zip(grid, rows):
+        output = convert.convert_picture(model, source)[..., 0]
+        for axis, picture in zip(axes, (source, output, target)):
+            image = report.draw_mel(axis, picture)
+        difference = report.draw_mel(axes[3], output - target, is_difference=True)
+        axes[0].set_ylabel(f"{label}\nkHz")
+        report.colour_bar(figure, image, ax=list(axes[:3]), pad=0.01)
+        report.colour_bar(figure, difference, ax=axes[3], pad=0.02)
+    for axis, title in zip(grid[0], COLUMNS):
+        axis.set_title(title)
+    for axis in grid[:-1].flat:
+        axis.set_xlabel("")
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, convert, draw."""
+    args = build_parser().parse_args(argv)
+    path = find_model(args.model)
+    rows = read_rows(args.pairs)
+    devices.setup_device("cpu")
+    import models
+
+    model = models.load_generator(path)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.1 * len(rows)), layout="constrained")
+        draw(figure, rows, model)
+        save(figure, "strangers.png")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
