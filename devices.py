@@ -71,9 +71,10 @@ def _load_backend(backend, on_cpu):
         with quiet_stderr():
             count = GPU_COUNTERS[backend](on_cpu)
             import keras  # noqa: F401
-    except ImportError:
+    except ImportError as error:
         raise UserError(
-            f"KERAS_BACKEND={backend}: not installed here; install it or choose another backend"
+            f"KERAS_BACKEND={backend}: cannot be loaded ({error}); install what is missing, or "
+            "choose another backend"
         ) from None
     return count
 

@@ -3,7 +3,9 @@
 import os
 import sys
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+import devices
+
+os.environ.setdefault("KERAS_BACKEND", devices.find_backend())
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
