@@ -218,6 +218,11 @@ def test_what_makes_it_another_run_is_refused_with_both_values(begun):
     begun.check(start_of(begun)["flags"], "float32")
 
 
+def test_what_makes_a_run_is_named_as_its_flags_are():
+    known = {action.dest for action in train.build_parser()._actions}
+    assert set(run_folder.FIXED_FLAGS) - known == {"script"}
+
+
 def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, tmp_path, capsys):
     """The fingerprint is of all features; pieces that came since are no reason to refuse."""
     names = ["bach/one", "four"]
