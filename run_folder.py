@@ -24,6 +24,7 @@ import cli
 import models
 import run_page
 from cli import UserError, complete, read_json, undamaged, write_csv, write_json
+from run_page import LEARNING_RATES
 
 KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
 START_OVER = "give --name for another run, or --fresh to delete this one and start over"
@@ -41,12 +42,11 @@ FIXED_FLAGS = (
     "test_split",
     "l1_weight",
 )
-RATES = ("gen_lr", "disc_lr", "lr")
 HISTORY_COLUMNS = (
     "epoch",
     "seconds",
     "tiles_per_s",
-    *RATES,
+    *LEARNING_RATES,
     "mae_db",
     "val_mae_db",
     "heldout_mae_db",
@@ -200,7 +200,7 @@ class Run:
                 f"give --precision {precision} to continue it, or --name and "
                 f"--weights {self.folder} for another run that begins with it"
             )
-        for key in RATES:
+        for key in LEARNING_RATES:
             if key in before and before[key] != flags[key]:
                 print(f"--{key} was {before[key]:g} until now; it is {flags[key]:g} from here")
 

@@ -15,7 +15,7 @@ from known_models import join_names
 
 SHOWN_PREVIEWS = 24  # of a long run as many, evenly spaced, the newest among them
 RUN_COLUMNS = ("run", "origin", "target", "width", "epochs", "rates", "time", "best dB", "verdict")
-RATES = ("gen_lr", "disc_lr", "lr")
+LEARNING_RATES = ("gen_lr", "disc_lr", "lr")  # flags
 
 
 class RunFacts(NamedTuple):
@@ -260,7 +260,7 @@ def describe_runs(runs, folder):
     rows = []
     for run in runs:
         flags = run.flags
-        rates = [f"{float(flags[name]):g}" for name in RATES if flags.get(name) is not None]
+        rates = [name for name in LEARNING_RATES if flags.get(name) is not None]
         rows.append(
             [
                 run.folder.relative_to(folder).as_posix(),
@@ -268,7 +268,7 @@ def describe_runs(runs, folder):
                 join_names(flags.get("target")),
                 str(flags.get("filters", "")),
                 f"{len(run.history)} of {flags.get('epochs', '?')}",
-                " / ".join(rates),
+                " / ".join(f"{float(flags[name]):g}" for name in rates),
                 format_time(run.seconds),
                 "" if run.best is None else f"{run.best:.2f}",
                 run.verdict.partition(":")[0],
