@@ -31,7 +31,7 @@ def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
     import models
     import training
 
-    kind = training.kind_of(args)
+    kind = training.choose_kind(args)
     generator = models.build_generator(args.filters, kind, args.dropout)
     discriminator = models.build_discriminator(args.filters, kind)
     model = models.Pix2Pix(generator, discriminator, l1_weight=args.l1_weight)
@@ -46,7 +46,7 @@ def find_rates(args, sets, folder):
     import models
     import training
 
-    kind = training.kind_of(args)
+    kind = training.choose_kind(args)
 
     def generator_alone(rate):
         return models.compiled_generator(

@@ -26,7 +26,7 @@ def build_model(args, rate):
     import models
     import training
 
-    kind = training.kind_of(args)
+    kind = training.choose_kind(args)
     return models.compiled_generator(args.filters, rate, args.jit, kind=kind, dropout=args.dropout)
 
 

@@ -77,7 +77,7 @@ def prepare(args, gpus):
     return devices.set_precision(args.precision, gpus)
 
 
-def kind_of(args):
+def choose_kind(args):
     """The `kinds.Kind` of network that the flags ask for."""
     return kinds.from_flags(args.learn, args.target, args.conditioning)
 
@@ -146,14 +146,14 @@ def format_size(pairs):
 
 def make_pairs(args, origins, names, **options):
     """The pairs of tiles that the flags ask for; ``options`` are `dataset.TilePairs`'s."""
-    return kind_of(args).make_pairs(args.dataset_path, origins, args.target, names, **options)
+    return choose_kind(args).make_pairs(args.dataset_path, origins, args.target, names, **options)
 
 
 def make_conditions(args):
     """The recording conditions of --conditions, or None. Raises UserError."""
     if args.conditions is None:
         return None
-    if kind_of(args) is not kinds.PLAIN:
+    if choose_kind(args) is not kinds.PLAIN:
         raise UserError(
             "--conditions: goes with one --target and --learn magnitude; leave it out otherwise"
         )
@@ -271,7 +271,7 @@ def begin(run, model, sets, args, policy, script):
         "split": sets.split,
         "tiles": len(sets.train) * args.batch_size,
         "fingerprint": fingerprint,
-        **kind_of(args).to_entry(),
+        **choose_kind(args).to_entry(),
         "baselines_db": dataset.measure_baselines(sets.held_out, median),
     }
     if sets.unheard:
@@ -648,7 +648,7 @@ class Preview:
         self.truth = read_start(features / self.target / f"{self.piece}.npy")
         self.audios = Path(sets.description.get("audios", ""))
         training_pieces = sets.split["train"]
-        self.model = kind_of(args).prepare_preview(
+        self.model = choose_kind(args).prepare_preview(
             generator, features, self.target, training_pieces
         )
         self.begun = False
