@@ -190,10 +190,9 @@ class Run:
                     f"{self.folder}: was trained with --{key} {known}, now {now}; "
                     f"leave --{key} out to continue it, {START_OVER}"
                 )
-        scaled = "mixed_float16"
-        policies = [self.config.get("policy", policy), policy]
-        if policies.count(scaled) == 1:
-            precision = policies[0].removeprefix("mixed_")
+        known_policy = self.config.get("policy", policy)
+        if known_policy != policy and "mixed_float16" in (known_policy, policy):
+            precision = known_policy.removeprefix("mixed_")
             raise UserError(
                 f"{self.folder}: was trained with --precision {precision}, now "
                 f"{policy.removeprefix('mixed_')}, and float16's optimiser keeps another state; "
@@ -242,22 +241,14 @@ class Run:
             return
         rate = float(model.optimizer.learning_rate)
         model.optimizer.build(model.trainable_variables)
-        try:
-            load_weights(model, self.weights)
-        except (OSError, ValueError, Warning) as error:
-            reason = str(error)[:80]
-            if len(self.history) < 2 or not self.weights_of(self.history[-2]).is_file():
-                raise UserError(
-                    f"{self.weights}: cannot be loaded ({reason}); {START_OVER}"
-                ) from None
-            print(f"{self.weights}: cannot be loaded ({reason}); taking the epoch before")
+        damage = try_to_load(model, self.weights)
+        has_older = len(self.history) > 1 and self.weights_of(self.history[-2]).is_file()
+        if damage is not None and has_older:
+            print(f"{self.weights}: cannot be loaded ({damage}); taking the epoch before")
             self.history.pop()
-            try:
-                load_weights(model, self.weights)
-            except (OSError, ValueError, Warning) as error:
-                raise UserError(
-                    f"{self.weights}: cannot be loaded ({str(error)[:80]}); {START_OVER}"
-                ) from None
+            damage = try_to_load(model, self.weights)
+        if damage is not None:
+            raise UserError(f"{self.weights}: cannot be loaded ({damage}); {START_OVER}")
         model.optimizer.learning_rate = rate  # the flag's, not the stored one
         self.settle()
 
@@ -364,6 +355,15 @@ def save_network(network, path):
         models.save_generator(network, path)
     else:
         network.save(path)
+
+
+def try_to_load(model, path):
+    """Load weights as `load_weights` does; returns why they cannot be loaded, or None."""
+    try:
+        load_weights(model, path)
+    except (OSError, ValueError, Warning) as error:
+        return str(error)[:80]
+    return None
 
 
 def load_weights(model, path):
