@@ -355,7 +355,11 @@ def reseed(model, pairs, seed, epoch):
 
 
 def make_callbacks(model, args, run, sets):
-    """Keras's callbacks for what the flags ask for, `TimeLimit` after `Session`, which counts."""
+    """Keras's callbacks for what the flags ask for.
+
+    `Session` saves an epoch and notes its seconds; `TimeLimit` and `TensorBoard`, which come after
+    it, read what it has noted.
+    """
 
     def begin_epoch(epoch, logs):
         reseed(model, sets.train, args.seed, epoch)
@@ -556,14 +560,14 @@ class Session(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         """Training of this epoch is over; what follows is validation."""
-        self.trained = time.time()
+        self.training_ended = time.time()
         self.run.bar.close()
 
     def on_epoch_end(self, epoch, logs=None):
         """Save and tell."""
         number = self._number(epoch)
         self._check_loss(f"epoch {number}", logs)  # the steps' own check may not have come yet
-        seconds = self.trained - self.start
+        seconds = self.training_ended - self.start
         row = {"epoch": number, "tiles_per_s": round(self.seen / seconds, 1)}
         row |= rates_of(self.model)
         row |= {key: logs[key] for key in HISTORY_COLUMNS if key in logs}
@@ -574,7 +578,8 @@ class Session(keras.callbacks.Callback):
             raise UserError(
                 f"epoch {number}: the validation error is not finite; lower the learning rates"
             )
-        # Rounded up: what `TimeLimit` has taken for a whole minute is one for a later start, too.
+        # Rounded up: when `TimeLimit` finds by the clock that the time is over, it must be over by
+        # the sum of these, too, or a later start would train on.
         row["seconds"] = math.ceil(10 * (time.time() - self.start)) / 10
         best = self.run.commit(self.model, row)
         if self.keep_every and number % self.keep_every == 0:
@@ -705,15 +710,18 @@ def choose_piece(wanted, names):
     """The piece of the previews: the one of ``names`` that ``wanted`` fits, or the first."""
     if wanted is None:
         return names[0]
-    fitting = [name for name in names if wanted == name]
-    fitting = fitting or [name for name in names if wanted in name]
-    if len(fitting) != 1:
-        among = ", ".join(fitting[:5] or names[:5])
-        raise UserError(
-            f"--preview_piece {wanted}: fits {len(fitting)} held-out pieces; give one of {among}"
-            f"{', ...' if len(fitting or names) > 5 else ''}"
-        )
-    return fitting[0]
+    if wanted in names:
+        return wanted
+    fitting = [name for name in names if wanted in name]
+    if len(fitting) == 1:
+        return fitting[0]
+    choices = fitting or names
+    among = ", ".join(choices[:5])
+    if len(choices) > 5:
+        among += ", ..."
+    raise UserError(
+        f"--preview_piece {wanted}: fits {len(fitting)} held-out pieces; give one of {among}"
+    )
 
 
 def read_start(path):
