@@ -228,8 +228,10 @@ def convert_frames(model, frames, to_db, overlap, batch_size, hops=1):
 
 
 def split_hops(frames, hops):
-    """Frames at the fine hop -> a row for each picture: (channels, t, ...) -> (channels * hops,
-    ceil(t / hops), ...), zeros at the end where frames are missing."""
+    """Take interleaved pictures apart: a row for each, zeros at its end where frames are missing.
+
+    (channels, t, ...) at the fine hop -> (channels * hops, ceil(t / hops), ...) at the usual one.
+    """
     channels, length = frames.shape[:2]
     padding = [(0, 0)] * frames.ndim
     padding[1] = (0, -length % hops)

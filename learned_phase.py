@@ -81,9 +81,9 @@ class PhasePairs(TilePairs):
         y[..., -2:] = compute_rotation(origin, target)
 
     def trivial_errors(self, origin, target, median):
-        """Of a network that gives phase only: no rotation at all, and 0 everywhere, halved.
+        """Where a network gives phase only: the errors of no rotation at all, and of 0 everywhere.
 
-        (The network's range is two wide, the dB scale one: so both are on one scale.)
+        Halved, for the network's range is two wide and the dB scale, which errors are on, one.
         """
         if self.kind.gives_picture:
             return super().trivial_errors(origin, target, median)

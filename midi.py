@@ -90,7 +90,7 @@ def _parse_score(data, pedal):
     drums = 0
     begin = 0.0  # s
     for tracks in parts:
-        score, part_drums, seconds = _score_of(tracks, file, pedal, file.repairs)
+        score, part_drums, seconds = _score_of(tracks, file, pedal)
         score["onset"] += begin
         scores.append(score)
         drums += part_drums
@@ -305,9 +305,9 @@ def _first_after(tick, ticks):
 # Notes in ticks -> a score in seconds
 
 
-def _score_of(tracks, file, pedal, repairs):
+def _score_of(tracks, file, pedal):
     """What plays together: (array (n,) of `NOTE`, not sorted; drum notes; seconds it lasts)."""
-    notes = _Notes(tracks, repairs)
+    notes = _Notes(tracks, file.repairs)
     tempos = [(0, DEFAULT_TEMPO)]
     for track in tracks:
         tempos += track.tempos
@@ -337,8 +337,9 @@ def _released(on, off, channel, pitch, controls, pedal):
     return off
 
 
-def _tick_of(press):
-    return press[0]
+def _tick_of(change):
+    """Of a change of pedal or tempo, which begins with its tick."""
+    return change[0]
 
 
 def _cut(on, off, ticks):

@@ -30,7 +30,7 @@ class StylePairs(TilePairs):
     inputs = 2
 
     def _sides(self):
-        """The pairs (origin, target) of instruments, of each tile one."""
+        """The pairs (origin, target) of instruments; every tile makes a pair for each of them."""
         sides = []
         for origin in self.origins:
             sides += [(origin, target) for target in self.targets if target != origin]
@@ -59,7 +59,10 @@ class StylePairs(TilePairs):
         )
 
     def draw(self, rng):
-        """Choose each pair's origin, which its number tells, and its style: tiles of `index`."""
+        """Set each pair's origin, which follows from its number, and draw its style.
+
+        A style is a row of `index`, of another work than the pair's.
+        """
         origins = np.array([origin for origin, _ in self._sides()])
         self.drawn = origins[self.order % len(origins)]
         self.styles = rng.integers(len(self.index), size=len(self.order))

@@ -110,8 +110,8 @@ class Resynthesis:
         hops = self.settings.hops
         return picture[hops - 1 :: hops][: self.frames].T
 
-    def unmade(self, name, audio, picture):
-        """A row of a sound that there is already, and its picture (t, 256)."""
+    def row_of_sound(self, name, audio, picture):
+        """A row whose sound is there already, beside its own picture (t, 256)."""
         return Row(name, audio, self.at_usual_hop(picture), False)
 
     def row(self, name, asked, phase_name, rotation=None):
@@ -167,9 +167,9 @@ def make_rows(models, audio, reference, median, settings):
             model's) or, from the magnitude in question, the phase model's.
     """
     make = Resynthesis(audio, settings)
-    yield make.unmade(IDENTITY, audio, make.picture)
+    yield make.row_of_sound(IDENTITY, audio, make.picture)
     if reference is not None:
-        yield make.unmade(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
+        yield make.row_of_sound(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
         if median is not None:
             yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
     rotations = []
@@ -185,7 +185,7 @@ def make_rows(models, audio, reference, median, settings):
         for name in settings.phases:
             yield make.row(name_row(TRUE, name), true, name, rotations[0])
         yield make.row_of_phase(OWN_PHASE, true, data.phasor(spectrum))
-        yield make.unmade(TARGET, reference, true)
+        yield make.row_of_sound(TARGET, reference, true)
 
 
 class Sound:
