@@ -4,9 +4,11 @@ Both are made of what the run folders hold: config.json, history.csv, plots, pre
 """
 
 import functools
+import sys
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import report
 from audio import read_audio
@@ -52,7 +54,7 @@ class RunFacts(NamedTuple):
 def read_run(folder):
     """`RunFacts` of a run folder; None if it has no config.json. Raises UserError if damaged."""
     folder = Path(folder)
-    config = read_json(folder / "config.json", "train it again", flags=dict)
+    config = read_json(folder / "config.json", "restore it from a copy", flags=dict)
     if config is None:
         return None
     history = []
@@ -137,12 +139,13 @@ def _number(number, section):
 
 def _describe(run):
     """The one sentence above a run's page."""
+    pair = f"{join_names(run.flags.get('origin'))} → {join_names(run.flags.get('target'))}"
     if run.best is None:
-        return "No epoch is complete yet."
+        return f"{pair}: no epoch is complete yet."
     epochs = len(run.history)
     plural = "s" if epochs > 1 else ""
     return (
-        f"{epochs} epoch{plural} in {format_time(run.seconds)}; best held-out error "
+        f"{pair}: {epochs} epoch{plural} in {format_time(run.seconds)}; best held-out error "
         f"{run.best:.2f} dB, {run.verdict}."
     )
 
@@ -152,7 +155,7 @@ def find_previews(folder):
 
     Only those of the piece that the newest one is of: --preview_piece may have changed.
     """
-    folders = sorted(folder.glob("previews/epoch_*"), reverse=True)
+    folders = sorted(folder.glob("previews/epoch_[0-9]*"), key=_epoch_of, reverse=True)
     folders = [path for path in folders if (path / "about.json").is_file()]
     if not folders:
         return []
@@ -160,6 +163,11 @@ def find_previews(folder):
     same = [path for path in folders if read_about(path) == about]
     step = -(-len(same) // SHOWN_PREVIEWS)
     return same[::step]
+
+
+def _epoch_of(preview):
+    """The epoch's number: epoch_1000 comes after epoch_999."""
+    return int(preview.name.removeprefix("epoch_"))
 
 
 def read_about(preview):
@@ -173,8 +181,7 @@ def _previews_html(folder, previews):
     cards = []
     sounds = [(folder / "previews" / "input", f"{about['origin']}: the input")]
     for preview in previews:
-        number = int(preview.name.removeprefix("epoch_"))
-        sounds.append((preview / "output", f"epoch {number}"))
+        sounds.append((preview / "output", f"epoch {_epoch_of(preview)}"))
     sounds.insert(2, (folder / "previews" / "target", f"{about['target']}: the true target"))
     for k, (stem, label) in enumerate(sounds):
         cards.append(_card(folder, stem, label, report.KEYS[k : k + 1], about["piece"]))
@@ -215,7 +222,8 @@ def _history_html(run):
     table = report.fold("Every epoch", report.table_html(columns, rows)) if rows else ""
     return f"""<section>
 <h2>History</h2>
-<img class="history" src="plots/history.png" alt="Error and losses, epoch by epoch">
+<div class="scroll" tabindex="0" role="region" aria-label="history">
+<img class="history" src="plots/history.png" alt="Error and losses, epoch by epoch"></div>
 {table}</section>
 """
 
@@ -247,7 +255,11 @@ def find_runs(folder):
     """
     runs = []
     for config in sorted([*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]):
-        run = read_run(config.parent)
+        try:
+            run = read_run(config.parent)
+        except UserError as error:  # one of many, or of another program
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         if run.config.get("split"):
             runs.append(run)
     if not runs:
@@ -294,7 +306,7 @@ def write_overview(folder):
     table = report.table_html(RUN_COLUMNS, rows)
     for row in rows:
         name = escape(row[0])
-        link = f'<a href="{name}/index.html">{name}</a>'
+        link = f'<a href="{quote(row[0])}/index.html">{name}</a>'
         table = table.replace(f'<th scope="row">{name}</th>', f'<th scope="row">{link}</th>', 1)
     section = f'<section id="piece1">\n{table}</section>\n'
     sentence = "The lowest error on the held-out pieces comes first."

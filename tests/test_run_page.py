@@ -65,7 +65,7 @@ def test_a_runs_page_has_its_previews_history_and_settings(tmp_path):
         add_preview(run, epoch)
     run_page.write_run_page(run)
     page = (run / "index.html").read_text()
-    assert "2 epochs in 2 min; best held-out error 4.00 dB, 50% below" in page
+    assert "piano → guitar: 2 epochs in 2 min; best held-out error 4.00 dB, 50% below" in page
     places = ["previews/input.flac", "previews/epoch_002/output.flac", "previews/target.flac"]
     places.append("previews/epoch_001/output.flac")  # folded: the newest stands beside the target
     found = [page.index(f'src="{place}"') for place in places]
@@ -85,14 +85,14 @@ def test_previews_of_another_piece_are_not_mixed_in(tmp_path):
 
 def test_of_many_previews_some_are_shown_the_newest_among_them(tmp_path):
     run = make_run(tmp_path / "run", [5.0])
-    for epoch in range(1, 61):
+    for epoch in range(941, 1001):
         folder = run / f"previews/epoch_{epoch:03d}"
         folder.mkdir(parents=True)
         about = {"piece": "a", "origin": "piano", "target": "guitar"}
         (folder / "about.json").write_text(json.dumps(about))
     shown = run_page.find_previews(run)
     assert len(shown) == 20
-    assert shown[0].name == "epoch_060"
+    assert [folder.name for folder in shown[:2]] == ["epoch_1000", "epoch_997"]
 
 
 def test_all_runs_are_listed_the_best_first(tmp_path, capsys):
@@ -108,6 +108,23 @@ def test_all_runs_are_listed_the_best_first(tmp_path, capsys):
     assert '<a href="group/two/index.html">group/two</a>' in page
     for run in ("one", "group/two", "begun"):
         assert (tmp_path / run / "index.html").is_file()
+
+
+def test_one_damaged_config_costs_no_other_run_its_place(tmp_path, capsys):
+    make_run(tmp_path / "one", [4.0])
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/config.json").write_text("{}")
+    assert report.main([str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1].split()[0] == "one"
+    assert "left out:" in printed.err and "foreign/config.json: damaged" in printed.err
+
+
+def test_a_link_to_a_run_of_any_name_leads_there(tmp_path):
+    make_run(tmp_path / "a #1 50%", [4.0])
+    run_page.write_overview(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert '<a href="a%20%231%2050%25/index.html">a #1 50%</a>' in page
 
 
 def test_where_there_are_no_runs(tmp_path, capsys):
