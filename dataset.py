@@ -76,6 +76,10 @@ def check_instruments(origins, targets, held_out=()):
 def check_folders(features, instruments):
     """Raise UserError if an instrument (of a list of names) has no folder in ``features``."""
     features = Path(features)
+    if not features.is_dir():
+        raise UserError(
+            f"--dataset_path {features}: no such folder; give that of compute_features.py"
+        )
     for instrument in instruments:
         folder = features / instrument
         if not folder.is_dir():

@@ -10,6 +10,22 @@ from cli import UserError, number
 
 # What a run that goes on does not take over from its last start.
 OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
+START_OVER = "give --name for another run, or --fresh to delete this one and start over"
+# What a run is: these flags cannot change while it goes on.
+FIXED_FLAGS = (
+    "script",
+    "origin",
+    "target",
+    "hold_out_origin",
+    "conditioning",
+    "learn",
+    "filters",
+    "seed",
+    "validation_split",
+    "test_split",
+    "l1_weight",
+    "epoch_offset",
+)
 
 
 def parse(parser, argv, script, suffix=""):
@@ -28,35 +44,51 @@ def parse(parser, argv, script, suffix=""):
         UserError: --resume names no run of this script, or --name is no name.
     """
     usual = {action.dest: action.default for action in parser._actions}
-    resumed = _find_resumed(argv)
-    if resumed:
-        folder = Path(resumed)
-        _take_over(parser, _read_resumed(folder, script))
+    begun = _find_resumed(argv)
+    if begun.resume is not None:
+        folder = Path(begun.resume)
+        _take_over(parser, _read_resumed(begun, script))
         args = parser.parse_args(argv)
+        if args.name is not None:
+            raise UserError(
+                f"--name {args.name}: goes without --resume, which goes on in {folder}; leave it "
+                f"out, or begin another run with this one's generator: --name {args.name} "
+                f"--weights {folder}"
+            )
+        whole = folder.resolve()
+        args.name, args.runs_path = whole.name, str(whole.parent)  # also of a run that was moved
     else:
         args = parser.parse_args(argv)
         folder = name_folder(args, suffix)
         if not args.fresh and (folder / "last" / "state.json").is_file():
             _take_over(parser, read_flags(folder))
             args = parser.parse_args(argv)
+    if not args.fresh and (folder / "last" / "state.json").is_file():
+        check_fixed(folder, read_flags(folder), {**vars(args), "script": script})
     parser.set_defaults(**usual)  # which is what --help and the list of settings tell of
     return args, folder
 
 
 def _find_resumed(argv):
-    """What follows --resume, or None. Looked for first: with it no other flag is required."""
+    """--resume and where to look for it. Read first: with it no other flag is required."""
     parser = cli.Parser("", add_help=False)
     parser.add_argument("--resume")
-    return parser.parse_known_args(argv)[0].resume
+    parser.add_argument("--runs_path", default="runs")
+    return parser.parse_known_args(argv)[0]
 
 
-def _read_resumed(folder, script):
+def _read_resumed(begun, script):
     """The flags of the run that --resume names. Raises UserError."""
+    folder = Path(begun.resume)
     known = read_flags(folder)
     if not known:
+        runs = sorted(path.parent for path in Path(begun.runs_path).glob("*/config.json"))
+        there = ", ".join(str(run) for run in runs[:5]) or f"none in {begun.runs_path}"
+        if len(runs) > 5:
+            there += ", ..."
         raise UserError(
-            f"--resume {folder}: holds no run (no config.json); give the folder of one, such as "
-            "runs/keyboard_acoustic_2_guitar_acoustic"
+            f"--resume {folder}: holds no run (no config.json); give the folder of one; there "
+            f"are: {there}"
         )
     trained_by = known.get("script", script)
     if trained_by != script:
@@ -68,10 +100,32 @@ def _read_resumed(folder, script):
 
 def read_flags(folder):
     """The flags of a run's last start, by its config.json; {} if there is none."""
-    config = cli.read_json(
-        folder / "config.json", "give --name for another run, or --fresh to start over", flags=dict
-    )
+    config = cli.read_json(folder / "config.json", START_OVER, flags=dict)
     return config["flags"] if config else {}
+
+
+def check_fixed(folder, before, flags):
+    """Check that a run goes on as what it is.
+
+    Args:
+        folder: of the run.
+        before, flags: dicts of its flags, as they were and as they are now.
+
+    Raises:
+        UserError: one of FIXED_FLAGS is another, with both values.
+    """
+    for key in FIXED_FLAGS:
+        if key in before and cli.as_list(before[key]) != cli.as_list(flags.get(key)):
+            known, now = format_flag(before[key]), format_flag(flags.get(key))
+            raise UserError(
+                f"{folder}: was trained with --{key} {known}, now {now}; "
+                f"leave --{key} out to continue it, {START_OVER}"
+            )
+
+
+def format_flag(value):
+    """A flag's value as one would type it."""
+    return " ".join(str(item) for item in cli.as_list(value)) or str(value)
 
 
 def _take_over(parser, known):
@@ -96,7 +150,11 @@ def name_folder(args, suffix=""):
     Raises:
         UserError: --name is no plain name.
     """
-    if args.name:
+    if args.name is not None:
+        if args.name == "..":  # which pathlib takes for a name
+            raise UserError("--name ..: is the folder above; give a name, such as l1_only")
+        if not args.name.strip():
+            raise UserError(f"--name '{args.name}': is empty; give a name, or leave --name out")
         if Path(args.name).name != args.name:
             raise UserError(
                 f"--name {args.name}: is a path; give a name, and --runs_path for where it lies"

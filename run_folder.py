@@ -24,24 +24,10 @@ import cli
 import models
 import run_page
 from cli import UserError, complete, read_json, undamaged, write_csv, write_json
+from flags import START_OVER, check_fixed
 from run_page import LEARNING_RATES
 
 KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
-START_OVER = "give --name for another run, or --fresh to delete this one and start over"
-# What a run is: these flags cannot change while it goes on.
-FIXED_FLAGS = (
-    "script",
-    "origin",
-    "target",
-    "hold_out_origin",
-    "conditioning",
-    "learn",
-    "filters",
-    "seed",
-    "validation_split",
-    "test_split",
-    "l1_weight",
-)
 HISTORY_COLUMNS = (
     "epoch",
     "seconds",
@@ -97,6 +83,11 @@ class Run:
 
     def _read(self):
         state = read_json(self.state_file, START_OVER, history=list)
+        if state is None and (self.folder / "history.csv").is_file():
+            raise UserError(
+                f"{self.state_file}: is not there, so this run cannot go on; give --name for "
+                f"another run, and --weights {self.folder} to begin with its generator"
+            )
         self.history = state["history"] if state else []
         config = read_json(self.config_file, START_OVER, flags=dict, split=dict)
         if self.history:  # before the first epoch is done there is nothing to lose
@@ -183,13 +174,7 @@ class Run:
             UserError: with both values if not.
         """
         before = self.config.get("flags", {})
-        for key in FIXED_FLAGS:
-            if key in before and cli.as_list(before[key]) != cli.as_list(flags.get(key)):
-                known, now = format_flag(before[key]), format_flag(flags.get(key))
-                raise UserError(
-                    f"{self.folder}: was trained with --{key} {known}, now {now}; "
-                    f"leave --{key} out to continue it, {START_OVER}"
-                )
+        check_fixed(self.folder, before, flags)
         known_policy = self.config.get("policy", policy)
         if known_policy != policy and "mixed_float16" in (known_policy, policy):
             precision = known_policy.removeprefix("mixed_")
@@ -376,11 +361,6 @@ def load_weights(model, path):
 def format_errors(errors):
     """{"identity": 7.1, ...} -> "identity 7.10 dB, ..."."""
     return ", ".join(f"{name} {value:.2f} dB" for name, value in errors.items())
-
-
-def format_flag(value):
-    """A flag's value as one would type it."""
-    return " ".join(str(item) for item in cli.as_list(value)) or str(value)
 
 
 def read_clock():

@@ -35,8 +35,9 @@ from cli import (
     undamaged,
     write_json,
 )
+from flags import format_flag
 from midi import piece_of
-from run_folder import HISTORY_COLUMNS, format_errors, format_flag, networks_of
+from run_folder import HISTORY_COLUMNS, format_errors, networks_of
 
 PREVIEW_SECONDS = 12
 COMPILING = "compiling the first step, up to half a minute"
@@ -71,6 +72,8 @@ def prepare(args, gpus):
     if args.test_split and (args.maestro_split or args.split_of):
         other = "--maestro_split" if args.maestro_split else "--split_of"
         raise UserError(f"--test_split: {other} says what is kept for the test; leave one out")
+    if args.tensorboard:
+        check_tensorboard()
     devices.keep_memory()
     with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
         keras.utils.set_random_seed(args.seed)
@@ -110,6 +113,10 @@ def load_sets(args, run, gpus):
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
     split = run.known_split(names) or choose_split(args, names)
+    # Wrong names are told before a file changes, or --fresh deletes any.
+    choose_piece(args.preview_piece, split["validation"])
+    if args.weights and not run.history:
+        models.find_generator(args.weights)
 
     batches = {"batch_size": args.batch_size, "cache": args.cache}
     in_order = {**batches, "multiple": max(1, gpus)}
@@ -376,7 +383,7 @@ def make_callbacks(model, args, run, sets):
     if args.minutes:
         callbacks.append(TimeLimit(args.minutes, run.seconds_trained))
     if args.tensorboard:
-        callbacks.append(make_tensorboard(run))
+        callbacks.append(TensorBoard(run))
     return callbacks
 
 
@@ -429,18 +436,18 @@ class TimeLimit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Begin no other epoch if this one, which is saved by now, has used up the time."""
         if self.trained() >= self.limit:
+            print(f"--minutes {self.limit / 60:g} are over")
             self.model.stop_training = True
 
 
-def make_tensorboard(run):
-    """The callback that writes TensorBoard's logs. Raises UserError where packages are missing."""
+def check_tensorboard():
+    """Raise UserError where the packages that --tensorboard needs are missing."""
     needed = ("tensorflow", "tensorboard")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}"
         )
-    return TensorBoard(run)
 
 
 class TensorBoard(keras.callbacks.Callback):
@@ -508,6 +515,7 @@ class Session(keras.callbacks.Callback):
         self.minutes = minutes
         self.batch_size = pairs.batch_size
         self.tiles = len(pairs) * pairs.batch_size
+        self.compile_seconds = 0.0  # of the epoch's time, what its first step took
         run.bar = tqdm(disable=True)
 
     def on_train_begin(self, logs=None):
@@ -528,6 +536,7 @@ class Session(keras.callbacks.Callback):
         """Start the clock and the bar."""
         self.start = time.time()
         self.seen = 0  # tiles
+        self.compile_seconds = 0.0
         self.run.bar = tqdm(
             total=self.tiles,
             unit="tile",
@@ -545,6 +554,7 @@ class Session(keras.callbacks.Callback):
         """Advance the bar; stop if training has blown up."""
         if not self.compiled:
             self.compiled = True
+            self.compile_seconds = time.time() - self.start
             self.run.bar.set_postfix_str("")
         self.seen += self.batch_size
         self.run.bar.update(self.batch_size)
@@ -590,7 +600,8 @@ class Session(keras.callbacks.Callback):
 
     def _format_rest(self, epoch):
         """How long the rest of the run will take, by its last epoch: "3 h 05 min left"."""
-        seconds = (self.params["epochs"] - epoch - 1) * self.run.history[-1]["seconds"]
+        an_epoch = self.run.history[-1]["seconds"] - self.compile_seconds
+        seconds = (self.params["epochs"] - epoch - 1) * an_epoch
         if self.minutes:
             seconds = min(seconds, 60 * self.minutes - self.run.seconds_trained())
         if seconds <= 0:
@@ -744,7 +755,7 @@ def introduce(parser, args, model, run, policy, gpus):
         print(f"of held-out origins: {format_errors(run.config['heldout_baselines_db'])}")
     done = epochs_done(args, run)
     if done >= args.epochs:
-        goes_on = f"--epochs {2 * args.epochs}"
+        goes_on = f"--epochs {2 * max(args.epochs, len(run.history))}"
         if len(run.history) < args.epochs:
             goes_on = f"--minutes {2 * args.minutes:g}"
         print(f"nothing to train: the run is complete; {goes_on} goes on")

@@ -400,8 +400,9 @@ def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp
 def test_training_for_a_time_ends_with_a_saved_epoch_and_is_then_done(features, tmp_path):
     flags = ["--dataset_path", features, *PAIR, *SMALL, *SILENT, "--runs_path", tmp_path]
     flags += ["--minutes", 0.05, "--lr", 1e-3]  # 3 s: the first steps take longer
-    code, _, _ = run_main(train_generator, *flags)
+    code, output, _ = run_main(train_generator, *flags)
     assert code == 0
+    assert "--minutes 0.05 are over" in output
     rows = history(tmp_path / f"{RUN}_generator")
     assert 1 <= len(rows) < 100
     assert (tmp_path / f"{RUN}_generator" / "generator.keras").is_file()
@@ -626,6 +627,9 @@ def test_a_run_is_resumed_by_its_folder_alone(copied, features, tmp_path):
     code, output, errors = run_main(train, "--resume", copied)
     assert code == 0, errors
     assert "nothing to train: the run is complete; --epochs 8 goes on" in output
+    code, output, errors = run_main(train, "--resume", copied, "--epochs", 3)  # fewer than it has
+    assert code == 0, errors
+    assert "--epochs 8 goes on" in output
 
 
 def test_a_folders_own_settings_are_the_defaults(copied, features):
@@ -645,15 +649,65 @@ def test_a_folders_own_settings_are_the_defaults(copied, features):
     ("given", "reason"),
     [
         (["--resume", "nowhere"], "--resume nowhere: holds no run"),
+        (["--resume", RUN, "--runs_path", "{run}/.."], "there are: {run}"),
+        (["--resume", ""], "--resume .: holds no run"),
         (["--resume", "{run}"], "was trained by train.py; resume it with that script"),
         (["--dataset_path", "x", *PAIR, "--name", "a/b"], "--name a/b: is a path"),
+        (["--dataset_path", "x", *PAIR, "--name", ".."], "--name ..: is the folder above"),
+        (["--dataset_path", "x", *PAIR, "--name", ""], "--name '': is empty"),
+        (["--dataset_path", "x", *PAIR], "--dataset_path x: no such folder"),
     ],
 )
 def test_what_cannot_be_resumed_or_named(copied, given, reason):
     given = [text.format(run=copied) for text in given]
     code, _, errors = run_main(train_generator, *given)
     assert code == 2
+    assert reason.format(run=f"{copied}/../{RUN}") in last_line(errors)
+
+
+def test_a_name_beside_resume_is_refused_with_the_way_to_begin_another_run(copied):
+    code, _, errors = run_main(train, "--resume", copied, "--name", "other")
+    assert code == 2
+    assert f"--name other --weights {copied}" in last_line(errors)
+
+
+def test_a_moved_run_goes_on_under_its_new_name(copied, tmp_path):
+    moved = copied.rename(tmp_path / "my run #1")
+    code, _, errors = run_main(train, "--resume", f"{moved}/", "--epochs", 4, *SILENT)
+    assert code == 0, errors
+    flags = config_of(moved)["flags"]
+    assert (flags["name"], flags["runs_path"]) == ("my run #1", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (["--preview_piece", "sonata"], "--preview_piece sonata: fits 0"),
+        (["--fresh", "--preview_piece", "sonata"], "--preview_piece sonata: fits 0"),
+        (["--fresh", "--weights", "nowhere"], "nowhere: no model there"),
+        (["--epoch_offset", 100], "was trained with --epoch_offset 0, now 100"),
+    ],
+)
+def test_a_wrong_flag_leaves_the_run_as_it_was(copied, wrong, reason):
+    """Else the next --resume would take the wrong name over, or the run would be gone."""
+    before = config_of(copied)
+    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4, *wrong)
+    assert code == 2
     assert reason in last_line(errors)
+    assert config_of(copied) == before
+    assert len(history(copied)) == 3
+
+
+def test_a_run_without_its_state_is_not_written_over(copied):
+    """As pretrained/ has them, or a run that was copied without last/."""
+    shutil.rmtree(copied / "last")
+    before = (copied / "generator.keras").read_bytes()
+    code, _, errors = run_main(train, "--resume", copied)
+    assert code == 2
+    line = last_line(errors)
+    assert "last/state.json: is not there" in line
+    assert f"--weights {copied}" in line and "--fresh" not in line
+    assert (copied / "generator.keras").read_bytes() == before
 
 
 def test_a_second_run_of_the_same_pair_has_a_name(copied, features):
@@ -697,6 +751,16 @@ def test_a_wrong_name_is_found_before_the_backend_loads(features):
     assert "gitar: no such instrument; there are:" in done.stderr
 
 
+def test_another_width_is_refused_before_the_backend_loads(copied):
+    command = ["train.py", "--resume", str(copied), "--filters", "3"]
+    program = f"import sys; sys.argv = {command!r}; import runpy\n"
+    program += f"try:\n    runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+    program += "finally:\n    assert 'keras' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "was trained with --filters 2, now 3" in done.stderr
+
+
 class FewPairs:
     batch_size = 1
 
@@ -710,6 +774,9 @@ def test_the_rest_of_the_run_is_told(tmp_path):
     session = training.Session(run, FewPairs(), preview=None)
     session.set_params({"epochs": 42})
     assert session._format_rest(1) == "1 h 00 min left"
+    session.compile_seconds = 60.0  # which no other epoch of this start will take
+    assert session._format_rest(1) == "20 min left"
+    session.compile_seconds = 0.0
     session.minutes = 5
     assert session._format_rest(1) == "2 min left"
     assert session._format_rest(41) == ""
