@@ -16,7 +16,7 @@ from cli import UserError, as_list, one_line, read_csv, read_json
 from known_models import join_names
 
 SHOWN_PREVIEWS = 24  # of a long run as many, evenly spaced, the newest among them
-RUN_COLUMNS = ("run", "origin", "target", "width", "epochs", "rates", "time", "best dB", "verdict")
+RUN_COLUMNS = ("run", "best dB", "epochs", "origin", "target", "width", "rates", "time", "verdict")
 LEARNING_RATES = ("gen_lr", "disc_lr", "lr")  # flags
 
 
@@ -276,13 +276,13 @@ def describe_runs(runs, folder):
         rows.append(
             [
                 run.folder.relative_to(folder).as_posix(),
+                "" if run.best is None else f"{run.best:.2f}",  # in sight on a phone, too
+                f"{len(run.history)} of {flags.get('epochs', '?')}",
                 join_names(flags.get("origin")),
                 join_names(flags.get("target")),
                 str(flags.get("filters", "")),
-                f"{len(run.history)} of {flags.get('epochs', '?')}",
                 " / ".join(f"{float(flags[name]):g}" for name in rates),
                 format_time(run.seconds),
-                "" if run.best is None else f"{run.best:.2f}",
                 run.verdict.partition(":")[0],
             ]
         )

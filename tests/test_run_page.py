@@ -103,7 +103,8 @@ def test_all_runs_are_listed_the_best_first(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:4]] == ["group/two", "one", "begun"]
-    assert "2 of 9" in printed[2] and "0.0005 / 5e-05" in printed[2]
+    assert printed[2].split()[:5] == ["one", "4.00", "2", "of", "9"]
+    assert "0.0005 / 5e-05" in printed[2]
     page = (tmp_path / "index.html").read_text()
     assert '<a href="group/two/index.html">group/two</a>' in page
     for run in ("one", "group/two", "begun"):
