@@ -26,6 +26,14 @@ FIXED_FLAGS = (
     "l1_weight",
     "epoch_offset",
 )
+# What runs were, of those, before there was a flag to say so.
+EARLIER = {
+    "hold_out_origin": None,
+    "conditioning": "film",
+    "learn": "magnitude",
+    "test_split": 0.0,
+    "epoch_offset": 0,
+}
 
 
 def parse(parser, argv, script, suffix=""):
@@ -114,9 +122,10 @@ def check_fixed(folder, before, flags):
     Raises:
         UserError: one of FIXED_FLAGS is another, with both values.
     """
+    before = {**EARLIER, **before}
     for key in FIXED_FLAGS:
-        if key in before and cli.as_list(before[key]) != cli.as_list(flags.get(key)):
-            known, now = format_flag(before[key]), format_flag(flags.get(key))
+        if key in before and key in flags and cli.as_list(before[key]) != cli.as_list(flags[key]):
+            known, now = format_flag(before[key]), format_flag(flags[key])
             raise UserError(
                 f"{folder}: was trained with --{key} {known}, now {now}; "
                 f"leave --{key} out to continue it, {START_OVER}"

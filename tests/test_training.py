@@ -28,7 +28,7 @@ import train
 import train_generator
 import training
 from cli import UserError
-from flags import add_training_flags, name_folder
+from flags import EARLIER, FIXED_FLAGS, add_training_flags, name_folder
 from styles import FILM
 
 RUN = f"{ORIGIN}_2_{TARGET}"
@@ -220,7 +220,15 @@ def test_what_makes_it_another_run_is_refused_with_both_values(begun):
 
 def test_what_makes_a_run_is_named_as_its_flags_are():
     known = {action.dest for action in train.build_parser()._actions}
-    assert set(run_folder.FIXED_FLAGS) - known == {"script"}
+    assert set(FIXED_FLAGS) - known == {"script"}
+    assert set(EARLIER) < set(FIXED_FLAGS)
+
+
+def test_a_flag_that_is_newer_than_the_run_has_no_other_value_than_the_run_had(begun):
+    assert "test_split" not in begun.config["flags"]
+    begun.check(start_of(begun, test_split=0.0)["flags"], "float32")
+    with pytest.raises(UserError, match=r"--test_split 0.0, now 0.1; leave --test_split out"):
+        begun.check(start_of(begun, test_split=0.1)["flags"], "float32")
 
 
 def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, tmp_path, capsys):
