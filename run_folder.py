@@ -330,7 +330,7 @@ def logged(path):
             with contextlib.redirect_stdout(log):
                 yield
         except BaseException as error:
-            print(f"stopped: {error or type(error).__name__}", file=_Log(io.StringIO(), file))
+            print(f"stopped: {str(error) or type(error).__name__}", file=_Log(io.StringIO(), file))
             raise
 
 

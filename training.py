@@ -136,8 +136,7 @@ def load_sets(args, run, gpus):
     if len({piece_of(name) for name in split["validation"]}) == 1:
         print(
             "only one piece is held out: the error on it says little of others; raise "
-            "--validation_split",
-            file=sys.stderr,
+            "--validation_split"
         )
     return Sets(train, held_out, unheard, split, description)
 

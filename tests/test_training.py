@@ -746,6 +746,9 @@ def test_what_ends_a_run_is_in_its_log(tmp_path):
     lines = (tmp_path / "log.txt").read_text().splitlines()
     assert lines[0].endswith("  epoch 1")
     assert lines[1].endswith("  stopped: the disk is full")
+    with pytest.raises(KeyboardInterrupt), run_folder.logged(tmp_path / "log.txt"):
+        raise KeyboardInterrupt  # which has no text
+    assert (tmp_path / "log.txt").read_text().endswith("  stopped: KeyboardInterrupt\n")
 
 
 def test_a_wrong_name_is_found_before_the_backend_loads(features):
