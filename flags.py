@@ -122,6 +122,8 @@ def check_fixed(folder, before, flags):
     Raises:
         UserError: one of FIXED_FLAGS is another, with both values.
     """
+    if not before:  # of a run that begins
+        return
     before = {**EARLIER, **before}
     for key in FIXED_FLAGS:
         if key in before and key in flags and cli.as_list(before[key]) != cli.as_list(flags[key]):

@@ -114,7 +114,7 @@ def load_sets(args, run, gpus):
     # Wrong names are told before a file changes, or --fresh deletes any.
     choose_piece(args.preview_piece, split["validation"])
     if args.weights and not run.history:
-        models.find_generator(args.weights)
+        load_start(args.weights, args.filters, choose_kind(args))
 
     batches = {"batch_size": args.batch_size, "cache": args.cache}
     in_order = {**batches, "multiple": max(1, gpus)}
@@ -201,24 +201,33 @@ def read_split(model):
     return config and config["split"]
 
 
-def start_from(generator, path):
-    """Give a generator the weights of the model at ``path``, widened if it is narrower.
+def load_start(path, filters, kind):
+    """The generator of --weights, if one of width ``filters`` and this `kinds.Kind` can begin so.
 
     Raises:
         UserError: the width is no multiple of that model's, or its kind is another.
     """
     trained = models.load_generator(path)
-    filters = models.width_of(trained)
-    if models.width_of(generator) % filters:
+    known = models.width_of(trained)
+    if filters % known:
         raise UserError(
-            f"--weights {path}: is of width {filters}; give --filters {filters} or a multiple, "
+            f"--weights {path}: is of width {known}; give --filters {known} or a multiple, "
             "or other weights"
         )
-    if trained.kind is not generator.kind:
+    if trained.kind is not kind:
         raise UserError(
             f"--weights {path}: is a model of another kind; give one of the same --learn and "
             "--conditioning, of one target or several"
         )
+    return trained
+
+
+def start_from(generator, path):
+    """Give a generator the weights of the model at ``path``, widened if it is narrower.
+
+    Raises UserError as `load_start` does.
+    """
+    trained = load_start(path, models.width_of(generator), generator.kind)
     models.widen(trained, generator)
 
 

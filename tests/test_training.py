@@ -623,6 +623,15 @@ def test_find_learning_rates(features, tmp_path):
 # Names, resuming, what one sees
 
 
+def test_fresh_deletes_nothing_where_the_weights_do_not_fit(copied, features, tmp_path):
+    models.build_generator(3).save(tmp_path / "wide.keras")
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", copied.parent]
+    code, _, errors = run_main(train, *flags, "--fresh", "--weights", tmp_path / "wide.keras")
+    assert code == 2
+    assert "is of width 3; give --filters 3 or a multiple" in last_line(errors)
+    assert len(history(copied)) == 3
+
+
 def test_a_run_is_resumed_by_its_folder_alone(copied, features, tmp_path):
     code, output, errors = run_main(train, "--resume", copied, "--epochs", 4)
     assert code == 0, errors
