@@ -448,6 +448,11 @@ def add_piece_flags(parser):
     source.add_argument(
         "--inputs", type=Path, nargs="+", help="recordings without reference, or folders of them"
     )
+
+
+def add_choice_flags(parser):
+    """Flags that choose among the pieces and instruments of the runs, and their conditions."""
+    add = parser.add_argument
     add(
         "--pieces",
         choices=SIDE_WORDS,
@@ -475,6 +480,11 @@ def add_piece_flags(parser):
         "or quieter, a table each; see conditions.py",
     )
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
+
+
+def add_judge_flags(parser):
+    """Flags of the judges that were made elsewhere."""
+    add = parser.add_argument
     add(
         "--midi_path",
         type=Path,
@@ -541,6 +551,8 @@ def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
     add_piece_flags(parser)
+    add_choice_flags(parser)
+    add_judge_flags(parser)
     add_conversion_flags(parser)
     add = parser.add_argument
     add(

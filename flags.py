@@ -201,7 +201,9 @@ def add_training_flags(parser):
     add_split_flags(data)
     add_network_flags(parser.add_argument_group("network"))
     add_schedule_flags(parser.add_argument_group("schedule"))
-    add_machine_flags(parser.add_argument_group("machine and run folder"))
+    folder = parser.add_argument_group("machine and run folder")
+    add_machine_flags(folder)
+    add_watching_flags(folder)
 
 
 def add_data_flags(parser):
@@ -391,6 +393,11 @@ def add_machine_flags(parser):
     )
     add("--cache", action="store_true", help="keep all tiles in memory (256 KiB a pair)")
     add("--workers", type=number(int, 1), default=2, help="threads that read tiles")
+
+
+def add_watching_flags(parser):
+    """What one sees and keeps of it."""
+    add = parser.add_argument
     add(
         "--preview_every",
         type=number(int, 0),

@@ -218,7 +218,9 @@ def _measure_loudness(path):
 def _history_html(run):
     """The picture of the history, and its last rows as a table."""
     columns = list(run.history[0]) if run.history else []
-    rows = [[row.get(column, "") for column in columns] for row in reversed(run.history)]
+    rows = []
+    for row in reversed(run.history):
+        rows.append([row.get(column, "") for column in columns])
     table = report.fold("Every epoch", report.table_html(columns, rows)) if rows else ""
     return f"""<section>
 <h2>History</h2>
@@ -317,7 +319,9 @@ def write_overview(folder):
 def print_runs(rows):
     """Print the list of runs, its columns aligned."""
     table = [RUN_COLUMNS, *rows]
-    widths = [max(len(row[k]) for row in table) for k in range(len(RUN_COLUMNS))]
+    widths = []
+    for column in zip(*table):
+        widths.append(max(len(cell) for cell in column))
     for row in table:
         cells = [one_line(cell).ljust(width) for cell, width in zip(row, widths)]
         print("  ".join(cells).rstrip())
