@@ -39,6 +39,7 @@ from preview import Preview, choose_piece
 from run_folder import HISTORY_COLUMNS, format_errors, networks_of
 
 COMPILING = "compiling the first step, up to half a minute"
+STEPS_BETWEEN_ESTIMATES = 20  # of the time that is left, on the bar
 
 
 # Before the run: what the flags ask for
@@ -558,13 +559,26 @@ class Session(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Advance the bar; stop if training has blown up."""
+        self.seen += self.batch_size
         if not self.compiled:
             self.compiled = True
             self.compile_seconds = time.time() - self.start
             self.run.bar.set_postfix_str("")
-        self.seen += self.batch_size
+        elif batch % STEPS_BETWEEN_ESTIMATES == 0:
+            self.run.bar.set_postfix_str(self._format_run(), refresh=False)
         self.run.bar.update(self.batch_size)
         self._check_loss(f"step {batch + 1}", logs)
+
+    def _format_run(self):
+        """For the bar: how long the whole run still takes, by this epoch's speed so far."""
+        elapsed = time.time() - self.start - self.compile_seconds
+        done = self.seen / self.tiles
+        epochs = self.params["epochs"] - len(self.run.history) - done
+        seconds = epochs * elapsed / done
+        if self.minutes:
+            trained = self.run.seconds_trained() + time.time() - self.start
+            seconds = min(seconds, 60 * self.minutes - trained)
+        return f"whole run {run_page.format_time(max(0, seconds))} left"
 
     def _check_loss(self, when, logs):
         """Raise UserError if the loss, a mean over the epoch so far, is not finite."""

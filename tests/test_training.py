@@ -800,3 +800,17 @@ def test_the_rest_of_the_run_is_told(tmp_path):
     session.minutes = 5
     assert session._format_rest(1) == "2 min left"
     assert session._format_rest(41) == ""
+
+
+def test_the_bar_tells_how_long_the_whole_run_takes(tmp_path, monkeypatch):
+    run = run_folder.Run(tmp_path)
+    run.history = [{"seconds": 100.0}, {"seconds": 100.0}]
+    session = training.Session(run, FewPairs(), preview=None)
+    session.set_params({"epochs": 12})
+    session.start, session.tiles, session.seen = 1000.0, 400, 100
+    monkeypatch.setattr(training.time, "time", lambda: 1060.0)
+    assert session._format_run() == "whole run 39 min left"  # 9.75 epochs of 240 s
+    session.compile_seconds = 30.0
+    assert session._format_run() == "whole run 20 min left"
+    session.minutes = 5
+    assert session._format_run() == "whole run 40 s left"
