@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -126,11 +127,16 @@ def _remove_leftovers(folders, patience):
 def _start_trackers():
     """Start joblib's and Python's own watchers of processes.
 
-    They let Ctrl-C through as they start, which would undo what `_sigint_afterwards` does.
+    They let Ctrl-C through as they start, which would undo what `_sigint_afterwards` does. What a
+    run that was stopped leaves to them they tidy up, with a warning that is no news for the user.
     """
     if hasattr(signal, "pthread_sigmask"):
-        loky_tracker.ensure_running()
-        resource_tracker.ensure_running()
+        sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # they start with these
+        try:
+            loky_tracker.ensure_running()
+            resource_tracker.ensure_running()
+        finally:
+            sys.warnoptions.pop()
 
 
 @contextlib.contextmanager

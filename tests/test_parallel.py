@@ -91,3 +91,20 @@ def test_success_does_not_wait_for_another_run_that_writes_beside(tmp_path, monk
     finally:
         other.kill()
         other.wait()
+
+
+LEFT_BEHIND = """
+import parallel
+from joblib.externals.loky.backend import resource_tracker
+
+parallel._start_trackers()
+resource_tracker.register("/loky-left-behind", "semlock")
+"""
+
+
+def test_what_a_stopped_run_leaves_to_joblibs_watcher_is_no_news():
+    """It warned, after the script had said its one line, of locks that Ctrl-C had cut short."""
+    command = [sys.executable, "-c", LEFT_BEHIND]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == ""
