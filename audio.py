@@ -253,13 +253,14 @@ def open_sound(path):
         raise UserError(f"{path}: no such file; check the path")
     file = _open_by_libsndfile(path)
     stale = file is not None and headers.is_stale(path, file.frames)
-    if file is not None and not stale and _is_read_whole(path, file):
+    ogg = headers.read_ogg(path)
+    if file is not None and not stale and not ogg.chained and _is_read_whole(file):
         sound = _SndfileSound(path, file)
     else:
         if file is not None:
             file.close()
         sound = _open_by_ffmpeg(path, stale)
-    if headers.is_cut(path):
+    if ogg.cut or headers.is_cut(path):
         sound.remarks.append(_CUT)
     if RATES[0] <= sound.samplerate <= RATES[1] and sound.channels <= MAX_CHANNELS:
         return sound
@@ -280,11 +281,9 @@ def _open_by_libsndfile(path):
         return None
 
 
-def _is_read_whole(path, file):
-    """Whether libsndfile gives all that is in a file, open as soundfile.SoundFile."""
-    if file.format == "MP3" or not file.seekable() or file.frames >= _UNKNOWN_LENGTH:
-        return False
-    return file.format != "OGG" or not headers.is_chained(path)
+def _is_read_whole(file):
+    """Whether libsndfile gives all that is in one stream, open as soundfile.SoundFile."""
+    return file.format != "MP3" and file.seekable() and file.frames < _UNKNOWN_LENGTH
 
 
 def _open_by_ffmpeg(path, stale):

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import signal
 
 import data
+from augment import db_to_gain
 
 SEED = 0  # of noise and echoes: the same for every piece and model
 RT60 = 0.8  # s, of the room: a living room with few soft things in it, or a small hall
@@ -42,7 +43,7 @@ def add_noise(audio):
     noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 20)), len(audio))
     power = np.mean(noise**2)
     if power > 0:
-        noise *= 10 ** (NOISE_LEVEL / 20) / np.sqrt(power)
+        noise *= db_to_gain(NOISE_LEVEL) / np.sqrt(power)
     return (audio + noise).astype(np.float32)
 
 
@@ -54,7 +55,7 @@ def limit_band(audio):
 
 def turn_down(audio):
     """The same, QUIET."""
-    return audio * np.float32(10 ** (QUIET / 20))
+    return audio * np.float32(db_to_gain(QUIET))
 
 
 CONDITIONS = {

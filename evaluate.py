@@ -66,6 +66,8 @@ from systems import (
     name_row,
 )
 
+SHOWN_COLUMNS = [*COLUMNS, *tagger.COLUMNS]
+
 # ---- One group: its tables and its page --------------------------------------------------------
 
 
@@ -112,9 +114,6 @@ def read_notes(scores, piece, seconds):
     if repairs:
         print(f"note: {cli.one_line(path)}: repaired: {repairs}", file=sys.stderr)
     return notes
-
-
-SHOWN_COLUMNS = [*COLUMNS, *tagger.COLUMNS]
 
 
 def evaluate_group(models, group, median, settings, scores=(), page=None, listener=None):

@@ -5,6 +5,7 @@ Here the size that its header tells of is looked up, so that it can be said. No 
 """
 
 import os
+from typing import NamedTuple
 
 _EMPTY_WAV_BYTES = 4096  # a WAV file of no samples is smaller, whatever chunks it has
 _PIPED_WAV_BYTES = 0x7FF00000  # lengths from here on are made up by programs that do not know them
@@ -35,15 +36,13 @@ def is_stale(path, frames):
 
 
 def is_cut(path):
-    """Whether a file is shorter than its header says, or an ogg file does not come to an end.
+    """Whether a file is shorter than its header says.
 
     Knows WAV, AVI, RF64, W64, AIFF, au, caf, mp3 with a Xing header, Matroska and WebM, ASF (wma,
-    wmv) and ogg. What the others say, if anything, is a duration: see audio.py.
+    wmv). Of ogg see `read_ogg`; what the others say, if anything, is a duration: see audio.py.
     """
     with open(path, "rb") as file:
         head = file.read(_SEARCHED)
-        if head.startswith(b"OggS"):
-            return _read_ogg(path).cut
         start = _id3_size(head)
         file.seek(start)
         frame = file.read(_XING_ENDS)
@@ -166,43 +165,35 @@ def _read_xing(frame, start):
     return start + int.from_bytes(frame[place : place + 4], "big")
 
 
-class _Ogg:
-    """What the pages of an ogg file say.
+class Ogg(NamedTuple):
+    """What the pages of an ogg file say; of another file nothing."""
 
-    Attributes:
-        chained: it goes on after its first stream, with another one or something else.
-        cut: it ends within a page, or without the page that ends a stream.
-    """
-
-    def __init__(self, chained, cut):
-        self.chained = chained
-        self.cut = cut
+    chained: bool = False  # it goes on after its first stream, with another one or something else
+    cut: bool = False  # it ends within a page, or without the page that ends a stream
 
 
-def is_chained(path):
-    """Whether an ogg file goes on after its first stream, with another one or something else."""
-    return _read_ogg(path).chained
-
-
-def _read_ogg(path):
-    """Walk over the pages of an ogg file by their headers (RFC 3533, section 6) -> `_Ogg`."""
+def read_ogg(path):
+    """What the pages of a file say, if it is ogg, by their headers (RFC 3533, section 6): `Ogg`."""
     size = os.path.getsize(path)
     data_seen = False
     ended = False
     with open(path, "rb") as file:
+        if file.read(4) != b"OggS":
+            return Ogg()
+        file.seek(0)
         while True:
             head = file.read(27)
             if not head:
-                return _Ogg(False, not ended)
+                return Ogg(cut=not ended)
             if len(head) < 27 or not head.startswith(b"OggS"):
-                return _Ogg(len(head) == 27, not ended)
+                return Ogg(len(head) == 27, not ended)
             begins_stream = head[5] & 2
             if begins_stream and data_seen:
-                return _Ogg(True, False)
+                return Ogg(chained=True)
             if not begins_stream:
                 data_seen = True
             ended = bool(head[5] & 4)
             segments = file.read(head[26])
             file.seek(sum(segments), os.SEEK_CUR)
             if file.tell() > size or len(segments) < head[26]:
-                return _Ogg(False, True)
+                return Ogg(cut=True)

@@ -3,7 +3,6 @@
 A model is a folder that holds a generator; its name is ``<origin>_2_<target>``.
 """
 
-import csv
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -153,13 +152,20 @@ def join_names(names):
 
 def read_best_error(path):
     """The lowest validation error in a run's history.csv, dB; None if there is none."""
+    return find_best_error(read_history(path))
+
+
+def read_history(path):
+    """The rows of a run's history.csv, a dict of text each; none where there is no file."""
     if not path.is_file():
-        return None
-    errors = []
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row.get("val_mae_db"):
-                errors.append(float(row["val_mae_db"]))
+        return []
+    lines = cli.read_csv(path)
+    return [dict(zip(lines[0], line)) for line in lines[1:]]
+
+
+def find_best_error(history):
+    """The lowest validation error in `read_history`'s rows, dB; None if there is none."""
+    errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db")]
     return min(errors, default=None)
 
 

@@ -95,7 +95,7 @@ class Preview:
 def write_sound(stem, audio):
     """Write mono ``audio`` for the run's page, turned down where it would clip."""
     peak = np.abs(audio).max(initial=0)
-    write_audio(stem.with_name(f"{stem.name}.{report.AUDIO_FORMAT}"), audio / max(1, peak))
+    write_audio(report.sound_path(stem), audio / max(1, peak))
 
 
 def choose_piece(wanted, names):

@@ -317,6 +317,11 @@ def fold(summary, html):
     return f"<details><summary>{escape(summary)}</summary>\n{html}\n</details>\n"
 
 
+def sound_path(stem):
+    """Path of the sound beside the picture <stem>.png."""
+    return stem.with_name(f"{stem.name}.{AUDIO_FORMAT}")
+
+
 def card(stem, label, alt, key="", loudness=None):
     """HTML of one sound: its name, its picture, its player.
 

@@ -11,7 +11,6 @@
 
 import contextlib
 import datetime
-import io
 import json
 import math
 import os
@@ -330,7 +329,7 @@ def logged(path):
             with contextlib.redirect_stdout(log):
                 yield
         except BaseException as error:
-            print(f"stopped: {str(error) or type(error).__name__}", file=_Log(io.StringIO(), file))
+            file.write(f"{read_clock()}  stopped: {str(error) or type(error).__name__}\n")
             raise
 
 

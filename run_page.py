@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import report
 from audio import read_audio
-from cli import UserError, as_list, one_line, read_csv, read_json
-from known_models import join_names
+from cli import UserError, as_list, one_line, read_json
+from known_models import find_best_error, join_names, read_history
 
 SHOWN_PREVIEWS = 24  # of a long run as many, evenly spaced, the newest among them
 RUN_COLUMNS = ("run", "best dB", "epochs", "origin", "target", "width", "rates", "time", "verdict")
@@ -35,8 +35,7 @@ class RunFacts(NamedTuple):
     @property
     def best(self):
         """Lowest error on the held-out pieces, dB; None before the first epoch."""
-        errors = [float(row["val_mae_db"]) for row in self.history if row.get("val_mae_db")]
-        return min(errors, default=None)
+        return find_best_error(self.history)
 
     @property
     def seconds(self):
@@ -57,11 +56,7 @@ def read_run(folder):
     config = read_json(folder / "config.json", "restore it from a copy", flags=dict)
     if config is None:
         return None
-    history = []
-    if (folder / "history.csv").is_file():
-        columns, *rows = read_csv(folder / "history.csv")
-        history = [dict(zip(columns, row)) for row in rows]
-    return RunFacts(folder, config, history)
+    return RunFacts(folder, config, read_history(folder / "history.csv"))
 
 
 def judge(error, baselines):
@@ -202,7 +197,7 @@ def _previews_html(folder, previews):
 def _card(folder, stem, label, key, piece):
     """HTML of a preview's picture, and its sound if there is one."""
     place = stem.relative_to(folder).as_posix()
-    sound = stem.with_name(f"{stem.name}.{report.AUDIO_FORMAT}")
+    sound = report.sound_path(stem)
     alt = f"Spectrogram of {piece}: {label}"
     if not sound.is_file():
         return report.card(place, label, alt)

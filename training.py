@@ -493,7 +493,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.writer.flush()
 
     def _write_sound(self, name, stem):
-        path = stem.with_name(f"{stem.name}.{report.AUDIO_FORMAT}")
+        path = report.sound_path(stem)
         if path.is_file():
             audio = read_audio(path)[np.newaxis, :, np.newaxis]
             self.tf.summary.audio(name, audio, sample_rate=data.SAMPLE_RATE)
@@ -574,11 +574,14 @@ class Session(keras.callbacks.Callback):
         elapsed = time.time() - self.start - self.compile_seconds
         done = self.seen / self.tiles
         epochs = self.params["epochs"] - len(self.run.history) - done
-        seconds = epochs * elapsed / done
-        if self.minutes:
-            trained = self.run.seconds_trained() + time.time() - self.start
-            seconds = min(seconds, 60 * self.minutes - trained)
+        seconds = self._within_limit(epochs * elapsed / done, time.time() - self.start)
         return f"whole run {run_page.format_time(max(0, seconds))} left"
+
+    def _within_limit(self, seconds, since=0.0):
+        """``seconds``, or what --minutes leaves; ``since``: seconds since the last epoch's end."""
+        if not self.minutes:
+            return seconds
+        return min(seconds, 60 * self.minutes - self.run.seconds_trained() - since)
 
     def _check_loss(self, when, logs):
         """Raise UserError if the loss, a mean over the epoch so far, is not finite."""
@@ -621,9 +624,7 @@ class Session(keras.callbacks.Callback):
     def _format_rest(self, epoch):
         """How long the rest of the run will take, by its last epoch: "3 h 05 min left"."""
         an_epoch = self.run.history[-1]["seconds"] - self.compile_seconds
-        seconds = (self.params["epochs"] - epoch - 1) * an_epoch
-        if self.minutes:
-            seconds = min(seconds, 60 * self.minutes - self.run.seconds_trained())
+        seconds = self._within_limit((self.params["epochs"] - epoch - 1) * an_epoch)
         if seconds <= 0:
             return ""
         return f"{run_page.format_time(seconds)} left"
