@@ -222,7 +222,7 @@ def convert_upload(source, name, model, quality, seconds, folder, progress):
         load_model(model),
         source,
         after,
-        seconds=seconds,
+        heard=survey.listen(source, seconds=seconds),
         progress=report_progress,
         phase=how.phase,
         phase_iterations=how.phase_iterations,

@@ -377,20 +377,9 @@ class Conversion(NamedTuple):
 
 
 def convert_file(
-    model,
-    source,
-    target,
-    new_rate=None,
-    *,
-    level="match",
-    normalize=None,
-    start=0.0,
-    seconds=None,
-    heard=None,
-    progress=None,
-    **options,
+    model, source, target, rate=None, *, heard=None, level="match", normalize=None, **options
 ):
-    """Convert one recording, whatever its length, at flat memory.
+    """Convert one recording, or a part of it, whatever its length, at flat memory.
 
     The network knows one level, `TRAINING_LOUDNESS`: the recording, measured in a pass of its own,
     is brought to it. Loudness and peak of the output are known at the end only, so float32 samples
@@ -400,13 +389,12 @@ def convert_file(
     Args:
         model: see `convert_stream`.
         source, target: paths; the target's extension chooses the format.
-        new_rate: of the output, Hz; default: the input's.
+        rate: of the output, Hz; default: the input's.
+        heard: `survey.Survey` of the part to convert; default: of all of it.
         level: one of `LEVELS`.
         normalize: peak wanted instead, dBFS; else the output is turned down only if it would clip.
-        start, seconds: the part of the recording to convert, s; default: all of it.
-        heard: `survey.Survey` of that part, if it is there already.
-        progress: called with the seconds done, after each block; or None.
-        options: of `convert_stream`.
+        options: of `convert_stream`, and ``progress``: called with the seconds done, block by
+            block.
 
     Returns:
         `Conversion`.
@@ -415,11 +403,9 @@ def convert_file(
         UserError: the recording cannot be read, or the output cannot be written.
     """
     with open_sound(source) as sound:
-        rate = new_rate or sound.samplerate
+        rate = rate or sound.samplerate
         check_writable(target, sound.channels, rate)
-    heard = heard or survey.listen(source, start, seconds)
-    gain_in = 1.0 if level == "off" else find_gain(heard.loudness, TRAINING_LOUDNESS)
-    meter = Meter()
+    heard = heard or survey.listen(source)
     with (
         open_sound(source) as sound,
         named_errors(target),
@@ -427,21 +413,44 @@ def convert_file(
         tempfile.TemporaryFile(dir=Path(target).parent) as spool,
         create_sound(target, part, sound.channels, rate, heard.seconds) as output,
     ):
-        excerpt = survey.Excerpt(sound.samplerate, start, seconds)
-        blocks = _amplify(excerpt.cut(read_blocks(sound)), gain_in)
-        blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, **options)
-        blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate)
-        peak = _fill_spool(spool, blocks, rate, progress)
-        length = round(excerpt.samples * rate / sound.samplerate)
-        loudness = meter.integrated()
-        gain = 1 / gain_in
-        if level == "match":
-            gain = find_gain(loudness, heard.loudness, otherwise=gain)
-        gain, limited = _fit_peak(gain, peak, normalize)
-        write_spool(spool, output, length, gain)
+        made = _convert_to_spool(model, sound, spool, rate, heard, level, **options)
+        gain, limited = _choose_gain(made, heard, level, normalize)
+        write_spool(spool, output, made.samples, gain)
     print_remarks(sound)
-    loudness += 20 * math.log10(gain)
-    return Conversion(length / rate, peak, gain, loudness, limited)
+    loudness = made.loudness + 20 * math.log10(gain)
+    return Conversion(made.samples / rate, made.peak, gain, loudness, limited)
+
+
+class _Made(NamedTuple):
+    """What waits in the temporary file."""
+
+    samples: int  # that the output shall have
+    peak: float
+    loudness: float  # LUFS
+    gain_in: float  # that the input needed for the network
+
+
+def _convert_to_spool(model, sound, spool, rate, heard, level, progress=None, **options):
+    """Convert the part ``heard`` of an open ``sound`` into a file of raw float32; gives `_Made`."""
+    gain_in = 1.0
+    if level != "off":
+        gain_in = find_gain(heard.loudness, TRAINING_LOUDNESS)
+    meter = Meter()
+    excerpt = survey.Excerpt(sound.samplerate, heard.start, heard.seconds)
+    blocks = _amplify(excerpt.cut(read_blocks(sound)), gain_in)
+    blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, **options)
+    blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate)
+    peak = _fill_spool(spool, blocks, rate, progress)
+    samples = round(excerpt.samples * rate / sound.samplerate)
+    return _Made(samples, peak, meter.integrated(), gain_in)
+
+
+def _choose_gain(made, heard, level, normalize):
+    """(gain for what was `_Made`, whether its peak decided about it): see `convert_file`."""
+    gain = 1 / made.gain_in
+    if level == "match":
+        gain = find_gain(made.loudness, heard.loudness, otherwise=gain)
+    return _fit_peak(gain, made.peak, normalize)
 
 
 def _fill_spool(spool, blocks, rate, progress):

@@ -25,9 +25,10 @@ _TINY = 1e-14  # far below one step of 16 bits
 
 
 class Survey(NamedTuple):
-    """What `listen` finds."""
+    """A part of a recording, and what `listen` finds in it."""
 
-    seconds: float
+    start: float  # s, where the part begins
+    seconds: float  # its length
     loudness: float  # LUFS, -inf for silence
     remark: str  # what no model can make much of, or ""
     held: bool  # whether its notes seem held, not struck or plucked
@@ -83,7 +84,7 @@ def listen(source, start=0.0, seconds=None):
         length = sound.tell() / rate
     if start and not excerpt.samples:
         raise UserError(f"--start {start:g}: {source} is {length:.1f} s long; give less")
-    return Survey(excerpt.samples / rate, meter.integrated(), *character.judge())
+    return Survey(start, excerpt.samples / rate, meter.integrated(), *character.judge())
 
 
 class _Character:
