@@ -197,9 +197,10 @@ class Pix2Pix(keras.Model):
         loss_G = BCE(1, D(x, G(x))) + l1_weight * L1(y, G(x)),  D's weights held constant
         loss_D = BCE(1, D(x, y)) + BCE(0, D(x, G(x))),          G's output held constant
 
-    so the gradient of the sum is each network's own gradient, as from two separate tapes.
-    Logs: ``loss`` (the sum), ``gan_loss`` (first term of loss_G), ``disc_loss``, and what
-    ``compile(metrics=...)`` names; each is a mean over samples.
+    so the gradient of the sum is each network's own gradient, as from two separate tapes. Its terms
+    and their weights are ``loss_weights``.
+    Logs: ``loss`` (the sum), each term of ``loss_weights`` but L1, and what
+    ``compile(metrics=...)`` names, L1 in dB among it; each is a mean over samples.
     """
 
     def __init__(self, generator, discriminator, l1_weight=losses.L1_WEIGHT):
@@ -207,9 +208,9 @@ class Pix2Pix(keras.Model):
         self.generator = generator
         self.discriminator = discriminator
         self.kind = kinds.kind_of(generator)
-        self.l1_weight = l1_weight
-        self.gan_tracker = keras.metrics.Mean("gan_loss")
-        self.disc_tracker = keras.metrics.Mean("disc_loss")
+        self.loss_weights = {"gan_loss": 1.0, "l1_loss": l1_weight, "disc_loss": 1.0}
+        logged = [name for name in self.loss_weights if name != "l1_loss"]
+        self.trackers = [keras.metrics.Mean(name) for name in logged]
         self.built = True  # both networks are
 
     def optimizer_for(self, learning_rate, factors=(1.0, 1.0)):
@@ -224,12 +225,15 @@ class Pix2Pix(keras.Model):
         """loss_G + loss_D, a scalar."""
         real = self.discriminator([x, y], training=training)
         judged, generated = self._judge(x, y_pred, training)
-        gan_loss = losses.adversarial_loss(judged, True)  # (n,), as the others
-        l1_loss = losses.l1_loss(y, y_pred)
-        disc_loss = losses.discriminator_loss(real, generated)
-        self.gan_tracker.update_state(gan_loss)
-        self.disc_tracker.update_state(disc_loss)
-        loss = losses.mean_of_batch(gan_loss + self.l1_weight * l1_loss + disc_loss)
+        terms = {  # each (n,)
+            "gan_loss": losses.adversarial_loss(judged, True),
+            "l1_loss": losses.l1_loss(y, y_pred),
+            "disc_loss": losses.discriminator_loss(real, generated),
+        }
+        for tracker in self.trackers:
+            tracker.update_state(terms[tracker.name])
+        loss = sum(weight * terms[name] for name, weight in self.loss_weights.items())
+        loss = losses.mean_of_batch(loss)
         if kernels:
             loss /= kernels.count_replicas()  # tf.distribute adds up the replicas' gradients
         return loss

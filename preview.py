@@ -18,8 +18,8 @@ PREVIEW_SECONDS = 12
 class Preview:
     """Converts the start of a held-out piece, for the eye and the ear.
 
-    It is of a held-out origin, if there is any. Sound is written where the recordings are that the
-    features were made of.
+    It is of an origin kept out of the training, if there is any. Sound is written where the
+    recordings are that the features were made of.
 
         previews/input.*, target.*      picture, and sound
         previews/epoch_003/output.*     of that epoch

@@ -168,14 +168,13 @@ def draw_history(figure, csv_path, baselines):
 
     Args:
         figure: to draw on.
-        csv_path: one row an epoch; columns epoch, mae_db, gan_loss, disc_loss and these three with
+        csv_path: one row an epoch; columns epoch, mae_db, any that end on ``_loss``, and these with
             ``val_`` in front.
         baselines: errors on validation of trivial systems, in dB:
             {"identity": ..., "median": ...}.
     """
     columns = _read_columns(csv_path)
-    panels = [name for name in HISTORY_TITLES if name in columns or f"val_{name}" in columns]
-    panels = panels or [None]
+    panels = _list_panels(columns)
     levels = {"mae_db": baselines, "disc_loss": {"chance": CHANCE}}
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
@@ -186,13 +185,20 @@ def draw_history(figure, csv_path, baselines):
         for (label, level), style in zip(levels.get(name, {}).items(), ("--", ":")):
             text = f"{label} {level:.2f}"
             axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=text)
-        axis.set(title=HISTORY_TITLES.get(name), xlabel="epoch")
+        axis.set(title=HISTORY_TITLES.get(name, name), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=GREY, alpha=0.2)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.lines:
             axis.legend()
     return len(panels)
+
+
+def _list_panels(columns):
+    """Columns of history.csv that are drawn, each with its ``val_`` one; [None] without any."""
+    trained = [column.removeprefix("val_") for column in columns]
+    drawn = [name for name in trained if name == "mae_db" or name.endswith("_loss")]
+    return list(dict.fromkeys(drawn)) or [None]
 
 
 def _read_columns(csv_path):

@@ -11,6 +11,7 @@
 
 import contextlib
 import datetime
+import itertools
 import json
 import math
 import os
@@ -27,18 +28,14 @@ from flags import START_OVER, check_fixed
 from run_page import LEARNING_RATES
 
 KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
-HISTORY_COLUMNS = (
+FIRST_COLUMNS = (  # of history.csv; what else the networks log comes after them
     "epoch",
     "seconds",
     "tiles_per_s",
     *LEARNING_RATES,
     "mae_db",
     "val_mae_db",
-    "heldout_mae_db",
-    "gan_loss",
-    "val_gan_loss",
-    "disc_loss",
-    "val_disc_loss",
+    "unheard_mae_db",
 )
 
 
@@ -88,6 +85,9 @@ class Run:
                 f"another run, and --weights {self.folder} to begin with its generator"
             )
         self.history = state["history"] if state else []
+        for row in self.history:
+            if "heldout_mae_db" in row:  # its name in earlier versions
+                row["unheard_mae_db"] = row.pop("heldout_mae_db")
         config = read_json(self.config_file, START_OVER, flags=dict, split=dict)
         if self.history:  # before the first epoch is done there is nothing to lose
             self.config = config or {}
@@ -290,8 +290,9 @@ class Run:
         for path in self.state_file.parent.glob("*.weights.h5"):
             if path not in kept:
                 path.unlink()
-        known = set().union(*self.history)  # columns that some row has
-        columns = [column for column in HISTORY_COLUMNS if column in known]
+        known = dict.fromkeys(itertools.chain(*self.history))  # columns that some row has
+        columns = [column for column in FIRST_COLUMNS if column in known]
+        columns += [column for column in known if column not in FIRST_COLUMNS]
         rows = []
         for row in self.history:
             rows.append([row.get(column, "") for column in columns])

@@ -76,7 +76,8 @@ def main(argv=None):
     flags.check_instruments(args)
     gpus = devices.setup_device(args.gpu)
 
-    import training  # Keras loads here, once the device is known
+    import callbacks  # Keras loads here, once the device is known
+    import training
     from run_folder import Run
 
     policy = training.prepare(args, gpus)
@@ -95,7 +96,7 @@ def main(argv=None):
             validation_data=training.Batches(sets.held_out, args.workers),
             epochs=args.epochs,
             initial_epoch=training.epochs_done(args, run),
-            callbacks=training.make_callbacks(model, args, run, sets),
+            callbacks=callbacks.make_callbacks(model, args, run, sets),
             shuffle=False,  # the pairs come shuffled
             verbose=0,
         )

@@ -1,20 +1,16 @@
-"""What train.py and train_generator.py share: the data that the flags ask for, callbacks, previews.
+"""What train.py and train_generator.py share: the data and the start that the flags ask for.
 
-The run folder is run_folder.py's.
+The run folder is run_folder.py's, what happens beside the steps callbacks.py's.
 """
 
 import hashlib
 import importlib.metadata
-import importlib.util
-import math
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 import augment
 import data
@@ -22,25 +18,12 @@ import dataset
 import devices
 import kinds
 import models
-import report
-import run_page
-from audio import read_audio
-from cli import (
-    UserError,
-    complete,
-    find_model,
-    quiet_stderr,
-    read_json,
-    undamaged,
-)
+import tensorboard_log
+from cli import UserError, complete, find_model, quiet_stderr, read_json, undamaged
 from flags import format_flag
 from midi import piece_of
-from preview import Preview, choose_piece
-from run_folder import HISTORY_COLUMNS, format_errors, networks_of
-
-COMPILING = "compiling the first step, up to half a minute"
-STEPS_BETWEEN_ESTIMATES = 20  # of the time that is left, on the bar
-
+from preview import choose_piece
+from run_folder import format_errors, networks_of
 
 # Before the run: what the flags ask for
 
@@ -72,7 +55,7 @@ def prepare(args, gpus):
         other = "--maestro_split" if args.maestro_split else "--split_of"
         raise UserError(f"--test_split: {other} says what is kept for the test; leave one out")
     if args.tensorboard:
-        check_tensorboard()
+        tensorboard_log.check_packages()
     devices.keep_memory()
     with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
         keras.utils.set_random_seed(args.seed)
@@ -89,7 +72,7 @@ class Sets(NamedTuple):
 
     train: dataset.TilePairs
     held_out: dataset.TilePairs  # held-out pieces, origins of the training
-    unheard: dataset.TilePairs | None  # held-out pieces, held-out origins
+    unheard: dataset.TilePairs | None  # held-out pieces, origins kept out of the training
     split: dict  # {"train": names, "validation": names}, and maybe "test"
     description: dict  # features.json
 
@@ -289,7 +272,7 @@ def begin(run, model, sets, args, policy, script):
         "baselines_db": dataset.measure_baselines(sets.held_out, median),
     }
     if sets.unheard:
-        facts["heldout_baselines_db"] = dataset.measure_baselines(sets.unheard, median)
+        facts["unheard_baselines_db"] = dataset.measure_baselines(sets.unheard, median)
     with complete(run.folder / "median.npy") as part, open(part, "wb") as file:
         np.save(file, median)
     run.record_start(start, facts)
@@ -346,309 +329,11 @@ class Batches(keras.utils.PyDataset):
         return self.pairs[batch]
 
 
-def rates_of(model):
-    """The learning rates in use, by flag: {"gen_lr": ..., "disc_lr": ...} or {"lr": ...}."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # in float16
-    rate = float(optimizer.learning_rate)
-    if hasattr(model, "discriminator"):
-        generator, discriminator = optimizer.factors
-        rates = {"gen_lr": rate * generator, "disc_lr": rate * discriminator}
-    else:
-        rates = {"lr": rate}
-    return {flag: float(f"{value:.6g}") for flag, value in rates.items()}  # as they were given
-
-
-def reseed(model, pairs, seed, epoch):
-    """Let shuffling and dropout of an epoch follow from (seed, epoch) alone: resume is exact."""
-    pairs.set_epoch(epoch)
-    layers = model._flatten_layers()
-    dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
-    for number, layer in enumerate(dropouts):
-        state = np.random.SeedSequence((seed, epoch, number)).generate_state(2)
-        layer.seed_generator.state.assign(state.astype(layer.seed_generator.state.dtype))
-
-
-def make_callbacks(model, args, run, sets):
-    """Keras's callbacks for what the flags ask for.
-
-    `Session` saves an epoch and notes its seconds; `TimeLimit` and `TensorBoard`, which come after
-    it, read what it has noted.
-    """
-
-    def begin_epoch(epoch, logs):
-        reseed(model, sets.train, args.seed, epoch)
-
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)]
-    if args.decay_epochs:
-        rate = float(model.optimizer.learning_rate)
-        callbacks.append(make_decay(rate, args.epochs, args.decay_epochs))
-    generator = networks_of(model)["generator"]
-    preview = Preview(run.folder, generator, args, sets, choose_kind(args))
-    unheard = Batches(sets.unheard, args.workers) if sets.unheard else None
-    session = Session(run, sets.train, preview, unheard, args.keep_every, args.minutes)
-    callbacks.append(session)
-    if args.minutes:
-        callbacks.append(TimeLimit(args.minutes, run.seconds_trained))
-    if args.tensorboard:
-        callbacks.append(TensorBoard(run))
-    return callbacks
-
-
-def make_decay(rate, epochs, decaying):
-    """Keras callback: ``rate``, falling linearly towards 0 over the last ``decaying`` epochs."""
-
-    def schedule(epoch, _):
-        return rate * min(1, (epochs - epoch) / (decaying + 1))
-
-    return keras.callbacks.LearningRateScheduler(schedule)
-
-
 def epochs_done(args, run):
     """How many epochs need no training: those of the run, or all if its --minutes are over."""
     if args.minutes and run.seconds_trained() >= 60 * args.minutes:
         return args.epochs
     return min(len(run.history), args.epochs)
-
-
-class TimeLimit(keras.callbacks.Callback):
-    """End training after a time, the learning rate falling towards 0 in its second half.
-
-    Args:
-        minutes: how long.
-        trained: function that says how many seconds of it the complete epochs took; by the same
-            count a later start knows whether the time is over.
-    """
-
-    def __init__(self, minutes, trained):
-        super().__init__()
-        self.limit = 60 * minutes  # s
-        self.trained = trained
-
-    def on_train_begin(self, logs=None):
-        """Remember the rate."""
-        self.rate = float(self.model.optimizer.learning_rate)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Set the epoch's rate: within an epoch JAX would not see it change."""
-        self.before = self.trained()
-        self.start = time.time()
-        left = max(0.0, 1 - self.before / self.limit)
-        self.model.optimizer.learning_rate = self.rate * min(1.0, 2 * left)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """End the epoch, which is validated and saved, when the time is up."""
-        if self.before + time.time() - self.start >= self.limit:
-            self.model.stop_training = True
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Begin no other epoch if this one, which is saved by now, has used up the time."""
-        if self.trained() >= self.limit:
-            print(f"--minutes {self.limit / 60:g} are over")
-            self.model.stop_training = True
-
-
-def check_tensorboard():
-    """Raise UserError where the packages that --tensorboard needs are missing."""
-    needed = ("tensorflow", "tensorboard")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}"
-        )
-
-
-class TensorBoard(keras.callbacks.Callback):
-    """What the run folder has of each epoch, for TensorBoard: numbers, preview, its sound.
-
-    The steps are the epochs' numbers. Goes after `Session`, which makes what this one reads.
-    """
-
-    def __init__(self, run):
-        super().__init__()
-        import tensorflow  # whatever the backend is
-
-        self.run = run
-        self.tf = tensorflow
-        self.writer = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the newest row of the history, and its preview if there is one."""
-        if self.writer is None:  # now, so that a start that trains nothing leaves no file
-            folder = self.run.folder / "tensorboard"
-            self.writer = self.tf.summary.create_file_writer(str(folder))
-        row = self.run.history[-1]
-        step = row["epoch"]
-        preview = self.run.folder / "previews" / f"epoch_{step:03d}"
-        with self.writer.as_default(step=step):
-            for name, value in row.items():
-                if name != "epoch":
-                    self.tf.summary.scalar(name, value)
-            picture = preview / "spectrogram.png"
-            if picture.is_file():
-                pixels = self.tf.io.decode_png(picture.read_bytes(), channels=4)
-                self.tf.summary.image("preview", pixels[self.tf.newaxis])
-            for place in ("input", "target"):
-                self._write_sound(place, self.run.folder / "previews" / place)
-            self._write_sound("output", preview / "output")
-        self.writer.flush()
-
-    def _write_sound(self, name, stem):
-        path = report.sound_path(stem)
-        if path.is_file():
-            audio = read_audio(path)[np.newaxis, :, np.newaxis]
-            self.tf.summary.audio(name, audio, sample_rate=data.SAMPLE_RATE)
-
-
-class Session(keras.callbacks.Callback):
-    """Progress bar, one line an epoch, saving, and the stop at a loss that is not finite.
-
-    Args:
-        run: `Run`.
-        pairs: `dataset.TilePairs` that are trained on.
-        preview: function of the epoch's number.
-        unheard: `Batches` of held-out origins, or None.
-        keep_every: epochs between generators that are kept; 0: none.
-        minutes: that the run may take, or None.
-    """
-
-    async_safe = True  # on_train_batch_end may run late: the device need not wait for it
-
-    def __init__(self, run, pairs, preview, unheard=None, keep_every=0, minutes=None):
-        super().__init__()
-        self.run = run
-        self.preview = preview
-        self.unheard = unheard
-        self.keep_every = keep_every
-        self.minutes = minutes
-        self.batch_size = pairs.batch_size
-        self.tiles = len(pairs) * pairs.batch_size
-        self.compile_seconds = 0.0  # of the epoch's time, what its first step took
-        run.bar = tqdm(disable=True)
-
-    def on_train_begin(self, logs=None):
-        """Show the last complete epoch again: a kill may have come between saving and showing."""
-        self.compiled = False
-        if self.run.history:
-            self.show()
-
-    def show(self):
-        """Plot the history, write the preview and the run's page."""
-        plot = self.run.folder / "plots" / "history.png"
-        baselines = self.run.config["baselines_db"]
-        report.history_figure(self.run.folder / "history.csv", plot, baselines)
-        self.preview(self.run.history[-1]["epoch"])
-        run_page.write_run_page(self.run.folder)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Start the clock and the bar."""
-        self.start = time.time()
-        self.seen = 0  # tiles
-        self.compile_seconds = 0.0
-        self.run.bar = tqdm(
-            total=self.tiles,
-            unit="tile",
-            desc=f"epoch {self._number(epoch)}",
-            leave=False,
-            mininterval=0.5,
-        )
-        if not self.compiled:
-            self.run.bar.set_postfix_str(COMPILING)
-
-    def _number(self, epoch):
-        return epoch + 1 + self.run.epoch_offset
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Advance the bar; stop if training has blown up."""
-        self.seen += self.batch_size
-        if not self.compiled:
-            self.compiled = True
-            self.compile_seconds = time.time() - self.start
-            self.run.bar.set_postfix_str("")
-        elif batch % STEPS_BETWEEN_ESTIMATES == 0:
-            self.run.bar.set_postfix_str(self._format_run(), refresh=False)
-        self.run.bar.update(self.batch_size)
-        self._check_loss(f"step {batch + 1}", logs)
-
-    def _format_run(self):
-        """For the bar: how long the whole run still takes, by this epoch's speed so far."""
-        elapsed = time.time() - self.start - self.compile_seconds
-        done = self.seen / self.tiles
-        epochs = self.params["epochs"] - len(self.run.history) - done
-        seconds = self._within_limit(epochs * elapsed / done, time.time() - self.start)
-        return f"whole run {run_page.format_time(max(0, seconds))} left"
-
-    def _within_limit(self, seconds, since=0.0):
-        """``seconds``, or what --minutes leaves; ``since``: seconds since the last epoch's end."""
-        if not self.minutes:
-            return seconds
-        return min(seconds, 60 * self.minutes - self.run.seconds_trained() - since)
-
-    def _check_loss(self, when, logs):
-        """Raise UserError if the loss, a mean over the epoch so far, is not finite."""
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"{when}: the loss is {logs['loss']}; lower the learning rates, or give "
-                f"--precision float32. {self.run.folder}/last keeps the last complete epoch"
-            )
-
-    def on_test_begin(self, logs=None):
-        """Training of this epoch is over; what follows is validation."""
-        self.training_ended = time.time()
-        self.run.bar.close()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Save and tell."""
-        number = self._number(epoch)
-        self._check_loss(f"epoch {number}", logs)  # the steps' own check may not have come yet
-        seconds = self.training_ended - self.start
-        row = {"epoch": number, "tiles_per_s": round(self.seen / seconds, 1)}
-        row |= rates_of(self.model)
-        row |= {key: logs[key] for key in HISTORY_COLUMNS if key in logs}
-        if self.unheard:
-            found = self.model.evaluate(self.unheard, verbose=0, return_dict=True)
-            row["heldout_mae_db"] = found["mae_db"]
-        if not math.isfinite(row["val_mae_db"]):
-            raise UserError(
-                f"epoch {number}: the validation error is not finite; lower the learning rates"
-            )
-        # Rounded up: when `TimeLimit` finds by the clock that the time is over, it must be over by
-        # the sum of these, too, or a later start would train on.
-        row["seconds"] = math.ceil(10 * (time.time() - self.start)) / 10
-        best = self.run.commit(self.model, row)
-        if self.keep_every and number % self.keep_every == 0:
-            self.run.keep(self.model, number)
-        line = format_epoch(row, self.params["epochs"] + self.run.epoch_offset, best)
-        print(f"{line}  {self._format_rest(epoch)}".rstrip(), flush=True)
-        self.show()
-
-    def _format_rest(self, epoch):
-        """How long the rest of the run will take, by its last epoch: "3 h 05 min left"."""
-        an_epoch = self.run.history[-1]["seconds"] - self.compile_seconds
-        seconds = self._within_limit((self.params["epochs"] - epoch - 1) * an_epoch)
-        if seconds <= 0:
-            return ""
-        return f"{run_page.format_time(seconds)} left"
-
-
-def format_epoch(row, last, best):
-    """One line about an epoch, with a hint when the discriminator is at chance or has won."""
-    parts = [
-        f"epoch {row['epoch']:>3}/{last}",
-        f"{row['seconds']:6.1f} s",
-        f"{row['tiles_per_s']:7.1f} tiles/s",
-        f"train {row['mae_db']:5.2f} dB",
-        f"val {row['val_mae_db']:5.2f} dB{'*' if best else ' '}",
-    ]
-    if "heldout_mae_db" in row:
-        parts.append(f"held-out origin {row['heldout_mae_db']:5.2f} dB")
-    if "disc_loss" in row:
-        parts.append(f"gan {row['gan_loss']:.3f}")
-        parts.append(f"disc {row['disc_loss']:.3f}")
-        if abs(row["disc_loss"] - 2 * math.log(2)) < 0.02:
-            parts.append("(at chance, 2 ln 2: raise --disc_lr if it stays)")
-        elif row["disc_loss"] < 0.1:
-            parts.append("(has won: lower --disc_lr)")
-    return "  ".join(parts)
 
 
 def introduce(parser, args, model, run, policy, gpus):
@@ -660,8 +345,8 @@ def introduce(parser, args, model, run, policy, gpus):
     backend = keras.backend.backend()
     print(f"parameters: {', '.join(sizes)}; {policy}; {backend}, {gpus or 'no'} GPU")
     print(f"held-out MAE to beat: {format_errors(run.config['baselines_db'])}")
-    if "heldout_baselines_db" in run.config:
-        print(f"of held-out origins: {format_errors(run.config['heldout_baselines_db'])}")
+    if "unheard_baselines_db" in run.config:
+        print(f"of unheard origins: {format_errors(run.config['unheard_baselines_db'])}")
     done = epochs_done(args, run)
     if done >= args.epochs:
         goes_on = f"--epochs {2 * max(args.epochs, len(run.history))}"

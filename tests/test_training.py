@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 import soundfile
 from conftest import ORIGIN, ROOT, TARGET
 
+import callbacks
 import cli
 import dataset
 import losses
@@ -423,7 +425,7 @@ def test_rates_fall_in_the_second_half_of_the_time():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.1), loss="mse")
     for trained, share in ((0, 1), (29, 1), (45, 0.5), (60, 0)):
-        limit = training.TimeLimit(1, lambda seconds=trained: seconds)
+        limit = callbacks.TimeLimit(1, lambda seconds=trained: seconds)
         limit.set_model(model)
         model.optimizer.learning_rate = 0.1
         limit.on_train_begin()
@@ -433,7 +435,7 @@ def test_rates_fall_in_the_second_half_of_the_time():
 
 def test_time_is_over_in_a_run_when_a_later_start_would_say_so():
     seconds = 59.9  # that the complete epochs took
-    limit = training.TimeLimit(1, lambda: seconds)
+    limit = callbacks.TimeLimit(1, lambda: seconds)
     limit.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1), stop_training=0))
     limit.on_train_begin()
     limit.on_epoch_begin(0)
@@ -489,13 +491,13 @@ def test_many_origins_one_target_and_a_stranger(features, tmp_path):
     assert generator.input_shape[-1] == 1  # no style
     for column, origins in (
         ("val_mae_db", [ORIGIN, f"{ORIGIN}_001"]),
-        ("heldout_mae_db", [f"{ORIGIN}_002"]),
+        ("unheard_mae_db", [f"{ORIGIN}_002"]),
     ):
         names = config["split"]["validation"]
         x, y = dataset.TilePairs(made, origins, [TARGET], names, 99)[0]
         error = np.asarray(losses.mae_db(y, generator.predict(x, verbose=0))).mean()
         assert float(row[column]) == pytest.approx(error, rel=1e-4)
-    assert f"held-out origin {float(row['heldout_mae_db']):5.2f} dB" in output
+    assert f"unheard origin {float(row['unheard_mae_db']):5.2f} dB" in output
     assert (run / "previews/epoch_001/spectrogram.png").exists()
 
 
@@ -510,7 +512,7 @@ def test_conditions_that_there_are_not(features, tmp_path):
 def test_generator_alone(features, tmp_path):
     flags = ["--dataset_path", features, *PAIR, *SMALL, *SILENT, "--runs_path", tmp_path]
     flags += ["--cache", "--epochs", 1]
-    if training.importlib.util.find_spec("tensorboard"):
+    if importlib.util.find_spec("tensorboard"):
         flags.append("--tensorboard")
     code, _, errors = run_main(train_generator, *flags)
     assert code == 0, errors
@@ -551,7 +553,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(copied, f
 def test_a_loss_that_is_not_finite_is_seen_where_callbacks_run_late(tmp_path, features):
     """The epoch ends before the steps' own callbacks have looked at the loss."""
     pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], ["three"], 1)
-    session = training.Session(run_folder.Run(tmp_path), pairs, preview=None)
+    session = callbacks.Session(run_folder.Run(tmp_path), pairs, preview=None)
     session.on_train_begin()
     session.on_epoch_begin(0)
     session.on_test_begin()
@@ -564,8 +566,8 @@ def test_a_loss_that_is_not_finite_is_seen_where_callbacks_run_late(tmp_path, fe
     ("disc_loss", "hint"), [(1.386, "at chance"), (0.05, "has won"), (1.0, None)]
 )
 def test_hints(disc_loss, hint):
-    row = dict.fromkeys(training.HISTORY_COLUMNS, 1) | {"disc_loss": disc_loss}
-    line = training.format_epoch(row, 9, best=True)
+    row = dict.fromkeys([*run_folder.FIRST_COLUMNS, "gan_loss"], 1) | {"disc_loss": disc_loss}
+    line = callbacks.format_epoch(row, 9, best=True)
     assert (hint in line) if hint else ("(" not in line)
 
 
@@ -791,7 +793,7 @@ class FewPairs:
 def test_the_rest_of_the_run_is_told(tmp_path):
     run = run_folder.Run(tmp_path)
     run.history = [{"seconds": 100.0}, {"seconds": 90.0}]
-    session = training.Session(run, FewPairs(), preview=None)
+    session = callbacks.Session(run, FewPairs(), preview=None)
     session.set_params({"epochs": 42})
     assert session._format_rest(1) == "1 h 00 min left"
     session.compile_seconds = 60.0  # which no other epoch of this start will take
@@ -805,10 +807,10 @@ def test_the_rest_of_the_run_is_told(tmp_path):
 def test_the_bar_tells_how_long_the_whole_run_takes(tmp_path, monkeypatch):
     run = run_folder.Run(tmp_path)
     run.history = [{"seconds": 100.0}, {"seconds": 100.0}]
-    session = training.Session(run, FewPairs(), preview=None)
+    session = callbacks.Session(run, FewPairs(), preview=None)
     session.set_params({"epochs": 12})
     session.start, session.tiles, session.seen = 1000.0, 400, 100
-    monkeypatch.setattr(training.time, "time", lambda: 1060.0)
+    monkeypatch.setattr(callbacks.time, "time", lambda: 1060.0)
     assert session._format_run() == "whole run 39 min left"  # 9.75 epochs of 240 s
     session.compile_seconds = 30.0
     assert session._format_run() == "whole run 20 min left"
