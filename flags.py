@@ -25,6 +25,7 @@ FIXED_FLAGS = (
     "test_split",
     "l1_weight",
     "epoch_offset",
+    "choose",
 )
 # What runs were, of those, before there was a flag to say so.
 EARLIER = {
@@ -33,6 +34,7 @@ EARLIER = {
     "learn": "magnitude",
     "test_split": 0.0,
     "epoch_offset": 0,
+    "choose": "best",
 }
 
 
@@ -141,6 +143,7 @@ def format_flag(value):
 
 def _take_over(parser, known):
     """Make a run's flags the defaults of ``parser``, and require none that it has."""
+    known = {**EARLIER, **known}
     for action in parser._actions:
         flag = action.dest
         if flag not in known or flag in OF_ONE_START:
@@ -414,6 +417,13 @@ def add_watching_flags(parser):
         type=number(int, 0),
         default=0,
         metavar="EPOCHS",
-        help="also keep the generator of every so many epochs, in epochs/; 0: only the best",
+        help="also keep the generator of every so many epochs, in epochs/; 0: only the chosen one",
+    )
+    add(
+        "--choose",
+        choices=("best", "last"),
+        default="best",
+        help="the epoch whose generator is the run's: the one of the lowest error on held-out "
+        "pieces, or the last",
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")

@@ -132,7 +132,7 @@ def describe_model(path):
         parts.append("in rooms and noise")
     if "filters" in flags:
         parts.append(f"width {flags['filters']}")
-    error = read_best_error(path / "history.csv")
+    error = find_error(read_history(path / "history.csv"), flags)
     if error is not None:
         text = f"{error:.2f} dB off on pieces it has not seen"
         unchanged = config.get("baselines_db", {}).get("identity")
@@ -150,11 +150,6 @@ def join_names(names):
     return "+".join(names)
 
 
-def read_best_error(path):
-    """The lowest validation error in a run's history.csv, dB; None if there is none."""
-    return find_best_error(read_history(path))
-
-
 def read_history(path):
     """The rows of a run's history.csv, a dict of text each; none where there is no file."""
     if not path.is_file():
@@ -163,10 +158,19 @@ def read_history(path):
     return [dict(zip(lines[0], line)) for line in lines[1:]]
 
 
-def find_best_error(history):
-    """The lowest validation error in `read_history`'s rows, dB; None if there is none."""
-    errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db")]
-    return min(errors, default=None)
+def find_error(history, flags):
+    """Error on held-out pieces of the generator that a run gives, dB; None before it gives one.
+
+    Args:
+        history: rows of `read_history`.
+        flags: of the run; its ``choose`` says which epoch's generator it gives.
+    """
+    errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db", "") != ""]
+    if not errors:
+        return None
+    if flags.get("choose") == "last":
+        return errors[-1]
+    return min(errors)
 
 
 def list_models():

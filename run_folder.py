@@ -1,7 +1,7 @@
 """The run folder: config.json, history, and the weights that an exact resume needs.
 
 <run>/config.json      one entry for every start, the pieces of each split, baselines
-<run>/generator.keras  best on validation (discriminator.keras beside it)
+<run>/generator.keras  of the epoch that --choose says (discriminator.keras beside it)
 <run>/last/            state.json, and weights of the last two epochs: all that resuming needs
 <run>/history.csv      one row an epoch
 <run>/log.txt          what was printed
@@ -25,6 +25,7 @@ import models
 import run_page
 from cli import UserError, complete, read_json, undamaged, write_csv, write_json
 from flags import START_OVER, check_fixed
+from known_models import find_error
 from run_page import LEARNING_RATES
 
 KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
@@ -60,15 +61,17 @@ class Run:
         folder: run folder; need not be there.
         epoch_offset: number of the epoch before the first.
         fresh: delete what is there, once it is locked, and start over.
+        choose: "best" or "last", the epoch whose generator is the run's.
 
     Raises:
         UserError: the state is damaged.
     """
 
-    def __init__(self, folder, epoch_offset=0, fresh=False):
+    def __init__(self, folder, epoch_offset=0, fresh=False, choose="best"):
         self.folder = Path(folder)
         self.epoch_offset = epoch_offset
         self.fresh = fresh
+        self.choose = choose
         self.state_file = self.folder / "last" / "state.json"
         self.config_file = self.folder / "config.json"
         self.bar = None  # of the epoch that goes on
@@ -125,12 +128,13 @@ class Run:
         return self.weights_of(self.history[-1])
 
     def report(self):
-        """Lines at the end: the best error, what it is to be compared with, where the page is."""
+        """Lines at the end: the generator's error, what to compare it with, where the page is."""
         baselines = self.config["baselines_db"]
+        error = find_error(self.history, {"choose": self.choose})
         return (
-            f"best held-out MAE {self.best:.2f} dB ({format_errors(baselines)}) -> "
+            f"held-out MAE {error:.2f} dB ({format_errors(baselines)}) -> "
             f"{self.folder}/generator.keras\n"
-            f"verdict: {run_page.judge(self.best, baselines)}\n"
+            f"verdict: {run_page.judge(error, baselines)}\n"
             f"see and hear it: {self.folder}/index.html"
         )
 
@@ -237,7 +241,7 @@ class Run:
         self.settle()
 
     def commit(self, model, row):
-        """Keep an epoch: the best model, everything that resuming needs, history.
+        """Keep an epoch: its networks if it is chosen, everything that resuming needs, history.
 
         state.json is replaced last of what matters, and all is on the disk by then: a run that is
         killed before, or a computer that loses its power, does the epoch again with equal result.
@@ -247,7 +251,7 @@ class Run:
         """
         self._check_space(model)
         best = row["val_mae_db"] < self.best
-        if best:
+        if best or self.choose == "last":
             for name, network in networks_of(model).items():
                 with complete(self.folder / f"{name}.keras") as part:
                     save_network(network, part)

@@ -13,10 +13,20 @@ from urllib.parse import quote
 import report
 from audio import read_audio
 from cli import UserError, as_list, one_line, read_json
-from known_models import find_best_error, join_names, read_history
+from known_models import find_error, join_names, read_history
 
 SHOWN_PREVIEWS = 24  # of a long run as many, evenly spaced, the newest among them
-RUN_COLUMNS = ("run", "best dB", "epochs", "origin", "target", "width", "rates", "time", "verdict")
+RUN_COLUMNS = (
+    "run",
+    "error, dB",
+    "epochs",
+    "origin",
+    "target",
+    "width",
+    "rates",
+    "time",
+    "verdict",
+)
 LEARNING_RATES = ("gen_lr", "disc_lr", "lr")  # flags
 
 
@@ -33,9 +43,9 @@ class RunFacts(NamedTuple):
         return self.config.get("flags", {})
 
     @property
-    def best(self):
-        """Lowest error on the held-out pieces, dB; None before the first epoch."""
-        return find_best_error(self.history)
+    def error(self):
+        """See `known_models.find_error`."""
+        return find_error(self.history, self.flags)
 
     @property
     def seconds(self):
@@ -45,9 +55,9 @@ class RunFacts(NamedTuple):
     @property
     def verdict(self):
         """See `judge`."""
-        if self.best is None:
+        if self.error is None:
             return "no epoch yet"
-        return judge(self.best, self.config.get("baselines_db", {}))
+        return judge(self.error, self.config.get("baselines_db", {}))
 
 
 def read_run(folder):
@@ -135,13 +145,13 @@ def _number(number, section):
 def _describe(run):
     """The one sentence above a run's page."""
     pair = f"{join_names(run.flags.get('origin'))} → {join_names(run.flags.get('target'))}"
-    if run.best is None:
+    if run.error is None:
         return f"{pair}: no epoch is complete yet."
     epochs = len(run.history)
     plural = "s" if epochs > 1 else ""
     return (
-        f"{pair}: {epochs} epoch{plural} in {format_time(run.seconds)}; best held-out error "
-        f"{run.best:.2f} dB, {run.verdict}."
+        f"{pair}: {epochs} epoch{plural} in {format_time(run.seconds)}; held-out error "
+        f"{run.error:.2f} dB, {run.verdict}."
     )
 
 
@@ -245,7 +255,7 @@ def _settings_html(run):
 
 
 def find_runs(folder):
-    """`RunFacts` of every run in ``folder`` and in its folders, best error first.
+    """`RunFacts` of every run in ``folder`` and in its folders, lowest error first.
 
     Raises:
         UserError: there is none.
@@ -261,7 +271,7 @@ def find_runs(folder):
             runs.append(run)
     if not runs:
         raise UserError(f"{folder}: no runs in it; train one, or give the folder of --runs_path")
-    return sorted(runs, key=lambda run: run.best if run.best is not None else float("inf"))
+    return sorted(runs, key=lambda run: run.error if run.error is not None else float("inf"))
 
 
 def describe_runs(runs, folder):
@@ -273,7 +283,7 @@ def describe_runs(runs, folder):
         rows.append(
             [
                 run.folder.relative_to(folder).as_posix(),
-                "" if run.best is None else f"{run.best:.2f}",  # in sight on a phone, too
+                "" if run.error is None else f"{run.error:.2f}",  # in sight on a phone, too
                 f"{len(run.history)} of {flags.get('epochs', '?')}",
                 join_names(flags.get("origin")),
                 join_names(flags.get("target")),

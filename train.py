@@ -2,7 +2,7 @@
 
     python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic
 
-Writes runs/<origin>_2_<target>/: the best generator, what resuming needs, history, plots, previews.
+Writes runs/<origin>_2_<target>/: the generator, what resuming needs, history, plots, previews.
 Several origins make one model that takes any of them: runs/many_2_<target>/. Run the same command
 again to continue after a stop; the result is that of a run without the stop. --findlr searches the
 learning rates first.
@@ -22,6 +22,8 @@ def build_parser():
     add = parser.add_argument
     add("--gen_lr", type=rate, default=5e-4, help="generator's learning rate (Adam)")
     add("--disc_lr", type=rate, default=5e-5, help="discriminator's learning rate (Adam)")
+    # The error in dB is lowest for a smooth picture, before the adversarial term has done its work.
+    parser.set_defaults(choose="last")
     add("--l1_weight", type=weight, default=100.0, help="lambda: weight of L1 in the loss")
     return parser
 
@@ -81,7 +83,7 @@ def main(argv=None):
     from run_folder import Run
 
     policy = training.prepare(args, gpus)
-    run = Run(folder, args.epoch_offset, args.fresh)
+    run = Run(folder, args.epoch_offset, args.fresh, args.choose)
     sets = training.load_sets(args, run, gpus)
     if args.findlr:
         find_rates(args, sets, folder)

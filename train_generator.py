@@ -56,7 +56,7 @@ def main(argv=None):
     from run_folder import Run
 
     policy = training.prepare(args, gpus)
-    run = Run(folder, args.epoch_offset, args.fresh)
+    run = Run(folder, args.epoch_offset, args.fresh, args.choose)
     sets = training.load_sets(args, run, gpus)
     if args.findlr:
         find_rate(args, sets, folder)

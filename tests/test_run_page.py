@@ -65,7 +65,7 @@ def test_a_runs_page_has_its_previews_history_and_settings(tmp_path):
         add_preview(run, epoch)
     run_page.write_run_page(run)
     page = (run / "index.html").read_text()
-    assert "piano → guitar: 2 epochs in 2 min; best held-out error 4.00 dB, 50% below" in page
+    assert "piano → guitar: 2 epochs in 2 min; held-out error 4.00 dB, 50% below" in page
     places = ["previews/input.flac", "previews/epoch_002/output.flac", "previews/target.flac"]
     places.append("previews/epoch_001/output.flac")  # folded: the newest stands beside the target
     found = [page.index(f'src="{place}"') for place in places]
