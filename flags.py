@@ -11,7 +11,8 @@ from cli import UserError, number
 # What a run that goes on does not take over from its last start.
 OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
 START_OVER = "give --name for another run, or --fresh to delete this one and start over"
-# What a run is: these flags cannot change while it goes on.
+# What a run is: these flags cannot change while it goes on, and neither can weights of losses,
+# "--..._weight".
 FIXED_FLAGS = (
     "script",
     "origin",
@@ -23,11 +24,10 @@ FIXED_FLAGS = (
     "seed",
     "validation_split",
     "test_split",
-    "l1_weight",
     "epoch_offset",
     "choose",
 )
-# What runs were, of those, before there was a flag to say so.
+# What runs were, of those, before there was a flag to say so; a loss had no weight.
 EARLIER = {
     "hold_out_origin": None,
     "conditioning": "film",
@@ -126,14 +126,24 @@ def check_fixed(folder, before, flags):
     """
     if not before:  # of a run that begins
         return
-    before = {**EARLIER, **before}
-    for key in FIXED_FLAGS:
+    before = _add_earlier(before, flags)
+    for key in [*FIXED_FLAGS, *_list_weights(flags)]:
         if key in before and key in flags and cli.as_list(before[key]) != cli.as_list(flags[key]):
             known, now = format_flag(before[key]), format_flag(flags[key])
             raise UserError(
                 f"{folder}: was trained with --{key} {known}, now {now}; "
                 f"leave --{key} out to continue it, {START_OVER}"
             )
+
+
+def _list_weights(flags):
+    """Those of the flags that are the weight of a loss."""
+    return [flag for flag in flags if flag.endswith("_weight")]
+
+
+def _add_earlier(known, flags):
+    """A run's flags, and what it was where it is older than one of today's ``flags``."""
+    return {**EARLIER, **dict.fromkeys(_list_weights(flags), 0.0), **known}
 
 
 def format_flag(value):
@@ -143,7 +153,7 @@ def format_flag(value):
 
 def _take_over(parser, known):
     """Make a run's flags the defaults of ``parser``, and require none that it has."""
-    known = {**EARLIER, **known}
+    known = _add_earlier(known, [action.dest for action in parser._actions])
     for action in parser._actions:
         flag = action.dest
         if flag not in known or flag in OF_ONE_START:
