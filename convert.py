@@ -159,23 +159,27 @@ def convert_stream(
     blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
     frames = data.stft_stream(blocks, hop_length)
     frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
-    spectra = _combine(frames, learned=phase in phases.LEARNED)
+    pairs = _pair(frames, learned=phase in phases.LEARNED)
     estimate = phases.ALL[phase]
-    spectra = estimate_phases(spectra, estimate, phase_iterations, seed, hop_length)
+    spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length)
     audio = istft_stream(spectra, hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
 
-def _combine(frames, learned):
-    """Stream of `convert_frames` -> spectra of the network's magnitude and the input's phase.
+def _pair(frames, learned):
+    """Stream of `convert_frames` -> what `estimate_phases` takes.
 
-    If the phase is ``learned``, it is turned as the network's further outputs say.
+    If the phase is ``learned``, the input's is turned as the network's further outputs say.
     """
     for original, converted in frames:
-        unit = data.phasor(original)
         if learned:
-            unit = learned_phase.turn(unit, converted[..., 1:])
-        yield data.db_to_amplitude(converted[..., 0]) * unit
+            original = learned_phase.turn(original, converted[..., 1:])
+        yield pair(data.db_to_amplitude(converted[..., 0]), original)
+
+
+def pair(mag, spectrum):
+    """Magnitude asked for and the input's spectrum, both (..., 256) -> complex64 (..., 2, 256)."""
+    return np.stack([mag.astype(np.complex64), spectrum], axis=-2)
 
 
 def istft_stream(spectra, hop_length=data.HOP_LENGTH):
@@ -338,21 +342,28 @@ def run_network(model, tiles, batch_size):
     return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 
 
-def estimate_phases(spectra, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
-    """Give a stream of spectra (channels, any, 256) the phases that ``estimate`` makes of it.
+def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
+    """Give a stream of magnitudes the phases that ``estimate`` makes for them.
 
-    Magnitudes stay. Blocks carry a margin of `phase.reach` frames on both sides, so they give
-    what the whole would.
+    Blocks carry a margin of `phase.reach` frames on both sides, so they give what the whole would.
+
+    Args:
+        pairs: complex64 (channels, any, 2, 256), see `pair`.
+        estimate, iterations, seed: see phase.py.
+        hop_length: samples from frame to frame.
+
+    Yields:
+        spectra, complex64 (channels, any, 256).
     """
     margin = phases.reach(iterations, hop_length)
     start = 0  # index of the block's first frame
-    for block in data.rechunk(spectra, data.BLOCK_FRAMES, keep=2 * margin):
-        result = np.empty_like(block)
-        for channel, spectrum in enumerate(block):
-            mag = np.abs(spectrum).T
+    for block in data.rechunk(pairs, data.BLOCK_FRAMES, keep=2 * margin):
+        result = np.empty_like(block[:, :, 0])
+        for channel in range(len(block)):
+            mag = block[channel, :, 0].real.T
             unit = estimate(
                 mag,
-                data.phasor(spectrum).T,
+                block[channel, :, 1].T,
                 iterations=iterations,
                 seed=seed,
                 start=start,

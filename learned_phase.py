@@ -132,12 +132,12 @@ BOTH = Both()
 PHASE = Phase()
 
 
-def turn(unit, rotation):
-    """Unit phasors (..., 256) turned by a network's ``rotation``.
+def turn(spectrum, rotation):
+    """A spectrum, or phasors, (..., 256), turned by a network's ``rotation``.
 
     The latter is (..., 256, 2), cosine and sine of any length.
     """
-    return unit * data.phasor(rotation[..., 0] + 1j * rotation[..., 1])
+    return spectrum * data.phasor(rotation[..., 0] + 1j * rotation[..., 1])
 
 
 def with_phase(model, phase_model):

@@ -60,12 +60,12 @@ def compute_spectrum(audio, hops=1):
     return np.concatenate(list(stream), axis=1)[0]
 
 
-def resynthesise(mag, unit, length, estimate, iterations, hops=1):
+def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
     """Make sound of a magnitude, by the path of `convert.convert_audio`.
 
     Args:
         mag: float32 (t, 256), linear.
-        unit: the input's phasors, complex64 (t, 256).
+        spectrum: the input's, complex64 (t, 256).
         length: of the audio, samples.
         estimate: a phase estimator of phase.py.
         iterations: of iterative ones.
@@ -75,8 +75,8 @@ def resynthesise(mag, unit, length, estimate, iterations, hops=1):
         float32 (length,).
     """
     hop_length = data.HOP_LENGTH // hops
-    spectra = [(mag * unit)[np.newaxis]]
-    spectra = convert.estimate_phases(spectra, estimate, iterations, 0, hop_length)
+    pairs = [convert.pair(mag, spectrum)[np.newaxis]]
+    spectra = convert.estimate_phases(pairs, estimate, iterations, 0, hop_length)
     blocks = list(convert.istft_stream(spectra, hop_length))
     return np.concatenate(blocks, axis=1)[0, :length]
 
@@ -89,9 +89,8 @@ class Resynthesis:
         self.settings = settings
         self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
         self.gain = find_training_gain(audio) if settings.level == "match" else 1.0
-        spectrum = compute_spectrum(audio, settings.hops)
-        self.unit = data.phasor(spectrum)  # (t, 256)
-        self.picture = convert.spectrum_to_db(spectrum)  # (t, 256)
+        self.spectrum = compute_spectrum(audio, settings.hops)  # (t, 256)
+        self.picture = convert.spectrum_to_db(self.spectrum)  # (t, 256)
 
     def convert(self, model, picture):
         """A network's outputs for a picture (t, 256) or (t, 256, inputs): (t, 256, outputs)."""
@@ -120,23 +119,23 @@ class Resynthesis:
         ``rotation`` (t, 256, 2) turns the input's phase into a learned one, unless a phase model
         does.
         """
-        unit = self.unit
+        spectrum = self.spectrum
         if phase_name in phases.LEARNED:
             if self.settings.phase_model:
                 both = np.stack([self.picture, asked], axis=-1)
                 rotation = self.convert(self.settings.phase_model, both)
-            unit = learned_phase.turn(unit, rotation)
-        return self._made(name, asked, unit, phases.ALL[phase_name])
+            spectrum = learned_phase.turn(spectrum, rotation)
+        return self._made(name, asked, spectrum, phases.ALL[phase_name])
 
-    def row_of_phase(self, name, asked, unit):
-        """A row whose sound is made of the picture ``asked`` (t, 256) and just this phase."""
-        return self._made(name, asked, unit, phases.ALL["input"])
+    def row_of_phase(self, name, asked, spectrum):
+        """A row whose sound is made of the picture ``asked`` (t, 256) and a spectrum's phase."""
+        return self._made(name, asked, spectrum, phases.ALL["input"])
 
-    def _made(self, name, asked, unit, estimate):
+    def _made(self, name, asked, spectrum, estimate):
         mag = data.db_to_amplitude(asked)
         iterations = self.settings.phase_iterations
         hops = self.settings.hops
-        audio = resynthesise(mag, unit, len(self.audio), estimate, iterations, hops)
+        audio = resynthesise(mag, spectrum, len(self.audio), estimate, iterations, hops)
         return Row(name, audio, self.at_usual_hop(asked), True)
 
 
@@ -184,7 +183,7 @@ def make_rows(models, audio, reference, median, settings):
         true = convert.spectrum_to_db(spectrum)
         for name in settings.phases:
             yield make.row(name_row(TRUE, name), true, name, rotations[0])
-        yield make.row_of_phase(OWN_PHASE, true, data.phasor(spectrum))
+        yield make.row_of_phase(OWN_PHASE, true, spectrum)
         yield make.row_of_sound(TARGET, reference, true)
 
 

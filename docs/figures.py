@@ -357,14 +357,14 @@ def draw_phase_comparison(x, y):
 
     Shown is the picture of the sound it gives minus the one asked for.
     """
-    spectrum = systems.compute_spectrum(y)
-    unit = data.phasor(systems.compute_spectrum(x))
+    mag = np.abs(systems.compute_spectrum(y))
+    spectrum = systems.compute_spectrum(x)
     asked = data.spectrogram(y)
     frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
     figure = Figure(figsize=(11, 2.7), layout="constrained")
     axes = figure.subplots(1, len(phases.ESTIMATORS), sharey=True)
     for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
-        sound = systems.resynthesise(np.abs(spectrum), unit, len(y), estimate, iterations=32)
+        sound = systems.resynthesise(mag, spectrum, len(y), estimate, iterations=32)
         error = metrics.picture_mae(data.spectrogram(sound), asked)
         image = report.draw(
             axis,
