@@ -26,7 +26,7 @@ import numpy as np
 import data
 
 MOMENTUM = 0.99  # of fast Griffin-Lim: the best value of Perraudin et al. 2013
-PULL = 0.2  # of the input's spectrum in `griffinlim_anchored`, see docs/phase.md
+PULL = 0.1  # of the input's spectrum in `griffinlim_anchored`, see docs/phase.md
 _BLOCK_FRAMES = 512  # that one thread refines at a time: they stay in the processor's cache
 _TINY = np.float32(1e-20)  # far below any magnitude; one divided by it does not overflow
 

@@ -300,8 +300,9 @@ def add_common_flags(parser):
         "--quality",
         choices=convert.QUALITIES,
         default="normal",
-        help="draft: hop of 512 samples and the input's phase; normal: hop of 256, 4 iterations "
-        "of Griffin-Lim from it, 2 x the work; best: hop of 128, 4 iterations, 4 x the work. "
+        help="draft: hop of 512 samples and the input's phase; normal: hop of 256, 8 iterations "
+        "of Griffin-Lim that stay near it, 2 x the network's work; best: hop of 128, 16 "
+        "iterations, 4 x the network's work. "
         "What it stands for gives way to --hops, --phase and --phase_iterations",
     )
     add("--start", type=cli.number(float, 0), default=0.0, help="convert from here on, s")

@@ -162,7 +162,7 @@ def watch_stages(watch, model):
 
 
 def convert_and_print(watch, quality, model, folder, args):
-    """Convert the sound once, and print what it took."""
+    """Convert the sound once, and print what it took; returns the processor time, s."""
     watch.switch()
     watch.seconds.clear()
     began = time.perf_counter()
@@ -189,6 +189,7 @@ def convert_and_print(watch, quality, model, folder, args):
         spent = watch.seconds[stage]
         speed = done.seconds / spent if spent else float("inf")
         print(f"{stage:20} {speed:8.1f} x  {spent / total:6.1%}")
+    return used
 
 
 @cli.command
@@ -216,8 +217,10 @@ def main(argv=None):
         model.predict_on_batch(warm_up)  # compiles; that is not part of converting
         watch = StageWatch()
         watch_stages(watch, model)
+        used = []
         for quality in args.quality:
-            convert_and_print(watch, quality, model, folder, args)
+            used.append(convert_and_print(watch, quality, model, folder, args))
+            print(f"processor time{used[-1] / used[0]:7.2f} x that of {args.quality[0]}")
 
 
 if __name__ == "__main__":

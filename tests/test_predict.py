@@ -429,11 +429,11 @@ def test_quality_gives_way_to_what_is_said(capsys):
         predict.apply_quality(args)
         return args.hops, args.phase, args.phase_iterations
 
-    assert parse() == (2, "griffinlim", 4)
+    assert parse() == (2, "griffinlim_anchored", 8)
     assert parse("--quality", "draft") == (1, "input", 0)
     assert parse("--quality", "draft", "--hops", "4") == (4, "input", 0)
     assert parse("--phase", "griffinlim") == (2, "griffinlim", 32)
-    assert parse("--phase_iterations", "9") == (2, "griffinlim", 9)
+    assert parse("--phase_iterations", "9") == (2, "griffinlim_anchored", 9)
 
 
 @pytest.fixture
