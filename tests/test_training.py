@@ -236,7 +236,7 @@ def test_what_makes_it_another_run_is_refused_with_both_values(begun):
         begun.check(start_of(begun, filters=3)["flags"], "float32")
     with pytest.raises(UserError, match=f"--origin {ORIGIN}, now x y"):
         begun.check(start_of(begun, origin=["x", "y"])["flags"], "float32")
-    with pytest.raises(UserError, match="--l1_weight 0.0, now 30.0"):  # it began without
+    with pytest.raises(UserError, match=r"--l1_weight 0\.0, now 30\.0"):  # it began without
         begun.check(start_of(begun, l1_weight=30.0)["flags"], "float32")
     begun.config["flags"]["origin"] = ORIGIN  # as older runs have it
     begun.check(start_of(begun)["flags"], "float32")
