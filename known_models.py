@@ -132,7 +132,7 @@ def describe_model(path):
         parts.append("in rooms and noise")
     if "filters" in flags:
         parts.append(f"width {flags['filters']}")
-    error = find_error(read_history(path / "history.csv"), flags)
+    error = find_error(read_history(path / "history.csv"), config)
     if error is not None:
         text = f"{error:.2f} dB off on pieces it has not seen"
         unchanged = config.get("baselines_db", {}).get("identity")
@@ -158,17 +158,20 @@ def read_history(path):
     return [dict(zip(lines[0], line)) for line in lines[1:]]
 
 
-def find_error(history, flags):
+def find_error(history, config):
     """Error on held-out pieces of the generator that a run gives, dB; None before it gives one.
 
     Args:
         history: rows of `read_history`.
-        flags: of the run; its ``choose`` says which epoch's generator it gives.
+        config: of the run; the flag ``choose`` says which epoch's generator it gives. Of a mean of
+            epochs (`export.py --mean`) it has the error itself.
     """
+    if "mean" in config:
+        return config["mean"]["val_mae_db"]
     errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db", "") != ""]
     if not errors:
         return None
-    if flags.get("choose") == "last":
+    if config.get("flags", {}).get("choose") == "last":
         return errors[-1]
     return min(errors)
 

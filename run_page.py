@@ -45,7 +45,7 @@ class RunFacts(NamedTuple):
     @property
     def error(self):
         """See `known_models.find_error`."""
-        return find_error(self.history, self.flags)
+        return find_error(self.history, self.config)
 
     @property
     def seconds(self):

@@ -25,6 +25,7 @@ import cli
 import devices
 from cli import UserError
 from flags import add_training_flags
+from known_models import find_error
 
 ROWS = (  # of results.json
     "identity",
@@ -50,6 +51,7 @@ SILENT = {  # flags that change no weight
     "preview_every",
     "preview_piece",
     "keep_every",
+    "choose",
     "tensorboard",
     "fresh",
 }
@@ -106,7 +108,7 @@ def make_card(run, config, history, args):
     flags = config["flags"]
     origins = join_names(cli.as_list(flags["origin"]))
     target = cli.as_list(flags["target"])[0]
-    best = min(float(row["val_mae_db"]) for row in history)
+    error = find_error(history, config)
     baselines = config["baselines_db"]
     pieces = {side: len(names) for side, names in config["split"].items()}
     tiles = flags["epoch_tiles"] or config["tiles"]
@@ -124,10 +126,10 @@ Width {flags["filters"]}, float16:
   config.json)
 - Training: {len(history)} epochs of {tiles:,.0f} tiles,
   {steps} steps of {flags["batch_size"]}; {hours:.1f} h on {args.hardware}; {config["policy"]}
-- Command: `{command_line(flags)}`
+{describe_mean(config)}- Command: `{command_line(flags)}`
 - To train on: the same with `--weights {run.name}`
 
-Held-out tiles, dB MAE: **{best:.2f}** (identity {baselines["identity"]:.2f}, median
+Held-out tiles, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2f}, median
 {baselines["median"]:.2f}).
 
 """
@@ -137,6 +139,13 @@ Held-out tiles, dB MAE: **{best:.2f}** (identity {baselines["identity"]:.2f}, me
     if args.measured:
         text += f"{args.measured}\n\n"
     return text + WEAKNESSES.format(origins=origins, target=target.split("_")[0])
+
+
+def describe_mean(config):
+    """The card's line about a mean of epochs, or ""."""
+    if "mean" not in config:
+        return ""
+    return f"- Weights: the mean (`average.py`) of {config['mean']['of']}\n"
 
 
 def make_table(rows):
@@ -173,6 +182,9 @@ def build_parser():
     add("--notes", required=True, help="where the notes are from, and their licence")
     add("--pieces", required=True, help="where the pieces are from, and their licence")
     add("--hardware", required=True, help="what it was trained on")
+    add("--mean", metavar="FILE", help="a generator of average.py, instead of the run's own")
+    add("--mean_of", default="epochs of the run", help="what --mean is the mean of, in words")
+    add("--mean_error", type=cli.number(float, 0), help="its error on held-out tiles, dB")
     add("--measured", default="", help="what else was measured, Markdown")
     return parser
 
@@ -181,12 +193,16 @@ def build_parser():
 def main(argv=None):
     """Parse flags, write the folder."""
     args = build_parser().parse_args(argv)
+    if args.mean and args.mean_error is None:
+        raise UserError("--mean_error: give it, for history.csv does not know that of --mean")
     devices.setup_device("cpu")
     import models
 
-    generator = models.load_generator(args.run)
+    generator = models.load_generator(args.mean or args.run)
     try:
         config, history = read_run(args.run)
+        if args.mean:
+            config["mean"] = {"of": args.mean_of, "val_mae_db": args.mean_error}
         several = len(cli.as_list(config["flags"]["target"])) > 1
         text = None if several else make_card(args.run, config, history, args)
     except (OSError, ValueError, KeyError) as error:
@@ -204,8 +220,9 @@ def main(argv=None):
         halve(whole, part)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     (folder / "SHA256SUMS").write_text(f"{digest}  {weights.name}\n")
-    for name in ("config.json", "history.csv", "median.npy"):
+    for name in ("history.csv", "median.npy"):
         shutil.copy(args.run / name, folder / name)
+    cli.write_json(folder / "config.json", config)
     (folder / "README.md").write_text(text)
     print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB")
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 
 import cli
+import known_models
 import models
 from kinds import ENTRY, PLAIN
 
@@ -93,3 +94,20 @@ def test_a_run_without_its_history_is_refused(capsys, export, run):
     (run / "history.csv").unlink()
     assert export.main(["--run", str(run), *ABOUT]) == 2
     assert "is no complete run folder" in capsys.readouterr().err
+
+
+def test_a_mean_has_its_own_error_and_says_of_what(export, run, tmp_path, capsys):
+    keras.utils.set_random_seed(1)
+    mean = tmp_path / "mean.keras"
+    models.save_generator(models.build_generator(2), mean)
+    flags = ["--run", str(run), *ABOUT, "--mean", str(mean), "--mean_of", "epochs 1 - 2"]
+    assert export.main(flags) == 2
+    assert "--mean_error: give it" in capsys.readouterr().err
+    assert export.main([*flags, "--mean_error", "2.75"]) == 0
+    folder = tmp_path / "pretrained" / run.name
+    card = (folder / "README.md").read_text()
+    assert "the mean (`average.py`) of epochs 1 - 2" in card
+    assert "dB MAE: **2.75**" in card
+    assert "2.75 dB off" in known_models.describe_model(folder)
+    found = models.load_generator(folder).get_weights()[0]
+    np.testing.assert_allclose(found, models.load_generator(mean).get_weights()[0], rtol=1e-3)

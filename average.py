@@ -1,0 +1,79 @@
+"""The mean of several generators' weights, which is often better than any of them.
+
+    python train.py --resume runs/A --epochs 20 --keep_every 1
+    python average.py --models runs/A/epochs/*.keras --output runs/A/mean.keras
+    python predict.py --model runs/A/mean.keras --input song.wav
+
+A discriminator keeps its generator moving: each epoch's is off in a direction of its own, and the
+mean is nearer than any to what they circle (Yazıcı et al. 2019, "The unusual effectiveness of
+averaging in GAN training"; Izmailov et al. 2018). The models must have a common start: epochs of
+one run, and the model that it began with.
+"""
+
+from pathlib import Path
+
+import cli
+import devices
+from cli import UserError
+
+
+def build_parser():
+    """All flags."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add(
+        "--models",
+        nargs="+",
+        required=True,
+        help="run folders, files, pretrained names; each counts once, or as often as it is named",
+    )
+    add("--output", type=Path, required=True, help="file to write, .keras")
+    return parser
+
+
+def average(generators):
+    """Give the first of several generators the mean of all their weights; returns it.
+
+    Means and variances of batch norm are averaged like weights.
+
+    Args:
+        generators: Keras models of one layout.
+    """
+    first = generators[0]
+    each = [generator.get_weights() for generator in generators]
+    first.set_weights([sum(arrays) / len(arrays) for arrays in zip(*each)])
+    return first
+
+
+def check_alike(paths, generators):
+    """Raise UserError, naming the file, if a model is of another kind or width than the first."""
+    import models
+
+    first = generators[0]
+    width = models.width_of(first)
+    for path, generator in zip(paths, generators):
+        if generator.kind is not first.kind or models.width_of(generator) != width:
+            raise UserError(
+                f"--models {path}: is of another kind or width than {paths[0]}; give epochs of "
+                "one run, and what it began with"
+            )
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, write the file."""
+    args = build_parser().parse_args(argv)
+    if args.output.suffix != ".keras":
+        raise UserError(f"--output {args.output}: is no .keras file; give such a name")
+    devices.setup_device("cpu")
+    import models
+
+    generators = [models.load_generator(path) for path in args.models]
+    check_alike(args.models, generators)
+    with cli.complete(args.output) as part:
+        models.save_generator(average(generators), part)
+    print(f"mean of {len(generators)} models -> {args.output}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
