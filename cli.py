@@ -517,6 +517,8 @@ def find_named(folder, extensions):
 def find_model(model):
     """Path of ``model``: a file or folder, or else the name of a model in pretrained/.
 
+    Of a name the target's part is enough, if it fits one: "guitar".
+
     Raises `UserError` if there is neither.
     """
     path = Path(model)
@@ -525,6 +527,10 @@ def find_model(model):
     if path.name == str(path) and (PRETRAINED / path).is_dir():
         return PRETRAINED / path
     names = sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())
+    word = str(model).removesuffix("s").lower()  # "strings" is the model of string_acoustic
+    fitting = [name for name in names if word and word in name.rpartition("_2_")[2]]
+    if len(fitting) == 1:
+        return PRETRAINED / fitting[0]
     there = ", ".join(names) or "none"
     raise UserError(
         f"{model}: no model there; give a run folder, a model file, "

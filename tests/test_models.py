@@ -350,6 +350,7 @@ def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_pa
     np.testing.assert_array_equal(
         models.load_generator("a_2_b").predict_on_batch(x), generator.predict_on_batch(x)
     )
+    assert models.find_generator("B") == folder / "generator.weights.h5"  # what it makes is enough
     (folder / "generator.weights.h5").write_bytes(content + b"more")
     with pytest.raises(
         UserError, match=r"generator\.weights\.h5: is not the file that SHA256SUMS names"
