@@ -514,6 +514,15 @@ def find_named(folder, extensions):
     return named
 
 
+def makes(name, text):
+    """Whether a model's name, <origin>_2_<target>, says that it makes what ``text`` names.
+
+    "strings" is the model of string_acoustic.
+    """
+    word = text.removesuffix("s").lower()
+    return bool(word) and word in name.rpartition("_2_")[2].lower()
+
+
 def find_model(model):
     """Path of ``model``: a file or folder, or else the name of a model in pretrained/.
 
@@ -527,8 +536,7 @@ def find_model(model):
     if path.name == str(path) and (PRETRAINED / path).is_dir():
         return PRETRAINED / path
     names = sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())
-    word = str(model).removesuffix("s").lower()  # "strings" is the model of string_acoustic
-    fitting = [name for name in names if word and word in name.rpartition("_2_")[2]]
+    fitting = [name for name in names if makes(name, str(model))]
     if len(fitting) == 1:
         return PRETRAINED / fitting[0]
     there = ", ".join(names) or "none"

@@ -66,7 +66,7 @@ def find_model(text):
     shipped_name = [path for path in named if _is_shipped(path)]
     word = text.removesuffix("s").lower()  # "strings" is the model of string_acoustic
     shipped = [path for path in models if _is_shipped(path) and make_label(path) == word]
-    targets = [path for path in models if word in path.name.rpartition("_2_")[2].lower()]
+    targets = [path for path in models if cli.makes(path.name, text)]
     anywhere = [path for path in models if word in path.name.lower()]
     for fitting in (shipped_name, named, shipped, targets, anywhere):
         if len(fitting) == 1:

@@ -121,11 +121,13 @@ def refine(mag, phase, iterations, momentum=MOMENTUM, hop_length=data.HOP_LENGTH
     """
     mag = np.ascontiguousarray(mag.T, np.float32)  # (t, 256): frames first
     phase = np.ascontiguousarray(phase.T, np.complex64)
-    anchor = np.zeros_like(phase) if anchor is None else np.ascontiguousarray(anchor.T)
+    if anchor is not None:
+        anchor = np.ascontiguousarray(anchor.T)
     inertia = np.float32(momentum / (1 + momentum))
 
     def refine_block(span):
-        return _refine(mag[span], phase[span], anchor[span], iterations, inertia, hop_length)
+        pull = None if anchor is None else anchor[span]
+        return _refine(mag[span], phase[span], pull, iterations, inertia, hop_length)
 
     margin = reach(iterations, hop_length)
     blocks = max(1, round(len(mag) / max(_BLOCK_FRAMES, 4 * margin)))
@@ -167,7 +169,9 @@ def _refine(mag, phase, anchor, iterations, inertia, hop_length):
         audio = data.istft_frames(spectrum, hop_length)
         consistent = data.stft_frames(np.pad(audio, margin), hop_length)
         # (c + momentum * (c - previous c) + anchor) / (1 + momentum); the first has no previous.
-        estimate = consistent - inertia * previous + scale * anchor
+        estimate = consistent - inertia * previous
+        if anchor is not None:
+            estimate += scale * anchor
         spectrum = estimate * (mag / np.maximum(np.abs(estimate), _TINY))
         previous = consistent
         scale = 1 - inertia
