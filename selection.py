@@ -6,6 +6,7 @@ by the flags. Models are always a list here.
 """
 
 import contextlib
+import itertools
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -82,13 +83,13 @@ def read_run(model):
         return None
     with cli.undamaged(where, remedy):
         flags = config["flags"]
-        unheard = _check_names(flags.get("hold_out_origin"))
-        origins = [name for name in _check_names(flags["origin"]) if name not in unheard]
-        targets = _check_names(flags["target"])
+        unheard = _read_names(flags.get("hold_out_origin"))
+        origins = [name for name in _read_names(flags["origin"]) if name not in unheard]
+        targets = _read_names(flags["target"])
         return TrainedRun(Path(model), origins, unheard, targets, dict(config["split"]))
 
 
-def _check_names(flag):
+def _read_names(flag):
     """The instruments that a flag named: a list. Raises TypeError if they are no names."""
     names = cli.as_list(flag)
     if not all(isinstance(name, str) for name in names):
@@ -103,7 +104,9 @@ def find_candidates(texts):
         path = known_models.find_model(text)
         found.setdefault(path.resolve(), path)
     paths = list(found.values())
-    labels = known_models.make_labels(paths) if len(paths) > 1 else [""]
+    labels = [""]
+    if len(paths) > 1:
+        labels = known_models.make_labels(paths)
     candidates = []
     for label, path in zip(labels, paths):
         candidates.append(Candidate(cli.one_line(label), path, read_run(path)))
@@ -139,7 +142,8 @@ def _pieces_of(names):
 
 def _find_shared_pieces(lists):
     """The set of pieces that have a version in every one of some lists of names."""
-    return set.intersection(*map(_pieces_of, lists))
+    pieces = [_pieces_of(names) for names in lists]
+    return set.intersection(*pieces)
 
 
 def tell_left_out(candidates):
@@ -164,7 +168,7 @@ def tell_left_out(candidates):
         trained = left_out & _pieces_of(candidate.run.split["train"])
         parts.append(f"{candidate.label} was trained on {len(trained)}")
     print(
-        f"evaluate.py: left out, for not every model held them out: {_count(left_out)}; "
+        f"evaluate.py: left out, for not every model held them out: {_count_pieces(left_out)}; "
         f"{', '.join(parts)}",
         file=sys.stderr,
     )
@@ -190,11 +194,15 @@ def find_pieces(runs, origin, target, audios, side="held_out"):
         raise UserError(f"--pieces test: {which} for the test; leave the flag out")
     inputs = cli.find_named(audios / origin, AUDIO_EXTENSIONS)
     references = cli.find_named(audios / target, AUDIO_EXTENSIONS)
-    there = inputs.keys() & references.keys()
-    names = sorted(there) if side == "all" else find_names(runs, side)
-    names = [name for name in names if midi.piece_of(name) == name] or names
-    missing = [name for name in names if name not in there]
-    pieces = [Piece(name, inputs[name], references[name]) for name in names if name in there]
+    in_both = inputs.keys() & references.keys()
+    names = sorted(in_both) if side == "all" else find_names(runs, side)
+    pieces = []
+    missing = []
+    for name in _leave_out_versions(names):
+        if name in in_both:
+            pieces.append(Piece(name, inputs[name], references[name]))
+        else:
+            missing.append(name)
     if not pieces:
         raise UserError(
             f"{audios}: holds none of these pieces; render them with synthesize_audios.py, "
@@ -209,10 +217,22 @@ def find_pieces(runs, origin, target, audios, side="held_out"):
     return pieces
 
 
+def _leave_out_versions(names):
+    """Only the originals of some pieces; all that there are where there is no original."""
+    originals = [name for name in names if midi.piece_of(name) == name]
+    return originals if originals else names
+
+
 def read_pairs(path):
     """Read lines of "input,reference" from a CSV file, paths relative to it.
 
     An empty reference means there is none.
+
+    Args:
+        path: of the file, a Path.
+
+    Returns:
+        list of `Piece`, each under a name of its own.
 
     Raises:
         UserError: it is missing, no such table, or empty.
@@ -220,12 +240,15 @@ def read_pairs(path):
     pieces = []
     for number, line in enumerate(cli.read_csv(path), 1):
         cells = [cell.strip() for cell in line]
+        if cells == ["input", "reference"]:  # the heading
+            continue
         if len(cells) > 2 or not cells[0]:
             raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
-        source, reference = (*cells, "")[:2]
-        if (source, reference) != ("input", "reference"):
-            wanted = path.parent / reference if reference else None
-            pieces.append(Piece(source, path.parent / source, wanted))
+        source = cells[0]
+        reference = None
+        if len(cells) == 2 and cells[1]:
+            reference = path.parent / cells[1]
+        pieces.append(Piece(source, path.parent / source, reference))
     if not pieces:
         raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
     return _name_apart(pieces)
@@ -259,21 +282,32 @@ def find_inputs(paths):
 
 
 def find_groups(args, candidates):
-    """What is to be evaluated, a table each: list of `Group`. Raises UserError."""
+    """What is to be evaluated, a table each: list of `Group`. Raises UserError.
+
+    Args:
+        args: flags of evaluate.py.
+        candidates: list of `Candidate`.
+    """
     if args.pairs or args.inputs:
         groups = [_find_unknown_group(args, candidates)]
     else:
         groups = _find_known_groups(args, candidates)
     if args.conditions:
-        if not all(piece.reference for group in groups for piece in group.pieces):
-            raise UserError(
-                "--conditions: needs the target of every recording; give --audios_path, or --pairs "
-                "without empty references"
-            )
+        _check_references(groups)
         groups = _add_conditions(groups, args.conditions)
     if len(groups) == 1:
         groups = [groups[0]._replace(title="")]
     return groups
+
+
+def _check_references(groups):
+    """Raises UserError if a piece has no reference."""
+    for group in groups:
+        if not all(piece.reference for piece in group.pieces):
+            raise UserError(
+                "--conditions: needs the target of every recording; give --audios_path, or --pairs "
+                "without empty references"
+            )
 
 
 def _add_conditions(groups, names):
@@ -306,30 +340,35 @@ def _find_known_groups(args, candidates):
     origins, targets = choose_instruments(args, candidates)
     if args.pieces != "all":
         tell_left_out(candidates)
+    sides = _choose_sides(args, runs)
     groups = []
-    for target in targets:
-        for origin in origins:
-            for side in _choose_sides(args, candidates):
-                pieces = find_pieces(runs, origin, target, args.audios_path, side)[: args.limit]
-                title = f"{origin} → {target}{_heard(candidates, origin)}, {SIDE_WORDS[side]}"
-                parts = [target] if _knows_several(candidates) or args.target else []
-                parts += [origin] if len(origins) > 1 else []
-                parts += [side] if side == "test" and not args.pieces else []
-                about = describe_pieces(pieces, runs, side)
-                groups.append(Group(title, "/".join(parts), about, origin, target, pieces))
+    for target, origin, side in itertools.product(targets, origins, sides):
+        pieces = find_pieces(runs, origin, target, args.audios_path, side)
+        pieces = pieces[: args.limit]
+        folder = []  # only what tells this group from others
+        if args.target or _knows_several(candidates):
+            folder.append(target)
+        if len(origins) > 1:
+            folder.append(origin)
+        if side == "test" and not args.pieces:
+            folder.append(side)
+        title = f"{origin} → {target}{_tell_unheard(candidates, origin)}, {SIDE_WORDS[side]}"
+        about = describe_pieces(pieces, runs, side)
+        groups.append(Group(title, "/".join(folder), about, origin, target, pieces))
     return groups
 
 
-def _choose_sides(args, candidates):
+def _choose_sides(args, runs):
     """The sides of the splits that --pieces asks for."""
     if args.pieces:
         return [args.pieces]
-    has_test = find_names([candidate.run for candidate in candidates], "test")
-    return ["held_out", "test"] if has_test else ["held_out"]
+    if find_names(runs, "test"):
+        return ["held_out", "test"]
+    return ["held_out"]
 
 
-def _heard(candidates, origin):
-    """What a title adds to an origin."""
+def _tell_unheard(candidates, origin):
+    """What a title adds to an origin: which models never heard it, or ""."""
     strangers = [each.label for each in candidates if origin not in each.run.origins]
     if not strangers:
         return ""
@@ -352,12 +391,24 @@ def _find_unknown_group(args, candidates):
         raise UserError("--pieces: goes with --audios_path; leave it out")
     pieces = read_pairs(args.pairs) if args.pairs else find_inputs(args.inputs)
     pieces = pieces[: args.limit]
-    known = [candidate for candidate in candidates if candidate.run]
-    targets = find_common_targets(known) if known else []
-    target = targets[0] if len(targets) == 1 else None
     were = "the model was" if len(candidates) == 1 else "the models were"
-    about = f"{_count(pieces)}; whether {were} trained on them is not known here: "
-    return Group("", "", about + _list_names(pieces), None, target, pieces)
+    about = (
+        f"{_count_pieces(pieces)}; whether {were} trained on them is not known here: "
+        f"{_list_names(pieces)}"
+    )
+    return Group("", "", about, None, _find_only_target(candidates), pieces)
+
+
+def _find_only_target(candidates):
+    """The one target of all models that are run folders; None if there are more, or no runs.
+
+    Raises UserError if they have none in common.
+    """
+    known = [candidate for candidate in candidates if candidate.run]
+    if not known:
+        return None
+    targets = find_common_targets(known)
+    return targets[0] if len(targets) == 1 else None
 
 
 def find_common_targets(candidates):
@@ -420,15 +471,15 @@ def choose_instruments(args, candidates):
 def describe_pieces(pieces, runs, side):
     """One line that says which pieces of the runs' splits these are."""
     if side != "all":
-        return f"{_count(pieces)} {SIDE_WORDS[side]}: {_list_names(pieces)}"
+        return f"{_count_pieces(pieces)} {SIDE_WORDS[side]}: {_list_names(pieces)}"
     trained = set()
     for run in runs:
         trained.update(run.split["train"])
     used = sum(piece.name in trained for piece in pieces)
-    return f"{_count(pieces)}, {used} of them used in training: {_list_names(pieces)}"
+    return f"{_count_pieces(pieces)}, {used} of them used in training: {_list_names(pieces)}"
 
 
-def _count(pieces):
+def _count_pieces(pieces):
     return "1 piece" if len(pieces) == 1 else f"{len(pieces)} pieces"
 
 
@@ -437,7 +488,11 @@ def _list_names(pieces):
 
 
 def read_piece(piece):
-    """One piece's audio and its reference's audio or None, of one length.
+    """One piece's audio and its reference's audio, of one length.
+
+    Returns:
+        (audio, reference): float32 (n,) at 44.1 kHz each; the reference is None where the piece
+        has none.
 
     Raises:
         UserError: one of them is empty, or they differ by more than 1 % in length.
@@ -465,6 +520,11 @@ def find_median(run, target, audios):
 
     It is the run's median.npy, or taken from the targets' audio: with several targets the file is
     the median of them all.
+
+    Args:
+        run: `TrainedRun` or None.
+        target: instrument.
+        audios: folder that holds a folder for each instrument, or None.
     """
     if not run:
         return None
@@ -473,11 +533,21 @@ def find_median(run, target, audios):
             median = np.load(run.folder / "median.npy", allow_pickle=False)
             if median.shape == (data.BINS,):
                 return median.astype(np.float32)
-    names = run.split["train"]
+    if not audios:
+        return None
+    return _take_median(run.split["train"], audios / target)
+
+
+def _take_median(names, folder):
+    """Per-bin median (256,) of some of the pieces' frames, or None if none of them is there."""
+    pieces_apart = 1 + len(names) // MEDIAN_PIECES
     frames = []
-    for name in names[:: 1 + len(names) // MEDIAN_PIECES]:
-        path = audios and find_audio(audios / target, name)
+    for name in names[::pieces_apart]:
+        path = find_audio(folder, name)
         if path:
             picture = data.spectrogram(read_audio(path))
-            frames.append(picture[:, :: 1 + picture.shape[1] // MEDIAN_FRAMES])
-    return np.median(np.concatenate(frames, axis=1), axis=1) if frames else None
+            frames_apart = 1 + picture.shape[1] // MEDIAN_FRAMES
+            frames.append(picture[:, ::frames_apart])
+    if not frames:
+        return None
+    return np.median(np.concatenate(frames, axis=1), axis=1)
