@@ -172,7 +172,7 @@ def draw_spectrograms(before, after, path):
     import report
 
     pictures = {"input": read_picture(before), "output": read_picture(after)}
-    report.spectrogram_figure(pictures, path)
+    report.write_spectrograms(pictures, path)
 
 
 def write_pair(before, after, instrument):

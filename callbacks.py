@@ -154,7 +154,7 @@ class Session(keras.callbacks.Callback):
         """Plot the history, write the preview and the run's page."""
         plot = self.run.folder / "plots" / "history.png"
         baselines = self.run.config["baselines_db"]
-        report.history_figure(self.run.folder / "history.csv", plot, baselines)
+        report.write_history(self.run.folder / "history.csv", plot, baselines)
         self.preview(self.run.history[-1]["epoch"])
         run_page.write_run_page(self.run.folder)
 

@@ -64,8 +64,8 @@ class Preview:
             f"epoch {epoch} (output)": output,
             f"{self.target} (true)": self.truth,
         }
-        report.spectrogram_figure(shown, folder / "spectrogram.png", title=self.piece)
-        report.card_picture(output, folder / "output.png")
+        report.write_spectrograms(shown, folder / "spectrogram.png", title=self.piece)
+        report.write_card_picture(output, folder / "output.png")
         audio = self._read_audio(self.origin)
         if audio is not None:
             converted = convert.convert_audio(self.model, audio, data.SAMPLE_RATE)
@@ -79,7 +79,7 @@ class Preview:
             ("input", self.origin, self.input),
             ("target", self.target, self.truth),
         ):
-            report.card_picture(picture, self.folder / f"{name}.png")
+            report.write_card_picture(picture, self.folder / f"{name}.png")
             audio = self._read_audio(instrument)
             if audio is not None:
                 write_sound(self.folder / name, audio)

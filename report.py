@@ -64,7 +64,7 @@ HISTORY_TITLES = {
 
 
 @matplotlib.rc_context(STYLE)
-def spectrogram_figure(pictures, path, title=None):
+def write_spectrograms(pictures, path, title=None):
     """Write spectrograms side by side on one colour scale, in seconds, kHz and dB below full scale.
 
     Args:
@@ -84,15 +84,24 @@ def spectrogram_figure(pictures, path, title=None):
 def draw_row(figure, pictures):
     """Draw spectrograms side by side on ``figure``: dict title -> picture; see `draw`."""
     axes = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
-    images = [draw(axis, picture, title) for axis, (title, picture) in zip(axes, pictures.items())]
+    for axis, (title, picture) in zip(axes, pictures.items()):
+        image = draw(axis, picture, title)
     axes[0].set_ylabel("kHz")
-    colour_bar(figure, images[0], ax=list(axes), pad=0.01)
+    draw_colour_bar(figure, image, ax=list(axes), pad=0.01)  # of any: all have the same colours
 
 
 def draw(axis, picture, title=None, is_difference=False, top=NYQUIST_KHZ):
     """Draw a picture (bins, t), or a difference of two, up to ``top`` kHz.
 
-    Returns the image, for the colour bar.
+    Args:
+        axis: to draw on.
+        picture: on the dB scale of `data.amplitude_to_db`, 0 ... 1; a difference -1 ... 1.
+        title: above it, or None.
+        is_difference: colours for what is too loud and too soft.
+        top: kHz at its upper edge.
+
+    Returns:
+        the image, for the colour bar.
     """
     image = _draw_image(axis, np.asarray(picture, np.float32), top, is_difference)
     axis.set_title(title, parse_math=False)
@@ -127,11 +136,11 @@ def from_mel(mel):
 def _draw_image(axis, picture, top, is_difference):
     """Draw a picture (rows, t) of 0 ... 1, or a difference of two, over seconds."""
     values = picture * DB_RANGE
-    low, high, colours = -DB_RANGE, 0, "magma"
     if is_difference:
         low, high, colours = -DIFFERENCE_RANGE, DIFFERENCE_RANGE, DIFFERENCE_MAP
     else:
-        values = values - DB_RANGE
+        values = values - DB_RANGE  # below full scale
+        low, high, colours = -DB_RANGE, 0, "magma"
     seconds = values.shape[1] * HOP_LENGTH / SAMPLE_RATE
     image = axis.imshow(
         values,
@@ -146,7 +155,7 @@ def _draw_image(axis, picture, top, is_difference):
     return image
 
 
-def colour_bar(figure, image, **where):
+def draw_colour_bar(figure, image, **where):
     """A bar that says dB."""
     bar = figure.colorbar(image, **where)
     bar.ax.set_title("dB", fontsize=8, pad=3)
@@ -154,7 +163,7 @@ def colour_bar(figure, image, **where):
 
 
 @matplotlib.rc_context(STYLE)
-def history_figure(csv_path, path, baselines):
+def write_history(csv_path, path, baselines):
     """Write the picture of a run's ``history.csv``; arguments of `draw_history`."""
     figure = Figure(figsize=(4.2, 3.2), layout="constrained")
     figure.set_figwidth(4.2 * draw_history(figure, csv_path, baselines))
@@ -174,24 +183,35 @@ def draw_history(figure, csv_path, baselines):
             {"identity": ..., "median": ...}.
     """
     columns = _read_columns(csv_path)
-    panels = _list_panels(columns)
+    names = _list_panels(columns)
     levels = {"mae_db": baselines, "disc_loss": {"chance": CHANCE}}
-    for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        for column, label, colour in ((name, "train", BLUE), (f"val_{name}", "validation", ORANGE)):
-            values = columns.get(column)
-            if values:
-                marker = "." if len(values) < 30 else None
-                axis.plot(columns["epoch"], values, color=colour, label=label, marker=marker)
-        for (label, level), style in zip(levels.get(name, {}).items(), ("--", ":")):
-            text = f"{label} {level:.2f}"
-            axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=text)
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for axis, name in zip(axes, names):
+        _draw_curve(axis, columns, name, "train", BLUE)
+        _draw_curve(axis, columns, f"val_{name}", "validation", ORANGE)
+        _draw_levels(axis, levels.get(name, {}))
         axis.set(title=HISTORY_TITLES.get(name, name), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color=GREY, alpha=0.2)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.lines:
             axis.legend()
-    return len(panels)
+    return len(names)
+
+
+def _draw_curve(axis, columns, name, label, colour):
+    """Draw a column over the epochs, if it is there."""
+    values = columns.get(name)
+    if values:
+        marker = "." if len(values) < 30 else None
+        axis.plot(columns["epoch"], values, color=colour, label=label, marker=marker)
+
+
+def _draw_levels(axis, levels):
+    """Draw what to compare a curve with, two at most: {label: level}."""
+    for (label, level), style in zip(levels.items(), ("--", ":")):
+        text = f"{label} {level:.2f}"
+        axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=text)
 
 
 def _list_panels(columns):
@@ -226,37 +246,43 @@ class Entry(NamedTuple):
     table: tuple | None = None  # (header, rows) of text, folded
 
 
-def write_page(folder, title, pieces, sentence="", notes=(), table=None, terms=()):
+def write_page(folder, title, entries, sentence="", notes=(), table=None, terms=()):
     """Write a listening page that needs nothing from the network: index.html, sounds, pictures.
 
     Original and conversions of two recordings side by side, without any target:
 
-        pieces = []
+        entries = []
         for name, audio, conversions in recordings:  # conversions: {"guitar": audio, ...}
-            pieces.append(report.Entry(name, {"original": audio, **conversions}))
-        report.write_page(folder, "My songs", pieces)
+            entries.append(report.Entry(name, {"original": audio, **conversions}))
+        report.write_page(folder, "My songs", entries)
 
     Args:
         folder: of the page; made if it is not there.
         title: of the page.
-        pieces: any iterable of `Entry`; of a generator, one piece's sounds are in memory at a time.
+        entries: any iterable of `Entry`; of a generator, only one's sounds are in memory at a time.
         sentence, notes, table, terms: see `write_index`.
     """
     titles = []
     sections = []
-    for number, piece in enumerate(pieces, 1):
-        sections.append(write_section(folder, number, piece))
-        titles.append(piece.title)
+    for number, entry in enumerate(entries, 1):
+        sections.append(write_section(folder, number, entry))
+        titles.append(entry.title)
     write_index(folder, title, titles, sections, sentence, notes, table, terms)
 
 
-def write_section(folder, number, piece):
-    """Write one piece's sounds and pictures; returns the HTML of its section, for `write_index`.
+def write_section(folder, number, entry):
+    """Write one piece's sounds and pictures.
 
-    ``number`` names the files, for a title may hold anything.
+    Args:
+        folder: of the page.
+        number: names the files, for a title may hold anything; from 1.
+        entry: `Entry`.
+
+    Returns:
+        the HTML of its section, for `write_index`.
     """
     folder = Path(folder)
-    everything = {**piece.sounds, **piece.more}
+    everything = {**entry.sounds, **entry.more}
     peaks = [np.abs(audio).max(initial=0) for audio in everything.values()]
     gain = 1 / max(1, *peaks)
     pictures = {}
@@ -264,26 +290,34 @@ def write_section(folder, number, piece):
     for k, (label, audio) in enumerate(everything.items()):
         stem = f"piece{number:02d}_{k + 1}"
         write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
-        pictures[label] = data.spectrogram(_mono(audio))
-        card_picture(pictures[label], folder / f"{stem}.png")
-        key = KEYS[k] if k < len(KEYS) else ""
-        alt = f"Spectrogram of {piece.title}: {label}"
-        cards[label] = card(stem, label, alt, key, measure_loudness(gain * audio))
-    shown = [cards[label] for label in piece.sounds]
-    folded = [cards[label] for label in piece.more]
-    minus = []
-    for k, (output, target) in enumerate(piece.differences, 1):
+        pictures[label] = data.spectrogram(_mix_to_mono(audio))
+        write_card_picture(pictures[label], folder / f"{stem}.png")
+        key = KEYS[k : k + 1]  # the last of very many have none
+        alt = f"Spectrogram of {entry.title}: {label}"
+        cards[label] = card_html(stem, label, alt, key, measure_loudness(gain * audio))
+    shown = [cards[label] for label in entry.sounds]
+    folded = _write_differences(folder, number, entry, pictures)
+    folded += [cards[label] for label in entry.more]
+    return _section_html(number, entry, shown, folded)
+
+
+def _write_differences(folder, number, entry, pictures):
+    """Write the pictures of outputs minus targets; returns the HTML of their cards."""
+    cards = []
+    for k, (output, target) in enumerate(entry.differences, 1):
         stem = f"piece{number:02d}_difference"
         if k > 1:
             stem += f"_{k}"
         difference = pictures[output] - pictures[target]
-        card_picture(difference, folder / f"{stem}.png", is_difference=True)
-        minus.append(_difference_card(stem, piece.title, output))
-    return _section_html(number, piece, shown, minus + folded)
+        write_card_picture(difference, folder / f"{stem}.png", is_difference=True)
+        cards.append(_difference_html(stem, entry.title, output))
+    return cards
 
 
-def _mono(audio):
-    return audio if audio.ndim == 1 else mix_down(audio.T)[0]
+def _mix_to_mono(audio):
+    if audio.ndim == 1:
+        return audio
+    return mix_down(audio.T)[0]
 
 
 def measure_loudness(audio):
@@ -293,15 +327,19 @@ def measure_loudness(audio):
     return meter.integrated()
 
 
-def _section_html(number, piece, shown, folded):
+def _section_html(number, entry, shown, folded):
     """HTML of one piece: its sentence, its row of cards, and what is folded."""
-    sentence = f'<p class="said">{escape(piece.sentence)}</p>' if piece.sentence else ""
+    sentence = ""
+    if entry.sentence:
+        sentence = f'<p class="said">{escape(entry.sentence)}</p>'
     more = ""
     if folded:
-        more = fold(_name_fold(piece), f'<div class="cards">\n{"".join(folded)}</div>')
-    measures = fold("Measures of this piece", table_html(*piece.table)) if piece.table else ""
+        more = fold_html(_name_fold(entry), f'<div class="cards">\n{"".join(folded)}</div>')
+    measures = ""
+    if entry.table:
+        measures = fold_html("Measures of this piece", table_html(*entry.table))
     return f"""<section id="piece{number}">
-<h2>{escape(piece.title)}</h2>
+<h2>{escape(entry.title)}</h2>
 {sentence}
 <div class="cards">
 {"".join(shown)}</div>
@@ -309,16 +347,18 @@ def _section_html(number, piece, shown, folded):
 """
 
 
-def _name_fold(piece):
+def _name_fold(entry):
     """What is folded below a piece's row: "Output minus target, 4 more sounds"."""
-    parts = ["output minus target"] if piece.differences else []
-    if piece.more:
-        parts.append(f"{len(piece.more)} more sounds" if len(piece.more) > 1 else "1 more sound")
+    parts = []
+    if entry.differences:
+        parts.append("output minus target")
+    if entry.more:
+        parts.append("1 more sound" if len(entry.more) == 1 else f"{len(entry.more)} more sounds")
     text = ", ".join(parts)
     return text[0].upper() + text[1:]
 
 
-def fold(summary, html):
+def fold_html(summary, html):
     """HTML that is shown once its summary is clicked on."""
     return f"<details><summary>{escape(summary)}</summary>\n{html}\n</details>\n"
 
@@ -328,7 +368,7 @@ def sound_path(stem):
     return stem.with_name(f"{stem.name}.{AUDIO_FORMAT}")
 
 
-def card(stem, label, alt, key="", loudness=None):
+def card_html(stem, label, alt, key="", loudness=None):
     """HTML of one sound: its name, its picture, its player.
 
     Args:
@@ -338,20 +378,21 @@ def card(stem, label, alt, key="", loudness=None):
         key: that plays it, or "".
         loudness: of the sound in LUFS, -inf for silence; None if there is no sound.
     """
-    key = f"<kbd>{key}</kbd> " if key else ""
+    hint = f"<kbd>{key}</kbd> " if key else ""
+    plot = "plot"
     player = ""
     if loudness is not None:
+        plot = "plot seekable"
         known = f' data-loudness="{loudness:.2f}"' if np.isfinite(loudness) else ""
         player = f'<audio controls preload="metadata"{known} src="{stem}.{AUDIO_FORMAT}"></audio>\n'
-    kind = "plot seekable" if player else "plot"
     return f"""<figure>
-<figcaption>{key}{escape(label)}</figcaption>
-<div class="{kind}">{_picture_html(stem, alt)}<i></i></div>
+<figcaption>{hint}{escape(label)}</figcaption>
+<div class="{plot}">{_picture_html(stem, alt)}<i></i></div>
 {player}</figure>
 """
 
 
-def _difference_card(stem, title, output):
+def _difference_html(stem, title, output):
     """HTML of the picture of an output, which is labelled so, minus its target."""
     alt = f"Difference of the spectrograms of {title}: {output} minus target"
     return f"""<figure>
@@ -398,12 +439,17 @@ def write_index(folder, title, titles, sections, sentence="", notes=(), table=No
     """
     links = ""
     if len(titles) > 1:
-        items = [f'<li><a href="#piece{k}">{escape(t)}</a></li>' for k, t in enumerate(titles, 1)]
-        links = f'<nav aria-label="pieces"><ol>{"".join(items)}</ol></nav>'
+        items = ""
+        for number, name in enumerate(titles, 1):
+            items += f'<li><a href="#piece{number}">{escape(name)}</a></li>'
+        links = f'<nav aria-label="pieces"><ol>{items}</ol></nav>'
     measures = ""
     if table:
-        explained = [f"<dt>{escape(t)}</dt><dd>{escape(meaning)}</dd>" for t, meaning in terms]
-        measures = fold("All measures", f"{table_html(*table)}<dl>\n{''.join(explained)}</dl>")
+        explained = ""
+        for term, meaning in terms:
+            explained += f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>"
+        measures = fold_html("All measures", f"{table_html(*table)}<dl>\n{explained}</dl>")
+    has_sound = any("<audio" in section for section in sections)
     template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(
         title=escape(title),
@@ -412,7 +458,7 @@ def write_index(folder, title, titles, sections, sentence="", notes=(), table=No
         sections="".join(sections),
         measures=measures,
         notes="".join(f"<p>{escape(note)}</p>" for note in notes),
-        listening=LISTENING if any("<audio" in section for section in sections) else "",
+        listening=LISTENING if has_sound else "",
         left=f"{PLOT_LEFT:.1%}",
         width=f"{PLOT_WIDTH:.1%}",
     )
@@ -434,24 +480,36 @@ def plain_instrument(name):
     NSynth's names are <family>_<source>_<preset>; acoustic ones and preset 0 go without saying.
     """
     words = name.split("_")
-    preset = words.pop() if words[-1].isdigit() else ""
-    source = words.pop() if len(words) > 1 and words[-1] in SOURCES else "acoustic"
+    preset = 0
+    if words[-1].isdigit():
+        preset = int(words.pop())
+    source = "acoustic"
+    if len(words) > 1 and words[-1] in SOURCES:
+        source = words.pop()
     family = " ".join(words)
     family = PLURALS.get(family, family)
     if source != "acoustic" and "synth" not in family:
         family = f"{source} {family}"
-    return f"{family} {int(preset)}" if preset and int(preset) else family
+    if preset:
+        family += f" {preset}"
+    return family
 
 
 @matplotlib.rc_context(STYLE)
-def card_picture(picture, path, is_difference=False):
-    """One spectrogram on a mel axis, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of its width."""
+def write_card_picture(picture, path, is_difference=False):
+    """Write one spectrogram on a mel axis, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of its width.
+
+    Args:
+        picture: float (256, t) as of `data.spectrogram`, or a difference of two.
+        path: .png file to write.
+        is_difference: as of `draw`.
+    """
     figure = Figure(figsize=(4, 2.2))
     axis = figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74))
     image = draw_mel(axis, picture, is_difference)
     axis.text(-0.02, 1.04, "kHz", transform=axis.transAxes, ha="right", fontsize=8)
     bar = figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74))
-    colour_bar(figure, image, cax=bar)
+    draw_colour_bar(figure, image, cax=bar)
     _save(figure, path, dpi=180)
 
 

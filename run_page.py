@@ -195,7 +195,7 @@ def _previews_html(folder, previews):
     if cards[3:]:
         row = f'<div class="cards">\n{"".join(cards[3:])}</div>'
         plural = "s" if cards[4:] else ""
-        earlier = report.fold(f"{len(cards) - 3} earlier epoch{plural}", row)
+        earlier = report.fold_html(f"{len(cards) - 3} earlier epoch{plural}", row)
     return f"""<section>
 <h2>{escape(report.plain_title(about["piece"]))}</h2>
 <div class="cards">
@@ -210,8 +210,8 @@ def _card(folder, stem, label, key, piece):
     sound = report.sound_path(stem)
     alt = f"Spectrogram of {piece}: {label}"
     if not sound.is_file():
-        return report.card(place, label, alt)
-    return report.card(place, label, alt, key, _measure_loudness(sound))
+        return report.card_html(place, label, alt)
+    return report.card_html(place, label, alt, key, _measure_loudness(sound))
 
 
 @functools.cache
@@ -226,7 +226,7 @@ def _history_html(run):
     rows = []
     for row in reversed(run.history):
         rows.append([row.get(column, "") for column in columns])
-    table = report.fold("Every epoch", report.table_html(columns, rows)) if rows else ""
+    table = report.fold_html("Every epoch", report.table_html(columns, rows)) if rows else ""
     return f"""<section>
 <h2>History</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="history">

@@ -145,7 +145,7 @@ def draw_waveform_and_spectrogram():
         below.text((k + 0.5) * tile, 9.9, text, color=LIGHT, **middle)
     text = "left out: no note of NSynth reaches beyond 8 kHz"
     below.text(tile, 16.5, text, color="white", **middle)
-    report.colour_bar(figure, image, ax=below, pad=0.01)
+    report.draw_colour_bar(figure, image, ax=below, pad=0.01)
     save(figure, "spectrogram.png")
 
 
@@ -373,7 +373,7 @@ def draw_phase_comparison(x, y):
             is_difference=True,
         )
     axes[0].set_ylabel("kHz")
-    report.colour_bar(figure, image, ax=list(axes), pad=0.01)
+    report.draw_colour_bar(figure, image, ax=list(axes), pad=0.01)
     save(figure, "phases.png")
 
 

@@ -68,8 +68,8 @@ def draw(figure, rows, model):
             image = report.draw_mel(axis, picture)
         difference = report.draw_mel(axes[3], output - target, is_difference=True)
         axes[0].set_ylabel(f"{label}\nkHz")
-        report.colour_bar(figure, image, ax=list(axes[:3]), pad=0.01)
-        report.colour_bar(figure, difference, ax=axes[3], pad=0.02)
+        report.draw_colour_bar(figure, image, ax=list(axes[:3]), pad=0.01)
+        report.draw_colour_bar(figure, difference, ax=axes[3], pad=0.02)
     for axis, title in zip(grid[0], COLUMNS):
         axis.set_title(title)
     for axis in grid[:-1].flat:

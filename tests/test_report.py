@@ -112,9 +112,9 @@ def make_page(folder, titles=("plain",)):
     return folder / "index.html"
 
 
-def test_spectrogram_figure_takes_any_names_and_lengths(tmp_path):
+def test_spectrograms_take_any_names_and_lengths(tmp_path):
     path = tmp_path / "a.png"
-    report.spectrogram_figure(
+    report.write_spectrograms(
         {HOSTILE: picture(), "one frame": picture(1)}, path, title="$\\broken{"
     )
     image = matplotlib.image.imread(path)
@@ -123,7 +123,7 @@ def test_spectrogram_figure_takes_any_names_and_lengths(tmp_path):
 
 
 def test_silence_and_full_scale_are_the_ends_of_one_scale(tmp_path):
-    report.spectrogram_figure(
+    report.write_spectrograms(
         {"silent": np.zeros((256, 40)), "full": np.ones((256, 40))}, tmp_path / "a.png"
     )
     image = matplotlib.image.imread(tmp_path / "a.png")
@@ -141,14 +141,14 @@ def test_silence_and_full_scale_are_the_ends_of_one_scale(tmp_path):
     ],
 )
 @pytest.mark.parametrize("epochs", [0, 1, 40])
-def test_history_figure_draws_the_columns_there_are(tmp_path, columns, epochs):
+def test_history_draws_the_columns_there_are(tmp_path, columns, epochs):
     with open(tmp_path / "history.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for epoch in range(epochs):
             cell = "" if epoch == 1 else 0.5
             writer.writerow([epoch + 1, *[cell] * len(columns[1:])])
-    report.history_figure(
+    report.write_history(
         tmp_path / "history.csv", tmp_path / "a.png", {"identity": 7.0, "median": 4.0}
     )
     panels = (

@@ -33,7 +33,7 @@ def add_preview(run, epoch, piece="c"):
     folder = run / f"previews/epoch_{epoch:03d}"
     for stem in (folder / "output", run / "previews/input", run / "previews/target"):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        report.card_picture(np.zeros((256, 40), np.float32), stem.with_suffix(".png"))
+        report.write_card_picture(np.zeros((256, 40), np.float32), stem.with_suffix(".png"))
         write_audio(stem.with_suffix(".flac"), np.full(44100, 0.1, np.float32))
     about = {"piece": piece, "origin": "piano", "target": "guitar"}
     (folder / "about.json").write_text(json.dumps(about))
