@@ -64,11 +64,15 @@ def read_repaired(path, pedal=True):
     Returns:
         (score, repairs): ``repairs`` in words, such as ``"note never switched off: 2"``; an empty
         string for a file in order.
+
+    Raises:
+        UserError: as `read_score`.
     """
+    path = Path(path)
     try:
-        if Path(path).stat().st_size > MAX_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"is larger than {MAX_BYTES >> 20} MB")
-        return _parse_score(Path(path).read_bytes(), pedal)
+        return _parse_score(path.read_bytes(), pedal)
     except ValueError as error:
         raise UserError(
             f"{path}: {error}; leave this file out or export it again as MIDI"
@@ -79,9 +83,9 @@ def read_repaired(path, pedal=True):
         ) from None
 
 
-def _parse_score(data, pedal):
+def _parse_score(content, pedal):
     """A file's bytes -> (score, repairs in words). Raises ValueError if it holds no notes."""
-    file = smf.parse(data)
+    file = smf.parse(content)
     parts = [file.tracks]  # what plays together
     if file.form == 2 and len(file.tracks) > 1:
         parts = [[track] for track in file.tracks]
@@ -90,23 +94,28 @@ def _parse_score(data, pedal):
     drums = 0
     begin = 0.0  # s
     for tracks in parts:
-        score, part_drums, seconds = _score_of(tracks, file, pedal)
+        notes = _Notes(tracks, file.repairs)
+        tempos = _list_tempos(tracks)
+        score = _make_score(notes, tempos, file, pedal)
         score["onset"] += begin
         scores.append(score)
-        drums += part_drums
-        begin += seconds
+        drums += notes.drums
+        begin += float(_to_seconds(np.int64(notes.end), tempos, file))
     score = np.concatenate(scores)
     repairs = smf.describe_repairs(file.repairs)
     if len(score) == 0:
         reason = "has drums only" if drums else "has no notes"
-        raise ValueError(f"{reason} ({repairs})" if repairs else reason)
-    return _checked(score), repairs
+        if repairs:
+            reason += f" ({repairs})"
+        raise ValueError(reason)
+    return _sort_checked(score), repairs
 
 
 def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
     """A variation of a score, as a new array.
 
     Args:
+        score: array (notes,) of `NOTE`.
         speed: 2 plays everything twice as fast.
         duration_rate: 0.5 halves each note's duration and leaves its onset.
         transpose: semitones added to every pitch.
@@ -119,14 +128,14 @@ def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
     changed["duration"] *= duration_rate / speed
     changed["pitch"] += transpose
     try:
-        return _checked(changed)
+        return _sort_checked(changed)
     except ValueError as error:
         raise UserError(
             f"at speed {speed:g} and duration rate {duration_rate:g} it {error}; change the flags"
         ) from None
 
 
-def _checked(score):
+def _sort_checked(score):
     """The score, sorted. Raises ValueError if it is too long."""
     seconds = (score["onset"] + score["duration"]).max()
     if not seconds <= MAX_SECONDS:
@@ -161,7 +170,7 @@ def piece_of(name):
 
 
 class _Controls:
-    """What the controllers of one channel do to its notes, in all tracks."""
+    """What the controllers of one channel do to its notes, from all tracks."""
 
     def __init__(self):
         self.pedal = []  # (tick, whether the sustain pedal is down from there on)
@@ -177,10 +186,10 @@ class _Controls:
             self.pedal.append((message.tick, False))
         elif controller == _ALL_SOUND_OFF:
             self.sound_off.append(message.tick)
+        lifts_keys = controller == _ALL_SOUND_OFF or controller in _ALL_NOTES_OFF
+        if lifts_keys:
             self.notes_off.append(message.tick)
-        elif controller in _ALL_NOTES_OFF:
-            self.notes_off.append(message.tick)
-        return controller == _ALL_SOUND_OFF or controller in _ALL_NOTES_OFF
+        return lifts_keys
 
 
 class _Key:
@@ -206,16 +215,17 @@ class _Key:
         return not self._held
 
     def release_all(self, tick):
-        while not self.release(tick):
-            pass
+        is_silent = False
+        while not is_silent:
+            is_silent = self.release(tick)
 
-    def notes(self):
+    def pair_notes(self):
         """[(on tick, off tick, velocity)]: what was struck first was released first."""
         held = set(self._held)
         ended = [strike for i, strike in enumerate(self.strikes) if i not in held]
         return [(on, off, velocity) for (on, velocity), off in zip(ended, self.releases)]
 
-    def endless(self):
+    def list_endless(self):
         """[(on tick, velocity)] of strikes whose release is missing.
 
         They are those at which the number of held strikes rose for good, and so the fewest notes
@@ -231,7 +241,7 @@ class _Notes:
         self.rows = []  # (on, off, channel, pitch, velocity)
         self.drums = 0
         self.controls = defaultdict(_Controls)  # by channel
-        self.end = max([track.end for track in tracks], default=0)
+        self.end = max((track.end for track in tracks), default=0)
         self._strikes = defaultdict(list)  # ticks, by (channel, pitch), of all tracks
         self._endless = defaultdict(list)  # (on, velocity), by (channel, pitch)
         self._stray = defaultdict(list)  # ticks of releases of what is not held in their track
@@ -243,46 +253,54 @@ class _Notes:
     def _add_track(self, track):
         keys = {}  # those that sound: {(channel, pitch): _Key}
         for message in track.messages:
-            key = message.channel, message.first
             if message.kind == smf.CONTROL:
                 if self.controls[message.channel].add(message):
                     self._lift_all(keys, message)
             elif message.kind == smf.NOTE_ON and message.second > 0:
-                self._strike(keys, key, message)
-            elif message.kind in (smf.NOTE_ON, smf.NOTE_OFF):
-                if key not in keys:
-                    self._stray[key].append(message.tick)
-                elif keys[key].release(message.tick):
-                    self._keep(key, keys.pop(key))
+                self._strike(keys, message)
+            elif message.kind in (smf.NOTE_ON, smf.NOTE_OFF):  # a strike of velocity 0 is a release
+                self._release(keys, message)
         for key, sounding in keys.items():
             self._keep(key, sounding)
 
-    def _strike(self, keys, key, message):
+    def _strike(self, keys, message):
         if message.channel == DRUMS:
             self.drums += 1
         elif message.first < 128:  # a damaged pitch is none
+            key = message.channel, message.first
             self._strikes[key].append(message.tick)
             if key not in keys:
                 keys[key] = _Key()
             keys[key].strike(message.tick, message.second)
 
+    def _release(self, keys, message):
+        key = message.channel, message.first
+        if key not in keys:
+            self._stray[key].append(message.tick)
+            return
+        is_silent = keys[key].release(message.tick)
+        if is_silent:
+            self._keep(key, keys.pop(key))
+
     def _lift_all(self, keys, message):
         for key in list(keys):
-            if key[0] == message.channel:
+            channel, _ = key
+            if channel == message.channel:
                 sounding = keys.pop(key)
                 sounding.release_all(message.tick)
                 self._keep(key, sounding)
 
     def _keep(self, key, sounding):
-        for on, off, velocity in sounding.notes():
+        for on, off, velocity in sounding.pair_notes():
             self.rows.append((on, off, *key, velocity))
-        self._endless[key] += sounding.endless()
+        self._endless[key] += sounding.list_endless()
 
     def _end_notes(self, key, notes, repairs):
-        """End notes that their own tracks leave sounding."""
+        """End notes that their own tracks leave sounding: [(on, velocity)], sorted."""
+        channel, _ = key
         stray = sorted(self._stray[key])
         strikes = sorted(self._strikes[key])
-        lifts = sorted(self.controls[key[0]].notes_off)
+        lifts = sorted(self.controls[channel].notes_off)
         for on, velocity in notes:
             released = _first_after(on, stray)
             lifted = _first_after(on, lifts)
@@ -305,25 +323,20 @@ def _first_after(tick, ticks):
 # Notes in ticks -> a score in seconds
 
 
-def _score_of(tracks, file, pedal):
-    """What plays together: (array (n,) of `NOTE`, not sorted; drum notes; seconds it lasts)."""
-    notes = _Notes(tracks, file.repairs)
-    tempos = [(0, DEFAULT_TEMPO)]
-    for track in tracks:
-        tempos += track.tempos
-    seconds = _clock(tempos, file.ticks_per_beat, file.ticks_per_second)
+def _make_score(notes, tempos, file, pedal):
+    """`_Notes` of tracks that play together -> array (n,) of `NOTE`, not sorted."""
     rows = np.array(notes.rows, np.int64).reshape(-1, 5)
     on, off, channel, pitch, velocity = rows.T
-    off = _released(on, off, channel, pitch, notes.controls, pedal)
+    off = _apply_controls(on, off, channel, pitch, notes.controls, pedal)
     score = np.empty(len(rows), NOTE)
-    score["onset"] = seconds(on)
-    score["duration"] = seconds(off) - score["onset"]
+    score["onset"] = _to_seconds(on, tempos, file)
+    score["duration"] = _to_seconds(off, tempos, file) - score["onset"]
     score["pitch"] = pitch
     score["velocity"] = velocity
-    return score, notes.drums, float(seconds(np.int64(notes.end)))
+    return score
 
 
-def _released(on, off, channel, pitch, controls, pedal):
+def _apply_controls(on, off, channel, pitch, controls, pedal):
     """Off ticks (n,) by what all channels' controllers do: {channel: `_Controls`}."""
     off = off.copy()
     last = off.max(initial=0)
@@ -332,7 +345,7 @@ def _released(on, off, channel, pitch, controls, pedal):
         ends = _cut(on[mine], off[mine], control.notes_off)
         if pedal and control.pedal:
             presses = sorted(control.pedal, key=_tick_of)
-            ends = _pedalled(on[mine], ends, pitch[mine], presses, last)
+            ends = _apply_pedal(on[mine], ends, pitch[mine], presses, last)
         off[mine] = _cut(on[mine], ends, control.sound_off)
     return off
 
@@ -348,7 +361,7 @@ def _cut(on, off, ticks):
     return np.minimum(off, ends[np.searchsorted(ends, on, side="right")])
 
 
-def _pedalled(on, off, pitch, presses, last):
+def _apply_pedal(on, off, pitch, presses, last):
     """Off ticks of one channel's notes with the pedal.
 
     An off tick under the pedal moves to the pedal's next coming up, but not past the pitch's next
@@ -374,26 +387,27 @@ def _pedalled(on, off, pitch, presses, last):
     return np.maximum(off, np.minimum(pedalled, next_strike))
 
 
-def _clock(tempos, ticks_per_beat, ticks_per_second):
-    """A function from ticks, int64 of any shape, to seconds, float64.
+def _list_tempos(tracks):
+    """[(tick, microseconds a quarter note)] of tracks that play together, sorted."""
+    tempos = [(0, DEFAULT_TEMPO)]
+    for track in tracks:
+        tempos += track.tempos
+    return sorted(tempos, key=_tick_of)
+
+
+def _to_seconds(tick, tempos, file):
+    """Ticks, int64 of any shape -> seconds, float64.
 
     Args:
-        tempos: [(tick, microseconds a quarter note)]; of several at one tick the last counts.
-        ticks_per_beat: or None, where ``ticks_per_second`` says it all.
+        tick: from the beginning of the tracks.
+        tempos: as of `_list_tempos`; of several at one tick the last counts.
+        file: `smf.File`, which says how it counts.
     """
-    if ticks_per_beat is None:
-
-        def counted_seconds(tick):
-            return tick / ticks_per_second
-
-        return counted_seconds
-    changes = dict(sorted(tempos, key=_tick_of))
+    if file.ticks_per_beat is None:
+        return tick / file.ticks_per_second
+    changes = dict(tempos)
     ticks = np.array(list(changes), float)
-    rates = np.array(list(changes.values())) / (1e6 * ticks_per_beat)  # s a tick
-    starts = np.append(0, np.cumsum(np.diff(ticks) * rates[:-1]))
-
-    def seconds(tick):
-        index = np.searchsorted(ticks, tick, side="right") - 1
-        return starts[index] + (tick - ticks[index]) * rates[index]
-
-    return seconds
+    rates = np.array(list(changes.values())) / (1e6 * file.ticks_per_beat)  # s a tick
+    starts = np.append(0, np.cumsum(np.diff(ticks) * rates[:-1]))  # s at each change
+    index = np.searchsorted(ticks, tick, side="right") - 1
+    return starts[index] + (tick - ticks[index]) * rates[index]

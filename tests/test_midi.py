@@ -159,7 +159,7 @@ def test_pedal_against_the_slow_way(raw, presses):
     notes = np.array([(on, on + held, pitch) for on, held, pitch in raw])
     presses = sorted(presses.items())
     last = int(notes[:, 1].max())
-    ends = midi._pedalled(*notes.T, presses, last)
+    ends = midi._apply_pedal(*notes.T, presses, last)
     assert ends.tolist() == slow_pedal(notes.tolist(), presses, max(last, presses[-1][0]))
 
 
