@@ -1,8 +1,10 @@
 """README and docs do not rot: README's commands are run on little data, all others are parsed.
 
-Every flag and link in the pages exists, and docs/reference.md is what docs/reference.py makes.
+Every flag and link in the pages exists, docs/reference.md is what docs/reference.py makes, and the
+picture of who calls whom is true.
 """
 
+import ast
 import contextlib
 import io
 import os
@@ -280,3 +282,53 @@ def anchors_of(page):
     """The names by which GitHub links a page's headings."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def drawn_calls(chart):
+    """[(module, another one, what it takes of it or "")]: the thin arrows of a Mermaid chart."""
+    calls = []
+    for line in chart.splitlines():
+        # a -->|word| b --> c: nodes, and between them words
+        parts = re.split(r"\s+-->(?:\|(.*?)\|)?\s+", line.strip())
+        nodes, words = parts[::2], parts[1::2]
+        for caller, word, called in zip(nodes, words, nodes[1:]):
+            calls.append((caller, called, word or ""))
+    return calls
+
+
+def names_taken(file, module):
+    """What a file takes of a module, which it imports anywhere; None if it does not import it."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    aliases = set()
+    taken = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases |= {each.asname or each.name for each in node.names if each.name == module}
+        elif isinstance(node, ast.ImportFrom) and node.module == module:
+            taken |= {each.name for each in node.names}
+    if not aliases and not taken:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in aliases:
+            taken.add(node.attr)
+    return taken
+
+
+def test_the_picture_of_calls_is_true():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (chart,) = re.findall(r"^```mermaid\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert all((ROOT / name).is_file() for name in re.findall(r"[\w/]+\.py\b", chart))
+    calls = drawn_calls(chart)
+    assert len(calls) == chart.count("-->") > 0
+    for caller, called, word in calls:
+        taken = names_taken(ROOT / caller, called.removesuffix(".py"))
+        assert taken is not None, f"{caller} does not import {called}"
+        assert word in {"", *taken}, f"{caller} takes no {word} of {called}"
+
+
+def test_a_wrong_picture_would_be_told():
+    calls = drawn_calls("  a.py -->|f| b.py --> c.py\n  x ==> step1\n")
+    assert calls == [("a.py", "b.py", "f"), ("b.py", "c.py", "")]
+    assert names_taken(ROOT / "data.py", "models") is None
+    assert "Pix2Pix" in names_taken(ROOT / "train.py", "models")
+    assert "losses" not in names_taken(ROOT / "train.py", "models")
