@@ -73,8 +73,8 @@ STYLE = """
 """
 
 
-class Session:
-    """The files of one tab: what was uploaded, and a folder of what was made."""
+class Tab:
+    """The files of one browser tab: what was uploaded, and a folder of what was made."""
 
     def __init__(self, root, name):
         self.folder = Path(root) / name
@@ -97,28 +97,28 @@ class Session:
             upload.unlink(missing_ok=True)
 
 
-class Sessions:
-    """`Session` of each tab, by the name that Gradio gives it."""
+class Tabs:
+    """Each open `Tab`, by the name that Gradio gives it."""
 
     def __init__(self, root):
         self._root = root
-        self._sessions = {}
+        self._tabs = {}
         self._lock = threading.Lock()
 
     def of(self, request):
-        """The session that a Gradio request belongs to."""
+        """The tab that a Gradio request belongs to."""
         name = request.session_hash
         with self._lock:
-            if name not in self._sessions:
-                self._sessions[name] = Session(self._root, name)
-            return self._sessions[name]
+            if name not in self._tabs:
+                self._tabs[name] = Tab(self._root, name)
+            return self._tabs[name]
 
     def end(self, request):
         """Delete what a tab, which is closed, has left."""
         with self._lock:
-            session = self._sessions.pop(request.session_hash, None)
-        if session is not None:
-            session.delete()
+            tab = self._tabs.pop(request.session_hash, None)
+        if tab is not None:
+            tab.delete()
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
@@ -253,10 +253,10 @@ def list_choices():
     return choices
 
 
-def make_actions(sessions):
+def make_actions(tabs):
     """What the page does: (when a sound comes or goes, on the button).
 
-    ``sessions`` is `Sessions`.
+    ``tabs`` is `Tabs`.
     """
     import gradio as gr
 
@@ -264,7 +264,7 @@ def make_actions(sessions):
         source = upload or recording
         if source is None:
             return gr.update(), ""
-        sessions.of(request).keep(source)
+        tabs.of(request).keep(source)
         try:
             length = measure_length(source)
         except UserError as error:
@@ -280,7 +280,7 @@ def make_actions(sessions):
         if source is None:
             raise gr.Error("Drop a recording first, or record one.")
         progress(0, desc="loading the model")
-        folder = sessions.of(request).new_folder()
+        folder = tabs.of(request).new_folder()
         name = Path(source).name if upload else "recording"
         tell = functools.partial(progress, desc="converting")
         try:
@@ -294,19 +294,19 @@ def make_actions(sessions):
     return look, start
 
 
-def build_page(sessions, choices):
+def build_page(tabs, choices):
     """The page, as gradio.Blocks: what it shows; what its buttons do is `make_actions`.
 
     Args:
-        sessions: `Sessions`.
+        tabs: `Tabs`.
         choices: see `list_choices`.
     """
     import gradio as gr
 
-    look, start = make_actions(sessions)
+    look, start = make_actions(tabs)
 
     def leave(request: gr.Request):
-        sessions.end(request)
+        tabs.end(request)
 
     with gr.Blocks(title="Timbre transfer", delete_cache=(600, DELETE_AFTER)) as page:
         gr.Markdown("# The same music on another instrument")
@@ -417,7 +417,7 @@ def main(argv=None):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is below is deleted
     with tempfile.TemporaryDirectory(prefix="timbre-") as root:
         keep_to_oneself(root)
-        page = build_page(Sessions(root), choices)
+        page = build_page(Tabs(root), choices)
         address = launch(page, root, args.host, args.port, not args.no_browser)
         print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
         page.block_thread()

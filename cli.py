@@ -523,7 +523,7 @@ def makes(name, text):
     return bool(word) and word in name.rpartition("_2_")[2].lower()
 
 
-def find_model(model):
+def find_pretrained(model):
     """Path of ``model``: a file or folder, or else the name of a model in pretrained/.
 
     Of a name the target's part is enough, if it fits one: "guitar".

@@ -198,7 +198,7 @@ def compute(work, record, parameters, args):
         (number of tiles, list of the files' `UserError`s).
     """
 
-    def note(task, result):
+    def note_done(task, result):
         _, audio, tiles, _ = task
         if not isinstance(result, UserError):
             record.add(tiles, [audio], parameters)
@@ -207,7 +207,9 @@ def compute(work, record, parameters, args):
     outputs = [tiles for _, tiles in work]
     record.begin(outputs)
     with parallel.engine(args.workers, args.dask) as run:
-        results = run(parallel.attempt, tasks, outputs, done=note, unit="file", desc="features")
+        results = run(
+            parallel.attempt, tasks, outputs, done=note_done, unit="file", desc="features"
+        )
 
     count = 0
     errors = []
@@ -232,7 +234,7 @@ def find_missing(work, record, parameters):
     return missing
 
 
-def report(args, counts, gone, others, tiles, seconds):
+def print_summary(args, counts, gone, others, tiles, seconds):
     """Print what was done: ``counts`` of files computed, kept and left out, and how fast."""
     computed, kept, left_out = counts
     hours = tiles * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
@@ -300,7 +302,7 @@ def main(argv=None):
     cli.write_json(path, description, indent=2)
 
     counts = len(missing) - len(errors), len(work) - len(missing), len(errors)
-    report(args, counts, gone, others, tiles, time.time() - start)
+    print_summary(args, counts, gone, others, tiles, time.time() - start)
     return 2 if errors else 0
 
 

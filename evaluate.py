@@ -58,8 +58,8 @@ from systems import (
     SILENCE,
     TARGET,
     TRUE,
+    MeasuredSound,
     Settings,
-    Sound,
     make_rows,
     measure,
     name_model,
@@ -137,7 +137,7 @@ def evaluate_group(models, group, median, settings, scores=(), page=None, listen
             audio, reference = read_piece(piece)
             if group.condition:
                 audio = CONDITIONS[group.condition].apply(audio)
-            target = None if reference is None else Sound(reference)
+            target = None if reference is None else MeasuredSound(reference)
             notes = read_notes(scores, piece, len(audio) / data.SAMPLE_RATE)
             measured = []
             sounds = {}
@@ -498,8 +498,8 @@ def add_judge_flags(parser):
     )
 
 
-def add_conversion_flags(parser):
-    """Flags that say how pieces are converted."""
+def add_phase_flags(parser):
+    """Flags that say where the phase comes from."""
     add = parser.add_argument
     add(
         "--phase",
@@ -517,6 +517,11 @@ def add_conversion_flags(parser):
         default=32,
         help="of iterative phase estimators",
     )
+
+
+def add_conversion_flags(parser):
+    """Flags that say how pieces are converted, but for the phase."""
+    add = parser.add_argument
     add(
         "--hops",
         type=int,
@@ -552,6 +557,7 @@ def build_parser():
     add_piece_flags(parser)
     add_choice_flags(parser)
     add_judge_flags(parser)
+    add_phase_flags(parser)
     add_conversion_flags(parser)
     add = parser.add_argument
     add(
@@ -596,12 +602,12 @@ def load_networks(args, candidates):
     )
 
 
-def add_distances(summary, distances, pieces):
-    """Put the tagger's distances, {row: value} over all ``pieces``, into a summary."""
+def add_distances(summary, distances, count):
+    """Put the tagger's distances, {row: value} over all ``count`` pieces, into a summary."""
     for row, distance in distances.items():
         if math.isnan(distance):  # too little sound for it
             continue
-        summary[row][tagger.DISTANCE] = {"mean": distance, "spread": None, "n": pieces}
+        summary[row][tagger.DISTANCE] = {"mean": distance, "spread": None, "n": count}
 
 
 def choose_output(args, candidates):

@@ -213,7 +213,9 @@ def add_training_flags(parser):
     add_data_flags(data)
     add_split_flags(data)
     add_network_flags(parser.add_argument_group("network"))
-    add_schedule_flags(parser.add_argument_group("schedule"))
+    schedule = parser.add_argument_group("schedule")
+    add_schedule_flags(schedule)
+    add_search_flags(schedule)
     folder = parser.add_argument_group("machine and run folder")
     add_machine_flags(folder)
     add_watching_flags(folder)
@@ -360,6 +362,11 @@ def add_schedule_flags(parser):
         "towards 0 in the second half",
     )
     add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
+
+
+def add_search_flags(parser):
+    """The search of learning rates."""
+    add = parser.add_argument
     add(
         "--findlr",
         nargs="?",

@@ -143,8 +143,10 @@ def turn(spectrum, rotation):
 def with_phase(model, phase_model):
     """Magnitude network and phase network -> a function that gives what a network of both gives."""
 
+    predict = getattr(model, "predict_on_batch", model)  # of a network, or a function of its form
+
     def convert(x):
-        magnitude = np.asarray(getattr(model, "predict_on_batch", model)(x))[..., :1]
+        magnitude = np.asarray(predict(x))[..., :1]
         rotation = phase_model.predict_on_batch(np.concatenate([x, magnitude], axis=-1))
         return np.concatenate([magnitude, rotation], axis=-1)
 

@@ -148,7 +148,7 @@ def search(sweeps, batches, steps, seed, folder):
         rates[name] = suggest(curve.rates, curve.smoothed)
         write_csv(folder / f"{name}.csv", [("learning_rate", "loss", "smoothed"), *zip(*curve)])
     figure = Figure(figsize=(4.5 * len(curves), 3.4), layout="constrained")
-    draw(figure, curves, rates)
+    draw_curves(figure, curves, rates)
     with complete(folder / "lr_finder.png") as part:
         figure.savefig(part, dpi=150)
     print_rates(sweeps, rates, steps, folder)
@@ -171,7 +171,7 @@ def print_rates(sweeps, rates, steps, folder):
     print(f"use: {' '.join(flags)}   ({folder}/lr_finder.png)")
 
 
-def draw(figure, curves, rates):
+def draw_curves(figure, curves, rates):
     """Draw the curves: dict name -> `Curve`, the suggested rate of each marked."""
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
     for axis, (name, curve) in zip(axes, curves.items()):

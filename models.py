@@ -19,7 +19,7 @@ from keras import layers, ops
 
 import kinds
 import losses
-from cli import UserError, find_model
+from cli import UserError, find_pretrained
 from data import BINS, TILE_FRAMES
 
 if keras.backend.backend() == "tensorflow":
@@ -299,7 +299,7 @@ def load_generator(path):
 
 def find_generator(path):
     """The file of a generator, from what `load_generator` takes. Raises UserError."""
-    file = find_model(path)
+    file = find_pretrained(path)
     for name in ("generator.keras", "generator.weights.h5"):
         if file.is_dir() and (file / name).is_file():
             file = file / name

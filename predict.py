@@ -130,7 +130,7 @@ def convert_all(jobs, args):
     done = []
     phase_model = load_generator(args.phase_model) if args.phase_model else None
     for path in dict.fromkeys(job.model for job in jobs):
-        converter = prepare(load_generator(path), args.phase, args.style, phase_model)
+        converter = make_converter(load_generator(path), args.phase, args.style, phase_model)
         for job in jobs:
             if job.model != path:
                 continue
@@ -175,7 +175,7 @@ def say_loading():
             print("\033[K", end="", file=sys.stderr, flush=True)
 
 
-def prepare(model, phase, style=None, phase_model=None):
+def make_converter(model, phase, style=None, phase_model=None):
     """The function that `convert` takes, made of a model and --phase, --style and --phase_model.
 
     Raises:

@@ -82,15 +82,15 @@ def write_spectrograms(pictures, path, title=None):
 
 
 def draw_row(figure, pictures):
-    """Draw spectrograms side by side on ``figure``: dict title -> picture; see `draw`."""
+    """Draw spectrograms side by side on ``figure``: dict title -> picture; see `draw_picture`."""
     axes = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
     for axis, (title, picture) in zip(axes, pictures.items()):
-        image = draw(axis, picture, title)
+        image = draw_picture(axis, picture, title)
     axes[0].set_ylabel("kHz")
     draw_colour_bar(figure, image, ax=list(axes), pad=0.01)  # of any: all have the same colours
 
 
-def draw(axis, picture, title=None, is_difference=False, top=NYQUIST_KHZ):
+def draw_picture(axis, picture, title=None, is_difference=False, top=NYQUIST_KHZ):
     """Draw a picture (bins, t), or a difference of two, up to ``top`` kHz.
 
     Args:
@@ -109,7 +109,7 @@ def draw(axis, picture, title=None, is_difference=False, top=NYQUIST_KHZ):
 
 
 def draw_mel(axis, picture, is_difference=False):
-    """`draw` for the kept bins, on a mel axis, which spreads out what one hears as far apart."""
+    """`draw_picture` of the kept bins on a mel axis, which spreads what one hears as far apart."""
     top = to_mel(NYQUIST_KHZ)
     rows = np.linspace(0, top, MEL_ROWS)
     picture = np.asarray(picture, np.float32)
@@ -502,7 +502,7 @@ def write_card_picture(picture, path, is_difference=False):
     Args:
         picture: float (256, t) as of `data.spectrogram`, or a difference of two.
         path: .png file to write.
-        is_difference: as of `draw`.
+        is_difference: as of `draw_picture`.
     """
     figure = Figure(figsize=(4, 2.2))
     axis = figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74))

@@ -127,14 +127,14 @@ class Run:
         """The last complete epoch's."""
         return self.weights_of(self.history[-1])
 
-    def report(self):
+    def summarise(self):
         """Lines at the end: the generator's error, what to compare it with, where the page is."""
         baselines = self.config["baselines_db"]
         error = find_error(self.history, {"flags": {"choose": self.choose}})
         return (
             f"held-out MAE {error:.2f} dB ({format_errors(baselines)}) -> "
             f"{self.folder}/generator.keras\n"
-            f"verdict: {run_page.judge(error, baselines)}\n"
+            f"verdict: {run_page.describe_error(error, baselines)}\n"
             f"see and hear it: {self.folder}/index.html"
         )
 

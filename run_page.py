@@ -54,13 +54,13 @@ class RunFacts(NamedTuple):
 
     @property
     def verdict(self):
-        """See `judge`."""
+        """See `describe_error`."""
         if self.error is None:
             return "no epoch yet"
-        return judge(self.error, self.config.get("baselines_db", {}))
+        return describe_error(self.error, self.config.get("baselines_db", {}))
 
 
-def read_run(folder):
+def read_facts(folder):
     """`RunFacts` of a run folder; None if it has no config.json. Raises UserError if damaged."""
     folder = Path(folder)
     config = read_json(folder / "config.json", "restore it from a copy", flags=dict)
@@ -69,7 +69,7 @@ def read_run(folder):
     return RunFacts(folder, config, read_history(folder / "history.csv"))
 
 
-def judge(error, baselines):
+def describe_error(error, baselines):
     """A run's error in words, beside what it costs nothing to reach.
 
     Args:
@@ -114,7 +114,7 @@ def write_run_page(folder):
     Raises:
         UserError: there is no run in ``folder``.
     """
-    run = read_run(folder)
+    run = read_facts(folder)
     if run is None:
         raise UserError(f"{folder}: holds no run (no config.json); give a run folder")
     sections = []
@@ -263,7 +263,7 @@ def find_runs(folder):
     runs = []
     for config in sorted([*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]):
         try:
-            run = read_run(config.parent)
+            run = read_facts(config.parent)
         except UserError as error:  # one of many, or of another program
             print(f"left out: {error}", file=sys.stderr)
             continue

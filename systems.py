@@ -187,7 +187,7 @@ def make_rows(models, audio, reference, median, settings):
         yield make.row_of_sound(TARGET, reference, true)
 
 
-class Sound:
+class MeasuredSound:
     """What the measures need of a recording, each computed when it is first asked for."""
 
     def __init__(self, audio):
@@ -219,10 +219,10 @@ def things_to_compare(row, target=None, notes=None):
 
     Args:
         row: `Row`.
-        target: the target recording, a `Sound`, or None.
+        target: the target recording, a `MeasuredSound`, or None.
         notes: of the score, see `evaluate.read_notes`, or None.
     """
-    sound = Sound(row.audio)
+    sound = MeasuredSound(row.audio)
     things = {"asked": row.asked}
     if row.is_made:
         things["written_picture"] = sound.picture

@@ -75,7 +75,7 @@ def main(argv=None):
             shuffle=False,  # the pairs come shuffled
             verbose=0,
         )
-        print(run.report())
+        print(run.summarise())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import devices
 import kinds
 import models
 import tensorboard_log
-from cli import UserError, complete, find_model, quiet_stderr, read_json, undamaged
+from cli import UserError, complete, find_pretrained, quiet_stderr, read_json, undamaged
 from flags import format_flag
 from midi import piece_of
 from preview import choose_piece
@@ -89,12 +89,7 @@ def load_sets(args, run, gpus):
         UserError: as `dataset`'s functions do, or a piece of the run is gone.
     """
     description = dataset.read_features_json(args.dataset_path)
-    strangers = args.hold_out_origin or []
-    instruments = dict.fromkeys(args.origin + args.target + strangers)
-    names, unpaired = dataset.pair_pieces(args.dataset_path, instruments)
-    for name in unpaired:
-        print(f"left out, no partner: {name}", file=sys.stderr)
-    split = run.known_split(names) or choose_split(args, names)
+    split = find_split(args, run)
     # Wrong names are told before a file changes, or --fresh deletes any.
     choose_piece(args.preview_piece, split["validation"])
     if args.weights and not run.history:
@@ -113,8 +108,8 @@ def load_sets(args, run, gpus):
     )
     held_out = make_pairs(args, args.origin, split["validation"], **in_order)
     unheard = None
-    if strangers:
-        unheard = make_pairs(args, strangers, split["validation"], **in_order)
+    if args.hold_out_origin:
+        unheard = make_pairs(args, args.hold_out_origin, split["validation"], **in_order)
     print(f"training: {format_size(train)}")
     print(f"held out: {format_size(held_out)}")
     if len({piece_of(name) for name in split["validation"]}) == 1:
@@ -123,6 +118,24 @@ def load_sets(args, run, gpus):
             "--validation_split"
         )
     return Sets(train, held_out, unheard, split, description)
+
+
+def find_split(args, run):
+    """Names of the pieces on each side: as the run has it, or else as the flags say.
+
+    Args:
+        args: flags.
+        run: the `Run`.
+
+    Raises:
+        UserError: as `load_sets`.
+    """
+    strangers = args.hold_out_origin or []
+    instruments = dict.fromkeys(args.origin + args.target + strangers)
+    names, unpaired = dataset.pair_pieces(args.dataset_path, instruments)
+    for name in unpaired:
+        print(f"left out, no partner: {name}", file=sys.stderr)
+    return run.known_split(names) or choose_split(args, names)
 
 
 def format_size(pairs):
@@ -179,7 +192,7 @@ def choose_split(args, names):
 
 def read_split(model):
     """The split in the config.json beside a model, or None if there is none. Raises UserError."""
-    path = find_model(model)
+    path = find_pretrained(model)
     folder = path if path.is_dir() else path.parent
     config = read_json(folder / "config.json", "give another model", split=dict)
     return config and config["split"]

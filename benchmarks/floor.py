@@ -124,7 +124,7 @@ def read_scores(args):
 def read_models(names):
     """{target: (path, origin)} of models that turn one instrument into another's magnitude."""
     sides = {}
-    for path in map(cli.find_model, names):
+    for path in map(cli.find_pretrained, names):
         run = selection.read_run(path)
         if not run or len(run.targets) > 1 or run.targets[0] in sides:
             raise UserError(

@@ -99,7 +99,7 @@ def measure_piece(audio, reference, iterations, networks):
     Returns:
         list of (row, measures, seconds it took).
     """
-    target = systems.Sound(reference)
+    target = systems.MeasuredSound(reference)
     true = convert.spectrum_to_db(systems.compute_spectrum(reference))
     picture = convert.spectrum_to_db(systems.compute_spectrum(audio))
     converted = convert.convert_picture(networks.model, picture.T)[..., 0].T
@@ -171,7 +171,7 @@ def pairs_to_compare(rows):
 def main(argv=None):
     """Parse flags, measure, print the tables."""
     args = build_parser().parse_args(argv)
-    args.model = cli.find_model(args.model)
+    args.model = cli.find_pretrained(args.model)
     pieces = find_pieces(args)
     networks = load_networks(args)
     results, took, seconds = [], {}, 0.0

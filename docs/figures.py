@@ -131,7 +131,7 @@ def draw_waveform_and_spectrogram():
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
     above.plot(np.arange(len(audio)) / data.SAMPLE_RATE, audio, color=BLUE, linewidth=0.4)
     above.set(ylabel="amplitude", title="Greensleeves, keyboard: 44,100 numbers a second")
-    image = report.draw(
+    image = report.draw_picture(
         below, whole, "its spectrogram: 513 bins, 86 frames a second", top=data.SAMPLE_RATE / 2000
     )
     below.set(ylabel="kHz", xlim=(0, SECONDS))
@@ -269,7 +269,7 @@ def add_inset(figure, stage, row, rows=2):
 
 def draw_inset_picture(axis, picture):
     """A spectrogram without labels."""
-    report.draw(axis, picture)
+    report.draw_picture(axis, picture)
     axis.set(xlabel="")
 
 
@@ -305,7 +305,7 @@ def draw_learning_rates(run):
         tried, _, smoothed = curves[name]
         rates[name] = lr_finder.suggest(tried, smoothed)
     figure = Figure(figsize=(11, 2.9), layout="constrained")
-    lr_finder.draw(figure, curves, rates)
+    lr_finder.draw_curves(figure, curves, rates)
     save(figure, "lr_finder.svg")
 
 
@@ -366,7 +366,7 @@ def draw_phase_comparison(x, y):
     for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
         sound = systems.resynthesise(mag, spectrum, len(y), estimate, iterations=32)
         error = metrics.picture_mae(data.spectrogram(sound), asked)
-        image = report.draw(
+        image = report.draw_picture(
             axis,
             (data.spectrogram(sound) - asked)[:, :frames],
             f"{name}: {error:.2f} dB",

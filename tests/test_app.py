@@ -123,7 +123,7 @@ def test_a_conversion_holds_the_first_seconds(tmp_path, monkeypatch):
 
 
 def test_what_a_tab_left_is_deleted_with_it(tmp_path):
-    sessions = app.Sessions(tmp_path / "root")
+    sessions = app.Tabs(tmp_path / "root")
     one, other = Request("one"), Request("other")
     upload = tmp_path / "upload.wav"
     upload.touch()
@@ -189,7 +189,7 @@ def test_from_upload_to_download(tmp_path, monkeypatch, quiet_gradio):
     write_audio(tmp_path / "x.wav", tone(2))
     sound = base64.b64encode((tmp_path / "x.wav").read_bytes()).decode()
     root = tmp_path / "root"
-    page = app.build_page(app.Sessions(root), [("guitar", "x_2_guitar")])
+    page = app.build_page(app.Tabs(root), [("guitar", "x_2_guitar")])
     head = DRIVER.replace("SOUND", sound)
     address = app.launch(page, root, "127.0.0.1", None, False, head=head)
     try:

@@ -115,7 +115,7 @@ def test_network_runs_once_a_piece():
 
 def test_finer_hops_are_compared_where_the_usual_frames_stand():
     audio, other = tone(), tone(660)
-    target = systems.Sound(other)
+    target = systems.MeasuredSound(other)
     rows = rows_of(identity, audio, other, None, SETTINGS._replace(phases=["input"], hops=4))
     for name in ("identity", "model (phase: input)"):
         expected = data.spectrogram(audio)
@@ -145,7 +145,7 @@ def test_network_that_diverged_is_a_users_mistake():
 
 def test_measures_of_a_perfect_and_of_a_silent_conversion():
     audio = tone()
-    target = systems.Sound(audio)
+    target = systems.MeasuredSound(audio)
     rows = rows_of(identity, audio, audio, None)
     found = {name: systems.measure(row, target) for name, row in rows.items()}
     perfect, silence = found[systems.name_row("model", "input")], found["silence"]
@@ -168,16 +168,16 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
 def test_the_target_has_no_error_by_any_measure():
     audio, other = tone(), tone(660)
     rows = rows_of(identity, other, audio, None)
-    found = systems.measure(rows["target"], systems.Sound(audio))
+    found = systems.measure(rows["target"], systems.MeasuredSound(audio))
     assert set(found) >= {"mae_db", "level_matched_db", "lsd_db", "pitch_jaccard"}
     assert all(value == pytest.approx(0, abs=1e-3) for value in found.values())
-    unchanged = systems.measure(rows["identity"], systems.Sound(audio))
+    unchanged = systems.measure(rows["identity"], systems.MeasuredSound(audio))
     assert unchanged["pitch_jaccard"] > 0.9
 
 
 def test_every_measure_has_all_that_it_takes():
     rows = rows_of(identity, tone(), tone(), None)
-    things = systems.things_to_compare(rows[systems.OWN_PHASE], systems.Sound(tone()))
+    things = systems.things_to_compare(rows[systems.OWN_PHASE], systems.MeasuredSound(tone()))
     for column in metrics.MEASURES:
         assert set(column.takes) <= set(things), column.key
 

@@ -48,7 +48,7 @@ def add_preview(run, epoch, piece="c"):
     ],
 )
 def test_a_run_is_judged_by_what_costs_nothing(error, words):
-    assert run_page.judge(error, BASELINES).startswith(words)
+    assert run_page.describe_error(error, BASELINES).startswith(words)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_the_generator_of_the_chosen_epoch_is_kept(tmp_path, choice, kept):
         generator.layers[-1].bias.assign([epoch])
         run.commit(generator, {"epoch": epoch, "seconds": 1.0, "val_mae_db": error})
     assert float(models.load_generator(tmp_path).layers[-1].bias[0]) == kept
-    assert f"held-out MAE {kept + 2:.2f} dB" in run.report()
+    assert f"held-out MAE {kept + 2:.2f} dB" in run.summarise()
 
 
 def test_the_last_epoch_counts_with_a_discriminator_the_best_without():
