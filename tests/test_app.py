@@ -74,7 +74,7 @@ document.addEventListener("securitypolicyviolation", event => outside.push(event
 
 
 class Request:
-    """As much of a Gradio request as sessions need."""
+    """As much of a Gradio request as `app.Tabs` needs."""
 
     def __init__(self, name):
         self.session_hash = name
@@ -123,18 +123,18 @@ def test_a_conversion_holds_the_first_seconds(tmp_path, monkeypatch):
 
 
 def test_what_a_tab_left_is_deleted_with_it(tmp_path):
-    sessions = app.Tabs(tmp_path / "root")
+    tabs = app.Tabs(tmp_path / "root")
     one, other = Request("one"), Request("other")
     upload = tmp_path / "upload.wav"
     upload.touch()
-    sessions.of(one).keep(upload)
-    folders = [sessions.of(request).new_folder() for request in (one, other)]
+    tabs.of(one).keep(upload)
+    folders = [tabs.of(request).new_folder() for request in (one, other)]
     (folders[0] / "made.wav").touch()
-    sessions.end(one)
+    tabs.end(one)
     assert not upload.exists()
     assert not folders[0].exists()
     assert folders[1].exists()
-    sessions.end(one)  # a second time does no harm
+    tabs.end(one)  # a second time does no harm
 
 
 def test_mistakes_name_the_file_and_not_where_it_was_put(tmp_path):
