@@ -232,7 +232,7 @@ class Pix2Pix(keras.Model):
         }
         for tracker in self.trackers:
             tracker.update_state(terms[tracker.name])
-        loss = sum(weight * terms[name] for name, weight in self.loss_weights.items())
+        loss = sum(self.loss_weights[name] * term for name, term in terms.items())
         loss = losses.mean_of_batch(loss)
         if kernels:
             loss /= kernels.count_replicas()  # tf.distribute adds up the replicas' gradients

@@ -147,6 +147,15 @@ def test_fit_trains_both_networks():
     assert logs["mae_db"] == pytest.approx(np.abs(output + x).mean() * 96.3297 / 2, rel=1e-4)
 
 
+def test_a_loss_without_a_weight_is_an_error():
+    model = models.Pix2Pix(models.build_generator(1), models.build_discriminator(1))
+    x = ops.convert_to_tensor(tiles(1))
+    model.compute_loss(x, x, x)
+    del model.loss_weights["l1_loss"]
+    with pytest.raises(KeyError, match="l1_loss"):  # and does not silently go without
+        model.compute_loss(x, x, x)
+
+
 @tensorflow_only
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_step_is_traced_once(alone, monkeypatch):
