@@ -1,5 +1,7 @@
 """Backend, GPU, precision: everything that differs between TensorFlow, JAX and PyTorch.
 
+OpenVINO, a fourth, converts only: it is small, starts soon, and trains nothing.
+
 Import it before Keras, and call `setup_device` first: Keras loads there.
 """
 
@@ -10,27 +12,35 @@ import os
 import platform
 import re
 import sys
+import tempfile
 
 from cli import UserError, quiet_stderr
 
 BACKENDS = ("tensorflow", "torch", "jax")  # the first that is installed is taken
+CONVERTERS = (*BACKENDS, "openvino")  # likewise, by what converts only
 
 
-def setup_device(gpu=None):
+def setup_device(gpu=None, trains=False):
     """Choose backend and device; call it before Keras is imported.
 
     Args:
         gpu: "0", "0,1", "cpu" or None, which means 0 if there is one. CUDA_VISIBLE_DEVICES wins
             over None.
+        trains: whether networks will be trained, which OpenVINO cannot.
 
     Returns:
         Number of GPUs in use, 0 for the CPU.
 
     Raises:
-        UserError: no backend is installed, or not the one that KERAS_BACKEND names; a GPU was asked
-            for and is not there.
+        UserError: no backend is installed, or not the one that KERAS_BACKEND names; it cannot
+            train; a GPU was asked for and is not there.
     """
     backend = os.environ.get("KERAS_BACKEND") or find_backend()
+    if trains and backend == "openvino":
+        raise UserError(
+            "OpenVINO converts only, and training takes another backend: "
+            "pip install -r requirements.txt"
+        )
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if gpu == "cpu":
@@ -53,8 +63,8 @@ def setup_device(gpu=None):
 
 
 def find_backend():
-    """The first of `BACKENDS` that is installed. Raises UserError if none is."""
-    for name in BACKENDS:
+    """The first of `CONVERTERS` that is installed. Raises UserError if none is."""
+    for name in CONVERTERS:
         if importlib.util.find_spec(name):
             return name
     raise UserError(
@@ -98,6 +108,12 @@ def _count_jax(on_cpu):
     return len([device for device in jax.devices() if device.platform == "gpu"])
 
 
+def _count_openvino(on_cpu):
+    import openvino  # noqa: F401
+
+    return 0  # its GPUs are Intel's, and not used here
+
+
 def _count_torch(on_cpu):
     import torch
 
@@ -108,7 +124,31 @@ def _count_torch(on_cpu):
     return torch.cuda.device_count()
 
 
-GPU_COUNTERS = {"tensorflow": _count_tensorflow, "jax": _count_jax, "torch": _count_torch}
+GPU_COUNTERS = {
+    "tensorflow": _count_tensorflow,
+    "jax": _count_jax,
+    "torch": _count_torch,
+    "openvino": _count_openvino,
+}
+
+
+def compile_openvino(network):
+    """A Keras model as OpenVINO's function: float32 array -> float32 array.
+
+    Keras's own way through OpenVINO computes in bfloat16 where the processor can, which is up to
+    0.009 off in the networks' range of 2; this one in float32.
+    """
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "network.xml")
+        network.export(file, format="openvino", verbose=False)
+        compiled = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(tiles):
+        return compiled(tiles)[0]
+
+    return run
 
 
 def set_precision(precision, gpus):

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+import devices
 import kinds
 import losses
 from cli import UserError, find_pretrained
@@ -294,6 +295,8 @@ def load_generator(path):
             raise UserError(
                 f"{file}: holds no generator of this layout ({reason}); train one with train.py"
             ) from None
+    if keras.backend.backend() == "openvino":
+        generator.predict_on_batch = devices.compile_openvino(generator)
     return generator
 
 

@@ -76,7 +76,7 @@ def main(argv=None):
     parser = build_parser()
     args, folder = flags.parse(parser, argv, "train")
     flags.check_instruments(args)
-    gpus = devices.setup_device(args.gpu)
+    gpus = devices.setup_device(args.gpu, trains=True)
 
     import callbacks  # Keras loads here, once the device is known
     import training

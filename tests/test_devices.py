@@ -138,7 +138,7 @@ def test_gpu_cpu_means_the_cpu_on_a_mac_too(monkeypatch):
 
 def test_a_backend_of_another_name_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(devices.UserError, match="theano: give tensorflow, jax, torch"):
+    with pytest.raises(devices.UserError, match="theano: give tensorflow, jax, torch, openvino"):
         devices.setup_device("cpu")
 
 
@@ -147,7 +147,8 @@ def test_a_backend_of_another_name_is_refused(monkeypatch):
     [
         (("tensorflow", "torch", "jax"), "tensorflow"),
         (("torch", "jax"), "torch"),
-        (("jax",), "jax"),
+        (("jax", "openvino"), "jax"),
+        (("openvino",), "openvino"),
     ],
 )
 def test_the_first_backend_that_is_installed_is_taken(monkeypatch, installed, taken):
