@@ -534,7 +534,7 @@ def test_conditions_that_there_are_not(features, tmp_path):
 def test_generator_alone(features, tmp_path):
     flags = ["--dataset_path", features, *PAIR, *SMALL, *SILENT, "--runs_path", tmp_path]
     flags += ["--cache", "--epochs", 1]
-    if importlib.util.find_spec("tensorboard"):
+    if importlib.util.find_spec("tensorboard") and importlib.util.find_spec("tensorflow"):
         flags.append("--tensorboard")
     code, _, errors = run_main(train_generator, *flags)
     assert code == 0, errors
