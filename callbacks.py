@@ -4,6 +4,7 @@
 and pass on to TensorBoard.
 """
 
+import contextlib
 import math
 import time
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+import models
 import report
 import run_page
 from cli import UserError
@@ -34,7 +36,7 @@ def make_callbacks(model, args, run, sets):
     def begin_epoch(epoch, logs):
         reseed(model, sets.train, args.seed, epoch)
 
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)]
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch), Averaged()]
     if args.decay_epochs:
         rate = float(model.optimizer.learning_rate)
         callbacks.append(make_decay(rate, args.epochs, args.decay_epochs))
@@ -79,6 +81,19 @@ def make_decay(rate, epochs, decaying):
         return rate * min(1, (epochs - epoch) / (decaying + 1))
 
     return keras.callbacks.LearningRateScheduler(schedule)
+
+
+class Averaged(keras.callbacks.Callback):
+    """Have the averaged generator validated, where --ema keeps one."""
+
+    def on_test_begin(self, logs=None):
+        """Put the averages in the weights' place."""
+        self.averaged = contextlib.ExitStack()
+        self.averaged.enter_context(models.averaged(self.model))
+
+    def on_test_end(self, logs=None):
+        """Put the weights back."""
+        self.averaged.close()
 
 
 class TimeLimit(keras.callbacks.Callback):
@@ -155,7 +170,8 @@ class Session(keras.callbacks.Callback):
         plot = self.run.folder / "plots" / "history.png"
         baselines = self.run.config["baselines_db"]
         report.write_history(self.run.folder / "history.csv", plot, baselines)
-        self.preview(self.run.history[-1]["epoch"])
+        with models.averaged(self.model):
+            self.preview(self.run.history[-1]["epoch"])
         run_page.write_run_page(self.run.folder)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -224,7 +240,8 @@ class Session(keras.callbacks.Callback):
         row |= rates_of(self.model)
         row |= {key: value for key, value in logs.items() if key not in SUMS}
         if self.unheard:
-            found = self.model.evaluate(self.unheard, verbose=0, return_dict=True)
+            with models.averaged(self.model):
+                found = self.model.evaluate(self.unheard, verbose=0, return_dict=True)
             row["unheard_mae_db"] = found["mae_db"]
         if not math.isfinite(row["val_mae_db"]):
             raise UserError(

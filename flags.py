@@ -26,6 +26,7 @@ FIXED_FLAGS = (
     "test_split",
     "epoch_offset",
     "choose",
+    "ema",
 )
 # What runs were, of those, before there was a flag to say so; a loss had no weight.
 EARLIER = {
@@ -35,6 +36,7 @@ EARLIER = {
     "test_split": 0.0,
     "epoch_offset": 0,
     "choose": "best",
+    "ema": 0.0,
 }
 
 

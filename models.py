@@ -4,6 +4,7 @@ Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 """
 
 import collections
+import contextlib
 import hashlib
 import itertools
 import json
@@ -202,9 +203,21 @@ class Pix2Pix(keras.Model):
     and their weights are ``loss_weights``.
     Logs: ``loss`` (the sum), each term of ``loss_weights`` but L1, and what
     ``compile(metrics=...)`` names, L1 in dB among it; each is a mean over samples.
+
+    With ``ema`` it keeps an exponential moving average of the generator, ``averages``, which
+    `averaged` puts in its place. It takes in the weights that each step begins with, and the
+    statistics of batch norm: those of the last hundred steps, which the network itself keeps, do
+    not fit averaged weights, and made the error 1 dB higher after 1,600 steps at 0.999. Keras's
+    optimisers average as well (``use_ema``), but the discriminator too, no statistics, and from
+    the whole of the first weights on, which 0.999 remembers for thousands of steps.
+
+    Args:
+        generator, discriminator: of one kind.
+        l1_weight: lambda.
+        ema: share of the average that stays at a step, in [0, 1]; 0: no average is kept.
     """
 
-    def __init__(self, generator, discriminator, l1_weight=losses.L1_WEIGHT):
+    def __init__(self, generator, discriminator, l1_weight=losses.L1_WEIGHT, ema=0.0):
         super().__init__(name="pix2pix")
         self.generator = generator
         self.discriminator = discriminator
@@ -212,7 +225,22 @@ class Pix2Pix(keras.Model):
         self.loss_weights = {"gan_loss": 1.0, "l1_loss": l1_weight, "disc_loss": 1.0}
         logged = [name for name in self.loss_weights if name != "l1_loss"]
         self.trackers = [keras.metrics.Mean(name) for name in logged]
+        self.ema = ema
+        self.averages = []  # of generator.weights
+        if ema:
+            self.steps = self._add_state(())
+            self.averages = [self._add_state(weight.shape) for weight in generator.weights]
         self.built = True  # both networks are
+
+    def _add_state(self, shape):
+        """A variable that is saved, but not trained; it is the same on all devices."""
+        return self.add_weight(
+            shape,
+            "zeros",
+            dtype="float32",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
 
     def optimizer_for(self, learning_rate, factors=(1.0, 1.0)):
         """`TwoRateAdam`: its factors are the generator's and the discriminator's."""
@@ -224,6 +252,8 @@ class Pix2Pix(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """loss_G + loss_D, a scalar."""
+        if training and self.averages:
+            self._update_averages()
         real = self.discriminator([x, y], training=training)
         judged, generated = self._judge(x, y_pred, training)
         terms = {  # each (n,)
@@ -239,6 +269,19 @@ class Pix2Pix(keras.Model):
             loss /= kernels.count_replicas()  # tf.distribute adds up the replicas' gradients
         return loss
 
+    def _update_averages(self):
+        """Let the averages follow the generator's weights by a step.
+
+        Until ``ema`` is reached, which for 0.999 takes 1,998 steps, step k counts k times, so that
+        the beginning is soon forgotten (Shamir and Zhang 2013, polynomial-decay averaging).
+        TensorFlow's (1 + n) / (10 + n) would keep to the last ninth of a run for 8,990 steps,
+        whatever ``ema`` is.
+        """
+        pace = ops.maximum(1 - self.ema, 2 / (self.steps + 2))
+        for average, weight in zip(self.averages, self.generator.weights):
+            average.assign(average + pace * (weight - average))
+        self.steps.assign(self.steps + 1)
+
     def _judge(self, x, y_pred, training):
         """Logits of (x, y_pred) twice: D's weights held constant, and y_pred held constant."""
         if kernels:
@@ -247,6 +290,33 @@ class Pix2Pix(keras.Model):
         with keras.StatelessScope(frozen):
             judged = self.discriminator([x, y_pred], training=training)
         return judged, self.discriminator([x, ops.stop_gradient(y_pred)], training=training)
+
+
+@contextlib.contextmanager
+def averaged(model):
+    """Within, the generator is its moving average, if ``model`` keeps one; else nothing happens.
+
+    So it is validated, shown and saved. At the end its own weights are put back, to the bit, for
+    training goes on from them, and so does a run that is resumed.
+
+    Args:
+        model: generator or `Pix2Pix`, after a step of training.
+    """
+    averages = getattr(model, "averages", [])
+    if not averages:
+        yield
+        return
+    weights = [_copy(weight) for weight in model.generator.weights]
+    model.generator.set_weights([_copy(average) for average in averages])
+    try:
+        yield
+    finally:
+        model.generator.set_weights(weights)
+
+
+def _copy(variable):
+    """A variable's value now: PyTorch's array would change with it, and JAX reuses its memory."""
+    return np.array(ops.convert_to_numpy(variable))
 
 
 def save_generator(generator, path):

@@ -252,10 +252,8 @@ class Run:
         self._check_space(model)
         best = row["val_mae_db"] < self.best
         if best or self.choose == "last":
-            for name, network in networks_of(model).items():
-                with complete(self.folder / f"{name}.keras") as part:
-                    save_network(network, part)
-                    sync(part)
+            with models.averaged(model):
+                self._save_networks(model)
         self.history.append(row)
         with complete(self.weights) as part:
             model.save_weights(part)
@@ -269,9 +267,16 @@ class Run:
         self.settle()
         return best
 
+    def _save_networks(self, model):
+        for name, network in networks_of(model).items():
+            with complete(self.folder / f"{name}.keras") as part:
+                save_network(network, part)
+                sync(part)
+
     def keep(self, model, number):
         """Keep the generator as it is after epoch ``number``: epochs/epoch_0010.keras."""
-        with complete(self.folder / "epochs" / f"epoch_{number:04d}.keras") as part:
+        path = self.folder / "epochs" / f"epoch_{number:04d}.keras"
+        with models.averaged(model), complete(path) as part:
             save_network(networks_of(model)["generator"], part)
 
     def _check_space(self, model):

@@ -25,6 +25,14 @@ def build_parser():
     # The error in dB is lowest for a smooth picture, before the adversarial term has done its work.
     parser.set_defaults(choose="last")
     add("--l1_weight", type=weight, default=100.0, help="lambda: weight of L1 in the loss")
+    add(
+        "--ema",
+        type=cli.number(float, 0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="the run's generator is an exponential moving average of the one that is trained, "
+        "of which this share stays at a step, such as 0.999; 0: the trained one itself",
+    )
     return parser
 
 
@@ -36,7 +44,7 @@ def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
     kind = training.choose_kind(args)
     generator = models.build_generator(args.filters, kind, args.dropout)
     discriminator = models.build_discriminator(args.filters, kind)
-    model = models.Pix2Pix(generator, discriminator, l1_weight=args.l1_weight)
+    model = models.Pix2Pix(generator, discriminator, args.l1_weight, args.ema)
     optimizer = model.optimizer_for(gen_lr, (gen_factor, disc_factor))
     models.compile_at_once(model, optimizer, args.jit)
     return model

@@ -129,6 +129,51 @@ def test_two_rates_equal_two_adams():
         )
 
 
+def arrays(variables):
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_average_is_the_one_worked_out_by_hand(policy):
+    """Of the weights that each step begins with, and of batch norm's statistics after it."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        networks = models.build_generator(1), models.build_discriminator(1)
+        model = models.Pix2Pix(*networks, ema=0.6)
+        models.compile_at_once(model, model.optimizer_for(1e-2))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    own = [
+        weight.path.endswith(("moving_mean", "moving_variance")) for weight in networks[0].weights
+    ]
+    assert sum(own) == 28
+    expected = 0
+    for pace in (1, 2 / 3, 2 / 4, 2 / 5, 0.4):  # the last: 1 - ema, where 2 / 6 is less
+        before = arrays(networks[0].weights)
+        model.train_on_batch(tiles(2), -tiles(2))
+        after = arrays(networks[0].weights)
+        seen = [new if late else old for old, new, late in zip(before, after, own)]
+        seen = np.array(seen, dtype=object)
+        expected = expected + pace * (seen - expected)
+    judging = arrays(networks[1].weights)
+    with models.averaged(model):
+        found = arrays(networks[0].weights)
+        np.testing.assert_equal(arrays(networks[1].weights), judging)
+    np.testing.assert_equal(arrays(networks[0].weights), after)
+    for average, wanted, last in zip(found, expected, after):
+        np.testing.assert_allclose(average, wanted, rtol=1e-4, atol=1e-6)
+        assert np.abs(average - last).max() > 1e-5
+
+
+def test_without_ema_nothing_is_kept():
+    networks = models.build_generator(1), models.build_discriminator(1)
+    model = models.Pix2Pix(*networks)
+    assert len(model.weights) == len(networks[0].weights) + len(networks[1].weights)
+    more = models.Pix2Pix(*networks, ema=0.5)
+    assert len(more.weights) - len(model.weights) == len(networks[0].weights) + 1
+    assert len(more.trainable_variables) == len(model.trainable_variables)
+
+
 def test_fit_trains_both_networks():
     keras.utils.set_random_seed(0)
     model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))

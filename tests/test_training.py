@@ -22,6 +22,7 @@ from conftest import ORIGIN, ROOT, TARGET
 
 import callbacks
 import cli
+import convert
 import dataset
 import losses
 import models
@@ -31,6 +32,7 @@ import train_generator
 import training
 from cli import UserError
 from flags import EARLIER, FIXED_FLAGS, add_training_flags, name_folder
+from preview import write_sound
 from styles import FILM
 
 RUN = f"{ORIGIN}_2_{TARGET}"
@@ -137,15 +139,17 @@ def test_the_last_epoch_counts_with_a_discriminator_the_best_without():
     assert train_generator.build_parser().get_default("choose") == "best"
 
 
-def test_a_run_from_before_the_choice_goes_on_with_the_best(copied, features):
+def test_a_run_from_before_the_choice_goes_on_with_the_best_and_no_average(copied, features):
     path = copied / "config.json"
     config = json.loads(path.read_text())
     for flags in [config["flags"], *(start["flags"] for start in config.get("starts", []))]:
         flags.pop("choose", None)
+        flags.pop("ema", None)
     path.write_text(json.dumps(config))
     code, _, errors = run_main(train, "--resume", copied, "--epochs", 4)
     assert code == 0, errors
-    assert config_of(copied)["flags"]["choose"] == "best"
+    flags = config_of(copied)["flags"]
+    assert (flags["choose"], flags["ema"]) == ("best", 0.0)
 
 
 def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path):
@@ -175,6 +179,69 @@ def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path):
     assert not list(tmp_path.rglob(".part-*"))
     starts = [entry["first_epoch"] for entry in config_of(tmp_path / RUN)["starts"]]
     assert starts == [1, done + 1]
+
+
+@pytest.fixture(scope="module")
+def averaging(features, tmp_path_factory):
+    """Run folder of 3 epochs with --ema, without a stop."""
+    runs = tmp_path_factory.mktemp("averaging")
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--epochs", 3, "--runs_path", runs]
+    code, output, errors = run_main(train, *flags, "--ema", 0.9, "--keep_every", 3)
+    assert code == 0, errors
+    assert "* ema               0.9   (default 0.0)" in output
+    return runs / RUN
+
+
+def test_what_is_seen_and_saved_is_the_averaged_generator(averaging, features):
+    state = datasets(averaging / "last/epoch_0003.weights.h5")
+    generator = models.load_generator(averaging)
+    for number, weight in enumerate(generator.get_weights()):
+        np.testing.assert_array_equal(weight, state[f"vars/{number + 1}"])
+    kept = models.load_generator(averaging / "epochs/epoch_0003.keras")
+    np.testing.assert_equal(kept.get_weights(), generator.get_weights())
+    names = config_of(averaging)["split"]["validation"]
+    x, y = dataset.TilePairs(features, [ORIGIN], [TARGET], names, 99)[0]
+    error = np.asarray(losses.mae_db(y, generator.predict(x, verbose=0))).mean()
+    assert float(history(averaging)[-1]["val_mae_db"]) == pytest.approx(error, rel=1e-4)
+    preview = averaging / "previews/epoch_003/output.flac"
+    audio, rate = soundfile.read(averaging / "previews/input.flac", dtype="float32")
+    assert np.abs(audio).max() > 0
+    again = averaging / "again"
+    write_sound(again, convert.convert_audio(generator, audio, rate))
+    ours, theirs = soundfile.read(again.with_suffix(".flac"))[0], soundfile.read(preview)[0]
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_training_itself_is_the_same_with_an_average(undisturbed, averaging):
+    """Weights, moments and training errors; only what is validated and saved differs."""
+    files = [folder / "last/epoch_0003.weights.h5" for folder in (undisturbed[0], averaging)]
+    without, with_average = (datasets(file) for file in files)
+    for name in without:
+        np.testing.assert_array_equal(without[name], with_average[name], err_msg=name)
+    more = len(with_average) - len(without)
+    assert more == len(models.build_generator(2).weights) + 1  # and the number of steps
+    rows = history(undisturbed[0]), history(averaging)
+    for before, now in zip(*rows):
+        assert before["mae_db"] == now["mae_db"]
+        assert before["val_mae_db"] != now["val_mae_db"]
+
+
+def test_resuming_a_run_with_an_average_is_exact(averaging, tmp_path):
+    """The last epoch is taken away, and done again from what the one before has left."""
+    run = shutil.copytree(averaging, tmp_path / RUN)
+    (run / "last/epoch_0003.weights.h5").unlink()
+    (run / "generator.keras").unlink()
+    code, output, errors = run_main(train, "--resume", run, *SILENT)
+    assert code == 0, errors
+    assert "continuing after 2 of 3 epochs" in output
+    assert history(run) == history(averaging)
+    files = [folder / "last/epoch_0003.weights.h5" for folder in (run, averaging)]
+    ours, theirs = (datasets(file) for file in files)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    saved = [models.load_generator(folder).get_weights() for folder in (run, averaging)]
+    np.testing.assert_equal(*saved)
 
 
 def test_what_a_kill_after_the_last_epoch_left_undone_is_done(undisturbed, copied, features):
@@ -727,6 +794,7 @@ def test_a_moved_run_goes_on_under_its_new_name(copied, tmp_path):
         (["--fresh", "--preview_piece", "sonata"], "--preview_piece sonata: fits 0"),
         (["--fresh", "--weights", "nowhere"], "nowhere: no model there"),
         (["--epoch_offset", 100], "was trained with --epoch_offset 0, now 100"),
+        (["--ema", 0.999], "was trained with --ema 0.0, now 0.999"),
     ],
 )
 def test_a_wrong_flag_leaves_the_run_as_it_was(copied, wrong, reason):
