@@ -8,6 +8,10 @@ A discriminator keeps its generator moving: each epoch's is off in a direction o
 mean is nearer than any to what they circle (Yazıcı et al. 2019, "The unusual effectiveness of
 averaging in GAN training"; Izmailov et al. 2018). The models must have a common start: epochs of
 one run, and the model that it began with.
+
+`train.py --ema 0.999` keeps such a mean while it trains, and is the simpler way where one knows
+beforehand over how many steps. This script chooses afterwards: which epochs, which other models,
+and how much of the model that the run began with.
 """
 
 from pathlib import Path
