@@ -279,8 +279,8 @@ class Pix2Pix(keras.Model):
         """
         pace = ops.maximum(1 - self.ema, 2 / (self.steps + 2))
         for average, weight in zip(self.averages, self.generator.weights):
-            average.assign(average + pace * (weight - average))
-        self.steps.assign(self.steps + 1)
+            average.assign_add(pace * (weight - average))
+        self.steps.assign_add(1)
 
     def _judge(self, x, y_pred, training):
         """Logits of (x, y_pred) twice: D's weights held constant, and y_pred held constant."""
