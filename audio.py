@@ -113,6 +113,10 @@ class _SndfileSound(Sound):
         self._file.close()
 
 
+# PyAV before 19 refuses a file for a title that is no UTF-8, unless it is told not to.
+_TAGS_OF_ANY_BYTES = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 class _FFmpegSound(Sound):
     """What FFmpeg decodes: the best audio stream of a file.
 
@@ -130,7 +134,7 @@ class _FFmpegSound(Sound):
         self._resampler = None
         with contextlib.ExitStack() as opened:
             location = os.path.abspath(path)  # which FFmpeg never takes for an address
-            container = av.open(location, options=options, metadata_errors="ignore")
+            container = av.open(location, options=options, **_TAGS_OF_ANY_BYTES)
             opened.enter_context(container)
             stream = container.streams.best("audio")
             if stream is None:

@@ -32,6 +32,7 @@ def frequency_of(sound, rate=RATE):
 def encode(path, sound, codec, rate=RATE, video=None, bit_rate=128_000, options=None):
     """Write mono ``sound`` by FFmpeg, with some grey pictures if there is a ``video`` codec."""
     with av.open(path, "w", options=options or {}) as container:
+        container.metadata["title"] = "Chanson triste"
         stream = container.add_stream(codec, rate=rate, layout="mono")
         stream.bit_rate = bit_rate
         if video:
@@ -258,6 +259,21 @@ def test_the_end_is_missed_behind_an_mp3s_large_tags(tmp_path):
     first = 10 + content[9] + (content[8] << 7)
     path.write_bytes(tags + bytes(size) + content[first:])
     check_cut_is_told(path, tags=size)
+
+
+@pytest.mark.parametrize(("extension", "codec"), [("mka", "aac"), ("m4a", "aac"), ("wma", "wmav2")])
+def test_a_title_of_any_bytes_is_no_reason_to_refuse(tmp_path, extension, codec):
+    path = encode(tmp_path / f"x.{extension}", tone(), codec)
+    content = path.read_bytes()
+    before, after = b"Chanson", b"Chans\xf4n"  # as Latin-1 has it
+    if extension == "wma":
+        before, after = (
+            "Chanson".encode("utf-16-le"),
+            "Chans\ud800n".encode("utf-16-le", "surrogatepass"),
+        )
+    assert before in content
+    path.write_bytes(content.replace(before, after))
+    assert frequency_of(read_audio(path)) == pytest.approx(440, abs=1)
 
 
 @pytest.mark.parametrize("extension", ["wav", "aiff", "ogg"])

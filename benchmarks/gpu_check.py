@@ -1,0 +1,307 @@
+"""Does training on this GPU compute what a CPU does, and how fast? It takes about five minutes.
+
+    python benchmarks/gpu_check.py
+
+Renders the embedded pieces, then, for each backend of Keras that is installed and sees a GPU, in
+each precision:
+
+agreement  trains a small pix2pix (width 16, batch 4) for 200 steps from the same weights on the
+           same tiles as the CPU does in float32, and compares the mean L1, in dB, of each 40 steps
+speed      tiles/s at width 64 on tiles in memory, and the share of what matrix products reach
+feeding    the same on tiles from disk with recording conditions: its speed against that in memory
+
+Please send what it prints: open an issue named "gpu_check: <your card>". Where the verdict is not
+"agrees", that is a defect, and we would like to know of it most of all.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+from measure import machine, time_call
+
+import cli
+import devices
+
+ROOT = Path(__file__).parent.parent
+ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
+EPOCHS = 5
+EPOCH_TILES = 160  # of some 170 that the embedded pieces make
+SMALL_FILTERS, SMALL_BATCH = 16, 4  # 5 epochs of 160 tiles are 200 steps
+RATE = 2e-4
+TOLERANCE = {  # of the mean L1 over 40 steps, relative to the CPU's in float32
+    "float32": 0.02,
+    "bfloat16": 0.05,
+    "float16": 0.05,
+}
+PRECISIONS = tuple(TOLERANCE)
+CHILD_LIMIT = 600  # s, after which a measurement counts as failed
+
+
+def prepare_tiles(folder):
+    """Render the embedded pieces on two instruments, and cut them: steps 1 and 2 themselves."""
+    import compute_features
+    import synthesize_audios
+
+    audios = folder / "audios"
+    features = folder / "features"
+    where = ["--nsynth_path", str(ROOT / "demo/notes"), "--midi_path", str(ROOT / "demo/midi")]
+    instruments = ["--instruments", ORIGIN, TARGET]
+    synthesize_audios.main([*where, "--audios_path", str(audios), *instruments])
+    compute_features.main(["--audios", str(audios), "--features", str(features)])
+    return features
+
+
+def build_model(filters, dropout):
+    """A compiled `models.Pix2Pix` with the same weights on every backend."""
+    import keras
+    import numpy as np
+
+    import models
+
+    generator = models.build_generator(filters, dropout=dropout)
+    model = models.Pix2Pix(generator, models.build_discriminator(filters))
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        if len(weight.shape) == 4:  # kernels; all others begin as 0 or 1 everywhere
+            weight.assign(rng.normal(0, 0.02, weight.shape).astype(np.float32))
+    models.compile_at_once(model, model.optimizer_for(RATE))
+    keras.utils.set_random_seed(0)
+    return model
+
+
+def make_pairs(features, batch_size, conditions=None):
+    """`dataset.TilePairs` of the embedded pieces."""
+    import dataset
+
+    names, _ = dataset.pair_pieces(features, [ORIGIN, TARGET])
+    return dataset.TilePairs(
+        features,
+        [ORIGIN],
+        [TARGET],
+        names,
+        batch_size,
+        seed=0,
+        epoch_tiles=EPOCH_TILES,
+        conditions=conditions,
+    )
+
+
+def measure_agreement(features):
+    """Train the small model; returns the mean L1 of each epoch, dB."""
+    import keras
+
+    import training
+
+    pairs = make_pairs(features, SMALL_BATCH)
+
+    def begin_epoch(epoch, logs):
+        pairs.set_epoch(epoch)
+
+    shuffle = keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)
+    model = build_model(SMALL_FILTERS, dropout=0.0)  # each backend would draw its own dropout
+    history = model.fit(
+        training.Batches(pairs), epochs=EPOCHS, callbacks=[shuffle], verbose=0, shuffle=False
+    )
+    return history.history["mae_db"]
+
+
+def measure_feeding(features, filters, batch_size, workers):
+    """Tiles/s from disk with recording conditions, over those of one batch in memory."""
+    import keras
+
+    import augment
+    import training
+
+    devices.keep_memory()
+    pairs = make_pairs(features, batch_size, augment.Conditions(augment.DEFAULT))
+    batch = pairs[0]
+
+    class Memory(keras.utils.PyDataset):
+        def __len__(self):
+            return len(pairs)
+
+        def __getitem__(self, index):
+            return batch
+
+    model = build_model(filters, dropout=0.5)
+    model.fit(Memory(), verbose=0, shuffle=False)  # which compiles
+    options = {"epochs": EPOCHS, "verbose": 0, "shuffle": False}
+    _, in_memory = time_call(model.fit, Memory(), **options)
+    _, from_disk = time_call(model.fit, training.Batches(pairs, workers), **options)
+    return in_memory / from_disk
+
+
+def measure_here(args):
+    """What one process measures, for one backend and precision; prints it as JSON."""
+    gpus = devices.setup_device(args.gpu)
+    policy = devices.set_precision(args.precision, gpus)
+    found = {"gpus": gpus, "policy": policy}
+    if args.measure == "agreement":
+        found["mae_db"] = measure_agreement(args.features)
+    else:
+        import train_step
+
+        args.batch = args.batch_size
+        found["seconds"] = train_step.our_step(args, args.precision, jit="auto")
+        found["peak"] = train_step.peak_gflops("keras", args.precision)
+        found["feeding"] = measure_feeding(
+            args.features, args.filters, args.batch_size, args.workers
+        )
+    print(json.dumps(found))
+
+
+def run_apart(args, measure, backend, precision, gpu):
+    """`measure_here` in a process of its own: (what it found, or None; why it failed)."""
+    command = [sys.executable, __file__, "--measure", measure, "--features", str(args.features)]
+    command += ["--precision", precision, "--seconds", str(args.seconds)]
+    command += ["--filters", str(args.filters), "--batch_size", str(args.batch_size)]
+    command += ["--workers", str(args.workers)]
+    if gpu:
+        command += ["--gpu", gpu]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=CHILD_LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"not ready after {CHILD_LIMIT} s"
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return None, lines[-1][:100] if lines else f"exit code {done.returncode}"
+    return json.loads(done.stdout.splitlines()[-1]), ""
+
+
+def check_backend(args, backend, reference):
+    """Measure each precision of a backend and print its lines.
+
+    Args:
+        args: flags.
+        backend: of `devices.BACKENDS`.
+        reference: mean L1 of each epoch on the CPU, dB.
+
+    Returns:
+        Whether all of them agree with the CPU.
+    """
+    import train_step
+
+    all_agree = True
+    for precision in args.precisions:
+        name = f"{backend} {precision}"
+        trained, reason = run_apart(args, "agreement", backend, precision, args.gpu)
+        speed = None
+        if trained:
+            speed, reason = run_apart(args, "speed", backend, precision, args.gpu)
+        if not speed:
+            print(f"| {name} | **failed**: {reason} | | | | |", flush=True)
+            all_agree = False
+            continue
+        off = largest_difference(trained["mae_db"], reference)
+        agrees = off <= TOLERANCE[precision]
+        all_agree &= agrees
+        verdict = "agrees" if agrees else "**DIFFERS**"
+        tiles = args.batch_size / speed["seconds"]
+        share = tiles * train_step.step_gflop(args.filters) / speed["peak"]
+        figures = f"{tiles:.1f} | {share:.0%} | {speed['peak'] / 1000:.2f} | {speed['feeding']:.2f}"
+        print(f"| {name} | {verdict}, {off:.1%} off | {figures} |", flush=True)
+    return all_agree
+
+
+def largest_difference(errors, reference):
+    """The largest relative difference of two lists of errors."""
+    return max(abs(ours - known) / known for ours, known in zip(errors, reference))
+
+
+def find_backends(gpu):
+    """The installed backends that see a GPU, or all installed ones for ``gpu`` "cpu"."""
+    found = []
+    for backend in devices.BACKENDS:
+        if not importlib.util.find_spec(backend):
+            print(f"{backend}: is not installed")
+            continue
+        version = importlib.metadata.version(backend)
+        count = 1
+        if gpu != "cpu":
+            count = count_gpus(backend)
+        if count:
+            found.append(backend)
+            print(f"{backend} {version}")
+        else:
+            print(f"{backend} {version}: sees no GPU")
+    return found
+
+
+def count_gpus(backend):
+    """How many GPUs a backend sees, asked in a process of its own."""
+    code = "import devices; print(devices.setup_device())"
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        return 0
+    return int(done.stdout.split()[-1])
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    whole = cli.number(int, 1)
+    add("--gpu", help="as of train.py; cpu tries the script itself where there is no GPU")
+    add("--filters", type=whole, default=64, help="width of the networks whose speed is measured")
+    add("--batch_size", type=whole, default=16, help="tiles a step, likewise")
+    add("--workers", type=whole, default=os.cpu_count(), help="threads that read")
+    add("--seconds", type=cli.number(float, 0.1), default=5, help="to measure each speed for")
+    add(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        default=PRECISIONS,
+        help="which to check",
+    )
+    add("--measure", choices=("agreement", "speed"), help="used by the script itself")
+    add("--features", type=Path, help="used by the script itself")
+    add("--precision", choices=PRECISIONS, help="used by the script itself")
+    return parser
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, measure, print the table. Exit code 1 if something does not agree."""
+    args = build_parser().parse_args(argv)
+    if args.measure:
+        measure_here(args)
+        return 0
+    print(machine())
+    print(f"Python {sys.version.split()[0]}, Keras {importlib.metadata.version('keras')}")
+    backends = find_backends(args.gpu)
+    if not backends:
+        raise cli.UserError(
+            "no installed backend sees a GPU; see nvidia-smi, or give --gpu cpu to try the script"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        args.features = prepare_tiles(Path(folder))
+        print("training the small model on the CPU, which the others are compared with ...")
+        reference, reason = run_apart(args, "agreement", backends[0], "float32", "cpu")
+        if not reference:
+            raise cli.UserError(f"{backends[0]} cannot train on the CPU: {reason}")
+        errors = " ".join(f"{error:.3f}" for error in reference["mae_db"])
+        print(f"{backends[0]}, float32, on the CPU: L1 of each 40 steps, dB: {errors}")
+        print(f"width {args.filters}, batch {args.batch_size}, {args.workers} reading threads")
+        print("| | 200 steps against the CPU's | tiles/s | of peak | peak, TFLOP/s | feeding |")
+        print("|---|---|---:|---:|---:|---:|")
+        agree = [check_backend(args, name, reference["mae_db"]) for name in backends]
+    print("feeding: speed from disk with recording conditions, 1 = that in memory")
+    print('Please send all of this: an issue named "gpu_check: <your card>".')
+    return 0 if all(agree) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
