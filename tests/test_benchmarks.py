@@ -77,3 +77,47 @@ def test_the_peak_is_not_that_of_starting_a_product(monkeypatch, backend):
     peak = train_step.peak_gflops(backend, "float32")
     assert found[0] == 1
     assert peak == pytest.approx(2 * 3072**3 / 100e-6 / 1e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, "agrees, 0.0% off"), (1.1, "**DIFFERS**, 10.0% off")]
+)
+def test_gpu_check_tells_what_differs_from_the_cpu(monkeypatch, capsys, factor, verdict):
+    check = load("gpu_check", monkeypatch)
+    reference = [20.0, 10.0, 5.0]
+
+    def run_apart(args, measure, backend, precision, gpu):
+        if measure == "agreement":
+            return {"mae_db": [20.0, 10.0, 5.0 * factor]}, ""
+        return {"seconds": 0.5, "peak": 10_000.0, "feeding": 0.98}, ""
+
+    monkeypatch.setattr(check, "run_apart", run_apart)
+    args = check.build_parser().parse_args(["--batch_size", "16", "--precisions", "float32"])
+    agrees = check.check_backend(args, "jax", reference)
+    line = capsys.readouterr().out
+    assert agrees == (factor == 1.0)
+    assert f"jax float32 | {verdict} | 32.0 |" in line  # 16 tiles in half a second
+    assert "19%" in line  # of 10 TFLOP/s: 32 tiles of 58.7 GFLOP
+    assert line.strip().endswith("| 10.00 | 0.98 |")
+
+
+def test_gpu_check_passes_on_what_failed(monkeypatch, capsys):
+    check = load("gpu_check", monkeypatch)
+    monkeypatch.setattr(check, "run_apart", lambda *_: (None, "out of memory"))
+    args = check.build_parser().parse_args(["--precisions", "float16"])
+    assert not check.check_backend(args, "torch", [1.0])
+    assert "| torch float16 | **failed**: out of memory |" in capsys.readouterr().out
+
+
+def test_gpu_check_trains_on_the_same_tiles_from_the_same_weights(monkeypatch, tmp_path):
+    check = load("gpu_check", monkeypatch)
+    features = check.prepare_tiles(tmp_path)
+    pairs = check.make_pairs(features, check.SMALL_BATCH)
+    assert check.EPOCHS * len(pairs) == 200
+    first = check.build_model(2, dropout=0.0).get_weights()
+    second = check.build_model(2, dropout=0.0).get_weights()
+    for ours, theirs in zip(first, second):
+        np.testing.assert_array_equal(ours, theirs)
+    kernels = [weight for weight in first if weight.ndim == 4]
+    assert len(kernels) == 8 + 8 + 5
+    assert all(0.015 < kernel.std() < 0.025 for kernel in kernels)

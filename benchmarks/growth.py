@@ -1,0 +1,184 @@
+"""How time and memory of each step grow with its input: a table, and a picture.
+
+    python benchmarks/growth.py --nsynth_path notes --midi_path midi
+    python benchmarks/growth.py --nsynth_path notes --midi_path midi --pieces 1 10 100 1000 \\
+        --minutes 1 10 60 600 --figure docs/growth.svg
+
+Steps 1 and 2 get so many pieces, on two instruments (the MIDI files, over again where there are
+fewer); step 3 the tiles of as many, and trains an epoch of a fixed number of steps, so that what
+grows is what it takes to open them; step 4 a recording of so many minutes. Each step is its own
+command, in a process of its own. Seconds are of the wall clock, start-up included; memory is the
+largest resident size of any process of it, by the system's count. Linux and macOS.
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+import numpy as np
+from measure import machine
+
+import cli
+import data
+from audio import read_audio
+
+ROOT = Path(__file__).parent.parent
+INSTRUMENTS = ("keyboard_acoustic", "guitar_acoustic")
+EPOCH_TILES = 40  # of step 3
+TRAINING = ["--filters", "16", "--batch_size", "4", "--epochs", "1", "--preview_every", "0"]
+MODEL = "keyboard_acoustic_2_string_acoustic"
+BLOCK_MINUTES = 1  # of noise-like music that a long recording is made of
+
+
+class Figure(NamedTuple):
+    """What one command took."""
+
+    step: str
+    size: float  # pieces, or minutes
+    seconds: float
+    gigabytes: float
+
+
+def run_step(step, size, *command):
+    """Run a script; returns its `Figure`. Raises UserError if it fails."""
+    before = time.perf_counter()
+    argv = [sys.executable, *map(str, command)]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+    errors = process.stderr.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise cli.UserError(f"{command[0]}: {errors.strip().splitlines()[-1]}")
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    figure = Figure(step, size, time.perf_counter() - before, usage.ru_maxrss * unit / 1e9)
+    print(f"| {step} | {size:g} | {figure.seconds:.1f} | {figure.gigabytes:.2f} |", flush=True)
+    return figure
+
+
+def copy_pieces(files, count, folder):
+    """``count`` MIDI files in a folder, over again under other names where there are fewer."""
+    folder.mkdir(parents=True)
+    for number, file in zip(range(count), itertools.cycle(files)):
+        shutil.copyfile(file, folder / f"{number:05d}{file.suffix}")
+
+
+def measure_training_steps(args, files, count, work):
+    """Steps 1, 2 and 3 with ``count`` pieces: list of `Figure`."""
+    copy_pieces(files, count, work / "midi")
+    audios = ["--audios_path", work / "audios"]
+    where = ["--nsynth_path", args.nsynth_path.absolute(), "--midi_path", work / "midi", *audios]
+    rendered = run_step(
+        "1 synthesize", count, "synthesize_audios.py", *where, "--instruments", *INSTRUMENTS
+    )
+    features = work / "features"
+    cut = run_step(
+        "2 features",
+        count,
+        "compute_features.py",
+        "--audios",
+        work / "audios",
+        "--features",
+        features,
+    )
+    shutil.rmtree(work / "audios")
+    found = [rendered, cut]
+    if count > 1:  # one is trained on, one held out
+        pair = ["--origin", INSTRUMENTS[0], "--target", INSTRUMENTS[1]]
+        options = ["--epoch_tiles", EPOCH_TILES, "--runs_path", work / "runs", "--gpu", "cpu"]
+        options += ["--validation_split", 2 / count, *TRAINING]
+        command = ["train.py", "--dataset_path", features, *pair, *options]
+        found.append(run_step("3 train", count, *command))
+    return found
+
+
+def write_recording(path, minutes, source):
+    """A wav file of so many minutes: a minute of ``source`` over again."""
+    import soundfile
+
+    block = np.resize(source, 60 * BLOCK_MINUTES * data.SAMPLE_RATE)
+    file_format = "RF64" if minutes > 300 else "WAV"  # a wav file ends at 4 GiB
+    options = {"samplerate": data.SAMPLE_RATE, "channels": 1, "format": file_format}
+    with soundfile.SoundFile(path, "w", subtype="PCM_16", **options) as file:
+        for _ in range(round(minutes / BLOCK_MINUTES)):
+            file.write(block)
+
+
+def measure_conversion(minutes, source, work, quality):
+    """Step 4 with a recording of so many minutes."""
+    write_recording(work / "in.wav", minutes, source)
+    command = ["predict.py", "--input", work / "in.wav", "--output", work / "out.flac"]
+    command += ["--model", MODEL, "--quality", quality, "--gpu", "cpu"]
+    return run_step(f"4 predict, {quality}", minutes, *command)
+
+
+def draw(figures, path):
+    """Seconds and memory against the input's size, both axes logarithmic."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure((7, 3.2), layout="constrained", facecolor="#fcfcfa")
+    left, right = figure.subplots(1, 2)
+    steps = list(dict.fromkeys(each.step for each in figures))
+    for step in steps:
+        chosen = [each for each in figures if each.step == step]
+        unit = "minutes" if step.startswith("4") else "pieces"
+        sizes = [each.size for each in chosen]
+        left.plot(sizes, [each.seconds for each in chosen], "o-", label=f"{step} ({unit})")
+        right.plot(sizes, [each.gigabytes for each in chosen], "o-")
+    left.set(xscale="log", yscale="log", ylabel="seconds, start-up included")
+    right.set(xscale="log", ylabel="largest process, GB")
+    right.set_ylim(bottom=0)
+    for axes in (left, right):
+        axes.set_xlabel("pieces, or minutes of the recording")
+        axes.set_facecolor("#fcfcfa")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+    left.legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--nsynth_path", type=Path, required=True, help="notes of keyboard and guitar")
+    add("--midi_path", type=Path, required=True, help="folder of MIDI files")
+    add("--pieces", type=cli.number(int, 1), nargs="+", default=[1, 10, 100], help="of steps 1 - 3")
+    add("--minutes", type=cli.number(float, 1), nargs="+", default=[1, 10, 60], help="of step 4")
+    add("--quality", choices=("draft", "normal", "best"), default="draft", help="of step 4")
+    add("--figure", type=Path, help="picture to draw, .svg or .png")
+    return parser
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, measure, print, draw."""
+    args = build_parser().parse_args(argv)
+    files = cli.find_files(args.midi_path, (".mid", ".midi"))
+    if not files:
+        raise cli.UserError(f"--midi_path {args.midi_path}: holds no MIDI file")
+    print(machine())
+    print("| step | pieces or minutes | s | GB |\n|---|---:|---:|---:|")
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in args.pieces:
+            work = Path(folder) / f"pieces_{count}"
+            figures += measure_training_steps(args, files, count, work)
+            shutil.rmtree(work)
+        source = read_audio(ROOT / "docs/audio/piano.ogg")
+        for minutes in args.minutes:
+            figures.append(measure_conversion(minutes, source, Path(folder), args.quality))
+    if args.figure:
+        draw(figures, args.figure)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
