@@ -26,9 +26,7 @@ import data
 import devices
 import metrics
 import midi
-import phase as phases
 import report
-import systems
 from audio import read_audio
 from cli import UserError
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
@@ -336,7 +334,7 @@ def draw_conversion(run, x, y):
 
 
 def draw_texture():
-    """Three notes on strings and synth lead, and the pretrained models' of them: no texture."""
+    """Three notes on strings and synth lead, and what the pretrained models make of them."""
     import models
 
     score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], midi.NOTE)
@@ -350,31 +348,6 @@ def draw_texture():
     frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
     beginnings = {name: picture[:, :frames] for name, picture in pictures.items()}
     draw_spectrogram_row("texture.png", beginnings, height=3)
-
-
-def draw_phase_comparison(x, y):
-    """What each phase estimator makes of a perfect magnitude.
-
-    Shown is the picture of the sound it gives minus the one asked for.
-    """
-    mag = np.abs(systems.compute_spectrum(y))
-    spectrum = systems.compute_spectrum(x)
-    asked = data.spectrogram(y)
-    frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
-    figure = Figure(figsize=(11, 2.7), layout="constrained")
-    axes = figure.subplots(1, len(phases.ESTIMATORS), sharey=True)
-    for axis, (name, estimate) in zip(axes, phases.ESTIMATORS.items()):
-        sound = systems.resynthesise(mag, spectrum, len(y), estimate, iterations=32)
-        error = metrics.picture_mae(data.spectrogram(sound), asked)
-        image = report.draw_picture(
-            axis,
-            (data.spectrogram(sound) - asked)[:, :frames],
-            f"{name}: {error:.2f} dB",
-            is_difference=True,
-        )
-    axes[0].set_ylabel("kHz")
-    report.draw_colour_bar(figure, image, ax=list(axes), pad=0.01)
-    save(figure, "phases.png")
 
 
 @cli.command
@@ -403,7 +376,6 @@ def main(argv=None):
         ):
             figure()
         draw_texture()
-        draw_phase_comparison(x, y)
         draw_conversion(args.run, x, y)
         draw_history(args.run, baselines)
         draw_learning_rates(args.run)
