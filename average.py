@@ -16,6 +16,8 @@ and how much of the model that the run began with.
 
 from pathlib import Path
 
+import numpy as np
+
 import cli
 import devices
 from cli import UserError
@@ -35,32 +37,32 @@ def build_parser():
     return parser
 
 
-def average(generators):
-    """Give the first of several generators the mean of all their weights; returns it.
+def average(paths):
+    """The mean of all weights of several generators, as a generator like the first.
 
-    Means and variances of batch norm are averaged like weights.
+    Means and variances of batch norm are averaged like weights. Two models are in memory at a time.
 
     Args:
-        generators: Keras models of one layout.
+        paths: see `models.load_generator`; of one kind and width.
+
+    Raises:
+        UserError: one cannot be loaded, or is of another kind or width than the first.
     """
-    first = generators[0]
-    each = [generator.get_weights() for generator in generators]
-    first.set_weights([sum(arrays) / len(arrays) for arrays in zip(*each)])
-    return first
-
-
-def check_alike(paths, generators):
-    """Raise UserError, naming the file, if a model is of another kind or width than the first."""
     import models
 
-    first = generators[0]
-    width = models.width_of(first)
-    for path, generator in zip(paths, generators):
-        if generator.kind is not first.kind or models.width_of(generator) != width:
+    mean = models.load_generator(paths[0])
+    sums = [np.array(weight) for weight in mean.get_weights()]  # JAX's cannot be written to
+    for path in paths[1:]:
+        other = models.load_generator(path)
+        if other.kind is not mean.kind or models.width_of(other) != models.width_of(mean):
             raise UserError(
                 f"--models {path}: is of another kind or width than {paths[0]}; give epochs of "
                 "one run, and what it began with"
             )
+        for total, weight in zip(sums, other.get_weights()):
+            total += weight
+    mean.set_weights([total / len(paths) for total in sums])
+    return mean
 
 
 @cli.command
@@ -72,11 +74,10 @@ def main(argv=None):
     devices.setup_device("cpu")
     import models
 
-    generators = [models.load_generator(path) for path in args.models]
-    check_alike(args.models, generators)
+    mean = average(args.models)
     with cli.complete(args.output) as part:
-        models.save_generator(average(generators), part)
-    print(f"mean of {len(generators)} models -> {args.output}")
+        models.save_generator(mean, part)
+    print(f"mean of {len(args.models)} models -> {args.output}")
 
 
 if __name__ == "__main__":
