@@ -53,7 +53,7 @@ demo: $(VENV)/.demo ## train on the embedded notes and pieces, convert, evaluate
 figures: ## draw the figures of README and docs, from the embedded data, what make demo made, and pretrained/
 	@test -f $(DEMO_RUN)/generator.keras || { echo "make figures: $(DEMO_RUN): no trained model; run make demo first" >&2; exit 2; }
 	test -f $(DEMO_RUN)/lr_finder/both.csv || $(RUN) $(DEMO_TRAIN) --findlr --findlr_steps 400
-	$(RUN) docs/figures.py --run $(DEMO_RUN) --audios_path $(DEMO)/audios
+	$(RUN) docs/figures.py --run $(DEMO_RUN)
 
 $(VENV)/.demo: requirements.txt
 	@echo "Installing packages in $(VENV): a download of about 800 MB, some minutes without a word."

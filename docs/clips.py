@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from figures import draw_spectrogram_row
+from figures import draw_spectrograms
 
 import cli
 import data
@@ -57,7 +57,7 @@ def main(argv=None):
         "in: a grand piano that the model never heard": data.spectrogram(sounds["piano"][:count]),
         "out: guitar": data.spectrogram(sounds["guitar"][:count]),
     }
-    draw_spectrogram_row("clips.png", pictures)
+    draw_spectrograms("clips.png", pictures, columns=1)
 
 
 if __name__ == "__main__":

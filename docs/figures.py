@@ -1,14 +1,13 @@
 """Draw the figures of README and docs, all in one style, from the embedded notes and pieces.
 
-    python docs/figures.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic \\
-        --audios_path runs/demo/audios
+    python docs/figures.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic
 
-What shows a network or a training takes it from that run, which `make demo` makes, but for
-`texture`, which shows the pretrained models; nothing is trained here.
+The curves of learning rates are those of that run, which `make demo` makes; `texture` shows the
+pretrained models. Nothing is trained here.
 """
 
 import io
-import json
+import math
 import sys
 from pathlib import Path
 
@@ -24,19 +23,16 @@ import cli
 import convert
 import data
 import devices
-import metrics
 import midi
 import report
-from audio import read_audio
 from cli import UserError
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
 from report import BLUE, ORANGE
 
 DOCS = Path(__file__).resolve().parent
 DEMO = DOCS.parent / "demo"
-PIECE = "pieces/greensleeves"  # held out by `make demo`
+PIECE = "greensleeves"
 SECONDS = 6.0  # of music in most pictures
-SILENCE = 0.77  # s before the piece's first note, left out
 PAPER, INK, PALE, LIGHT = "#fcfcfa", "#2b2f36", "#8a8f98", "#8fd8ff"
 NAMES = {name: report.plain_instrument(name) for name in DEFAULT_INSTRUMENTS}
 STYLE = {
@@ -64,6 +60,7 @@ STYLE = {
     "savefig.dpi": 144,
     "svg.hashsalt": "timbre",
 }
+LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11}
 
 
 def save(figure, name):
@@ -91,7 +88,7 @@ def save(figure, name):
 
 def read_score(pedal=True):
     """The embedded piece's notes, the silence before the first cut to 0.1 s."""
-    score = midi.read_score(DEMO / "midi" / f"{Path(PIECE).name}.mid", pedal)
+    score = midi.read_score(DEMO / "midi" / f"{PIECE}.mid", pedal)
     score["onset"] -= score["onset"].min() - 0.1
     return score
 
@@ -103,21 +100,35 @@ def play(instrument, score=None, seconds=SECONDS):
     return np.concatenate(list(blocks))[: int(seconds * data.SAMPLE_RATE)]
 
 
-def draw_spectrogram_row(name, pictures, height=2.7):
-    """Write pictures side by side: {title: picture}."""
-    figure = Figure(figsize=(11, height), layout="constrained")
-    report.draw_row(figure, pictures)
-    save(figure, name)
+def draw_spectrograms(name, pictures, columns):
+    """Write pictures, {title: picture}, in so many columns, on mel axes.
+
+    It is narrow, so that titles can be read where it is as wide as a phone.
+    """
+    rows = math.ceil(len(pictures) / columns)
+    with matplotlib.rc_context({**STYLE, **LARGE}):
+        figure = Figure(figsize=(6.8, 0.5 + 2.0 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axis, (title, picture) in zip(grid.flat, pictures.items()):
+            image = report.draw_mel(axis, picture)
+            axis.set_title(title)
+            axis.set_xlabel("")
+        for axis in grid[-1]:
+            axis.set_xlabel("seconds")
+        for axis in grid[:, 0]:
+            axis.set_ylabel("kHz, mel scale")
+        bar = figure.colorbar(image, ax=list(grid.flat), pad=0.01, aspect=12 * rows)
+        bar.set_label("dB relative to full scale")
+        bar.outline.set_visible(False)
+        save(figure, name)
 
 
 def draw_four_instruments():
     """The same tune four times."""
     score = read_score(pedal=False)
     tune = score[score["pitch"] >= 67]
-    draw_spectrogram_row(
-        "four_instruments.png",
-        {NAMES[i]: data.spectrogram(play(i, tune)) for i in DEFAULT_INSTRUMENTS},
-    )
+    pictures = {NAMES[name]: data.spectrogram(play(name, tune)) for name in DEFAULT_INSTRUMENTS}
+    draw_spectrograms("four_instruments.png", pictures, columns=2)
 
 
 def draw_waveform_and_spectrogram():
@@ -161,113 +172,84 @@ def draw_score(axis, score, seconds):
     axis.set(xlim=(0, seconds))
 
 
-def draw_synthesiser():
-    """How notes of a score become audio: the score, one note's envelope, all on two instruments."""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.25))
-    score = read_score()
-    axis = figure.add_subplot(grid[0, 0])
-    draw_score(axis, score, 3)
-    title = "1  the score: onset, length (pedal included), pitch, velocity"
-    axis.set(title=title, ylabel="MIDI pitch", xlabel="seconds")
-    draw_envelope(figure.add_subplot(grid[1, 0]))
-    shared = None
-    for k, (instrument, colour) in enumerate(
-        (("keyboard_acoustic", BLUE), ("guitar_acoustic", ORANGE))
-    ):
-        shared = figure.add_subplot(grid[k, 1], sharex=shared)
-        audio = play(instrument, seconds=3)
-        seconds = np.arange(len(audio)) / data.SAMPLE_RATE
-        shared.plot(seconds, audio, color=colour, linewidth=0.4)
-        for onset in score["onset"][score["onset"] < 3]:
-            shared.axvline(onset, color=PALE, linewidth=0.6, zorder=0)
-        title = f"{3 + k}  all notes added up: {NAMES[instrument]}"
-        shared.set(title=title, xlim=(0, 3), ylabel="amplitude")
-    shared.set_xlabel("seconds: the same onsets, the same number of samples")
-    save(figure, "synthesiser.png")
-
-
-def draw_envelope(axis):
-    """One note of the bank, and what is played of it when the key is held for a while."""
-    bank = NoteBank(DEMO / "notes", "keyboard_acoustic")
-    rate = data.SAMPLE_RATE
-    hold = 0.8  # s
-    note = bank.note(69, 75)
-    score = np.array([(0, hold, 69, 75)], midi.NOTE)
-    played = np.concatenate(list(render(score, bank, gain=1)))
-    axis.plot(np.arange(len(note)) / rate, note, color=PALE, linewidth=0.3, alpha=0.5)
-    axis.plot(np.arange(len(played)) / rate, played, color=BLUE, linewidth=0.3)
-    axis.axvline(hold, color=ORANGE, linestyle="--", linewidth=1.2)
-    axis.text(hold + 0.04, note.max() * 0.8, "key up: fades within 1 s", color=ORANGE)
-    title = "2  the nearest note of the bank, cut to its length"
-    axis.set(title=title, xlim=(0, 2.4), xlabel="seconds", ylabel="amplitude")
-
-
-STAGES = (
-    "MIDI + single notes",
-    "aligned audio",
-    "pairs of tiles",
-    "trained network",
-    "converted recording",
+STAGES = (  # and the script that makes each
+    ("MIDI + single notes", "0 render_notes.py"),
+    ("aligned audio", "1 synthesize_audios.py"),
+    ("pairs of tiles", "2 compute_features.py"),
+    ("trained network", "3 train.py"),
+    ("converted recording", "4 predict.py"),
+    ("measured and heard", "5 evaluate.py"),
 )
-STEPS = ("1 synthesize_audios.py", "2 compute_features.py", "3 train.py", "4 predict.py")
-STAGE_WIDTH = 22.3  # from one stage to the next; the canvas is 110 x 26
+COLUMNS = 3
+CANVAS = (68, 44)  # tenths of an inch
+BOX = (18.4, 16.4)
+PITCH = (22.4, 21.6)  # from one box to the next
 
 
 def draw_pipeline():
-    """The steps, and what lies between them."""
-    figure = Figure(figsize=(11, 2.6))
+    """The steps, and what lies between them, in two rows."""
+    figure = Figure(figsize=(CANVAS[0] / 10, CANVAS[1] / 10))
     draw_stages(figure)
     guitar_note = NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)
     sounds = [play(name) for name in ("keyboard_acoustic", "guitar_acoustic")]
+    tiles = [data.spectrogram(sound)[:, : data.TILE_FRAMES] for sound in sounds]
     draw_score(add_inset(figure, 0, 0), read_score(), SECONDS)
     add_inset(figure, 0, 1).plot(guitar_note[::40], color=ORANGE, linewidth=0.4)
     for row, (sound, colour) in enumerate(zip(sounds, (BLUE, ORANGE))):
         add_inset(figure, 1, row).plot(sound[::80], color=colour, linewidth=0.5)
-        tile = data.spectrogram(sound)[:, : data.TILE_FRAMES]
-        draw_inset_picture(add_inset(figure, 2, row), tile)
+        draw_inset_picture(add_inset(figure, 2, row), tiles[row])
     draw_network(add_inset(figure, 3, 0, rows=1))
     draw_inset_picture(add_inset(figure, 4, 0), data.spectrogram(sounds[1]))
     add_inset(figure, 4, 1).plot(sounds[1][::80], color=ORANGE, linewidth=0.5)
+    draw_inset_picture(add_inset(figure, 5, 0, rows=1), tiles[1] - tiles[0], is_difference=True)
     save(figure, "pipeline.png")
 
 
+def find_box(stage):
+    """The left and lower edge of a stage's box, in the canvas's units."""
+    row, column = divmod(stage, COLUMNS)
+    return 2.6 + PITCH[0] * column, CANVAS[1] - 17.8 - PITCH[1] * row
+
+
 def draw_stages(figure):
-    """The boxes of `draw_pipeline`, the arrows between them, and the scripts' names."""
+    """The boxes of `draw_pipeline`, the arrows into them, and the scripts' names."""
     canvas = figure.add_axes((0, 0, 1, 1))
-    canvas.set(xlim=(0, 110), ylim=(0, 26))
+    canvas.set(xlim=(0, CANVAS[0]), ylim=(0, CANVAS[1]))
     canvas.axis("off")
-    box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": PALE, "linewidth": 0.8}
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "linewidth": 1.4}
-    title = {"ha": "center", "va": "center", "weight": "bold", "fontsize": 9.5}
-    code = {"va": "center", "family": "monospace", "fontsize": 8.5}
-    for k, stage in enumerate(STAGES):
-        left = 2.1 + STAGE_WIDTH * k
-        canvas.add_patch(FancyBboxPatch((left, 7.4), 16.6, 17.2, **box))
-        canvas.text(left + 8.3, 23, stage, **title)
-    for k, step in enumerate(STEPS):
-        middle = 21.55 + STAGE_WIDTH * k
-        canvas.add_patch(FancyArrowPatch((middle - 2.2, 15.5), (middle + 2.2, 15.5), **arrow))
-        canvas.text(middle, 4.6, step, ha="center", **code)
-    canvas.text(1.7, 1.6, "0 render_notes.py: notes from a SoundFont", **code)
-    canvas.text(108.3, 1.6, "5 evaluate.py: measures, listening page", ha="right", **code)
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": PALE, "linewidth": 0.8}
+    arrow = {"arrowstyle": "-|>", "mutation_scale": 12, "color": INK, "linewidth": 1.4}
+    centred = {"ha": "center", "va": "center"}
+    for stage, (title, script) in enumerate(STAGES):
+        left, bottom = find_box(stage)
+        middle = left + BOX[0] / 2
+        canvas.add_patch(FancyBboxPatch((left, bottom), *BOX, **box))
+        canvas.text(middle, bottom + BOX[1] - 1, title, weight="bold", fontsize=10.5, **centred)
+        canvas.text(middle, bottom - 2, script, family="monospace", fontsize=10, **centred)
+        if stage:
+            height = bottom + BOX[1] / 2
+            canvas.add_patch(FancyArrowPatch((left - 3.6, height), (left - 0.2, height), **arrow))
 
 
 def add_inset(figure, stage, row, rows=2):
     """Axes without frame in the box of a stage, one of ``rows`` below each other."""
-    height = 13.6 / rows
-    bottom = 7.8 + (rows - 1 - row) * height
-    left = 2.9 + STAGE_WIDTH * stage
-    where = (left / 110, bottom / 26, 15 / 110, (height - 0.8) / 26)
+    left, bottom = find_box(stage)
+    height = (BOX[1] - 2.6) / rows
+    bottom += (rows - 1 - row) * height
+    where = (
+        (left + 0.6) / CANVAS[0],
+        (bottom + 0.4) / CANVAS[1],
+        (BOX[0] - 1.2) / CANVAS[0],
+        (height - 0.8) / CANVAS[1],
+    )
     axis = figure.add_axes(where, facecolor="none")
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     return axis
 
 
-def draw_inset_picture(axis, picture):
-    """A spectrogram without labels."""
-    report.draw_picture(axis, picture)
+def draw_inset_picture(axis, picture, is_difference=False):
+    """A spectrogram, or a difference of two, without labels."""
+    report.draw_picture(axis, picture, is_difference=is_difference)
     axis.set(xlabel="")
 
 
@@ -307,32 +289,6 @@ def draw_learning_rates(run):
     save(figure, "lr_finder.svg")
 
 
-def draw_history(run, baselines):
-    """Errors and losses, epoch by epoch."""
-    figure = Figure(figsize=(11, 2.9), layout="constrained")
-    report.draw_history(figure, run / "history.csv", baselines)
-    save(figure, "history.svg")
-
-
-def draw_conversion(run, x, y):
-    """Input, output and target of a held-out piece: audio (n,) of input and target."""
-    import models
-
-    x, y = data.spectrogram(x), data.spectrogram(y)
-    output = convert.convert_picture(models.load_generator(run), x)[..., 0]
-    errors = [metrics.picture_mae(y, picture) for picture in (x, output)]
-    frames = int(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
-    draw_spectrogram_row(
-        "result.png",
-        {
-            f"input, keyboard ({errors[0]:.1f} dB off)": x[:, :frames],
-            f"output ({errors[1]:.1f} dB off)": output[:, :frames],
-            "target, guitar": y[:, :frames],
-        },
-        height=3,
-    )
-
-
 def draw_texture():
     """Three notes on strings and synth lead, and what the pretrained models make of them."""
     import models
@@ -347,7 +303,7 @@ def draw_texture():
         pictures[f"{name}, model"] = convert.convert_picture(model, x)[..., 0]
     frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
     beginnings = {name: picture[:, :frames] for name, picture in pictures.items()}
-    draw_spectrogram_row("texture.png", beginnings, height=3)
+    draw_spectrograms("texture.png", beginnings, columns=2)
 
 
 @cli.command
@@ -355,29 +311,15 @@ def main(argv=None):
     """Parse flags, draw everything."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder that make demo made")
-    parser.add_argument(
-        "--audios_path", type=Path, required=True, help="audio that it was trained and tested on"
-    )
     args = parser.parse_args(argv)
     if not (args.run / "generator.keras").is_file():
         raise UserError(f"{args.run}: no trained model there; run 'make demo' first")
-    baselines = json.loads((args.run / "config.json").read_text())["baselines_db"]
     devices.setup_device("cpu")
-    span = slice(int(SILENCE * data.SAMPLE_RATE), 30 * data.SAMPLE_RATE)
-    origin, target = DEFAULT_INSTRUMENTS[:2]
-    x = read_audio(args.audios_path / origin / f"{PIECE}.wav")[span]
-    y = read_audio(args.audios_path / target / f"{PIECE}.wav")[span]
     with matplotlib.rc_context(STYLE):
-        for figure in (
-            draw_four_instruments,
-            draw_waveform_and_spectrogram,
-            draw_synthesiser,
-            draw_pipeline,
-        ):
-            figure()
+        draw_four_instruments()
+        draw_waveform_and_spectrogram()
+        draw_pipeline()
         draw_texture()
-        draw_conversion(args.run, x, y)
-        draw_history(args.run, baselines)
         draw_learning_rates(args.run)
 
 

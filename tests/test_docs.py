@@ -175,15 +175,15 @@ def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
     import figures
 
     monkeypatch.setattr(figures, "DOCS", tmp_path)
-    for seed, instrument in enumerate((ORIGIN, TARGET)):
-        path = workplace / "audios_of_demo" / instrument / f"{figures.PIECE}.wav"
-        write_audio(path, melody(seed, (1, 0.5), 4))
     run = f"runs/{ORIGIN}_2_{TARGET}"
-    assert figures.main(["--run", run, "--audios_path", "audios_of_demo"]) == 0
+    assert figures.main(["--run", run]) == 0
     drawn = {path.name for path in tmp_path.iterdir()}
     in_docs = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")}
     made_otherwise = {"listening_page.png", "phase_page.png", "clips.png", "strangers.png"}
+    made_otherwise.add("growth.svg")
     assert drawn == in_docs - made_otherwise
+    pages = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+    assert [name for name in in_docs if f"]({name})" not in pages.replace("docs/", "")] == []
     assert all((ROOT / "docs" / name).stat().st_size < 300_000 for name in in_docs)
 
 
@@ -207,7 +207,7 @@ def test_the_picture_of_strangers(tmp_path, monkeypatch, capsys):
 def test_figures_without_a_model_are_refused(tmp_path, capsys):
     import figures
 
-    assert figures.main(["--run", str(tmp_path), "--audios_path", str(tmp_path)]) == 2
+    assert figures.main(["--run", str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith("no trained model there; run 'make demo' first\n")
 
 
