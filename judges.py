@@ -73,9 +73,10 @@ def _notes(starts, ends, pitches, seconds):
 
 
 def _predict(path):
+    model = _load()  # first: it keeps Basic Pitch's import quiet
     from basic_pitch.inference import predict
 
-    return predict(path, _load())[2]
+    return predict(path, model)[2]
 
 
 @functools.cache

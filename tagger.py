@@ -11,6 +11,7 @@ only figures of the same pieces and seconds. The two halves of one set are its "
 
 import functools
 import importlib.util
+import warnings
 from pathlib import Path
 
 import librosa
@@ -29,7 +30,7 @@ TAGS = OUTPUTS.split()  # in the order of the network's outputs
 SHOWN = ("piano", "guitar", "strings", "synth", "harpsichord")
 DISTANCE = "distance"
 PATCH, HOP = 187, 93  # frames of 256 samples at 16 kHz
-RATE = 16_000
+RATE = metrics.RATE  # 16 kHz, as musicnn takes it
 
 
 def check_installed():
@@ -55,7 +56,7 @@ class Listener:
             row: the row's name.
             audio: float32 (n,) at 44.1 kHz.
         """
-        patches = _cut_patches(metrics.resample(audio, RATE))
+        patches = _cut_patches(metrics.resample(audio))
         if not len(patches):
             return {}
         tags, embeddings = _run(patches)
@@ -122,7 +123,10 @@ def frechet(a, b):
     if min(len(a), len(b)) < 2:
         return float("nan")
     covariances = [np.cov(each.T) for each in (a, b)]
-    root = np.real(scipy.linalg.sqrtm(covariances[0] @ covariances[1]))
+    with warnings.catch_warnings():
+        # of few patches the product is singular; its root is computed all the same
+        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)
+        root = np.real(scipy.linalg.sqrtm(covariances[0] @ covariances[1]))
     apart = a.mean(axis=0) - b.mean(axis=0)
     return float(apart @ apart + np.trace(covariances[0] + covariances[1] - 2 * root))
 

@@ -1,3 +1,6 @@
+"""tagger.py: what an independent tagger gets to hear, and the distance of what it makes of it."""
+
+import librosa
 import numpy as np
 import pytest
 
@@ -22,6 +25,23 @@ def test_patches_are_three_seconds_half_overlapping():
     assert patches.shape == (1 + (626 - 187) // 93, 187, 96)
     assert patches.dtype == np.float32
     assert len(tagger._cut_patches(seconds[: 2 * tagger.RATE])) == 0
+
+
+def test_a_tone_is_heard_at_its_pitch_and_for_its_length(monkeypatch):
+    heard = []
+
+    def run(patches):
+        heard.append(patches)
+        return np.zeros(50), np.zeros((len(patches), 200))
+
+    monkeypatch.setattr(tagger, "_run", run)
+    time = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+    tagger.Listener().hear("x", np.sin(2 * np.pi * 1000 * time).astype(np.float32))
+    (patches,) = heard
+    assert len(patches) == 1 + (376 - 187) // 93  # 376 frames of 16 ms
+    centres = librosa.mel_frequencies(98, fmax=tagger.RATE / 2)[1:-1]
+    loudest = centres[patches.mean(axis=(0, 1)).argmax()]
+    assert loudest == pytest.approx(1000, rel=0.05)
 
 
 def test_systems_are_compared_over_all_pieces(monkeypatch):
