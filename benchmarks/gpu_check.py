@@ -257,7 +257,7 @@ def build_parser():
     add("--gpu", help="as of train.py; cpu tries the script itself where there is no GPU")
     add("--filters", type=whole, default=64, help="width of the networks whose speed is measured")
     add("--batch_size", type=whole, default=16, help="tiles a step, likewise")
-    add("--workers", type=whole, default=os.cpu_count(), help="threads that read")
+    add("--workers", type=whole, help="threads that read; default: one a core")
     add("--seconds", type=cli.number(float, 0.1), default=5, help="to measure each speed for")
     add(
         "--precisions",
@@ -276,6 +276,7 @@ def build_parser():
 def main(argv=None):
     """Parse flags, measure, print the table. Exit code 1 if something does not agree."""
     args = build_parser().parse_args(argv)
+    args.workers = args.workers or os.cpu_count()
     if args.measure:
         measure_here(args)
         return 0
