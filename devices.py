@@ -57,7 +57,7 @@ def setup_device(gpu=None, trains=False):
         raise UserError(
             f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu"
         )
-    if not count and gpu != "cpu":
+    if not count and gpu != "cpu" and backend != "openvino":  # which uses none
         print(f"Running on the CPU: {backend} sees no GPU.", file=sys.stderr)
     return count
 
@@ -109,6 +109,7 @@ def _count_jax(on_cpu):
 
 
 def _count_openvino(on_cpu):
+    sys.modules.setdefault("openvino_telemetry", None)  # or importing it reports that to Intel
     import openvino  # noqa: F401
 
     return 0  # its GPUs are Intel's, and not used here

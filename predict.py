@@ -167,7 +167,7 @@ def say_loading():
     """Say on a terminal what takes so long, and wipe it away."""
     shown = sys.stderr.isatty()
     if shown:
-        print("loading TensorFlow ...", end="\r", file=sys.stderr, flush=True)
+        print("loading the networks ...", end="\r", file=sys.stderr, flush=True)
     try:
         yield
     finally:

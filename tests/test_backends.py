@@ -7,6 +7,9 @@ have to find this one by themselves.
 import csv
 import importlib.util
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -93,3 +96,17 @@ def test_openvino_says_that_it_does_not_train(tmp_path, run_script, features, sc
     (line,) = done.stderr.splitlines()
     assert "pip install -r requirements.txt" in line
     assert not (tmp_path / "runs").exists()
+
+
+ALONE = "import os, devices; devices.setup_device(); print(os.environ['KERAS_BACKEND'])"
+
+
+def test_openvino_reports_to_nobody_and_does_not_miss_a_gpu(tmp_path):
+    alone = hide_others("openvino", tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {**os.environ, **alone, "HOME": str(home), "LOCALAPPDATA": str(home), "CI": ""}
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "openvino\n", "")
+    assert not list(home.glob("[iI]ntel*"))  # where it keeps the number that it reports with
