@@ -10,6 +10,7 @@ one, evaluation/results.json.
 
 import csv
 import hashlib
+import importlib
 import json
 import shutil
 import sys
@@ -24,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cli
 import devices
 from cli import UserError
-from flags import add_training_flags
 from known_models import find_error
 
 ROWS = (  # of results.json
@@ -85,8 +85,7 @@ def halve(source, target):
 
 def command_line(flags):
     """The training command of config.json's ``flags``, without what changes nothing."""
-    parser = cli.Parser("")
-    add_training_flags(parser)
+    parser = importlib.import_module(flags["script"]).build_parser()
     words = ["python", f"{flags['script']}.py"]
     for key, value in flags.items():
         if key in SILENT or value == parser.get_default(key):
