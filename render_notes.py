@@ -403,7 +403,7 @@ def plan_recordings(pairs, root):
     for instrument, paths in folders.items():
         recordings, passed_over = recorded_notes.find_recorded_notes(paths)
         if passed_over:
-            print(f"{instrument}: {passed_over} files passed over, their names give no pitch")
+            print(f"{instrument}: files whose names give no pitch, passed over: {passed_over}")
         again = recorded_notes.find_repeated(recordings)
         if again:
             print(

@@ -112,12 +112,17 @@ def load_sets(args, run, gpus):
         unheard = make_pairs(args, args.hold_out_origin, split["validation"], **in_order)
     print(f"training: {format_size(train)}")
     print(f"held out: {format_size(held_out)}")
-    if len({piece_of(name) for name in split["validation"]}) == 1:
-        print(
-            "only one piece is held out: the error on it says little of others; raise "
-            "--validation_split"
-        )
+    warn_of_one_piece(args, split["validation"])
     return Sets(train, held_out, unheard, split, description)
+
+
+def warn_of_one_piece(args, held_out):
+    """Say that a single piece (of which ``held_out`` may name versions) is a poor test."""
+    if len({piece_of(name) for name in held_out}) > 1:
+        return
+    given = args.maestro_split or args.split_of  # where no fraction decides
+    advice = "give more music" if given else "raise --validation_split"
+    print(f"only one piece is held out: the error on it says little of others; {advice}")
 
 
 def find_split(args, run):
@@ -175,7 +180,7 @@ def choose_split(args, names):
     if args.maestro_split:
         split = dataset.maestro_split(args.maestro_split, names)
         unlisted = len(names) - sum(len(side) for side in split.values())
-        print(f"for the test: {len(split['test'])} pieces; not in the table, left out: {unlisted}")
+        print(f"pieces for the test: {len(split['test'])}; not in the table, left out: {unlisted}")
         return split
     if args.split_of:
         other = read_split(args.split_of)
@@ -186,7 +191,7 @@ def choose_split(args, names):
     if not args.test_split:
         return {"train": training, "validation": validation}
     training, test = dataset.keep_for_test(training, args.test_split, args.seed)
-    print(f"for the test: {len(test)} pieces")
+    print(f"pieces for the test: {len(test)}")
     return {"train": training, "validation": validation, "test": test}
 
 

@@ -293,7 +293,7 @@ def test_recorded_notes_become_an_instrument(piano, capsys):
         flags += ["--recorded_notes", piano / f"piano v{layer}", "keyboard_acoustic_007"]
     code, out, _ = run(capsys, *flags)
     assert code == 0
-    assert "1 files passed over, their names give no pitch" in out
+    assert "files whose names give no pitch, passed over: 1" in out
     pitches = range(57 - 12, 63 + 12 + 1)
     count = 2 * len(pitches)
     assert f"4 recordings of 2 pitches: 0 notes already there, {count} written" in out

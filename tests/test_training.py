@@ -380,6 +380,17 @@ def test_pieces_are_kept_for_the_test_where_that_is_asked(tmp_path):
     assert sorted(split["train"] + split["test"]) == sorted(without["train"])
 
 
+@pytest.mark.parametrize(
+    ("table", "advice"), [(None, "raise --validation_split"), ("maestro.csv", "give more music")]
+)
+def test_the_advice_for_one_held_out_piece_is_of_use(capsys, table, advice):
+    args = SimpleNamespace(maestro_split=table, split_of=None)
+    training.warn_of_one_piece(args, ["waltz", "etude"])
+    assert capsys.readouterr().out == ""
+    training.warn_of_one_piece(args, ["waltz"])
+    assert capsys.readouterr().out.endswith(f"{advice}\n")
+
+
 def test_a_resumed_run_keeps_its_split(begun, capsys):
     assert begun.known_split(["a", "b", "c", "new"]) == {"train": ["a", "b"], "validation": ["c"]}
     assert "new since this run began: 1 pieces" in capsys.readouterr().err
