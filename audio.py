@@ -299,8 +299,8 @@ def _open_by_ffmpeg(path, stale):
         sound = _FFmpegSound(path, options)
     except av.FFmpegError as error:
         raise UserError(
-            f"{path}: cannot be read as audio ({error.strerror}); give a recording, such as wav, "
-            "flac, mp3 or m4a, or a video with sound"
+            f"{path}: cannot be read as audio ({error.strerror}): no recording, or half a copy of "
+            "one; give a wav, flac, mp3, m4a, ..., or a video with sound"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check its permissions") from None
