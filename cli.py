@@ -165,9 +165,10 @@ def _explain(error):
 
 def _explain_missing(error):
     activate = ".venv\\Scripts\\activate" if os.name == "nt" else ". .venv/bin/activate"
+    file = "requirements-app.txt" if error.name == "gradio" else "requirements.txt"
     return (
         f"package {error.name} is not installed here; activate the environment ({activate}), "
-        f"or make it: pip install -r {PROJECT / 'requirements.txt'}"
+        f"or add to it: pip install -r {PROJECT / file}"
     )
 
 

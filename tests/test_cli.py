@@ -187,6 +187,8 @@ class OutOfMemoryError(RuntimeError):
         (PermissionError(errno.EACCES, "Denied", "/x/y"), 2, "/x/y: Denied; check"),
         (MemoryError("8 GiB"), 2, "out of memory (8 GiB); use"),
         (ModuleNotFoundError("x", name="librosa"), 2, "librosa is not installed here; activate"),
+        (ModuleNotFoundError("x", name="librosa"), 2, "requirements.txt"),
+        (ModuleNotFoundError("x", name="gradio"), 2, "requirements-app.txt"),
         (ResourceExhaustedError("OOM, device:GPU:0"), 2, "--batch_size, or --gpu cpu"),
         (ResourceExhaustedError("OOM, device:CPU:0"), 2, "smaller --batch_size\n"),
         (OutOfMemoryError("CUDA out of memory"), 2, "smaller --batch_size"),
