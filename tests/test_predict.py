@@ -423,6 +423,14 @@ def test_a_part_can_be_converted(tmp_path, run):
     assert code == 2 and "--start 9" in err and "3.0 s" in err
 
 
+def test_a_recording_without_its_flag_is_told_of_it(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        predict.main(["song.m4a", "--model", "guitar"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "song.m4a; a recording is named by --input" in line
+
+
 def test_quality_gives_way_to_what_is_said(capsys):
     def parse(*flags):
         args = predict.build_parser().parse_args(flags)
