@@ -65,8 +65,10 @@ def upsample(filters, dropout=None):
     """
     block = [_convolution(layers.Conv2DTranspose, filters), layers.BatchNormalization()]
     if dropout is not None:
-        layer = layers.Dropout(0.5)
-        layer.rate = dropout  # a Dropout(0) has no seed, which would be another layout on disk
+        # With a seed, or PyTorch's dropout would not follow `callbacks.reseed`. A Dropout(0) has no
+        # state of it, which would be another layout on disk.
+        layer = layers.Dropout(0.5, seed=0)
+        layer.rate = dropout
         block.append(layer)
     block.append(layers.ReLU())
     return keras.Sequential(block)

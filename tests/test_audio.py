@@ -166,6 +166,11 @@ def test_parts_of_another_form_are_not_left_out_in_silence(tmp_path):
     soundfile.write(tmp_path / "2.ogg", both, 48000)
     path = tmp_path / "x.ogg"
     path.write_bytes((tmp_path / "1.ogg").read_bytes() + (tmp_path / "2.ogg").read_bytes())
+    if int(av.__version__.split(".")[0]) < 16:  # with FFmpeg 7, which brings them to the first form
+        whole, _ = read_all(path)
+        assert whole.shape[1] == pytest.approx(2 * SECONDS * RATE, abs=0.1 * RATE)
+        assert frequency_of(whole[0, whole.shape[1] // 2 :]) == pytest.approx(660, abs=3)
+        return
     with pytest.raises(UserError, match="changes its rate or channels"):
         read_all(path)
 

