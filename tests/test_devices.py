@@ -19,19 +19,23 @@ LOSSES = ("loss", "gan_loss", "disc_loss", "mae_db")
 
 @pytest.fixture(scope="module")
 def one_device():
-    """(weights, what one device makes of them)."""
+    """(weights, {backend: what one device makes of them}); only the validation differs."""
     model = two_devices.build_model()
     weights = two_devices.make_weights(model)
-    normed = two_devices.build_model(freeze=False)
-    result = two_devices.step_and_validate(model, weights)
-    return weights, result | two_devices.step_with_batch_norm(normed, weights)
+    results = {}
+    for backend, samples in two_devices.SAMPLES.items():
+        result = two_devices.step_and_validate(two_devices.build_model(), weights, samples)
+        normed = two_devices.build_model(freeze=False)
+        results[backend] = result | two_devices.step_with_batch_norm(normed, weights, samples)
+    return weights, results
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_take_the_step_of_one(tmp_path, one_device, backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    weights, one = one_device
+    weights, results = one_device
+    one = results[backend]
     np.savez(tmp_path / "weights.npz", *weights)
     env = {
         **os.environ,

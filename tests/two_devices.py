@@ -9,9 +9,9 @@ import sys
 import numpy as np
 
 BATCH = 4
-# Of the validation: two whole batches, and one of which a second device gets nothing. JAX refuses
-# such a batch; training.py leaves out what cannot be shared out (`dataset.TilePairs`, multiple).
-SAMPLES = 10 if os.environ.get("KERAS_BACKEND") == "jax" else 9
+# Tiles of the validation: two whole batches, and one of which a second device gets nothing. JAX
+# refuses such a batch; training.py leaves out what cannot be shared out (`dataset.TilePairs`).
+SAMPLES = {"tensorflow": 9, "jax": 10}
 
 
 def tiles(count, seed):
@@ -57,7 +57,7 @@ def make_weights(model):
     return weights
 
 
-def step_and_validate(model, weights):
+def step_and_validate(model, weights, samples):
     """One step, then a validation with a short last batch: how far weights moved, and the logs."""
     model.set_weights(weights)
     before = model.get_weights()
@@ -66,13 +66,13 @@ def step_and_validate(model, weights):
     result = {name: values[0] for name, values in history.items()}
     for number, (old, new) in enumerate(zip(before, model.get_weights())):
         result[f"step_{number}"] = new - old
-    x, y = tiles(SAMPLES, 2), tiles(SAMPLES, 3)
+    x, y = tiles(samples, 2), tiles(samples, 3)
     logs = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
     result |= {f"val_{name}": value for name, value in logs.items()}
     return result
 
 
-def step_with_batch_norm(model, weights):
+def step_with_batch_norm(model, weights, samples):
     """One step with batch norm at work: its moving statistics after it, and a validation."""
     import keras
 
@@ -83,7 +83,7 @@ def step_with_batch_norm(model, weights):
     for layer in model.generator._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             norms.append(layer)
-    x, y = tiles(SAMPLES, 2), tiles(SAMPLES, 3)
+    x, y = tiles(samples, 2), tiles(samples, 3)
     logs = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
     result = {f"norm_val_{name}": value for name, value in logs.items()}
     for number, norm in enumerate(norms):
@@ -108,7 +108,9 @@ def main(argv):
         normed = build_model(freeze=False)
     with np.load(weights_file) as stored:
         weights = [stored[f"arr_{number}"] for number in range(len(stored.files))]
-    result = step_and_validate(model, weights) | step_with_batch_norm(normed, weights)
+    samples = SAMPLES[os.environ["KERAS_BACKEND"]]
+    result = step_and_validate(model, weights, samples)
+    result |= step_with_batch_norm(normed, weights, samples)
     np.savez(result_file, **result)
 
 
