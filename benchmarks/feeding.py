@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import machine, time_call
+from measure import machine, repeat_batch, time_call
 
 import cli
 import devices
@@ -90,24 +90,15 @@ def measure_loader(sources, rounds, seconds):
 
 def training_speed(args, pairs, real):
     """Tiles/s of fit() over an epoch of ``pairs``, or of its first batch over and over again."""
-    import keras
-
     import models
     import training
 
     generator = models.build_generator(args.filters)
     model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
     models.compile_at_once(model, model.optimizer_for(1e-5))
-    batch = pairs[0]
-
-    class Memory(keras.utils.PyDataset):
-        def __len__(self):
-            return len(pairs)
-
-        def __getitem__(self, i):
-            return batch
-
-    source = training.Batches(pairs, args.workers) if real else Memory()
+    source = repeat_batch(pairs[0], len(pairs))
+    if real:
+        source = training.Batches(pairs, args.workers)
     model.fit(source, epochs=1, verbose=0, shuffle=False)  # which compiles
     _, seconds = time_call(model.fit, source, epochs=1, verbose=0, shuffle=False)
     return len(pairs) * pairs.batch_size / seconds

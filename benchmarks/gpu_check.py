@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import machine, time_call
+from measure import machine, repeat_batch, run_json, time_call
 
 import cli
 import devices
@@ -115,26 +115,15 @@ def measure_agreement(features):
 
 def measure_feeding(features, filters, batch_size, workers):
     """Tiles/s from disk with recording conditions, over those of one batch in memory."""
-    import keras
-
     import augment
     import training
 
-    devices.keep_memory()
     pairs = make_pairs(features, batch_size, augment.Conditions(augment.DEFAULT))
-    batch = pairs[0]
-
-    class Memory(keras.utils.PyDataset):
-        def __len__(self):
-            return len(pairs)
-
-        def __getitem__(self, index):
-            return batch
-
+    memory = repeat_batch(pairs[0], len(pairs))
     model = build_model(filters, dropout=0.5)
-    model.fit(Memory(), verbose=0, shuffle=False)  # which compiles
+    model.fit(memory, verbose=0, shuffle=False)  # which compiles
     options = {"epochs": EPOCHS, "verbose": 0, "shuffle": False}
-    _, in_memory = time_call(model.fit, Memory(), **options)
+    _, in_memory = time_call(model.fit, memory, **options)
     _, from_disk = time_call(model.fit, training.Batches(pairs, workers), **options)
     return in_memory / from_disk
 
@@ -142,8 +131,8 @@ def measure_feeding(features, filters, batch_size, workers):
 def measure_here(args):
     """What one process measures, for one backend and precision; prints it as JSON."""
     gpus = devices.setup_device(args.gpu)
-    policy = devices.set_precision(args.precision, gpus)
-    found = {"gpus": gpus, "policy": policy}
+    devices.set_precision(args.precision, gpus)
+    found = {}
     if args.measure == "agreement":
         found["mae_db"] = measure_agreement(args.features)
     else:
@@ -167,16 +156,7 @@ def run_apart(args, measure, backend, precision, gpu):
     if gpu:
         command += ["--gpu", gpu]
     environment = {**os.environ, "KERAS_BACKEND": backend}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=CHILD_LIMIT
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"not ready after {CHILD_LIMIT} s"
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return None, lines[-1][:100] if lines else f"exit code {done.returncode}"
-    return json.loads(done.stdout.splitlines()[-1]), ""
+    return run_json(command, environment, CHILD_LIMIT)
 
 
 def check_backend(args, backend, reference):

@@ -24,7 +24,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
-from measure import machine
+from measure import machine, peak_bytes
 
 import cli
 import data
@@ -35,7 +35,6 @@ INSTRUMENTS = ("keyboard_acoustic", "guitar_acoustic")
 EPOCH_TILES = 40  # of step 3
 TRAINING = ["--filters", "16", "--batch_size", "4", "--epochs", "1", "--preview_every", "0"]
 MODEL = "keyboard_acoustic_2_string_acoustic"
-BLOCK_MINUTES = 1  # of noise-like music that a long recording is made of
 
 
 class Figure(NamedTuple):
@@ -57,8 +56,7 @@ def run_step(step, size, *command):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise cli.UserError(f"{command[0]}: {errors.strip().splitlines()[-1]}")
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    figure = Figure(step, size, time.perf_counter() - before, usage.ru_maxrss * unit / 1e9)
+    figure = Figure(step, size, time.perf_counter() - before, peak_bytes(usage) / 1e9)
     print(f"| {step} | {size:g} | {figure.seconds:.1f} | {figure.gigabytes:.2f} |", flush=True)
     return figure
 
@@ -93,7 +91,7 @@ def measure_training_steps(args, files, count, work):
     if count > 1:  # one is trained on, one held out
         pair = ["--origin", INSTRUMENTS[0], "--target", INSTRUMENTS[1]]
         options = ["--epoch_tiles", EPOCH_TILES, "--runs_path", work / "runs", "--gpu", "cpu"]
-        options += ["--validation_split", 2 / count, *TRAINING]
+        options += ["--validation_split", min(0.5, 2 / count), *TRAINING]
         command = ["train.py", "--dataset_path", features, *pair, *options]
         found.append(run_step("3 train", count, *command))
     return found
@@ -103,11 +101,11 @@ def write_recording(path, minutes, source):
     """A wav file of so many minutes: a minute of ``source`` over again."""
     import soundfile
 
-    block = np.resize(source, 60 * BLOCK_MINUTES * data.SAMPLE_RATE)
+    block = np.resize(source, 60 * data.SAMPLE_RATE)
     file_format = "RF64" if minutes > 300 else "WAV"  # a wav file ends at 4 GiB
     options = {"samplerate": data.SAMPLE_RATE, "channels": 1, "format": file_format}
     with soundfile.SoundFile(path, "w", subtype="PCM_16", **options) as file:
-        for _ in range(round(minutes / BLOCK_MINUTES)):
+        for _ in range(round(minutes)):
             file.write(block)
 
 

@@ -1,5 +1,6 @@
-"""What the benchmarks measure with: the machine's name, time, and memory."""
+"""What the benchmarks measure with: the machine's name, time, memory, processes, one batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -33,9 +34,47 @@ def peak_memory():
     """Peak memory of this process so far, GiB; NaN on Windows."""
     if resource is None:
         return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_bytes(resource.getrusage(resource.RUSAGE_SELF)) / 2**30
+
+
+def peak_bytes(usage):
+    """The peak memory, in bytes, that a process's resource ``usage`` tells of."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return peak * unit / 2**30
+    return usage.ru_maxrss * unit
+
+
+def run_json(command, environment=None, timeout=None):
+    """Run a command whose last line is JSON: (what that says, or None; why it failed).
+
+    Args:
+        command: list of words.
+        environment: of the process; None: this one's.
+        timeout: s after which it counts as failed; None: never.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"not ready after {timeout} s"
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return None, lines[-1][:80] if lines else "?"
+    return json.loads(done.stdout.splitlines()[-1]), ""
+
+
+def repeat_batch(batch, count):
+    """A Keras data set of one batch, (x, y) in memory, ``count`` times an epoch."""
+    import keras
+
+    class Repeated(keras.utils.PyDataset):
+        def __len__(self):
+            return count
+
+        def __getitem__(self, index):
+            return batch
+
+    return Repeated()
 
 
 def time_call(function, *args, **options):

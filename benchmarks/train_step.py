@@ -19,13 +19,12 @@ import functools
 import itertools
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from measure import call_times, machine
+from measure import call_times, machine, repeat_batch, run_json
 
 import cli
 import devices
@@ -134,15 +133,7 @@ def our_step(args, precision, jit):
     generator = models.build_generator(args.filters)
     model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
     models.compile_at_once(model, model.optimizer_for(1e-5), jit)
-    x, y = random_tiles(args.batch)
-
-    class Steps(keras.utils.PyDataset):
-        def __len__(self):
-            return 1000
-
-        def __getitem__(self, i):
-            return x, y
-
+    steps = repeat_batch(tuple(random_tiles(args.batch)), 1000)
     times = []
 
     class Clock(keras.callbacks.Callback):
@@ -152,7 +143,7 @@ def our_step(args, precision, jit):
             if times[-1] - times[0] > args.seconds and len(times) > 8:
                 self.model.stop_training = True
 
-    model.fit(Steps(), verbose=0, shuffle=False, callbacks=[Clock()])
+    model.fit(steps, verbose=0, shuffle=False, callbacks=[Clock()])
     return statistics.median(after - before for before, after in itertools.pairwise(times[2:]))
 
 
@@ -308,11 +299,7 @@ def run_apart(args, name, batch):
     command += ["--seconds", str(args.seconds)]
     if args.gpu:
         command += ["--gpu", args.gpu]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return None, lines[-1][:80] if lines else "?"
-    return json.loads(done.stdout.splitlines()[-1]), ""
+    return run_json(command)
 
 
 @cli.command
