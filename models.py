@@ -21,6 +21,7 @@ from keras import layers, ops
 import devices
 import kinds
 import losses
+import packed_weights
 from cli import UserError, find_pretrained
 from data import BINS, TILE_FRAMES
 
@@ -357,6 +358,9 @@ def load_generator(path):
             if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
                 with zipfile.ZipFile(file) as archive:
                     weights = Path(archive.extract("model.weights.h5", folder))
+            elif packed_weights.is_packed(file):
+                weights = Path(folder) / "unpacked.weights.h5"
+                packed_weights.unpack(file, weights)
             generator = build_generator(**_layout(weights, _stored_kind(file)))
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras only warns of weights that it does not find

@@ -1,4 +1,4 @@
-"""Put a trained run into pretrained/: float16 weights, what evaluating needs, and a model card.
+"""Put a trained run into pretrained/: packed weights, what evaluating needs, and a card.
 
     python pretrained/export.py --run runs/keyboard_acoustic_2_guitar_acoustic \\
         --notes "..." --pieces "..." --hardware "..."
@@ -17,13 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import h5py
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cli
 import devices
+import packed_weights
 from cli import UserError
 from known_models import find_error
 
@@ -65,24 +63,6 @@ WEAKNESSES = """Known weaknesses:
 """
 
 
-def halve(source, target):
-    """Copy an HDF5 weights file, float32 arrays as float16: 11 bits, 0.05 % of a weight."""
-    with h5py.File(source) as old, h5py.File(target, "w") as new:
-
-        def copy(name, item):
-            if isinstance(item, h5py.Dataset):
-                content = item[()]
-                if content.dtype == np.float32:
-                    content = content.astype(np.float16)
-                new.create_dataset(name, data=content)
-            else:
-                new.require_group(name)
-            new[name].attrs.update(item.attrs)
-
-        old.visititems(copy)
-        new.attrs.update(old.attrs)  # what kind of network it is
-
-
 def command_line(flags):
     """The training command of config.json's ``flags``, without what changes nothing."""
     parser = importlib.import_module(flags["script"]).build_parser()
@@ -117,7 +97,7 @@ def make_card(run, config, history, args):
     hours = sum(float(row["seconds"]) for row in history) / 3600
     text = f"""# {origins} → {target}
 
-Width {flags["filters"]}, float16:
+Width {flags["filters"]}, a byte a weight:
 `python predict.py --model {run.name} --input x.wav --output y.wav`
 
 - Notes: {args.notes}
@@ -216,7 +196,7 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as temporary, cli.complete(weights) as part:
         whole = Path(temporary) / "whole.weights.h5"
         models.save_generator(generator, whole)
-        halve(whole, part)
+        packed_weights.pack(whole, part)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     (folder / "SHA256SUMS").write_text(f"{digest}  {weights.name}\n")
     for name in ("history.csv", "median.npy"):

@@ -1,4 +1,4 @@
-"""pretrained/export.py: float16 weights found by name, and a card with the run's figures."""
+"""pretrained/export.py: packed weights found by name, and a card with the run's figures."""
 
 import importlib.util
 import json
@@ -78,16 +78,16 @@ def test_export(tmp_path, export, run):
         assert text in card
 
     whole = models.load_generator(run)
-    half = models.load_generator("a_2_guitar_acoustic")
-    assert half.kind is PLAIN
+    packed = models.load_generator("a_2_guitar_acoustic")
+    assert packed.kind is PLAIN
     with h5py.File(folder / "generator.weights.h5") as file:
         assert json.loads(file.attrs[ENTRY]) == {"kind": "magnitude", "style": "none"}
-    assert all(weight.dtype == "float32" for weight in half.weights)
+    assert all(weight.dtype == "float32" for weight in packed.weights)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 1)).astype(np.float32)
-    difference = np.abs(half.predict_on_batch(x) - whole.predict_on_batch(x))
-    assert 0 < difference.max() < 1e-2
+    difference = np.abs(packed.predict_on_batch(x) - whole.predict_on_batch(x))
+    assert 0 < difference.mean() < 1e-2
     size = (folder / "generator.weights.h5").stat().st_size
-    assert size < 0.9 * (run / "generator.keras").stat().st_size
+    assert size < 0.7 * (run / "generator.keras").stat().st_size
 
 
 def test_a_run_without_its_history_is_refused(capsys, export, run):
@@ -110,4 +110,5 @@ def test_a_mean_has_its_own_error_and_says_of_what(export, run, tmp_path, capsys
     assert "dB MAE: **2.75**" in card
     assert "2.75 dB off" in known_models.describe_model(folder)
     found = models.load_generator(folder).get_weights()[0]
-    np.testing.assert_allclose(found, models.load_generator(mean).get_weights()[0], rtol=1e-3)
+    wanted = models.load_generator(mean).get_weights()[0]
+    np.testing.assert_allclose(found, wanted, atol=np.abs(wanted).max() / 127)

@@ -1,0 +1,103 @@
+"""Weights files at a byte a weight, which the shipped models are: a quarter of float32's size.
+
+A kernel is stored as int8 with one scale for each of its channels, float32, in the attribute
+``scale``: what it stands for is ``kernel * scale``. All other weights are few, and float16. Errors
+are within half a step of 1/127 of a channel's largest weight, or a little more where clipping the
+largest makes the rest finer.
+"""
+
+import h5py
+import numpy as np
+
+LARGEST = 127  # of int8; its -128 is not used
+CLIPS = (1.0, 0.8, 0.65, 0.5)  # of a channel's largest weight, that become LARGEST
+
+
+def pack(source, target):
+    """Write the HDF5 weights file ``source``, float32 as Keras saves it, packed to ``target``."""
+    with h5py.File(source) as whole, h5py.File(target, "w") as packed:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                packed.require_group(name)
+            elif item.ndim == 4 and item.dtype == np.float32:
+                levels, scale = quantise(item[()])
+                packed.create_dataset(
+                    name, data=levels, compression="gzip", compression_opts=9, chunks=levels.shape
+                )
+                packed[name].attrs["scale"] = scale
+            else:
+                content = item[()]
+                if content.dtype == np.float32:
+                    content = content.astype(np.float16)
+                packed.create_dataset(name, data=content)
+            packed[name].attrs.update(item.attrs)
+
+        whole.visititems(copy)
+        packed.attrs.update(whole.attrs)  # what kind of network it is
+
+
+def is_packed(path):
+    """Whether an HDF5 weights file is one of `pack`."""
+
+    def find_scale(_, item):
+        return "scale" in item.attrs or None  # None: look further
+
+    with h5py.File(path) as file:
+        return file.visititems(find_scale) is not None
+
+
+def unpack(source, target):
+    """Write the weights that the packed file ``source`` stands for to ``target``, for Keras."""
+    with h5py.File(source) as packed, h5py.File(target, "w") as whole:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Group):
+                whole.require_group(name)
+            elif "scale" in item.attrs:
+                whole.create_dataset(name, data=item[()] * item.attrs["scale"])
+            else:
+                whole.create_dataset(name, data=item[()])
+            for key, value in item.attrs.items():
+                if key != "scale":
+                    whole[name].attrs[key] = value
+
+        packed.visititems(copy)
+        whole.attrs.update(packed.attrs)
+
+
+def quantise(kernel):
+    """A kernel as integers and their scales.
+
+    One scale stands for each channel of the last axis or of the one before it, whichever leaves the
+    smaller error: the outputs of a convolution are the one, of a transposed convolution the other.
+
+    Args:
+        kernel: float32 (height, width, channels, channels).
+
+    Returns:
+        int8 of the kernel's shape, and float32 that multiplies it, of one channel axis.
+    """
+    best = None
+    for axis in (2, 3):
+        others = tuple(other for other in range(4) if other != axis)
+        levels, scale, error = _quantise_along(kernel, others)
+        if best is None or error < best[2]:
+            best = levels, scale, error
+    return best[:2]
+
+
+def _quantise_along(kernel, others):
+    """`quantise` with scales that are shared over the axes ``others``, and the squared error."""
+    largest = np.abs(kernel).max(others, keepdims=True)
+    largest = np.maximum(largest, np.float32(1e-20))  # a channel of zeros
+    best_error = np.full_like(largest, np.inf)
+    best_scale = largest
+    for clip in CLIPS:
+        scale = largest * np.float32(clip / LARGEST)
+        levels = np.clip(np.round(kernel / scale), -LARGEST, LARGEST)
+        error = np.square(levels * scale - kernel).sum(others, keepdims=True)
+        best_scale = np.where(error < best_error, scale, best_scale)
+        best_error = np.minimum(error, best_error)
+    levels = np.clip(np.round(kernel / best_scale), -LARGEST, LARGEST)
+    return levels.astype(np.int8), best_scale, best_error.sum()
