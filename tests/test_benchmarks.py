@@ -56,6 +56,16 @@ def test_the_floor_lies_between_its_bounds(monkeypatch, renderings):
     assert upper > 1.02 * known
 
 
+@pytest.mark.parametrize("filters", [16, 64])
+def test_the_listed_convolutions_are_those_of_a_step(monkeypatch, filters):
+    convolutions = load("convolutions", monkeypatch)
+    train_step = load("train_step", monkeypatch)
+    listed = convolutions.list_operations(filters)
+    total = sum(operation.count * operation.gflop(1) for operation in listed)
+    # which counts the gradients of the tiles themselves, too: of a layer with one channel or two
+    assert 0.98 < total / train_step.step_gflop(filters) < 1
+
+
 def test_conversion_is_measured_as_users_get_it(monkeypatch):
     predict = load("predict", monkeypatch)
     assert predict.build_parser().parse_args([]).overlap == convert.OVERLAP > 0

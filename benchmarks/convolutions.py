@@ -1,0 +1,162 @@
+"""The convolutions' own limit: each of a training step alone, beside the whole step.
+
+    python benchmarks/convolutions.py --filters 64 --batch_size 8
+    python benchmarks/convolutions.py --filters 64 --batch_size 8 --precision bfloat16
+
+Every layer asks for three: its output, the gradient of its input, the gradient of its kernel.
+TensorFlow's operation for each, which on a CPU is oneDNN's, runs by itself on tensors of that
+shape, over and over, so that all it needs is in the caches as far as it fits. A step that did
+nothing else would take the sum. --products measures kernels.py's gradient of the kernel as matrix
+products as well, where that is used, and the sum has the faster of the two.
+
+Prints the operations, the slowest first, and their speed; then the sum, and its share of a step of
+`Pix2Pix.fit` measured in the same process: convolutions alone / whole step.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from measure import call_times, machine
+from train_step import our_step, step_gflop
+
+import cli
+import devices
+import models
+
+KERNEL = 4
+
+
+class Operation(NamedTuple):
+    """One of a step's convolutions, between a large picture and the one of half its side."""
+
+    network: str
+    kind: str  # "forward", "input" or "kernel": of a convolution from the large to the small one
+    side: int  # of the small picture
+    large: int  # channels of the large one
+    small: int  # channels of the small one
+    stride: int
+    count: int  # how often a step runs it
+
+    def gflop(self, batch):
+        """GFLOP of one run, two for each multiply-add, borders included."""
+        return 2 * batch * self.side**2 * KERNEL**2 * self.large * self.small / 1e9
+
+
+def list_operations(filters):
+    """All `Operation`s of a training step of networks of width ``filters``."""
+    operations = []
+    channels = 1
+    side = models.TILE_FRAMES
+    down = []
+    for width in models.DOWN:
+        side //= 2
+        down.append((side, channels, width * filters))
+        channels = width * filters
+    for depth, (side, large, small) in enumerate(down):
+        operations.append(Operation("generator", "forward", side, large, small, 2, 1))
+        operations.append(Operation("generator", "kernel", side, large, small, 2, 1))
+        if depth:  # nobody asks for the gradient of a tile
+            operations.append(Operation("generator", "input", side, large, small, 2, 1))
+
+    channels = down[-1][2]
+    side = down[-1][0]
+    skips = [small for _, _, small in reversed(down[:-1])]
+    for width, skip in zip([*models.UP, None], [*skips, 0]):
+        made = 1 if width is None else width * filters
+        # a transposed convolution's output is a convolution's gradient of the input, and vice versa
+        for kind in ("input", "kernel", "forward"):
+            operations.append(Operation("generator", kind, side, made, channels, 2, 1))
+        channels = made + skip
+        side *= 2
+
+    for depth, (side, large, small) in enumerate(down[:4]):
+        large = 2 if depth == 0 else large
+        # of the true and of the generated picture; and once more back to the generator
+        operations.append(Operation("discriminator", "forward", side, large, small, 2, 2))
+        operations.append(Operation("discriminator", "kernel", side, large, small, 2, 2))
+        count = 3 if depth else 1
+        operations.append(Operation("discriminator", "input", side, large, small, 2, count))
+    side, _, small = down[3]
+    for kind, count in (("forward", 2), ("kernel", 2), ("input", 3)):
+        operations.append(Operation("discriminator", kind, side, small, 1, 1, count))
+    return operations
+
+
+def time_operation(operation, batch, precision, seconds, products):
+    """Least seconds of one run; with ``products`` that of kernels.py, if it is less."""
+    import tensorflow as tf
+
+    import kernels
+
+    side = operation.side * operation.stride
+    large = tf.cast(tf.random.normal((batch, side, side, operation.large)), precision)
+    small = tf.random.normal((batch, operation.side, operation.side, operation.small))
+    small = tf.cast(small, precision)
+    kernel = tf.random.normal((KERNEL, KERNEL, operation.large, operation.small))
+    kernel = tf.cast(kernel, precision)
+    strides = [1, operation.stride, operation.stride, 1]
+    layout = {"strides": strides, "padding": "SAME"}
+    raw = tf.raw_ops
+    runs = {
+        "forward": lambda: tf.nn.conv2d(large, kernel, **layout),
+        "input": lambda: raw.Conv2DBackpropInput(
+            input_sizes=large.shape, filter=kernel, out_backprop=small, **layout
+        ),
+        "kernel": lambda: raw.Conv2DBackpropFilter(
+            input=large, filter_sizes=kernel.shape, out_backprop=small, **layout
+        ),
+    }
+    ways = [runs[operation.kind]]
+    fits = operation.side <= kernels.PRODUCTS_SIDE and operation.stride == 2
+    if products and operation.kind == "kernel" and fits:
+        ways.append(lambda: kernels.kernel_gradient(large, small))
+    return min(min(call_times(tf.function(way), seconds, warm_up=3)) for way in ways)
+
+
+def build_parser():
+    """All flags."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--filters", type=cli.number(int, 1), default=64, help="width of the networks")
+    add("--batch_size", type=cli.number(int, 1), default=8, help="tiles a step")
+    add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
+    add("--products", action="store_true", help="matrix products too, where kernels.py has them")
+    add("--seconds", type=cli.number(float, 0.1), default=20, help="to measure the step for")
+    return parser
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, measure, print."""
+    args = build_parser().parse_args(argv)
+    args.batch = args.batch_size
+    devices.setup_device("cpu")
+    print(f"{machine()}; width {args.filters}, batch {args.batch}, {args.precision}")
+    lines = []
+    total = gflop = 0
+    for operation in list_operations(args.filters):
+        each = args.seconds / 60
+        took = time_operation(operation, args.batch, args.precision, each, args.products)
+        total += operation.count * took
+        gflop += operation.count * operation.gflop(args.batch)
+        lines.append((operation.count * took, operation.gflop(args.batch) / took, operation))
+    print("| ms of a step | GFLOP/s | network | what | small side | channels | times |")
+    print("|---:|---:|---|---|---:|---:|---:|")
+    for seconds, speed, operation in sorted(lines, reverse=True):
+        channels = f"{operation.large}, {operation.small}"
+        print(
+            f"| {1e3 * seconds:.1f} | {speed:.0f} | {operation.network} | {operation.kind} "
+            f"| {operation.side} | {channels} | {operation.count} |"
+        )
+    step = our_step(args, args.precision, "auto")
+    counted = args.batch * step_gflop(args.filters)
+    print(f"{gflop:.0f} GFLOP listed here, {counted:.0f} of train_step.py")
+    print(f"convolutions alone {1e3 * total:.0f} ms, {gflop / total:.0f} GFLOP/s")
+    print(f"whole step {1e3 * step:.0f} ms, {args.batch / step:.2f} tiles/s")
+    print(f"convolutions alone / whole step: {total / step:.2f}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
