@@ -235,22 +235,22 @@ def convert_upload(source, name, model, quality, seconds, folder, progress):
 
 def list_choices():
     """(label, path) of each model that needs nothing but a recording. Raises UserError."""
-    choices = []
-    for model in known_models.list_models():
-        where, remedy = model.path / "config.json", "train it again"
+    paths = []
+    for path in known_models.find_models():
+        where, remedy = path / "config.json", "train it again"
         config = cli.read_json(where, remedy)
         if config is not None:
             with cli.undamaged(where, remedy):
                 kind = kinds.read_from_run(config)
             if kind.takes_style or not kind.gives_picture:
                 continue
-        choices.append((f"{model.label} ({model.path.name})", str(model.path)))
-    if not choices:
+        paths.append(path)
+    if not paths:
         raise UserError(
             "pretrained/, runs/: hold no model; train one with train.py, or get pretrained/ with "
             "the repository"
         )
-    return choices
+    return list(zip(known_models.make_labels(paths), map(str, paths)))
 
 
 def make_actions(tabs):

@@ -1,4 +1,4 @@
-"""One table of phases: every start, as it is and refined by Griffin-Lim.
+"""One table of phases: every start, as it is and refined by Griffin-Lim; and the anchored one.
 
     python benchmarks/phase.py --model runs/A --audios_path audios \\
         --phase_model runs/A_phase --both runs/A_both
@@ -82,8 +82,16 @@ def turn_by_network(network, inputs, unit):
 
 
 def make_rows(audio, asked, iterations, networks):
-    """Yield (name, audio made (n,), seconds it took) for each start and number of iterations."""
+    """Yield (name, audio made (n,), seconds it took) for each start and number of iterations.
+
+    And, as "anchored", for `phase.griffinlim_anchored`, which starts from the input's phase.
+    """
     mag = data.db_to_amplitude(asked)
+    spectrum = systems.compute_spectrum(audio)
+    for count in filter(None, iterations):
+        making = mag, spectrum, len(audio), phases.griffinlim_anchored, count
+        made, took = time_call(systems.resynthesise, *making)
+        yield f"anchored, {count} iterations", made, took
     for name, unit, starting in make_starts(audio, asked, networks):
         for count in iterations:
             estimate = phases.griffinlim if count else phases.keep_input
