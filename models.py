@@ -419,11 +419,12 @@ def width_of(generator):
 
 
 def widen(narrow, wide, seed=0):
-    """Give ``wide`` the weights of ``narrow``, of the same kind and 1/k of its width.
+    """Give ``wide`` the weights of ``narrow``, of the same kind and at most its width.
 
-    It then computes the same. Each channel stands k times (Net2WiderNet, Chen, Goodfellow and
-    Shlens 2016). The k copies of a weight that reads them add up to the original, and each is off
-    by noise as large as the weights are, so that training sets the copies apart.
+    It then computes the same: each channel stands as often, or once more than others (Net2WiderNet,
+    Chen, Goodfellow and Shlens 2016). The copies of a weight that reads them add up to the
+    original, and each is off by noise as large as the weights are, so that training sets the copies
+    apart.
     """
     rng = np.random.default_rng(seed)
     for old, new in zip(narrow._flatten_layers(), wide._flatten_layers()):
@@ -434,22 +435,27 @@ def widen(narrow, wide, seed=0):
             reads = -1
         for weight, widened in zip(old.weights, new.weights):
             values = ops.convert_to_numpy(weight)
-            widened.assign(_repeat_channels(values, widened.shape, reads, rng))
+            widened.assign(_copy_channels(values, widened.shape, reads, rng))
 
 
-def _repeat_channels(values, shape, reads, rng):
-    """Repeat an array's axes to ``shape``; copies along axis ``reads`` of a kernel add up to it."""
+def _copy_channels(values, shape, reads, rng):
+    """Copy an array's channels to ``shape``; copies along axis ``reads`` of a kernel add up."""
     spread = values.std()
-    copies = [new // old for old, new in zip(values.shape, shape)]
-    for axis, k in enumerate(copies):
-        values = np.repeat(values, k, axis)
-    if values.ndim == 1 or copies[reads] == 1:
-        return values
-    others = np.delete(shape, reads)
-    noise = rng.normal(0, spread, (shape[reads] // copies[reads], copies[reads], *others))
-    noise -= noise.mean(axis=1, keepdims=True)
-    noise = np.moveaxis(noise.reshape(-1, *others), 0, reads)
-    return (values + noise) / copies[reads]
+    # Two blocks of equally many channels, joined, are copied as each by itself would be: the
+    # decoder's and what skips to it.
+    sources = [np.arange(new) * old // new for old, new in zip(values.shape, shape)]
+    copied = values[np.ix_(*sources)]
+    if values.ndim == 1:
+        return copied
+    read = sources[reads]
+    copies = np.bincount(read)  # of each channel that is read
+    noise = np.moveaxis(rng.normal(0, spread, copied.shape), reads, 0)
+    first = np.searchsorted(read, np.arange(len(copies)))  # copies stand side by side
+    shape_of_copies = (-1, *[1] * (noise.ndim - 1))
+    means = np.add.reduceat(noise, first) / copies.reshape(shape_of_copies)
+    noise = np.moveaxis(noise - means[read], 0, reads)
+    counts = np.moveaxis(copies[read].reshape(shape_of_copies), 0, reads)
+    return (copied + noise) / counts
 
 
 def _layout(file, stored):

@@ -207,13 +207,13 @@ def load_start(path, filters, kind):
     """The generator of --weights, if one of width ``filters`` and this `kinds.Kind` can begin so.
 
     Raises:
-        UserError: the width is no multiple of that model's, or its kind is another.
+        UserError: the width is less than that model's, or its kind is another.
     """
     trained = models.load_generator(path)
     known = models.width_of(trained)
-    if filters % known:
+    if filters < known:
         raise UserError(
-            f"--weights {path}: is of width {known}; give --filters {known} or a multiple, "
+            f"--weights {path}: is of width {known}; give --filters {known} or more, "
             "or other weights"
         )
     if trained.kind is not kind:

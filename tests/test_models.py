@@ -469,10 +469,12 @@ def test_saved_generators_load_with_plain_keras(tmp_path, compiled):
     np.testing.assert_array_equal(plain.predict_on_batch(x), generator.predict_on_batch(x))
 
 
-@pytest.mark.parametrize("kind", [kinds.PLAIN, FILM, PHASE])
-def test_a_widened_network_computes_the_same_and_then_learns_apart(kind):
+@pytest.mark.parametrize(
+    ("kind", "width", "greater"), [(kinds.PLAIN, 2, 3), (FILM, 2, 3), (PHASE, 1, 3)]
+)
+def test_a_widened_network_computes_the_same_and_then_learns_apart(kind, width, greater):
     keras.utils.set_random_seed(0)
-    narrow, wide = models.build_generator(1, kind), models.build_generator(3, kind)
+    narrow, wide = models.build_generator(width, kind), models.build_generator(greater, kind)
     for weight in narrow.weights:  # away from the zeros and ones that they begin with
         weight.assign(weight + 0.1 * keras.random.uniform(weight.shape, -1))
     models.widen(narrow, wide)
@@ -485,10 +487,9 @@ def test_a_widened_network_computes_the_same_and_then_learns_apart(kind):
     wide.compile(models.TwoRateAdam(1e-2), loss="mae", run_eagerly=True)  # to trace takes longer
     wide.train_on_batch(x, np.repeat(tiles(2, 9), narrow.output_shape[-1], -1))
     for kernel in kernels[:-1]:  # the last one's outputs are not copies
-        made = 2 if "transpose" in kernel.path else 3  # axis of channels of which three were alike
-        copies = np.moveaxis(ops.convert_to_numpy(kernel), made, 0)[:3]
+        made = 2 if "transpose" in kernel.path else 3  # axis of channels of which two were alike
+        copies = np.moveaxis(ops.convert_to_numpy(kernel), made, 0)[:2]
         assert np.abs(copies[0] - copies[1]).max() > 1e-3
-        assert np.abs(copies[1] - copies[2]).max() > 1e-3
 
 
 def test_code_in_a_model_file_is_never_run(tmp_path):

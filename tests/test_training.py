@@ -739,7 +739,7 @@ def test_fresh_deletes_nothing_where_the_weights_do_not_fit(copied, features, tm
     flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", copied.parent]
     code, _, errors = run_main(train, *flags, "--fresh", "--weights", tmp_path / "wide.keras")
     assert code == 2
-    assert "is of width 3; give --filters 3 or a multiple" in last_line(errors)
+    assert "is of width 3; give --filters 3 or more" in last_line(errors)
     assert len(history(copied)) == 3
 
 
