@@ -147,7 +147,7 @@ def search(sweeps, batches, steps, seed, folder):
         curves[name] = curve
         rates[name] = suggest(curve.rates, curve.smoothed)
         write_csv(folder / f"{name}.csv", [("learning_rate", "loss", "smoothed"), *zip(*curve)])
-    figure = Figure(figsize=(4.5 * len(curves), 3.4), layout="constrained")
+    figure = Figure(figsize=(6.8, 2.2 * len(curves)), layout="constrained")
     draw_curves(figure, curves, rates)
     with complete(folder / "lr_finder.png") as part:
         figure.savefig(part, dpi=150)
@@ -172,8 +172,8 @@ def print_rates(sweeps, rates, steps, folder):
 
 
 def draw_curves(figure, curves, rates):
-    """Draw the curves: dict name -> `Curve`, the suggested rate of each marked."""
-    axes = figure.subplots(1, len(curves), squeeze=False)[0]
+    """Draw the curves below each other: dict name -> `Curve`, the suggested rate of each marked."""
+    axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, curve) in zip(axes, curves.items()):
         curve = Curve(*curve)
         rate = rates[name]
@@ -181,6 +181,7 @@ def draw_curves(figure, curves, rates):
         axis.semilogx(curve.rates, curve.smoothed, color="C0", label="smoothed")
         label = f"steepest descent {rate:.1e}"
         axis.axvline(rate, color="C1", linestyle="--", label=label)
-        axis.set(title=name, xlabel="learning rate", ylabel="loss")
+        axis.set(title=name, ylabel="loss")
         axis.set_ylim(None, np.quantile(curve.losses, 0.98) * 1.05)
-        axis.legend(fontsize=8)
+        axis.legend()
+    axes[-1].set_xlabel("learning rate")

@@ -60,7 +60,8 @@ STYLE = {
     "savefig.dpi": 144,
     "svg.hashsalt": "timbre",
 }
-LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11}
+LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10}
+WIDTH = 6.8  # inches: so narrow that a text of size 11 can be read where it is as wide as a phone
 
 
 def save(figure, name):
@@ -101,13 +102,10 @@ def play(instrument, score=None, seconds=SECONDS):
 
 
 def draw_spectrograms(name, pictures, columns):
-    """Write pictures, {title: picture}, in so many columns, on mel axes.
-
-    It is narrow, so that titles can be read where it is as wide as a phone.
-    """
+    """Write pictures, {title: picture}, in so many columns, on mel axes."""
     rows = math.ceil(len(pictures) / columns)
     with matplotlib.rc_context({**STYLE, **LARGE}):
-        figure = Figure(figsize=(6.8, 0.5 + 2.0 * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axis, (title, picture) in zip(grid.flat, pictures.items()):
             image = report.draw_mel(axis, picture)
@@ -117,10 +115,16 @@ def draw_spectrograms(name, pictures, columns):
             axis.set_xlabel("seconds")
         for axis in grid[:, 0]:
             axis.set_ylabel("kHz, mel scale")
-        bar = figure.colorbar(image, ax=list(grid.flat), pad=0.01, aspect=12 * rows)
-        bar.set_label("dB relative to full scale")
-        bar.outline.set_visible(False)
+        add_colour_bar(figure, image, list(grid.flat), aspect=12 * rows)
         save(figure, name)
+
+
+def add_colour_bar(figure, image, axes, label="dB relative to full scale", aspect=20):
+    """A bar beside ``axes`` that says what the colours of ``image`` mean; ``aspect``: its height by
+    its width."""
+    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=aspect)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
 
 
 def draw_four_instruments():
@@ -136,26 +140,35 @@ def draw_waveform_and_spectrogram():
     audio = play("keyboard_acoustic")
     spectrum = data.stft(audio)
     whole = data.amplitude_to_db(np.abs(spectrum) * np.float32(2 / data.WINDOW.sum()))
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.4))
-    above.plot(np.arange(len(audio)) / data.SAMPLE_RATE, audio, color=BLUE, linewidth=0.4)
-    above.set(ylabel="amplitude", title="Greensleeves, keyboard: 44,100 numbers a second")
-    image = report.draw_picture(
-        below, whole, "its spectrogram: 513 bins, 86 frames a second", top=data.SAMPLE_RATE / 2000
-    )
-    below.set(ylabel="kHz", xlim=(0, SECONDS))
+    with matplotlib.rc_context({**STYLE, **LARGE}):
+        figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
+        seconds = np.arange(len(audio)) / data.SAMPLE_RATE
+        above.plot(seconds, audio, color=BLUE, linewidth=0.5, antialiased=False)
+        above.set(
+            ylabel="amplitude,\nfull scale 1",
+            title="Greensleeves, keyboard: 44,100 numbers a second",
+        )
+        image = report.draw_picture(below, whole, top=data.SAMPLE_RATE / 2000)
+        below.set(title="its spectrogram: 513 bins, 86 frames a second", ylabel="kHz")
+        below.set(xlim=(0, SECONDS), yticks=range(0, 21, 4))
+        mark_tiles(below)
+        add_colour_bar(figure, image, below)
+        save(figure, "spectrogram.png")
+
+
+def mark_tiles(axis):
+    """Draw on a whole spectrogram what the networks see of it, and say what they do not."""
     tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
     middle = {"ha": "center", "va": "center"}
     for k in range(2):
-        frame = Rectangle((k * tile + 0.012, 0.1), tile - 0.024, 10.9, fill=False)
-        frame.set(edgecolor=LIGHT, linewidth=1.6)
-        below.add_patch(frame)
+        frame = Rectangle((k * tile + 0.02, 0.15), tile - 0.04, report.NYQUIST_KHZ - 0.15)
+        frame.set(fill=False, edgecolor=LIGHT, linewidth=1.8)
+        axis.add_patch(frame)
         text = f"tile {k + 1}: 256 bins × 256 frames"
-        below.text((k + 0.5) * tile, 9.9, text, color=LIGHT, **middle)
+        axis.text((k + 0.5) * tile, 9.6, text, color=LIGHT, fontsize=10, **middle)
     text = "left out: no note of NSynth reaches beyond 8 kHz"
-    below.text(tile, 16.5, text, color="white", **middle)
-    report.draw_colour_bar(figure, image, ax=below, pad=0.01)
-    save(figure, "spectrogram.png")
+    axis.text(tile, 16.5, text, color="white", **middle)
 
 
 def draw_score(axis, score, seconds):
@@ -181,7 +194,7 @@ STAGES = (  # and the script that makes each
     ("measured and heard", "5 evaluate.py"),
 )
 COLUMNS = 3
-CANVAS = (68, 44)  # tenths of an inch
+CANVAS = (10 * WIDTH, 44)  # tenths of an inch
 BOX = (18.4, 16.4)
 PITCH = (22.4, 21.6)  # from one box to the next
 
@@ -284,9 +297,10 @@ def draw_learning_rates(run):
         curves[name] = np.loadtxt(path, delimiter=",", skiprows=1).T
         tried, _, smoothed = curves[name]
         rates[name] = lr_finder.suggest(tried, smoothed)
-    figure = Figure(figsize=(11, 2.9), layout="constrained")
-    lr_finder.draw_curves(figure, curves, rates)
-    save(figure, "lr_finder.svg")
+    with matplotlib.rc_context({**STYLE, **LARGE}):
+        figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+        lr_finder.draw_curves(figure, curves, rates)
+        save(figure, "lr_finder.svg")
 
 
 def draw_texture():

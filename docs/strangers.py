@@ -6,13 +6,14 @@
 on the target, aligned.
 """
 
+import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import matplotlib
-from figures import STYLE, save
+from figures import LARGE, STYLE, WIDTH, add_colour_bar, save
 from matplotlib.figure import Figure
 
 import cli
@@ -24,8 +25,10 @@ from audio import read_audio
 from cli import UserError
 from known_models import find_model
 
-SECONDS = 10  # of each recording, from its beginning
-COLUMNS = ("input", "output", "true target", "output minus target")
+SECONDS = 6  # of each recording, from its beginning
+MORE = 3  # s that the network gets and the picture does not show: no end cuts into what is shown
+KHZ = (0, 0.5, 1, 2, 4, 8)  # ticks: fewer than on other pictures, for these are lower
+PANELS = ("input", "output", "true target", "output minus target")
 
 
 def build_parser():
@@ -56,24 +59,29 @@ def read_rows(path):
 
 def read_picture(path):
     """The picture (256, t) of a recording's first seconds."""
-    return data.spectrogram(read_audio(path)[: SECONDS * data.SAMPLE_RATE])
+    return data.spectrogram(read_audio(path)[: (SECONDS + MORE) * data.SAMPLE_RATE])
 
 
 def draw(figure, rows, model):
-    """Draw a row of pictures for each of ``rows``, on mel axes."""
-    grid = figure.subplots(len(rows), len(COLUMNS), sharex=True, sharey=True, squeeze=False)
-    for axes, (label, source, target) in zip(grid, rows):
+    """Draw a column of pictures for each of ``rows``, on mel axes."""
+    frames = math.ceil(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
+    grid = figure.subplots(len(PANELS), len(rows), sharex=True, sharey=True, squeeze=False)
+    for axes, (label, source, target) in zip(grid.T, rows):
         output = convert.convert_picture(model, source)[..., 0]
-        for axis, picture in zip(axes, (source, output, target)):
+        shown = [picture[:, :frames] for picture in (source, output, target)]
+        for axis, picture in zip(axes, shown):
             image = report.draw_mel(axis, picture)
-        difference = report.draw_mel(axes[3], output - target, is_difference=True)
-        axes[0].set_ylabel(f"{label}\nkHz")
-        report.draw_colour_bar(figure, image, ax=list(axes[:3]), pad=0.01)
-        report.draw_colour_bar(figure, difference, ax=axes[3], pad=0.02)
-    for axis, title in zip(grid[0], COLUMNS):
-        axis.set_title(title)
-    for axis in grid[:-1].flat:
-        axis.set_xlabel("")
+        difference = report.draw_mel(axes[-1], shown[1] - shown[2], is_difference=True)
+        axes[0].set_title(f"{PANELS[0]}: {label}")
+        for axis, title in zip(axes[1:], PANELS[1:]):
+            axis.set_title(title)
+        for axis in axes[:-1]:
+            axis.set_xlabel("")
+    for axis in grid[:, 0]:
+        axis.set_yticks(report.to_mel(KHZ), [f"{khz:g}" for khz in KHZ])
+        axis.set_ylabel("kHz, mel scale")
+    add_colour_bar(figure, image, list(grid[:-1].flat), aspect=36)
+    add_colour_bar(figure, difference, list(grid[-1]), "difference, dB", aspect=12)
 
 
 @cli.command
@@ -86,8 +94,8 @@ def main(argv=None):
     import models
 
     model = models.load_generator(path)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.1 * len(rows)), layout="constrained")
+    with matplotlib.rc_context({**STYLE, **LARGE, "savefig.dpi": 120}):  # much detail: 200 kB
+        figure = Figure(figsize=(WIDTH, 8.2), layout="constrained")
         draw(figure, rows, model)
         save(figure, "strangers.png")
 
