@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import cli
 import data
@@ -507,6 +508,9 @@ def write_card_picture(picture, path, is_difference=False):
     figure = Figure(figsize=(4, 2.2))
     axis = figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74))
     image = draw_mel(axis, picture, is_difference)
+    axis.xaxis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10)))
+    unit = "of difference" if is_difference else "relative to full scale"
+    axis.set_xlabel(f"seconds; colours: dB {unit}")
     axis.text(-0.02, 1.04, "kHz", transform=axis.transAxes, ha="right", fontsize=8)
     bar = figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74))
     draw_colour_bar(figure, image, cax=bar)
