@@ -255,15 +255,24 @@ def print_models():
 
 def say_how_to_hear(jobs, page):
     """Print how to listen to what was made."""
-    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     if page is not None:
-        print(f"listen: {opener} {cli.one_line(shlex.quote(str(page)))}")
+        path = page
     elif len(jobs) == 1:
-        print(f"listen: {opener} {cli.one_line(shlex.quote(str(jobs[0].target)))}")
+        path = jobs[0].target
     elif jobs:
-        folders = [job.target.parent.resolve() for job in jobs]
-        folder = os.path.commonpath(folders)
-        print(f"listen: {opener} {cli.one_line(shlex.quote(folder))}")
+        path = os.path.commonpath([job.target.parent.resolve() for job in jobs])
+    else:
+        return
+    print(f"listen: {cli.one_line(write_open_command(path, sys.platform))}")
+
+
+def write_open_command(path, platform):
+    """What a user of ``platform`` types to open a file or folder, whatever is in its name."""
+    if platform == "win32":
+        # `start "name"` is a window's title to cmd, and `start "" "name"` an error in PowerShell.
+        return f'explorer "{path}"'
+    opener = "open" if platform == "darwin" else "xdg-open"
+    return f"{opener} {shlex.quote(str(path))}"
 
 
 def build_parser():

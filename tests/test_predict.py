@@ -311,6 +311,18 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path, run):
     assert not list_names(tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("platform", "command"),
+    [
+        ("linux", "xdg-open '/a b/it'\"'\"'s.wav'"),
+        ("darwin", "open '/a b/it'\"'\"'s.wav'"),
+        ("win32", 'explorer "/a b/it\'s.wav"'),
+    ],
+)
+def test_what_opens_a_file_is_quoted_as_the_system_has_it(platform, command):
+    assert predict.write_open_command("/a b/it's.wav", platform) == command
+
+
 def test_a_conversion_lies_beside_its_input_and_never_replaces(tmp_path, run):
     source = write(tmp_path / "song.flac", music(20000))
     code, out, _ = run(identity, "--input", source)
