@@ -14,6 +14,10 @@ from loudness import Meter
 NOISY = 0.2  # median flatness: pianos at most 0.03, drums 0.29, white noise 0.56
 HELD = 0.02  # share of frames that begin something: pianos at least 0.045, organ 0.004, cello 0.015
 SILENT = 0.8  # share of frames with nothing to hear
+# In a short part a piano may strike too seldom to be told by it: ten pieces on two pianos have
+# fewer onsets than HELD in 5 - 8 % of all windows of 1 s, 2 - 3 % of those of 3 s, 1 % of those of
+# 4 s. A tongued trumpet or saxophone begins its notes as clearly as a piano (0.09 and 0.07), so
+# that it gets no remark, however long it is.
 FEW = 300  # sounding frames, 3.5 s: of fewer nothing is said
 _LOUD = 1e-3  # power of a sounding frame, as a part of the loudest: -30 dB
 _QUIET = 1e-5  # the same of one with nothing to hear: -50 dB
