@@ -448,7 +448,6 @@ class TilePairs:
 
     def set_epoch(self, epoch):
         """Put the pairs in this epoch's order: all that is drawn follows from (seed, epoch)."""
-        self.epoch = epoch
         rng = np.random.default_rng((self.seed or 0, epoch))
         if self.seed is None:
             count = len(self.index) // self.multiple * self.multiple
@@ -456,6 +455,7 @@ class TilePairs:
         else:
             self.order = rng.permutation(len(self.index))[: self.epoch_tiles]
         self.draw(rng)
+        self.epoch = epoch  # last: what another thread reads under this number must be of it
 
     def draw(self, rng):
         """Choose what else the epoch needs: here an origin for each pair, in `drawn` (pairs,)."""

@@ -6,6 +6,8 @@ The run folder is run_folder.py's, what happens beside the steps callbacks.py's.
 import hashlib
 import importlib.metadata
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -332,19 +334,39 @@ def to_json(value):
 
 
 class Batches(keras.utils.PyDataset):
-    """`dataset.TilePairs` as a Keras data set, read by ``workers`` threads."""
+    """`dataset.TilePairs` as a Keras data set; ``workers`` threads read ahead.
+
+    They are not Keras's own. Those may be started before an epoch begins, where Keras looks at a
+    first batch, and what they have read by then comes at the beginning of the epoch, in the place
+    of as many batches of its own.
+    """
 
     def __init__(self, pairs, workers=1):
-        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers + 2)
+        super().__init__()
         self.pairs = pairs
+        self.ahead = 2 * workers + 2  # batches that are read or being read
+        self.threads = ThreadPoolExecutor(workers)
+        self.lock = threading.Lock()
+        self.coming = {}  # by (epoch, number): a future batch
 
     def __len__(self):
         """Batches an epoch."""
         return len(self.pairs)
 
     def __getitem__(self, batch):
-        """Batch number ``batch`` of the epoch."""
-        return self.pairs[batch]
+        """Batch number ``batch`` of the epoch; those after it begin to be read."""
+        epoch = self.pairs.epoch
+        with self.lock:  # TensorFlow asks from several threads where there are several GPUs
+            known = self.coming
+            self.coming = {}
+            for number in range(batch, min(batch + self.ahead, len(self))):
+                key = epoch, number
+                self.coming[key] = known.get(key) or self._start_reading(number)
+            wanted = self.coming[epoch, batch]
+        return wanted.result()
+
+    def _start_reading(self, number):
+        return self.threads.submit(self.pairs.__getitem__, number)
 
 
 def epochs_done(args, run):

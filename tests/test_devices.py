@@ -62,6 +62,7 @@ def test_two_devices_take_the_step_of_one(tmp_path, one_device, backend):
         largest = np.abs(one[name]).max()
         np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3 * largest)
     check_batch_norm(one, two)
+    np.testing.assert_array_equal(two["epochs_read"], [2, 3, 4])
 
 
 def check_batch_norm(one, two):

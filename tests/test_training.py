@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 import soundfile
+import two_devices
 from conftest import ORIGIN, ROOT, TARGET
 
 import callbacks
@@ -54,12 +55,6 @@ def last_line(text):
     return text.replace("\r", "\n").strip().splitlines()[-1]
 
 
-# On the others an epoch's training error depends on where the run began; docs/training.md says so.
-tensorflow_alone = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="exact on TensorFlow alone"
-)
-
-
 def datasets(path):
     """Every array in an HDF5 file, by name."""
     arrays = {}
@@ -71,6 +66,15 @@ def datasets(path):
     with h5py.File(path) as file:
         file.visititems(collect)
     return arrays
+
+
+def assert_same_state(run, other):
+    """That the third epoch of both has left the same weights and moments, bit for bit."""
+    files = [folder / "last/epoch_0003.weights.h5" for folder in (run, other)]
+    ours, theirs = (datasets(file) for file in files)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
 def history(run):
@@ -177,12 +181,9 @@ def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path):
     assert f"continuing after {done} of 3 epochs" in output
     run, _ = undisturbed
     assert history(tmp_path / RUN) == history(run)
-    files = [folder / "last/epoch_0003.weights.h5" for folder in (tmp_path / RUN, run)]
-    ours, theirs = (datasets(file) for file in files)
-    assert ours.keys() == theirs.keys()
-    assert len(ours) > 200  # both networks and two moments of each weight
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert_same_state(tmp_path / RUN, run)
+    # both networks and two moments of each weight
+    assert len(datasets(run / "last/epoch_0003.weights.h5")) > 200
     assert not list(tmp_path.rglob(".part-*"))
     starts = [entry["first_epoch"] for entry in config_of(tmp_path / RUN)["starts"]]
     assert starts == [1, done + 1]
@@ -233,7 +234,6 @@ def test_training_itself_is_the_same_with_an_average(undisturbed, averaging):
         assert before["val_mae_db"] != now["val_mae_db"]
 
 
-@tensorflow_alone
 def test_resuming_a_run_with_an_average_is_exact(averaging, tmp_path):
     """The last epoch is taken away, and done again from what the one before has left."""
     run = shutil.copytree(averaging, tmp_path / RUN)
@@ -243,13 +243,23 @@ def test_resuming_a_run_with_an_average_is_exact(averaging, tmp_path):
     assert code == 0, errors
     assert "continuing after 2 of 3 epochs" in output
     assert history(run) == history(averaging)
-    files = [folder / "last/epoch_0003.weights.h5" for folder in (run, averaging)]
-    ours, theirs = (datasets(file) for file in files)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert_same_state(run, averaging)
     saved = [models.load_generator(folder).get_weights() for folder in (run, averaging)]
     np.testing.assert_equal(*saved)
+
+
+def test_resuming_a_generator_alone_is_exact(features, tmp_path):
+    flags = ["--dataset_path", features, *PAIR, *SMALL, *SILENT, "--epochs", 3]
+    code, _, errors = run_main(train_generator, *flags, "--runs_path", tmp_path / "one")
+    assert code == 0, errors
+    whole = tmp_path / "one" / f"{RUN}_generator"
+    run = shutil.copytree(whole, tmp_path / "two" / f"{RUN}_generator")
+    (run / "last/epoch_0003.weights.h5").unlink()
+    code, output, errors = run_main(train_generator, *flags, "--runs_path", tmp_path / "two")
+    assert code == 0, errors
+    assert "continuing after 2 of 3 epochs" in output
+    assert history(run) == history(whole)
+    assert_same_state(run, whole)
 
 
 def test_what_a_kill_after_the_last_epoch_left_undone_is_done(undisturbed, copied, features):
@@ -449,7 +459,6 @@ def test_a_second_training_in_one_folder_is_refused_and_names_the_first(copied, 
     assert len(history(copied)) == 3
 
 
-@tensorflow_alone
 def test_damaged_weights_of_the_last_epoch_cost_one_epoch(undisturbed, copied, features):
     (copied / "last/epoch_0003.weights.h5").write_bytes(b"\0" * 100)
     where = ["--dataset_path", features, "--runs_path", copied.parent, *SILENT]
@@ -457,6 +466,7 @@ def test_damaged_weights_of_the_last_epoch_cost_one_epoch(undisturbed, copied, f
     assert code == 0, errors
     assert "taking the epoch before" in output
     assert history(copied) == history(undisturbed[0])
+    assert_same_state(copied, undisturbed[0])
 
 
 def test_damaged_state_is_refused(tmp_path):
@@ -891,6 +901,33 @@ def test_another_width_is_refused_before_the_backend_loads(copied):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "was trained with --filters 2, now 3" in done.stderr
+
+
+def test_what_was_read_ahead_for_another_epoch_is_not_given_out():
+    pairs = two_devices.Numbered()
+    batches = training.Batches(pairs, workers=2)
+    assert np.unique(batches[0]) == [0]
+    pairs.epoch = 3
+    found = [batches[number] for number in range(len(batches))]
+    assert np.unique(found) == [3]
+
+
+def test_a_batch_is_read_once_and_ahead(monkeypatch):
+    pairs = two_devices.Numbered()
+    read = []
+    monkeypatch.setattr(two_devices.Numbered, "__getitem__", lambda _, number: read.append(number))
+    batches = training.Batches(pairs, workers=1)
+    for number in range(len(pairs)):
+        batches[number]
+    assert read == list(range(len(pairs)))
+    batches[0]
+    batches.threads.shutdown()  # once what was begun is done
+    assert len(read) == len(pairs) + batches.ahead
+
+
+def test_an_epoch_is_trained_on_its_own_batches():
+    """Those that Keras reads before the first one, for their shape, among them."""
+    assert two_devices.epochs_read() == [2, 3, 4]
 
 
 class FewPairs:

@@ -92,6 +92,46 @@ def step_with_batch_norm(model, weights, samples):
     return result
 
 
+class Numbered:
+    """Pairs, in whose batches stands the epoch that they were read for."""
+
+    epoch = 0
+
+    def __len__(self):
+        """Batches an epoch."""
+        return 10
+
+    def __getitem__(self, batch):
+        """Batch number ``batch``: x and y, both (BATCH, 1)."""
+        numbers = np.full((BATCH, 1), self.epoch, np.float32)
+        return numbers, numbers
+
+
+def epochs_read():
+    """What the epochs 2, 3, 4 are trained on: the mean of their batches' own numbers of epochs."""
+    import keras
+
+    import training
+
+    pairs = Numbered()
+
+    def begin_epoch(epoch, logs):
+        pairs.epoch = epoch
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    number = keras.metrics.MeanMetricWrapper(lambda y, _: y, name="number")
+    model.compile("sgd", loss="mse", metrics=[number])
+    history = model.fit(
+        training.Batches(pairs, workers=2),
+        initial_epoch=2,
+        epochs=5,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)],
+        shuffle=False,
+        verbose=0,
+    )
+    return history.history["number"]
+
+
 def main(argv):
     """Run on virtual CPU devices."""
     count, weights_file, result_file = int(argv[0]), argv[1], argv[2]
@@ -111,6 +151,8 @@ def main(argv):
     samples = SAMPLES[os.environ["KERAS_BACKEND"]]
     result = step_and_validate(model, weights, samples)
     result |= step_with_batch_norm(normed, weights, samples)
+    with devices.device_scope(count):
+        result["epochs_read"] = epochs_read()
     np.savez(result_file, **result)
 
 
