@@ -358,10 +358,11 @@ def load_generator(path):
             if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
                 with zipfile.ZipFile(file) as archive:
                     weights = Path(archive.extract("model.weights.h5", folder))
-            elif packed_weights.is_packed(file):
-                weights = Path(folder) / "unpacked.weights.h5"
-                packed_weights.unpack(file, weights)
             generator = build_generator(**_layout(weights, _stored_kind(file)))
+            if packed_weights.is_packed(weights):
+                unpacked = Path(folder) / "unpacked.weights.h5"
+                packed_weights.unpack(weights, unpacked)
+                weights = unpacked
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # Keras only warns of weights that it does not find
                 generator.load_weights(weights)

@@ -48,14 +48,20 @@ def is_packed(path):
 
 
 def unpack(source, target):
-    """Write the weights that the packed file ``source`` stands for to ``target``, for Keras."""
+    """Write the weights that the packed file ``source`` stands for to ``target``, for Keras.
+
+    Raises ValueError and others if the file is damaged.
+    """
     with h5py.File(source) as packed, h5py.File(target, "w") as whole:
 
         def copy(name, item):
             if isinstance(item, h5py.Group):
                 whole.require_group(name)
             elif "scale" in item.attrs:
-                whole.create_dataset(name, data=item[()] * item.attrs["scale"])
+                scale = item.attrs["scale"]
+                if np.broadcast_shapes(item.shape, scale.shape) != item.shape:
+                    raise ValueError(f"{name}: scale {scale.shape} of a kernel {item.shape}")
+                whole.create_dataset(name, data=item[()] * scale)
             else:
                 whole.create_dataset(name, data=item[()])
             for key, value in item.attrs.items():

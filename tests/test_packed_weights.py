@@ -58,3 +58,12 @@ def test_there_and_back(tmp_path):
     read = models.load_generator(packed)
     for weight, wanted in zip(read.get_weights(), generator.get_weights()):
         np.testing.assert_allclose(weight, wanted, atol=np.abs(wanted).max() / 127)
+
+
+def test_a_scale_of_another_shape_is_refused(tmp_path):
+    packed = tmp_path / "packed.weights.h5"
+    with h5py.File(packed, "w") as file:
+        file.create_dataset("kernel", data=np.ones((4, 4, 1, 1), np.int8))
+        file["kernel"].attrs["scale"] = np.ones((1, 1, 1, 9), np.float32)
+    with pytest.raises(ValueError, match="scale"):
+        packed_weights.unpack(packed, tmp_path / "again.weights.h5")

@@ -127,6 +127,7 @@ def _good_tiles():
 
 def _good_models():
     import models
+    import packed_weights
 
     generator = models.build_generator(1)
     archive = Path(_folder().name, "seed.keras")
@@ -134,7 +135,9 @@ def _good_models():
     assert zipfile.is_zipfile(archive)
     weights = Path(_folder().name, "seed.weights.h5")
     generator.save_weights(weights)
-    return [archive.read_bytes(), weights.read_bytes()]
+    packed = Path(_folder().name, "packed.weights.h5")
+    packed_weights.pack(weights, packed)
+    return [archive.read_bytes(), weights.read_bytes(), packed.read_bytes()]
 
 
 LIMITS = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f")
