@@ -451,8 +451,8 @@ ODD = [
 
 
 @pytest.mark.parametrize(("script", "what", "spoil"), ODD)
-@pytest.mark.filterwarnings("error")
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras's own, on PyTorch
+# The second, which goes before the first, is for a warning of Keras's own on PyTorch.
+@pytest.mark.filterwarnings("error", "ignore:__array__ implementation")
 def test_odd_input_that_works(folder, capfd, script, what, spoil):
     spoil()
     code, _, lines = run(script, COMMANDS[script].split(), capfd)
