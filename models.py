@@ -449,14 +449,13 @@ def _copy_channels(values, shape, reads, rng):
     if values.ndim == 1:
         return copied
     read = sources[reads]
-    copies = np.bincount(read)  # of each channel that is read
-    noise = np.moveaxis(rng.normal(0, spread, copied.shape), reads, 0)
-    first = np.searchsorted(read, np.arange(len(copies)))  # copies stand side by side
-    shape_of_copies = (-1, *[1] * (noise.ndim - 1))
-    means = np.add.reduceat(noise, first) / copies.reshape(shape_of_copies)
-    noise = np.moveaxis(noise - means[read], 0, reads)
-    counts = np.moveaxis(copies[read].reshape(shape_of_copies), 0, reads)
-    return (copied + noise) / counts
+    copies = np.bincount(read)  # of each channel that is read; they stand side by side
+    first = np.cumsum(copies) - copies
+    copied = np.moveaxis(copied, reads, -1)
+    noise = np.moveaxis(rng.normal(0, spread, shape), reads, -1)
+    means = np.add.reduceat(noise, first, axis=-1) / copies
+    apart = (copied + noise - means[..., read]) / copies[read]
+    return np.moveaxis(apart, -1, reads)
 
 
 def _layout(file, stored):

@@ -9,39 +9,35 @@ largest makes the rest finer.
 import h5py
 import numpy as np
 
+SCALE = "scale"  # a packed kernel's attribute
 LARGEST = 127  # of int8; its -128 is not used
 CLIPS = (1.0, 0.8, 0.65, 0.5)  # of a channel's largest weight, that become LARGEST
 
 
 def pack(source, target):
     """Write the HDF5 weights file ``source``, float32 as Keras saves it, packed to ``target``."""
-    with h5py.File(source) as whole, h5py.File(target, "w") as packed:
 
-        def copy(name, item):
-            if isinstance(item, h5py.Group):
-                packed.require_group(name)
-            elif item.ndim == 4 and item.dtype == np.float32:
-                levels, scale = quantise(item[()])
-                packed.create_dataset(
-                    name, data=levels, compression="gzip", compression_opts=9, chunks=levels.shape
-                )
-                packed[name].attrs["scale"] = scale
-            else:
-                content = item[()]
-                if content.dtype == np.float32:
-                    content = content.astype(np.float16)
-                packed.create_dataset(name, data=content)
-            packed[name].attrs.update(item.attrs)
+    def write(file, name, item):
+        content = item[()]
+        if content.dtype != np.float32:
+            file[name] = content
+        elif content.ndim == 4:
+            levels, scale = quantise(content)
+            file.create_dataset(
+                name, data=levels, compression="gzip", compression_opts=9, chunks=levels.shape
+            )
+            file[name].attrs[SCALE] = scale
+        else:
+            file[name] = content.astype(np.float16)
 
-        whole.visititems(copy)
-        packed.attrs.update(whole.attrs)  # what kind of network it is
+    _rewrite(source, target, write)
 
 
 def is_packed(path):
     """Whether an HDF5 weights file is one of `pack`."""
 
     def find_scale(_, item):
-        return "scale" in item.attrs or None  # None: look further
+        return SCALE in item.attrs or None  # None: look further
 
     with h5py.File(path) as file:
         return file.visititems(find_scale) is not None
@@ -52,24 +48,34 @@ def unpack(source, target):
 
     Raises ValueError and others if the file is damaged.
     """
-    with h5py.File(source) as packed, h5py.File(target, "w") as whole:
+
+    def write(file, name, item):
+        if SCALE not in item.attrs:
+            file[name] = item[()]
+            return
+        scale = item.attrs[SCALE]
+        if np.broadcast_shapes(item.shape, scale.shape) != item.shape:
+            raise ValueError(f"{name}: scale {scale.shape} of a kernel {item.shape}")
+        file[name] = item[()] * scale
+
+    _rewrite(source, target, write)
+
+
+def _rewrite(source, target, write):
+    """Copy an HDF5 file's groups and attributes; ``write(file, name, item)`` writes each array."""
+    with h5py.File(source) as old, h5py.File(target, "w") as new:
 
         def copy(name, item):
             if isinstance(item, h5py.Group):
-                whole.require_group(name)
-            elif "scale" in item.attrs:
-                scale = item.attrs["scale"]
-                if np.broadcast_shapes(item.shape, scale.shape) != item.shape:
-                    raise ValueError(f"{name}: scale {scale.shape} of a kernel {item.shape}")
-                whole.create_dataset(name, data=item[()] * scale)
+                new.require_group(name)
             else:
-                whole.create_dataset(name, data=item[()])
+                write(new, name, item)
             for key, value in item.attrs.items():
-                if key != "scale":
-                    whole[name].attrs[key] = value
+                if key != SCALE:  # which `write` sees to
+                    new[name].attrs[key] = value
 
-        packed.visititems(copy)
-        whole.attrs.update(packed.attrs)
+        old.visititems(copy)
+        new.attrs.update(old.attrs)  # what kind of network it is
 
 
 def quantise(kernel):

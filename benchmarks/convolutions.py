@@ -23,7 +23,6 @@ from train_step import our_step, step_gflop
 
 import cli
 import devices
-import models
 
 KERNEL = 4
 
@@ -46,6 +45,8 @@ class Operation(NamedTuple):
 
 def list_operations(filters):
     """All `Operation`s of a training step of networks of width ``filters``."""
+    import models  # Keras loads here, once the device is known
+
     operations = []
     channels = 1
     side = models.TILE_FRAMES
@@ -139,9 +140,10 @@ def main(argv=None):
     for operation in list_operations(args.filters):
         each = args.seconds / 60
         took = time_operation(operation, args.batch, args.precision, each, args.products)
+        work = operation.gflop(args.batch)
         total += operation.count * took
-        gflop += operation.count * operation.gflop(args.batch)
-        lines.append((operation.count * took, operation.gflop(args.batch) / took, operation))
+        gflop += operation.count * work
+        lines.append((operation.count * took, work / took, operation))
     print("| ms of a step | GFLOP/s | network | what | small side | channels | times |")
     print("|---:|---:|---|---|---:|---:|---:|")
     for seconds, speed, operation in sorted(lines, reverse=True):

@@ -120,8 +120,7 @@ def draw_spectrograms(name, pictures, columns):
 
 
 def add_colour_bar(figure, image, axes, label="dB relative to full scale", aspect=20):
-    """A bar beside ``axes`` that says what the colours of ``image`` mean; ``aspect``: its height by
-    its width."""
+    """What the colours of ``image`` mean: a bar by ``axes``, ``aspect`` times as high as wide."""
     bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=aspect)
     bar.set_label(label)
     bar.outline.set_visible(False)
