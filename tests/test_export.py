@@ -85,7 +85,7 @@ def test_export(tmp_path, export, run):
     assert all(weight.dtype == "float32" for weight in packed.weights)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 1)).astype(np.float32)
     difference = np.abs(packed.predict_on_batch(x) - whole.predict_on_batch(x))
-    assert 0 < difference.mean() < 1e-2
+    assert 0 < difference.max() < 1e-2
     size = (folder / "generator.weights.h5").stat().st_size
     assert size < 0.7 * (run / "generator.keras").stat().st_size
 

@@ -168,8 +168,6 @@ def await_work(process, folder, before=frozenset()):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_anywhere_it_continues_to_the_same_end(place, step):
-    if step == "train" and os.environ["KERAS_BACKEND"] != "tensorflow":
-        pytest.skip("exact on TensorFlow alone")
     shutil.rmtree(place / "out", ignore_errors=True)
     process = start(step, place, stderr=subprocess.DEVNULL)
     assert await_work(process, place / "out")

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def arrays(variables):
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_the_average_is_the_one_worked_out_by_hand(policy):
     """Of the weights that each step begins with, and of batch norm's statistics after it."""
+    keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)
     try:
         networks = models.build_generator(1), models.build_discriminator(1)
@@ -160,10 +162,9 @@ def test_the_average_is_the_one_worked_out_by_hand(policy):
         found = arrays(networks[0].weights)
         np.testing.assert_equal(arrays(networks[1].weights), judging)
     np.testing.assert_equal(arrays(networks[0].weights), after)
-    for average, wanted in zip(found, expected):
+    for average, wanted, last in zip(found, expected, after):
         np.testing.assert_allclose(average, wanted, rtol=1e-4, atol=1e-6)
-    apart = [np.abs(average - last).max() for average, last in zip(found, after)]
-    assert np.median(apart) > 1e-5  # a few, of the deepest layers, hardly move
+        assert np.abs(average - last).max() > 1e-5
 
 
 def test_without_ema_nothing_is_kept():
@@ -470,12 +471,11 @@ def test_saved_generators_load_with_plain_keras(tmp_path, compiled):
     np.testing.assert_array_equal(plain.predict_on_batch(x), generator.predict_on_batch(x))
 
 
-@pytest.mark.parametrize(
-    ("kind", "width", "greater"), [(kinds.PLAIN, 2, 3), (FILM, 2, 3), (PHASE, 1, 3)]
-)
-def test_a_widened_network_computes_the_same_and_then_learns_apart(kind, width, greater):
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("kind", [kinds.PLAIN, FILM, PHASE])
+def test_a_widened_network_computes_the_same_and_then_learns_apart(kind, width):
     keras.utils.set_random_seed(0)
-    narrow, wide = models.build_generator(width, kind), models.build_generator(greater, kind)
+    narrow, wide = models.build_generator(width, kind), models.build_generator(3, kind)
     for weight in narrow.weights:  # away from the zeros and ones that they begin with
         weight.assign(weight + 0.1 * keras.random.uniform(weight.shape, -1))
     models.widen(narrow, wide)
@@ -488,9 +488,10 @@ def test_a_widened_network_computes_the_same_and_then_learns_apart(kind, width, 
     wide.compile(models.TwoRateAdam(1e-2), loss="mae", run_eagerly=True)  # to trace takes longer
     wide.train_on_batch(x, np.repeat(tiles(2, 9), narrow.output_shape[-1], -1))
     for kernel in kernels[:-1]:  # the last one's outputs are not copies
-        made = 2 if "transpose" in kernel.path else 3  # axis of channels of which two were alike
-        copies = np.moveaxis(ops.convert_to_numpy(kernel), made, 0)[:2]
-        assert np.abs(copies[0] - copies[1]).max() > 1e-3
+        made = 2 if "transpose" in kernel.path else 3  # axis of channels of which these were alike
+        copies = np.moveaxis(ops.convert_to_numpy(kernel), made, 0)[: 4 - width]
+        for one, another in itertools.pairwise(copies):
+            assert np.abs(one - another).max() > 1e-3
 
 
 def test_code_in_a_model_file_is_never_run(tmp_path):
