@@ -312,7 +312,7 @@ def add_network_flags(parser):
     add(
         "--weights",
         metavar="MODEL",
-        help="begin with this model, as wide or 1/k as wide: run folder, file, or (a part of) a "
+        help="begin with this model, as wide or narrower: run folder, file, or (a part of) a "
         "pretrained name",
     )
     add(

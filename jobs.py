@@ -42,31 +42,38 @@ def plan_jobs(inputs, output, models, settings):
     Raises:
         UserError: an input is missing, or the output does not fit the inputs.
     """
-    one_file = output is not None and _is_one_file(inputs, output, models)
-    labels = known_models.make_labels(models)
+    if output is not None and _is_one_file(inputs, output, models):
+        source = _find_recordings(inputs[0], output)[0]
+        _check_target(source, output, taken=())
+        record = provenance.Record(output.parent)
+        return [Job(source, output, models[0], settings, record)]
     records = {None: None}  # by output folder
     taken = set()  # outputs of the jobs so far
     jobs = []
+    for path, source, model, label in _list_conversions(inputs, output, models):
+        if output is None and not path.is_dir():
+            root = None
+            target = _number(_name_beside(source, label), taken)
+        else:
+            root = _beside(path, label) if output is None else output
+            inner = source.relative_to(path) if path.is_dir() else Path(source.name)
+            suffix = f"_{label}" if output is not None and len(models) > 1 else ""
+            target = _mirror(source, root / inner, suffix, taken)
+        _check_target(source, target, taken)
+        taken.add(target)
+        if root not in records:
+            records[root] = provenance.Record(root)
+        jobs.append(Job(source, target, model, settings, records[root]))
+    return jobs
+
+
+def _list_conversions(inputs, output, models):
+    """Yield (the --input, a recording of it, a model, the model's label) of each conversion."""
+    labels = known_models.make_labels(models)
     for path in inputs:
         for source in _find_recordings(path, output):
             for model, label in zip(models, labels):
-                if one_file:
-                    root = output.parent
-                    target = output
-                elif output is None and not path.is_dir():
-                    root = None
-                    target = _number(_name_beside(source, label), taken)
-                else:
-                    root = _beside(path, label) if output is None else output
-                    inner = source.relative_to(path) if path.is_dir() else Path(source.name)
-                    suffix = f"_{label}" if output is not None and len(models) > 1 else ""
-                    target = _mirror(source, root / inner, suffix, taken)
-                _check_target(source, target, taken)
-                taken.add(target)
-                if root not in records:
-                    records[root] = provenance.Record(root)
-                jobs.append(Job(source, target, model, settings, records[root]))
-    return jobs
+                yield path, source, model, label
 
 
 def _is_one_file(inputs, output, models):

@@ -55,8 +55,8 @@ MEL_ROWS = 384  # of a picture on the page
 SOURCES = ("acoustic", "electronic", "synthetic")  # in NSynth's names of instruments
 PLURALS = {"string": "strings"}
 LISTENING = """<p><label><input type="checkbox" id="match" checked> all sounds of a piece equally \
-loud</label> · <kbd>1</kbd> <kbd>2</kbd> … switch at the same moment, <kbd>space</kbd> pauses, a \
-click on a picture plays from there.</p>"""
+loud</label> · <span class="keys"><kbd>1</kbd> <kbd>2</kbd> … switch at the same moment, \
+<kbd>space</kbd> pauses · </span>a click on a picture plays from there</p>"""
 HISTORY_TITLES = {
     "mae_db": "mean absolute error, dB",
     "gan_loss": "generator's adversarial loss",

@@ -130,7 +130,7 @@ class Run:
     def summarise(self):
         """Lines at the end: the generator's error, what to compare it with, where the page is."""
         baselines = self.config["baselines_db"]
-        error = find_error(self.history, {"flags": {"choose": self.choose}})
+        error = find_error(self.history, self.config)
         return (
             f"held-out MAE {error:.2f} dB ({format_errors(baselines)}) -> "
             f"{self.folder}/generator.keras\n"

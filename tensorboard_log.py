@@ -34,6 +34,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.run = run
         self.tf = tensorflow
         self.writer = None
+        self.fixed_written = False  # by this start
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the newest row of the history, and its preview if there is one."""
@@ -51,10 +52,17 @@ class TensorBoard(keras.callbacks.Callback):
             if picture.is_file():
                 pixels = self.tf.io.decode_png(picture.read_bytes(), channels=4)
                 self.tf.summary.image("preview", pixels[self.tf.newaxis])
-            for place in ("input", "target"):
-                self._write_sound(place, self.run.folder / "previews" / place)
             self._write_sound("output", preview / "output")
+            if not self.fixed_written:
+                self.fixed_written = self._write_fixed()
         self.writer.flush()
+
+    def _write_fixed(self):
+        """The preview's input and target, the same for all epochs; whether they are there yet."""
+        folder = self.run.folder / "previews"
+        for name in ("input", "target"):
+            self._write_sound(name, folder / name)
+        return report.sound_path(folder / "target").is_file()
 
     def _write_sound(self, name, stem):
         path = report.sound_path(stem)

@@ -11,6 +11,7 @@ import pytest
 import convert
 import data
 import evaluate
+import evaluation_page
 import judges
 import metrics
 import phase
@@ -708,7 +709,7 @@ def test_results_of_other_models_do_not_pass_as_these(two_runs, tmp_path):
         evaluate.drop_others(tmp_path, [group], now)
         assert left() == (list(names) if stay else [])
     (tmp_path / "index.html").write_text("an earlier page")
-    evaluate.GroupPage(tmp_path, group, candidates_of(*two_runs), SETTINGS, 1)
+    evaluation_page.GroupPage(tmp_path, group, candidates_of(*two_runs), SETTINGS, 1)
     assert not (tmp_path / "index.html").exists()
 
 
