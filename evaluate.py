@@ -13,7 +13,8 @@ tables). The rows:
     identity                               the input, unchanged
     silence                                nothing
     median picture                         one constant spectrum, with the input's phase
-    model (phase: NAME)                    what predict.py --phase NAME --level off writes
+    model (phase: NAME)                    what predict.py --quality draft --phase NAME --level off
+                                           writes
     true magnitude (phase: NAME)           a perfect network: what is wrong is the phase's fault
     true magnitude (phase: the target's)   what the representation costs (half the band): the only
                                            row with an SNR

@@ -134,7 +134,9 @@ def describe_model(path):
         parts.append(f"width {flags['filters']}")
     error = find_error(read_history(path / "history.csv"), config)
     if error is not None:
-        text = f"{error:.2f} dB off on pieces it has not seen"
+        held_out = config.get("split", {}).get("validation", ())
+        pieces = "a piece" if len(held_out) == 1 else "pieces"
+        text = f"{error:.2f} dB off on {pieces} it has not seen"
         unchanged = config.get("baselines_db", {}).get("identity")
         if unchanged is not None:
             text += f" (input unchanged {unchanged:.2f})"

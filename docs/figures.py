@@ -65,23 +65,29 @@ WIDTH = 6.8  # inches: so narrow that a text of size 11 can be read where it is 
 
 
 def save(figure, name):
-    """Write docs/``name``: SVG, or PNG of at most 256 colours.
+    """Write docs/``name``: SVG, or PNG by `write_png`."""
+    buffer = io.BytesIO()
+    if name.endswith(".svg"):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        write_bytes(buffer.getvalue(), name)
+    else:
+        figure.savefig(buffer, format="png")
+        write_png(PIL.Image.open(buffer).convert("RGB"), name)
+
+
+def write_png(picture, name):
+    """Write a PIL.Image, RGB, to docs/``name`` in at most 256 colours.
 
     That is a quarter of the size of a PNG of all colours, and looks the same.
     """
+    few = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
     buffer = io.BytesIO()
-    is_svg = name.endswith(".svg")
-    metadata = {"Date": None} if is_svg else None
-    figure.savefig(buffer, format=name[-3:], metadata=metadata)
-    content = buffer.getvalue()
-    if not is_svg:
-        picture = PIL.Image.open(buffer).convert("RGB")
-        picture = picture.quantize(
-            256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE
-        )
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG", optimize=True)
-        content = buffer.getvalue()
+    few.save(buffer, "PNG", optimize=True)
+    write_bytes(buffer.getvalue(), name)
+
+
+def write_bytes(content, name):
+    """Write docs/``name``, and say how large it is."""
     with cli.complete(DOCS / name) as part:
         part.write_bytes(content)
     print(f"docs/{name}: {len(content) / 1000:.0f} kB")
