@@ -75,12 +75,12 @@ def save(figure, name):
         write_png(PIL.Image.open(buffer).convert("RGB"), name)
 
 
-def write_png(picture, name):
-    """Write a PIL.Image, RGB, to docs/``name`` in at most 256 colours.
+def write_png(picture, name, colours=256):
+    """Write a PIL.Image, RGB, to docs/``name`` in at most so many colours.
 
-    That is a quarter of the size of a PNG of all colours, and looks the same.
+    Of 256 that is a quarter of the size of a PNG of all colours, and looks the same.
     """
-    few = picture.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+    few = picture.quantize(colours, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "PNG", optimize=True)
     write_bytes(buffer.getvalue(), name)

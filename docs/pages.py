@@ -30,6 +30,7 @@ WIDTH = 520  # CSS pixels; README and docs show the pictures 390 wide
 HEIGHT = 4000  # CSS pixels: more than either takes, what is empty is cut off
 SCALE = 1.5  # pixels of the picture to a CSS pixel
 MARGIN = 16  # pixels that stay below
+COLOURS = 96  # two colour maps and a few greys: a third smaller than with 256
 LISTENING = "section:not(#piece1), footer { display: none }"
 FOLDED = (
     "header, footer, section:not(#piece1), #piece1 > :not(details), #piece1 > details + details"
@@ -106,8 +107,10 @@ def main(argv=None):
     """Parse flags, take both pictures."""
     args = build_parser().parse_args(argv)
     browser = find_browser()
-    write_png(photograph(browser, args.listening, LISTENING), "listening_page.png")
-    write_png(photograph(browser, args.phases, FOLDED, UNFOLD), "phase_page.png")
+    listening = photograph(browser, args.listening, LISTENING)
+    write_png(listening, "listening_page.png", COLOURS)
+    phases = photograph(browser, args.phases, FOLDED, UNFOLD)
+    write_png(phases, "phase_page.png", COLOURS)
 
 
 if __name__ == "__main__":
