@@ -2,11 +2,8 @@
 
 import struct
 
-import librosa
 import numpy as np
 import soundfile
-
-import data
 
 
 def varint(number):
@@ -45,8 +42,8 @@ def tempo(tick, microseconds):
     return [(tick, 0xFF, 0x51, 3, *microseconds.to_bytes(3, "big"))]
 
 
-def tone(pitch, seconds=1.5, rate=16000, amplitude=0.5, decay=1.0):
-    """float (n,): a sine with NSynth's abrupt beginning."""
+def note_sound(pitch, seconds=1.5, rate=16000, amplitude=0.5, decay=1.0):
+    """A decaying sine with NSynth's abrupt beginning: float64 (n,), peak ``amplitude``."""
     t = np.arange(int(seconds * rate)) / rate
     frequency = 440 * 2 ** ((pitch - 69) / 12)
     return amplitude * np.exp(-decay * t) * np.sin(2 * np.pi * frequency * t)
@@ -59,12 +56,12 @@ VELOCITIES = (25, 50, 75, 100, 127)
 def make_bank(
     folder, prefix="keyboard_acoustic_000", pitches=PITCHES, velocities=VELOCITIES, **kwargs
 ):
-    """An NSynth-shaped folder: one `tone` a pitch and velocity, louder at a higher velocity."""
+    """An NSynth-shaped folder: a `note_sound` for each pitch and velocity."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     rate = kwargs.get("rate", 16000)
     for pitch in pitches:
         for velocity in velocities:
-            sound = tone(pitch, **kwargs) * velocity / 127
+            sound = note_sound(pitch, **kwargs) * velocity / 127
             path = folder / "audio" / f"{prefix}-{pitch:03d}-{velocity:03d}.wav"
             soundfile.write(path, sound, rate)
     return folder
@@ -73,22 +70,3 @@ def make_bank(
 TUNE = midi_bytes(
     tempo(0, 400_000), note(0, 480, 60, 100) + note(480, 960, 64, 50) + note(480, 1440, 67, 127)
 )
-
-
-def istft(spectrum, length):
-    """librosa's inverse of `data.stft`, the oracle: complex (513, frames) -> float32 (length,)."""
-    return librosa.istft(
-        spectrum, n_fft=data.N_FFT, hop_length=data.HOP_LENGTH, window=data.WINDOW, length=length
-    )
-
-
-def combine(mag, phase):
-    """Magnitude and phase -> spectrum, complex64 (513, t), the upper bins zero.
-
-    Args:
-        mag: (256, t).
-        phase: unit phasors, complex (256 or 513, t).
-    """
-    spectrum = np.zeros((data.N_FFT // 2 + 1, mag.shape[1]), np.complex64)
-    spectrum[: data.BINS] = mag * np.float32(data.WINDOW.sum() / 2) * phase[: data.BINS]
-    return spectrum

@@ -1,5 +1,8 @@
-"""Sounds and networks that the tests of the conversion make for themselves."""
+"""Sounds, files of sound and networks that tests make for themselves."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import soundfile
 
@@ -23,7 +26,7 @@ def uneven(tiles):
 
 
 def music(samples, rate=data.SAMPLE_RATE, level=0.1, seed=0):
-    """Chords of soft-edged tones below 4 kHz with pauses, (n,)."""
+    """Chords of soft-edged tones below 4 kHz with pauses: float32 (samples,), peak ~``level``."""
     random, time = np.random.default_rng(seed), np.arange(samples) / rate
     audio = np.zeros(samples)
     for onset in np.arange(0, samples / rate, 0.4):
@@ -34,12 +37,47 @@ def music(samples, rate=data.SAMPLE_RATE, level=0.1, seed=0):
     return (level * audio).astype(np.float32)
 
 
-def noise(*shape):
-    return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
+def tone(frequency=440, seconds=2.0, rate=data.SAMPLE_RATE, level=0.4):
+    """A sine that begins at 0: float32 (n,), peak ``level``."""
+    time = np.arange(round(seconds * rate)) / rate
+    return (level * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def noise(*shape, seed=0):
+    """Normal noise of sigma 0.1 at any rate, float32 of ``shape``: clip it where 1 is the limit."""
+    return np.random.default_rng(seed).normal(0, 0.1, shape).astype(np.float32)
+
+
+def uniform_noise(samples, seed=0):
+    """Uniform noise between -0.5 and 0.5 at any rate, float32 (samples,)."""
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, samples).astype(np.float32)
 
 
 def write(path, audio, rate=44100):
     """Write a recording, its folder included; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, audio, rate)
+    return path
+
+
+def encode(path, sound, codec, rate=data.SAMPLE_RATE, video=None, bit_rate=128_000, options=None):
+    """Write mono ``sound``, (n,), by FFmpeg; grey pictures too if there is a ``video`` codec."""
+    with av.open(path, "w", options=options or {}) as container:
+        container.metadata["title"] = "Chanson triste"
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream.bit_rate = bit_rate
+        if video:
+            pictures = container.add_stream(video, rate=5)
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
+            for _ in range(10):
+                picture = np.full((64, 64, 3), 128, np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(pictures.encode(frame))
+            container.mux(pictures.encode())
+        frame = av.AudioFrame.from_ndarray(sound[np.newaxis], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        frame.pts = 0
+        frame.time_base = Fraction(1, rate)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
     return path

@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from sounds import identity, tone
 
 import known_models
 from audio import read_audio, write_audio
@@ -88,16 +89,6 @@ def quiet_gradio(tmp_path, monkeypatch):
     app.keep_to_oneself(tmp_path)
 
 
-def tone(seconds):
-    time = np.arange(round(seconds * 44100)) / 44100
-    return 0.3 * np.sin(2 * np.pi * 440 * time)
-
-
-def identity(tiles):
-    """A network that changes nothing."""
-    return tiles
-
-
 def test_a_long_recording_is_offered_as_its_first_minutes():
     assert app.describe_length(61.2) == (61, "1:01 long.")
     seconds, text = app.describe_length(451)
@@ -108,7 +99,7 @@ def test_a_long_recording_is_offered_as_its_first_minutes():
 def test_a_conversion_holds_the_first_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "load_model", lambda path: identity)
     source = tmp_path / "my song.flac"
-    write_audio(source, tone(3))
+    write_audio(source, tone(seconds=3))
     told = []
     folder = tmp_path / "made"
     folder.mkdir()
@@ -116,7 +107,7 @@ def test_a_conversion_holds_the_first_seconds(tmp_path, monkeypatch):
         source, source.name, "x_2_guitar_acoustic", "draft", 2, folder, told.append
     )
     assert after.name == "my song_guitar.wav"
-    np.testing.assert_allclose(read_audio(before), tone(2), atol=1e-3)
+    np.testing.assert_allclose(read_audio(before), tone(seconds=2), atol=1e-3)
     assert len(read_audio(after)) == 2 * 44100
     assert picture.stat().st_size > 1000
     assert told[-1] == 1
@@ -185,7 +176,7 @@ def run_driver(address, folder, width):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_from_upload_to_download(tmp_path, monkeypatch, quiet_gradio):
     monkeypatch.setattr(app, "load_model", lambda path: identity)
-    write_audio(tmp_path / "x.wav", tone(2))
+    write_audio(tmp_path / "x.wav", tone(seconds=2))
     sound = base64.b64encode((tmp_path / "x.wav").read_bytes()).decode()
     root = tmp_path / "root"
     page = app.build_page(app.Tabs(root), [("guitar", "x_2_guitar")])

@@ -2,12 +2,12 @@
 
 import os
 import tracemalloc
-from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 import soundfile
+from sounds import encode, tone
 
 import audio
 from audio import find_audio, open_sound, read_audio, read_blocks, write_audio
@@ -17,39 +17,11 @@ RATE = 44100
 SECONDS = 2.0
 
 
-def tone(frequency=440, seconds=SECONDS, rate=RATE, amplitude=0.4):
-    time = np.arange(round(seconds * rate)) / rate
-    return (amplitude * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
-
-
 def frequency_of(sound, rate=RATE):
     """The loudest frequency in the second quarter, Hz."""
     part = sound[len(sound) // 4 : len(sound) // 2]
     spectrum = np.abs(np.fft.rfft(part * np.hanning(len(part))))
     return np.argmax(spectrum) * rate / len(part)
-
-
-def encode(path, sound, codec, rate=RATE, video=None, bit_rate=128_000, options=None):
-    """Write mono ``sound`` by FFmpeg, with some grey pictures if there is a ``video`` codec."""
-    with av.open(path, "w", options=options or {}) as container:
-        container.metadata["title"] = "Chanson triste"
-        stream = container.add_stream(codec, rate=rate, layout="mono")
-        stream.bit_rate = bit_rate
-        if video:
-            pictures = container.add_stream(video, rate=5)
-            pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
-            for _ in range(10):
-                picture = np.full((64, 64, 3), 128, np.uint8)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                container.mux(pictures.encode(frame))
-            container.mux(pictures.encode())
-        frame = av.AudioFrame.from_ndarray(sound[np.newaxis], format="fltp", layout="mono")
-        frame.sample_rate = rate
-        frame.pts = 0
-        frame.time_base = Fraction(1, rate)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def read_all(path, size=audio.READ_SIZE):

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ORIGIN, ROOT, TARGET
+from sounds import tone
 
 import compute_features
 import data
 from audio import read_audio, write_audio
 
-
-def tone(frequency, seconds=0.3):
-    time_ = np.arange(round(seconds * data.SAMPLE_RATE)) / data.SAMPLE_RATE
-    return 0.3 * np.sin(2 * np.pi * frequency * time_)
+SECONDS = 0.3  # of a recording: a tile's worth of work and no more
 
 
 class Folders:
@@ -30,7 +28,7 @@ class Folders:
         self.features = root / "features"
         self._capsys = capsys
         for frequency, name in ((220, f"{ORIGIN}/sub/a"), (330, f"{TARGET}/sub/a")):
-            write_audio(self.audios / f"{name}.wav", tone(frequency))
+            write_audio(self.audios / f"{name}.wav", tone(frequency, SECONDS))
 
     def run(self, *flags, audios=None):
         """Exit code, what was printed on stdout and on stderr."""
@@ -92,7 +90,7 @@ def test_what_is_missing_is_made_again(folders):
 @pytest.mark.parametrize("age", [-1e6, 1e6])
 def test_a_recording_replaced_by_an_older_or_newer_one_is_done_again(folders, age):
     path = folders.audios / ORIGIN / "sub/a.wav"
-    write_audio(path, tone(880))
+    write_audio(path, tone(880, SECONDS))
     os.utime(path, (time.time() + age, time.time() + age))
     before = folders.description()["fingerprint"]
     code, out, _ = folders.run()
@@ -104,7 +102,7 @@ def test_a_recording_replaced_by_an_older_or_newer_one_is_done_again(folders, ag
 
 
 def test_a_deleted_piece_leaves_the_training_set(folders):
-    write_audio(folders.audios / ORIGIN / "b.wav", tone(440))
+    write_audio(folders.audios / ORIGIN / "b.wav", tone(440, SECONDS))
     folders.run()
     assert f"{ORIGIN}/b.npy" in folders.tiles()
     (folders.audios / ORIGIN / "b.wav").unlink()
@@ -123,7 +121,7 @@ def test_tiles_of_a_recording_that_became_damaged_are_not_used(folders):
 
 
 def test_features_of_another_audio_folder_are_neither_kept_nor_deleted(folders, tmp_path):
-    write_audio(tmp_path / "others" / ORIGIN / "sub/a.wav", tone(990))
+    write_audio(tmp_path / "others" / ORIGIN / "sub/a.wav", tone(990, SECONDS))
     before = folders.description()
     contents = [(folders.features / name).read_bytes() for name in folders.tiles()]
     code, _, err = folders.run(audios=tmp_path / "others")
@@ -212,7 +210,7 @@ def test_the_fingerprint_tells_sets_apart(folders, tmp_path):
         seen.append(folders.description()["fingerprint"])
         return len(set(seen)) == len(seen)
 
-    write_audio(folders.audios / ORIGIN / "b.wav", tone(440))
+    write_audio(folders.audios / ORIGIN / "b.wav", tone(440, SECONDS))
     assert changed()
     (folders.audios / ORIGIN / "b.wav").rename(folders.audios / ORIGIN / "c.wav")
     assert changed()
@@ -228,7 +226,8 @@ def test_other_parameters_are_refused(folders):
 
 def test_opposite_polarity_is_told_and_does_not_become_silence(folders):
     path = folders.audios / ORIGIN / "sub/a.wav"
-    soundfile.write(path, np.stack([tone(220), -tone(220)], 1), data.SAMPLE_RATE)
+    sound = tone(220, SECONDS)
+    soundfile.write(path, np.stack([sound, -sound], 1), data.SAMPLE_RATE)
     code, _, err = folders.run()
     assert code == 0
     assert f"note: {path}: its channels are of opposite polarity" in err
@@ -238,7 +237,7 @@ def test_opposite_polarity_is_told_and_does_not_become_silence(folders):
 
 def test_the_sound_of_any_format_becomes_tiles(folders):
     (folders.audios / ORIGIN / "sub/a.wav").unlink()
-    write_audio(folders.audios / ORIGIN / "sub/a.mp3", tone(220))
+    write_audio(folders.audios / ORIGIN / "sub/a.mp3", tone(220, SECONDS))
     code, out, _ = folders.run()
     assert code == 0
     assert "1 files computed, 1 were there" in out

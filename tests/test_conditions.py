@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
+from sounds import tone
 
 import conditions
 from conditions import CONDITIONS
 from data import SAMPLE_RATE
-
-
-def tone(frequency, seconds=2.0):
-    time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    return (0.3 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
 def level(audio):
@@ -18,7 +14,7 @@ def level(audio):
 
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_a_condition_is_the_same_each_time_and_keeps_length_and_input(name):
-    audio = tone(440)
+    audio = tone(440, level=0.3)
     before = audio.copy()
     first = CONDITIONS[name].apply(audio)
     np.testing.assert_array_equal(audio, before)
@@ -59,7 +55,8 @@ def test_noise_is_pink_and_as_loud_as_said():
 
 @pytest.mark.parametrize(("frequency", "loss"), [(50, 40), (900, 0), (8500, 20)])
 def test_the_band(frequency, loss):
-    change = level(tone(frequency)) - level(conditions.limit_band(tone(frequency)))
+    audio = tone(frequency)
+    change = level(audio) - level(conditions.limit_band(audio))
     if loss:
         assert change > loss
     else:

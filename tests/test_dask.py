@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT
+from files import contents
 from music import TUNE, make_bank
 
 import cli
-import provenance
 from audio import write_audio
 
 pytest.importorskip("distributed")
@@ -71,12 +71,6 @@ def cluster(tmp_path):
     for process in processes:
         process.kill()
         process.communicate()
-
-
-def contents(folder):
-    """{path: bytes} of every file but the record, whose lines stand in the order of the work."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != provenance.NAME]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -9,14 +9,11 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from music import combine, istft
+from oracles import combine, istft
+from sounds import uniform_noise
 
 import data
 import midi
-
-
-def noise(n, seed=0):
-    return np.random.default_rng(seed).uniform(-0.5, 0.5, n).astype(np.float32)
 
 
 def test_constants():
@@ -31,7 +28,7 @@ def test_constants():
 
 
 def test_stft_is_its_slow_definition():
-    audio = noise(3000)
+    audio = uniform_noise(3000)
     padded = np.pad(audio.astype(float), 512)
     n = np.arange(1024)
     basis = np.exp(-2j * np.pi * np.arange(513)[:, None] * n / 1024)
@@ -45,7 +42,7 @@ def test_stft_is_its_slow_definition():
 
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 1024, 30000])
 def test_stft_is_librosas(length):
-    audio = noise(length)
+    audio = uniform_noise(length)
     expected = librosa.stft(
         np.pad(audio, 512), n_fft=1024, hop_length=512, window=np.hanning(1024), center=False
     )
@@ -95,7 +92,7 @@ def test_tiles_round_trip_and_are_padded_with_zeros(frames):
 @given(length=st.integers(1, 20000))
 @settings(max_examples=30, deadline=None)
 def test_stft_round_trip_has_the_exact_length(length):
-    audio = noise(length, length)
+    audio = uniform_noise(length, length)
     back = istft(data.stft(audio), length)
     assert back.shape == audio.shape
     inside = max(0, length - 512)  # the last half window is covered by one faded frame only
@@ -103,7 +100,7 @@ def test_stft_round_trip_has_the_exact_length(length):
 
 
 def test_magnitude_and_phase_make_the_lower_half_of_the_spectrum_again():
-    spectrum = data.stft(noise(10000))
+    spectrum = data.stft(uniform_noise(10000))
     again = combine(data.magnitude(spectrum), data.phasor(spectrum))
     np.testing.assert_allclose(again[:256], spectrum[:256], atol=1e-4)
     assert not again[256:].any()

@@ -6,17 +6,14 @@ import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from music import combine
+from oracles import combine
+from sounds import noise
 
 import data
 from audio import resample_stream
 
 SETTINGS = settings(max_examples=40, deadline=None)
 HOPS = pytest.mark.parametrize("hop_length", [512, 256, 128])
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).normal(0, 0.1, shape).astype(np.float32)
 
 
 def cut(array, sizes):

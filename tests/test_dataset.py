@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ORIGIN, ROOT, TARGET
+from files import all_batches
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,12 +195,6 @@ def many(features, tmp_path_factory):
 
 
 ORIGINS = ["piano_0.25", "piano_0.5", "piano_0.75"]
-
-
-def all_batches(pairs):
-    """x and y of a whole epoch."""
-    batches = [pairs[i] for i in range(len(pairs))]
-    return [np.concatenate(side) for side in zip(*batches)]
 
 
 def origins_drawn(pairs):

@@ -20,8 +20,8 @@ import numpy as np
 import pretty_midi
 import pytest
 from conftest import ORIGIN, ROOT, TARGET, melody
-from music import midi_bytes, note, tone
-from test_audio import encode
+from music import midi_bytes, note, note_sound
+from sounds import encode
 
 from audio import read_audio, write_audio
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, note_name
@@ -130,7 +130,7 @@ def put_notes(folder):
     """All notes of the default instruments, so that render_notes.py finds them."""
     for k, instrument in enumerate(DEFAULT_INSTRUMENTS):
         first = folder / note_name(instrument, PITCHES[0], VELOCITIES[0])
-        write_audio(first, tone(60 + k, 0.5), 16000)
+        write_audio(first, note_sound(60 + k, 0.5), 16000)
         for pitch in PITCHES:
             for velocity in VELOCITIES:
                 path = folder / note_name(instrument, pitch, velocity)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sounds import identity, tone
 
 import convert
 import data
@@ -23,15 +24,6 @@ from cli import UserError
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
 PHASES = list(phase.ESTIMATORS)
 SETTINGS = systems.Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=2)
-
-
-def identity(tiles):
-    return tiles
-
-
-def tone(frequency=440.0, seconds=1.0):
-    time = np.arange(int(seconds * data.SAMPLE_RATE)) / data.SAMPLE_RATE
-    return (0.3 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
 def rows_of(model, audio, reference, median, settings=SETTINGS):
@@ -92,7 +84,7 @@ def test_model_rows_are_what_predict_writes(name, length, hops):
 
 
 def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
-    audio, median = tone(), np.full(256, 0.1, np.float32)
+    audio, median = tone(seconds=1), np.full(256, 0.1, np.float32)
     own = [systems.name_row("model", name) for name in PHASES]
     ceilings = [systems.name_row("true magnitude", name) for name in PHASES]
     ceilings += [systems.OWN_PHASE, "target"]
@@ -110,12 +102,12 @@ def test_network_runs_once_a_piece():
         calls.append(len(tiles))
         return tiles
 
-    rows_of(model, tone(), tone(), None)
+    rows_of(model, tone(seconds=1), tone(seconds=1), None)
     assert len(calls) == 1
 
 
 def test_finer_hops_are_compared_where_the_usual_frames_stand():
-    audio, other = tone(), tone(660)
+    audio, other = tone(seconds=1), tone(660, seconds=1)
     target = systems.MeasuredSound(other)
     rows = rows_of(identity, audio, other, None, SETTINGS._replace(phases=["input"], hops=4))
     for name in ("identity", "model (phase: input)"):
@@ -133,7 +125,7 @@ def test_network_hears_the_training_loudness_and_its_answer_is_brought_back():
 
     settings = SETTINGS._replace(phases=["input"], level="match")
     for level in (1, 0.03):
-        audio = tone() * np.float32(level)
+        audio = tone(seconds=1) * np.float32(level)
         row = rows_of(model, audio, None, None, settings)["model (phase: input)"]
         np.testing.assert_allclose(row.asked, data.spectrogram(audio), atol=1e-3)
     assert heard[0] == pytest.approx(heard[1], abs=1e-3)
@@ -141,11 +133,11 @@ def test_network_hears_the_training_loudness_and_its_answer_is_brought_back():
 
 def test_network_that_diverged_is_a_users_mistake():
     with pytest.raises(UserError, match="NaN"):
-        rows_of(lambda tiles: tiles * np.float32("nan"), tone(), None, None)
+        rows_of(lambda tiles: tiles * np.float32("nan"), tone(seconds=1), None, None)
 
 
 def test_measures_of_a_perfect_and_of_a_silent_conversion():
-    audio = tone()
+    audio = tone(seconds=1)
     target = systems.MeasuredSound(audio)
     rows = rows_of(identity, audio, audio, None)
     found = {name: systems.measure(row, target) for name, row in rows.items()}
@@ -167,7 +159,7 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
 
 
 def test_the_target_has_no_error_by_any_measure():
-    audio, other = tone(), tone(660)
+    audio, other = tone(seconds=1), tone(660, seconds=1)
     rows = rows_of(identity, other, audio, None)
     found = systems.measure(rows["target"], systems.MeasuredSound(audio))
     assert set(found) >= {"mae_db", "level_matched_db", "lsd_db", "pitch_jaccard"}
@@ -177,8 +169,9 @@ def test_the_target_has_no_error_by_any_measure():
 
 
 def test_every_measure_has_all_that_it_takes():
-    rows = rows_of(identity, tone(), tone(), None)
-    things = systems.things_to_compare(rows[systems.OWN_PHASE], systems.MeasuredSound(tone()))
+    audio = tone(seconds=1)
+    rows = rows_of(identity, audio, audio, None)
+    things = systems.things_to_compare(rows[systems.OWN_PHASE], systems.MeasuredSound(audio))
     for column in metrics.MEASURES:
         assert set(column.takes) <= set(things), column.key
 
@@ -300,7 +293,7 @@ def test_pairs_of_different_lengths_are_refused(tmp_path):
         )
 
     audio, reference = read("a", "near")
-    assert len(audio) == len(reference) == int(0.995 * data.SAMPLE_RATE)
+    assert len(audio) == len(reference) == round(0.995 * data.SAMPLE_RATE)
     for first, second in (("a", "short"), ("short", "a")):
         with pytest.raises(UserError, match=rf"{second}\.wav: lasts .*{first}\.wav"):
             read(first, second)
@@ -537,7 +530,7 @@ def test_rows_of_several_models_are_those_of_each():
     def brighter(tiles):
         return np.minimum(tiles + np.float32(0.1), 1)
 
-    audio, other = tone(), tone(660)
+    audio, other = tone(seconds=1), tone(660, seconds=1)
     settings = SETTINGS._replace(phases=["input", "flat"])
     models = {"model a": identity, "model b": brighter}
     rows = list(systems.make_rows(models, audio, other, None, settings))

@@ -16,12 +16,13 @@ import sys
 import time
 import zipfile
 
-import h5py
 import numpy as np
 import pytest
 import soundfile
 from conftest import ORIGIN, ROOT, TARGET, take_interrupts
+from files import arrays_in
 from music import make_bank, midi_bytes, note
+from sounds import tone
 
 import convert
 import provenance
@@ -63,12 +64,12 @@ def place(tmp_path_factory, audios, features):
     for number in range(40):
         (folder / f"midi/{number}.mid").write_bytes(MUSIC)
     shutil.copytree(features, folder / "features")
-    tone = np.sin(np.arange(20 * 44100) * 0.05) * 0.3
+    sound = tone(350, 20, level=0.3)
     for instrument in (ORIGIN, TARGET):
         for number in range(10):
-            write_audio(folder / f"audios/{instrument}/sub/{number}.wav", tone)
+            write_audio(folder / f"audios/{instrument}/sub/{number}.wav", sound)
     for number, ending in enumerate(("wav", "ogg", "flac", "mp3", "wav")):
-        write_audio(folder / f"recordings/sub/{number}.{ending}", tone)
+        write_audio(folder / f"recordings/sub/{number}.{ending}", sound)
     keras.utils.set_random_seed(0)
     models.build_generator(2).save(folder / "model.keras")
     return folder
@@ -114,9 +115,9 @@ def _essence(path):
         return "a text"
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            return _arrays(io.BytesIO(archive.read("model.weights.h5")))
+            return _bytes_of(io.BytesIO(archive.read("model.weights.h5")))
     if path.suffix == ".h5":
-        return _arrays(path)
+        return _bytes_of(path)
     if path.name == "history.csv":
         with open(path, newline="") as file:
             return [_lasting(row) for row in csv.DictReader(file)]
@@ -129,20 +130,13 @@ def _essence(path):
     return path.read_bytes()
 
 
+def _bytes_of(file):
+    """{name: bytes} of an HDF5 file's arrays."""
+    return {name: array.tobytes() for name, array in arrays_in(file).items()}
+
+
 def _lasting(row):
     return {key: value for key, value in row.items() if key not in ("seconds", "tiles_per_s")}
-
-
-def _arrays(file):
-    arrays = {}
-
-    def keep(name, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = item[()].tobytes()
-
-    with h5py.File(file) as h5:
-        h5.visititems(keep)
-    return arrays
 
 
 def work_in(folder):

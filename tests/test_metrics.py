@@ -1,35 +1,28 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from files import MIXES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from music import combine, istft
+from oracles import combine, istft
 
 import data
 import metrics
 from audio import read_audio
 
-MIXES = (
-    Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    / "mixes"
-)
 pytestmark = pytest.mark.filterwarnings(
     "ignore:n_fft="
 )  # of librosa, on sounds shorter than one frame
 SETTINGS = settings(max_examples=15, deadline=None)
 
 
-def tone(pitches, seconds=1.0, rate=metrics.RATE, harmonics=6):
-    """A chord of decaying harmonic tones."""
+def chord(pitches, seconds=1.0, rate=metrics.RATE, harmonics=6):
+    """A chord of decaying harmonic tones, of which each peaks at 0.3 or so: float32 (n,)."""
     time = np.arange(int(seconds * rate)) / rate
     frequencies = 440 * 2 ** ((np.atleast_1d(pitches) - 69) / 12)
-    audio = sum(
-        np.sin(2 * np.pi * f * h * time) / h**2
-        for f in frequencies
-        for h in range(1, harmonics + 1)
-    )
+    audio = np.zeros(len(time))
+    for frequency in frequencies:
+        for number in range(1, harmonics + 1):
+            audio += np.sin(2 * np.pi * frequency * number * time) / number**2
     return (0.3 * audio / len(frequencies) * np.exp(-time)).astype(np.float32)
 
 
@@ -91,7 +84,7 @@ def test_distances_are_finite_symmetric_and_not_negative(pair):
 @SETTINGS
 @given(st.floats(0.05, 20))
 def test_mel_measures_and_pitches_are_blind_to_level(gain):
-    audio = tone([60, 64, 67])
+    audio = chord([60, 64, 67])
     found = pairwise(audio, (gain * audio).astype(np.float32))
     assert all(
         found[name] < 0.01
@@ -100,7 +93,7 @@ def test_mel_measures_and_pitches_are_blind_to_level(gain):
 
 
 def test_every_measure_tells_silence_from_sound():
-    found = pairwise(np.zeros(metrics.RATE, np.float32), tone(60))
+    found = pairwise(np.zeros(metrics.RATE, np.float32), chord(60))
     assert all(np.isfinite(value) and value > 0 for value in found.values())
     assert found["mfcc_distance"] == 1
 
@@ -115,7 +108,7 @@ def test_picture_mae_of_known_pictures():
 
 
 def test_spectral_convergence_of_known_magnitudes():
-    audio = tone(60)
+    audio = chord(60)
     mag = data.magnitude(data.stft(audio))
     assert metrics.spectral_convergence(np.zeros_like(mag), mag) == pytest.approx(1)
     assert metrics.spectral_convergence(mag, 2 * mag) == pytest.approx(0.5)
@@ -147,7 +140,7 @@ def test_multi_resolution_stft_is_the_obvious_sum():
 
 
 def test_snr_of_known_noise():
-    signal = tone(60)
+    signal = chord(60)
     assert metrics.snr(signal, signal * np.float32(1.1)) == pytest.approx(20, abs=0.01)
     assert metrics.snr(signal, np.zeros_like(signal)) == pytest.approx(0)
     assert metrics.snr(np.zeros(5), np.zeros(5)) == np.inf
@@ -166,7 +159,7 @@ def test_pitch_jaccard_counts_pitches():
 
 @pytest.mark.parametrize("pitches", [[60], [48, 52, 55], [60, 64, 67, 71], [40, 76]])
 def test_estimator_finds_plain_tones(pitches):
-    found = metrics.sounding_pitches(tone(pitches))[:, 1:-1]
+    found = metrics.sounding_pitches(chord(pitches))[:, 1:-1]
     expected = np.zeros_like(found)
     expected[np.subtract(pitches, metrics.LOWEST)] = True
     assert metrics.pitch_jaccard(found, expected) < 0.15
@@ -175,13 +168,13 @@ def test_estimator_finds_plain_tones(pitches):
 
 
 def test_level_matched_error_forgives_level_and_nothing_else():
-    picture = data.spectrogram(np.repeat(tone([60, 64]), 3))
+    picture = data.spectrogram(np.repeat(chord([60, 64]), 3))
     mag = data.db_to_amplitude(picture)
     for gain in (-12, -4.5, 3, 12):
         copy = data.amplitude_to_db(mag * np.float32(10 ** (gain / 20)))
         assert metrics.picture_mae(copy, picture) > 0.5
         assert metrics.level_matched_mae(copy, picture) == pytest.approx(0, abs=1e-3)
-    other = data.spectrogram(np.repeat(tone([61, 66]), 3))
+    other = data.spectrogram(np.repeat(chord([61, 66]), 3))
     matched = metrics.level_matched_mae(other, picture)
     assert 1 < matched <= metrics.picture_mae(other, picture)
 
@@ -200,7 +193,7 @@ def test_level_matched_error_is_the_least_over_the_gains():
 
 
 def test_pieces_longer_than_a_block_are_measured_whole(monkeypatch):
-    a, b = tone([60, 64], seconds=0.7), tone([55, 64], seconds=0.7)
+    a, b = chord([60, 64], seconds=0.7), chord([55, 64], seconds=0.7)
     whole = pairwise(a, b)
     monkeypatch.setattr(metrics, "_BLOCK", 5)
     assert pairwise(a, b) == pytest.approx(whole, rel=1e-4)

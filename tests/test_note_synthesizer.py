@@ -3,7 +3,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from music import make_bank, tone
+from music import make_bank, note_sound
 
 import midi
 import NoteSynthesizer
@@ -201,11 +201,11 @@ def test_a_shifted_note_has_the_pitch_that_was_asked_for(tmp_path, shift):
 )
 def test_notes_of_any_rate_and_format(tmp_path, extension, rate):
     soundfile.write(
-        tmp_path / f"flute_synthetic_003-060-100.{extension}", tone(60, 1.0, rate), rate
+        tmp_path / f"flute_synthetic_003-060-100.{extension}", note_sound(60, 1.0, rate), rate
     )
     audio = NoteBank(tmp_path, "flute_synthetic_003").note(60, 100)
     assert len(audio) == SAMPLE_RATE
-    expected = tone(60, 1.0, SAMPLE_RATE)
+    expected = note_sound(60, 1.0, SAMPLE_RATE)
     middle = slice(2000, -2000)
     assert np.abs(audio[middle] - expected[middle]).max() < 0.05 * np.abs(expected).max()
 

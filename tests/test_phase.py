@@ -1,21 +1,14 @@
-import os
-from pathlib import Path
-
 import librosa
 import numpy as np
 import pytest
+from files import MIXES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from music import combine, istft
+from oracles import combine, istft
 
 import data
 import phase
 from audio import read_audio
-
-MIXES = (
-    Path(os.environ.get("TIMBRE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    / "mixes"
-)
 
 
 def chord(seconds=1.5, harmonics=8, pluck=4.0):

@@ -9,7 +9,7 @@ import numpy as np
 import pretty_midi
 import pytest
 import soundfile
-from music import tone
+from music import note_sound
 
 import recorded_notes
 import render_notes
@@ -279,7 +279,7 @@ def piano(tmp_path):
         folder = tmp_path / f"piano v{layer}"
         folder.mkdir()
         for name, pitch in (("A3", 57), ("D#4", 63)):
-            sound = tone(pitch, seconds=6, rate=rate, amplitude=0.1 * layer, decay=0.3)
+            sound = note_sound(pitch, seconds=6, rate=rate, amplitude=0.1 * layer, decay=0.3)
             sound = np.concatenate([np.zeros(rate // 10), sound])
             stereo = np.stack([sound, sound], axis=1)
             soundfile.write(folder / f"{name}v{layer}.flac", stereo, rate)

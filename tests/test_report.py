@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.figure import Figure
+from sounds import tone
 
 import data
 import report
@@ -81,20 +82,15 @@ def picture(frames=40):
 
 
 LEVELS = {"Input": 0.3, "Output": 2.0, "Target": 0.5}
+SECONDS = 4  # of each sound
 OTHERS = 7  # further sounds: the last one's key is the first letter
-
-
-def tone(level, seconds=4.0, channels=None):
-    time = np.arange(int(seconds * data.SAMPLE_RATE)) / data.SAMPLE_RATE
-    audio = (level * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
-    return audio if channels is None else np.stack([audio] * channels, axis=1)
 
 
 def make_piece(title="plain", **changes):
     piece = report.Entry(
         title,
-        {label: tone(level) for label, level in LEVELS.items()},
-        {f"Output, phase: {k}": tone(1.0) for k in range(OTHERS)},
+        {label: tone(seconds=SECONDS, level=level) for label, level in LEVELS.items()},
+        {f"Output, phase: {k}": tone(seconds=SECONDS, level=1) for k in range(OTHERS)},
         (("Output", "Target"),),
         "2.00 dB from the b; the unchanged input 7.00 dB.",
         (["", "MAE <b>"], [["model (phase: input)", "1.0 ± 0.1"]]),
@@ -173,7 +169,8 @@ def test_section_writes_sounds_of_one_gain_and_pictures(tmp_path):
 
 
 def test_page_of_conversions_without_target(tmp_path):
-    sounds = {"original": tone(0.5, channels=2), "guitar": tone(0.2, channels=2)}
+    both = np.stack([tone(seconds=SECONDS)] * 2, axis=1)  # two channels
+    sounds = {"original": both, "guitar": both / 2}
     pieces = (report.Entry(title, sounds) for title in ("one", "two"))
     report.write_page(tmp_path / "page", "My songs", pieces)
     names = {path.name for path in (tmp_path / "page").iterdir()}
@@ -280,7 +277,7 @@ def test_page_works_in_chromium(tmp_path, width):
     assert seen is not None, console
     assert seen["problems"] == [] and len(console) == 1
     first, count = len(LEVELS), 2 * len(LEVELS) + OTHERS
-    assert seen["played"] == pytest.approx([4] * count, abs=0.01)
+    assert seen["played"] == pytest.approx([SECONDS] * count, abs=0.01)
     assert len(seen["widths"]) == count + 2 and min(seen["widths"]) > 300
     assert not any(seen["folded"])
     assert seen["first"] < 900, "the first player is on the first screen"

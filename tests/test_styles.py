@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import ORIGIN, TARGET
+from files import all_batches
 
 import data
 import kinds
@@ -39,11 +40,6 @@ def owners(three):
             for tile in np.load(three / instrument / f"{name}.npy"):
                 owner[tile.tobytes()] = instrument, midi.piece_of(name)
     return owner
-
-
-def all_batches(pairs):
-    batches = [pairs[i] for i in range(len(pairs))]
-    return [np.concatenate(side) for side in zip(*batches)]
 
 
 def owner_of(picture, owners):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, take_interrupts
+from files import contents
 from music import TUNE, make_bank, midi_bytes, note
 
 import parallel
@@ -70,15 +71,6 @@ def run(folder, capsys):
         )
 
     return run
-
-
-def contents(folder):
-    """{name: bytes} of the files below, but the record of what they were made from."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != ".made.jsonl":
-            files[str(path.relative_to(folder))] = path.read_bytes()
-    return files
 
 
 def test_every_piece_by_every_instrument(folder, run):

@@ -20,6 +20,7 @@ import pytest
 import soundfile
 import two_devices
 from conftest import ORIGIN, ROOT, TARGET
+from files import arrays_in
 
 import callbacks
 import cli
@@ -55,23 +56,10 @@ def last_line(text):
     return text.replace("\r", "\n").strip().splitlines()[-1]
 
 
-def datasets(path):
-    """Every array in an HDF5 file, by name."""
-    arrays = {}
-
-    def collect(name, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = item[...]
-
-    with h5py.File(path) as file:
-        file.visititems(collect)
-    return arrays
-
-
 def assert_same_state(run, other):
     """That the third epoch of both has left the same weights and moments, bit for bit."""
     files = [folder / "last/epoch_0003.weights.h5" for folder in (run, other)]
-    ours, theirs = (datasets(file) for file in files)
+    ours, theirs = (arrays_in(file) for file in files)
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
@@ -183,7 +171,7 @@ def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path):
     assert history(tmp_path / RUN) == history(run)
     assert_same_state(tmp_path / RUN, run)
     # both networks and two moments of each weight
-    assert len(datasets(run / "last/epoch_0003.weights.h5")) > 200
+    assert len(arrays_in(run / "last/epoch_0003.weights.h5")) > 200
     assert not list(tmp_path.rglob(".part-*"))
     starts = [entry["first_epoch"] for entry in config_of(tmp_path / RUN)["starts"]]
     assert starts == [1, done + 1]
@@ -201,7 +189,7 @@ def averaging(features, tmp_path_factory):
 
 
 def test_what_is_seen_and_saved_is_the_averaged_generator(averaging, features):
-    state = datasets(averaging / "last/epoch_0003.weights.h5")
+    state = arrays_in(averaging / "last/epoch_0003.weights.h5")
     generator = models.load_generator(averaging)
     for number, weight in enumerate(generator.get_weights()):
         np.testing.assert_array_equal(weight, state[f"vars/{number + 1}"])
@@ -223,7 +211,7 @@ def test_what_is_seen_and_saved_is_the_averaged_generator(averaging, features):
 def test_training_itself_is_the_same_with_an_average(undisturbed, averaging):
     """Weights, moments and training errors; only what is validated and saved differs."""
     files = [folder / "last/epoch_0003.weights.h5" for folder in (undisturbed[0], averaging)]
-    without, with_average = (datasets(file) for file in files)
+    without, with_average = (arrays_in(file) for file in files)
     for name in without:
         np.testing.assert_array_equal(without[name], with_average[name], err_msg=name)
     more = len(with_average) - len(without)
@@ -657,7 +645,7 @@ def test_tensorboard_shows_numbers_pictures_and_sounds_at_the_epochs_numbers(cop
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(copied, features, tmp_path):
-    before = datasets(copied / "last/epoch_0003.weights.h5")
+    before = arrays_in(copied / "last/epoch_0003.weights.h5")
     bad = shutil.copytree(features, tmp_path / "features")
     for path in (bad / TARGET).rglob("*.npy"):
         np.save(path, np.full_like(np.load(path), np.nan))
@@ -665,7 +653,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(copied, f
     code, _, errors = run_main(train, *flags)
     assert code == 2
     assert "lower the learning rates" in last_line(errors)
-    after = datasets(copied / "last/epoch_0003.weights.h5")
+    after = arrays_in(copied / "last/epoch_0003.weights.h5")
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
     assert len(history(copied)) == 3
