@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 from music import TUNE, make_bank, midi_bytes, note
+from scripts import error_lines
 
 import data
 from audio import write_audio
@@ -98,12 +99,7 @@ def run(script, flags, capfd):
     except SystemExit as stop:  # argparse
         code = stop.code
     out, err = capfd.readouterr()
-    bar = re.compile(r"\d/(\d+|\?) \[|\dit \[|\d%\|")  # splitlines cuts where it begins anew, too
-    lines = []
-    for line in err.splitlines():
-        if line.strip() and not bar.search(line) and "expect little" not in line:
-            lines.append(line)
-    return code, out, lines
+    return code, out, [line for line in error_lines(err) if "expect little" not in line]
 
 
 # What spoils the good folder: each function returns one that does it

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import error_lines
 from sounds import identity, tone
 
 import convert
@@ -479,8 +480,9 @@ def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, mon
         )
     except SystemExit as refused:
         code = refused.code
-    error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert code == 2 and len(error) == 1 and not (tmp_path / "out").exists()
+    lines = error_lines(capsys.readouterr().err)
+    assert code == 2 and len(lines) == 1 and "error:" in lines[0], lines
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("flag", ["--output", "--report"])

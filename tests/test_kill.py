@@ -22,6 +22,7 @@ import soundfile
 from conftest import ORIGIN, ROOT, TARGET, take_interrupts
 from files import arrays_in
 from music import make_bank, midi_bytes, note
+from scripts import error_lines
 from sounds import tone
 
 import convert
@@ -219,8 +220,8 @@ def test_interrupted_it_says_so_in_one_line(place, step):
         if process.returncode != 0:
             break
     assert process.returncode == 130, err
-    lines = [line for line in err.splitlines() if line.strip() and not is_of_a_bar(line)]
-    assert lines == [f"{step}.py: interrupted; run the same command again to continue"]
+    told = f"{step}.py: interrupted; run the same command again to continue"
+    assert error_lines(err) == [told]
     assert not left_behind(place / "out")
     assert not list((place / "tmp").iterdir())
 

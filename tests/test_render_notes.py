@@ -10,6 +10,7 @@ import pretty_midi
 import pytest
 import soundfile
 from music import note_sound
+from scripts import error_lines
 
 import recorded_notes
 import render_notes
@@ -69,7 +70,7 @@ def run(capsys, *flags):
     capsys.readouterr()
     code = render_notes.main(list(map(str, flags)))
     out, err = capsys.readouterr()
-    return code, out, [line for line in err.splitlines() if "render_notes.py" in line]
+    return code, out, error_lines(err)
 
 
 def test_notes_are_nsynths(few, tmp_path, capsys):

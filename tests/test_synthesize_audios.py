@@ -13,6 +13,7 @@ import soundfile
 from conftest import ROOT, take_interrupts
 from files import contents
 from music import TUNE, make_bank, midi_bytes, note
+from scripts import error_lines
 
 import parallel
 import synthesize_audios
@@ -64,11 +65,7 @@ def run(folder, capsys):
             ]
         )
         out, err = capsys.readouterr()
-        return (
-            code,
-            out,
-            "\n".join(line for line in err.splitlines() if "synthesize_audios.py" in line),
-        )
+        return code, out, "\n".join(error_lines(err))
 
     return run
 
