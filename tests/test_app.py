@@ -2,13 +2,10 @@
 
 import base64
 import json
-import re
-import shutil
-import subprocess
-import threading
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, open_page
 from sounds import identity, tone
 
 import known_models
@@ -17,9 +14,6 @@ from cli import UserError
 
 pytest.importorskip("gradio")
 import app
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 # What a person does, done by a script: drop a file, wait, press, wait, switch, download
 DRIVER = """<script>
@@ -152,27 +146,6 @@ def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, mon
     assert [label for label, _ in app.list_choices()] == ["both", "older", "plain"]
 
 
-def run_driver(address, folder, width):
-    """Open the page, which drives itself; what it found."""
-    flags = ["--headless=new", "--no-sandbox", "--mute-audio", "--enable-logging=stderr"]
-    flags += ["--autoplay-policy=no-user-gesture-required", f"--window-size={width},900"]
-    flags += [f"--user-data-dir={folder}", "--disable-gpu", "--disable-background-networking"]
-    command = [CHROMIUM, *flags, address]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
-    timer = threading.Timer(120, process.kill)
-    timer.start()
-    try:
-        for line in process.stderr:
-            found = re.search(r"RESULT (.*) END", line)
-            if found:
-                return json.loads(found[1])
-    finally:
-        timer.cancel()
-        process.kill()
-        process.wait()
-    return {"error": "the page told nothing"}
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_from_upload_to_download(tmp_path, monkeypatch, quiet_gradio):
     monkeypatch.setattr(app, "load_model", lambda path: identity)
@@ -183,9 +156,10 @@ def test_from_upload_to_download(tmp_path, monkeypatch, quiet_gradio):
     head = DRIVER.replace("SOUND", sound)
     address = app.launch(page, root, "127.0.0.1", None, False, head=head)
     try:
-        result = run_driver(address, tmp_path / "chromium", 390)
+        result, console = open_page(address, 390, tmp_path / "chromium")
     finally:
         page.close()
+    assert result is not None, console
     assert "error" not in result, result["error"]
     assert result["durations"] == pytest.approx([2, 2], abs=0.01)
     assert result["paused"] == [True, False]

@@ -1,29 +1,18 @@
 """That the benchmarks' figures are what they say they are. Their speeds are not tested."""
 
-import importlib.util
 import types
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from scripts import load_script
 
 import convert
 import data
 
 
-def load(name, monkeypatch):
-    """A module of benchmarks/, some of which have the name of one of ours."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    path = ROOT / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 1)])
 def test_peak_memory_is_in_gib_on_every_system(monkeypatch, platform, unit):
-    measure = load("measure", monkeypatch)
+    measure = load_script("benchmarks/measure.py", monkeypatch)
     usage = types.SimpleNamespace(ru_maxrss=3 * 2**30 // unit)
     fake = types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: usage)
     monkeypatch.setattr(measure, "resource", fake)
@@ -32,7 +21,7 @@ def test_peak_memory_is_in_gib_on_every_system(monkeypatch, platform, unit):
 
 
 def test_first_calls_do_not_count(monkeypatch):
-    measure = load("measure", monkeypatch)
+    measure = load_script("benchmarks/measure.py", monkeypatch)
     now = [0.0]
     durations = iter([100.0, 100.0, 1.0, 2.0, 3.0])
 
@@ -47,7 +36,7 @@ def test_first_calls_do_not_count(monkeypatch):
 @pytest.mark.parametrize("renderings", [3, 9])
 def test_the_floor_lies_between_its_bounds(monkeypatch, renderings):
     """Of normal noise the best guess is its mean, and the error of that is known."""
-    floor = load("floor", monkeypatch)
+    floor = load_script("benchmarks/floor.py", monkeypatch)
     sigma = 0.01
     pictures = np.random.default_rng(0).normal(0.5, sigma, (renderings, 256, 400))
     lower, upper = floor.bracket_floor(pictures)
@@ -58,8 +47,8 @@ def test_the_floor_lies_between_its_bounds(monkeypatch, renderings):
 
 @pytest.mark.parametrize("filters", [16, 64])
 def test_the_listed_convolutions_are_those_of_a_step(monkeypatch, filters):
-    convolutions = load("convolutions", monkeypatch)
-    train_step = load("train_step", monkeypatch)
+    convolutions = load_script("benchmarks/convolutions.py", monkeypatch)
+    train_step = load_script("benchmarks/train_step.py", monkeypatch)
     listed = convolutions.list_operations(filters)
     total = sum(operation.count * operation.gflop(1) for operation in listed)
     # which counts the gradients of the tiles themselves, too: of a layer with one channel or two
@@ -67,7 +56,7 @@ def test_the_listed_convolutions_are_those_of_a_step(monkeypatch, filters):
 
 
 def test_conversion_is_measured_as_users_get_it(monkeypatch):
-    predict = load("predict", monkeypatch)
+    predict = load_script("benchmarks/predict.py", monkeypatch)
     assert predict.build_parser().parse_args([]).overlap == convert.OVERLAP > 0
 
 
@@ -75,7 +64,7 @@ def test_conversion_is_measured_as_users_get_it(monkeypatch):
 def test_the_peak_is_not_that_of_starting_a_product(monkeypatch, backend):
     """Where starting one takes 100 us, and a product 100 us by itself."""
     pytest.importorskip("torch" if backend == "torch" else "keras")
-    train_step = load("train_step", monkeypatch)
+    train_step = load_script("benchmarks/train_step.py", monkeypatch)
     found = []
 
     def call_times(function, seconds):
@@ -93,7 +82,7 @@ def test_the_peak_is_not_that_of_starting_a_product(monkeypatch, backend):
     ("factor", "verdict"), [(1.0, "agrees, 0.0% off"), (1.1, "**DIFFERS**, 10.0% off")]
 )
 def test_gpu_check_tells_what_differs_from_the_cpu(monkeypatch, capsys, factor, verdict):
-    check = load("gpu_check", monkeypatch)
+    check = load_script("benchmarks/gpu_check.py", monkeypatch)
     reference = [20.0, 10.0, 5.0]
 
     def run_apart(args, measure, backend, precision, gpu):
@@ -112,7 +101,7 @@ def test_gpu_check_tells_what_differs_from_the_cpu(monkeypatch, capsys, factor, 
 
 
 def test_gpu_check_passes_on_what_failed(monkeypatch, capsys):
-    check = load("gpu_check", monkeypatch)
+    check = load_script("benchmarks/gpu_check.py", monkeypatch)
     monkeypatch.setattr(check, "run_apart", lambda *_: (None, "out of memory"))
     args = check.build_parser().parse_args(["--precisions", "float16"])
     assert not check.check_backend(args, "torch", [1.0])
@@ -120,7 +109,7 @@ def test_gpu_check_passes_on_what_failed(monkeypatch, capsys):
 
 
 def test_gpu_check_trains_on_the_same_tiles_from_the_same_weights(monkeypatch, tmp_path):
-    check = load("gpu_check", monkeypatch)
+    check = load_script("benchmarks/gpu_check.py", monkeypatch)
     features = check.prepare_tiles(tmp_path)
     pairs = check.make_pairs(features, check.SMALL_BATCH)
     assert check.EPOCHS * len(pairs) == 200

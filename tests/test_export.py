@@ -1,14 +1,12 @@
 """pretrained/export.py: packed weights found by name, and a card with the run's figures."""
 
-import importlib.util
 import json
-import sys
 
 import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
+from scripts import load_script
 
 import cli
 import known_models
@@ -32,11 +30,7 @@ FLAGS = {
 def export(tmp_path, monkeypatch):
     """The script as a module, which writes below tmp_path/pretrained."""
     monkeypatch.setattr(cli, "PRETRAINED", tmp_path / "pretrained")
-    spec = importlib.util.spec_from_file_location("export", ROOT / "pretrained/export.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "export", module)  # `cli.command` looks there
-    spec.loader.exec_module(module)
-    return module
+    return load_script("pretrained/export.py", monkeypatch)
 
 
 @pytest.fixture

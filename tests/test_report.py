@@ -1,15 +1,12 @@
 import csv
 import itertools
-import json
 import re
-import shutil
-import subprocess
-import threading
 
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+from browser import CHROMIUM, open_page
 from matplotlib.figure import Figure
 from sounds import tone
 
@@ -17,10 +14,6 @@ import data
 import report
 from audio import read_audio
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
-    None,
-)
 HOSTILE = '<img src=x onerror="document.title=1"> $a_{ & "quoted" \u266b.wav'
 CHECK = """<script>
 const problems = [];
@@ -71,8 +64,8 @@ window.addEventListener("load", async () => {
   const widths = images.map(image => image.naturalWidth);
   const headings = [...document.querySelectorAll("h2")].map(heading => heading.textContent);
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-  console.log("RESULT" + JSON.stringify({ folded, first, played, widths, second, paused, tenth,
-    visible, volumes, unmatched, headings, wide, problems, title: document.title }) + "END");
+  console.log("RESULT " + JSON.stringify({ folded, first, played, widths, second, paused, tenth,
+    visible, volumes, unmatched, headings, wide, problems, title: document.title }) + " END");
 });
 </script></body>"""
 
@@ -227,53 +220,12 @@ def test_mel_axis_shows_a_tone_where_its_tick_is(tmp_path):
     assert axis.get_yticks()[3] == pytest.approx(report.to_mel(1))
 
 
-def open_in_chromium(page, width, home):
-    """What the check script saw on ``page``, and the console's lines."""
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-extensions",
-        "--mute-audio",
-        "--autoplay-policy=no-user-gesture-required",
-        "--enable-logging=stderr",
-        "--remote-debugging-port=0",
-        f"--window-size={width},900",
-        f"--user-data-dir={home}",
-        page.as_uri(),
-    ]
-    browser = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace"
-    )
-    timer = threading.Timer(120, browser.kill)
-    timer.start()
-    console, result = [], None
-    try:
-        for line in browser.stderr:
-            if "CONSOLE" in line:
-                console.append(line)
-                found = re.search("RESULT(.*)END", line)
-                if found:
-                    result = json.loads(found[1])
-                    break
-    finally:
-        timer.cancel()
-        browser.kill()
-        browser.communicate()
-    return result, console
-
-
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_works_in_chromium(tmp_path, width):
     page = make_page(tmp_path / "page", ["plain", HOSTILE])
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", CHECK), encoding="utf-8")
-    seen, console = open_in_chromium(page, width, tmp_path / "home")
+    seen, console = open_page(page.as_uri(), width, tmp_path / "home")
     assert seen is not None, console
     assert seen["problems"] == [] and len(console) == 1
     first, count = len(LEVELS), 2 * len(LEVELS) + OTHERS

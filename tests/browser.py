@@ -1,0 +1,45 @@
+"""A page in Chromium, without a window: the page drives itself, and tells what it found."""
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
+--disable-background-networking --disable-component-update --disable-extensions --mute-audio
+--autoplay-policy=no-user-gesture-required --enable-logging=stderr --remote-debugging-port=0"""
+SECONDS = 120  # for one page
+
+
+def open_page(address, width, home):
+    """What a page found: (result, lines of its console).
+
+    The page says it by console.log("RESULT " + JSON.stringify(...) + " END"); None if it never did.
+
+    Args:
+        address: of the page, a URL.
+        width: of the window, pixels; its height is 900.
+        home: folder for the browser's own files.
+    """
+    size = f"--window-size={width},900"
+    command = [CHROMIUM, *FLAGS.split(), size, f"--user-data-dir={home}", address]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    browser = subprocess.Popen(command, text=True, errors="replace", **pipes)
+    timer = threading.Timer(SECONDS, browser.kill)
+    timer.start()
+    console = []
+    try:
+        for line in browser.stderr:
+            if "CONSOLE" in line:
+                console.append(line)
+                found = re.search(r"RESULT (.*) END", line)
+                if found:
+                    return json.loads(found[1]), console
+    finally:
+        timer.cancel()
+        browser.kill()
+        browser.communicate()
+    return None, console
