@@ -161,46 +161,56 @@ def await_work(process, folder, before=frozenset()):
     return True
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_anywhere_it_continues_to_the_same_end(place, step):
+@pytest.fixture(scope="module", params=STEPS)
+def step(request):
+    """Name of a step."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place, step):
+    """(what a step makes if nothing disturbs it, seconds from its first file to its last)."""
     shutil.rmtree(place / "out", ignore_errors=True)
     process = start(step, place, stderr=subprocess.DEVNULL)
     assert await_work(process, place / "out")
     began = time.time()
     assert process.wait(timeout=300) == 0
     seconds = max(changed for _, changed in work_in(place / "out")) / 1e9 - began
-    undisturbed = made(place / "out")
-    shutil.rmtree(place / "out")
+    return made(place / "out"), seconds
+
+
+def test_killed_anywhere_it_continues_to_the_same_end(place, step, undisturbed):
+    whole, seconds = undisturbed
+    shutil.rmtree(place / "out", ignore_errors=True)
     rng = random.Random(KILLS)
-    stopped = []  # number of files at each kill
+    killed, stopped = [], []  # processes, and number of files at each kill
     parts = ends = 0
     while len(stopped) < KILLS:
         before = work_in(place / "out")
-        process = start(step, place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        moment = 0
+        process = start(step, place, stdout=subprocess.DEVNULL)
+        moment = 60  # for one that has ended
         if await_work(process, place / "out", before):
             moment = rng.uniform(0, seconds)
         try:
-            process.wait(timeout=moment)
-            assert made(place / "out") == undisturbed
+            process.communicate(timeout=moment)
+            assert made(place / "out") == whole
             shutil.rmtree(place / "out")
             ends += 1
         except subprocess.TimeoutExpired:
             process.kill()  # itself alone: its workers have to notice
             process.wait()
+            killed.append(process)
             files = [path.name for path in (place / "out").rglob("*") if path.is_file()]
             parts += any(name.startswith(".part-") for name in files)
             stopped.append(len(files))
     shutil.rmtree(place / "tmp")
-    assert finish(step, place) == undisturbed
+    assert finish(step, place) == whole
+    for process in killed:
+        process.communicate(timeout=60)  # comes back once the workers have ended, too
     print(
-        f"{step}: {seconds:.1f} s of work; files at each kill {stopped} of {len(undisturbed)}, "
+        f"{step}: {seconds:.1f} s of work; files at each kill {stopped} of {len(whole)}, "
         f"{parts} times one half-written; {ends} runs ended before their kill"
     )
-
-
-def is_of_a_bar(line):
-    return "/s]" in line or "%|" in line or "?" in line
 
 
 def left_behind(folder):
@@ -209,8 +219,7 @@ def left_behind(folder):
     return [path for path in hidden if path.name != provenance.NAME]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_interrupted_it_says_so_in_one_line(place, step):
+def test_interrupted_it_says_so_in_one_line_and_continues_to_the_same_end(place, step, undisturbed):
     for _ in range(5):  # on a crowded machine a step may end before the signal comes
         shutil.rmtree(place / "out", ignore_errors=True)
         process = start(step, place)
@@ -224,6 +233,7 @@ def test_interrupted_it_says_so_in_one_line(place, step):
     assert error_lines(err) == [told]
     assert not left_behind(place / "out")
     assert not list((place / "tmp").iterdir())
+    assert finish(step, place) == undisturbed[0]
 
 
 @pytest.fixture
@@ -246,7 +256,6 @@ def small_disk(place):
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root, on Linux"
 )
-@pytest.mark.parametrize("step", STEPS)
 def test_disk_full(place, small_disk, step):
     process = start(step, place)
     err = process.communicate(timeout=120)[1]

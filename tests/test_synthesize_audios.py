@@ -1,16 +1,14 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, take_interrupts
+from conftest import ROOT
 from files import contents
 from music import TUNE, make_bank, midi_bytes, note
 from scripts import error_lines
@@ -321,46 +319,6 @@ def test_a_damaged_note_stops_the_run_and_leaves_nothing_half_written(folder, ru
         # The first instrument's, and nothing half-written
         names = sorted(Path(name).name for name in contents(folder / "audios"))
         assert names == ["a.wav", "audios.json", "b's.wav", "c\n.wav"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_and_run_again_the_folder_is_complete(folder, run, stop):
-    for number in range(40):
-        (folder / f"midi/{number:02d}.mid").write_bytes(TUNE)
-    run()
-    before = contents(folder / "audios")
-    shutil.rmtree(folder / "audios")
-    flags = (
-        "--nsynth_path",
-        "notes",
-        "--midi_path",
-        "midi",
-        "--audios_path",
-        "audios",
-        "--workers",
-        "2",
-    )
-    instruments = "--instruments", "keyboard_acoustic", "organ_electronic_001"
-    command = [sys.executable, ROOT / "synthesize_audios.py", *flags, *instruments]
-
-    options = {"start_new_session": True, "preexec_fn": take_interrupts}
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **options)
-    while not list(folder.glob("audios/keyboard_acoustic/*.wav")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    os.killpg(process.pid, stop) if stop == signal.SIGINT else process.kill()
-    err = process.communicate(timeout=60)[1]  # comes back once the workers have ended, too
-    assert not (folder / "audios/organ_electronic_001/39.wav").exists()
-    if stop == signal.SIGINT:
-        assert process.returncode == 130
-        assert (
-            err.splitlines()[-1]
-            == "synthesize_audios.py: interrupted; run the same command again to continue"
-        )
-        assert "Traceback" not in err
-    assert run("--workers", 2)[0] == 0
-    assert contents(folder / "audios") == before
 
 
 def test_a_killed_worker_is_reported():

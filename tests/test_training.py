@@ -156,13 +156,17 @@ def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path):
     flags = ["--dataset_path", features, *PAIR, *SMALL, "--epochs", 3, "--runs_path", tmp_path]
     state = tmp_path / RUN / "last" / "state.json"
     command = [sys.executable, str(ROOT / "train.py"), *map(str, flags)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 600  # JAX takes minutes to compile on a processor that is busy
-    while not state.exists() and process.poll() is None and time.time() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = len(json.loads(state.read_text())["history"])
+    for _ in range(5):  # on a crowded machine all epochs may end before the signal comes
+        shutil.rmtree(tmp_path / RUN, ignore_errors=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.time() + 600  # JAX takes minutes to compile on a processor that is busy
+        while not state.exists() and process.poll() is None and time.time() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done = len(json.loads(state.read_text())["history"])
+        if done < 3:
+            break
     assert 1 <= done < 3, "killed too late to test anything"
     code, output, errors = run_main(train, *flags)
     assert code == 0, errors
