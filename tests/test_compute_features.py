@@ -277,6 +277,5 @@ def test_first_steps_never_load_keras(script):
         "except SystemExit: pass\n"
         "assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
     )
-    start = time.time()
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
-    assert time.time() - start < 20  # a hang, not a benchmark
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=60)  # s: no hang

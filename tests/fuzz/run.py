@@ -39,7 +39,8 @@ def watched(target, content):
         raise TookTooLong(f"{SECONDS} s")
 
     def peak():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     # processor time; time by the clock, on a machine that may be busy
     clocks = {signal.ITIMER_PROF: SECONDS, signal.ITIMER_REAL: 6 * SECONDS}

@@ -21,13 +21,22 @@ NASTY = [
 ]
 
 
-@pytest.mark.parametrize("target", targets.TARGETS)
+@pytest.fixture(scope="module", params=targets.TARGETS)
+def target(request):
+    """Each target, once its good files were made and read.
+
+    That imports all that is needed, and none of it may count against the deadline of an example.
+    """
+    for content in targets.seeds(request.param):
+        targets.run_one(request.param, content)
+    return request.param
+
+
 def test_good_files_are_taken(target):
     for content in targets.seeds(target):
         assert targets.run_one(target, content)
 
 
-@pytest.mark.parametrize("target", targets.TARGETS)
 def test_damaged_files_are_taken_or_refused_as_documented(target):
     @settings(
         max_examples=EXAMPLES[target],
@@ -43,7 +52,6 @@ def test_damaged_files_are_taken_or_refused_as_documented(target):
     try_one()
 
 
-@pytest.mark.parametrize("target", targets.TARGETS)
 @given(content=st.binary(max_size=300))
 @settings(max_examples=20, deadline=10_000, suppress_health_check=list(HealthCheck))
 def test_random_bytes_are_refused(target, content):
