@@ -202,7 +202,7 @@ def test_a_run_that_is_stopped_keeps_what_it_made(folders, monkeypatch):
     assert len(folders.description()["fingerprint"]) == 64
 
 
-def test_the_fingerprint_tells_sets_apart(folders, tmp_path):
+def test_the_fingerprint_tells_sets_apart(folders):
     seen = [folders.description()["fingerprint"]]
 
     def changed():

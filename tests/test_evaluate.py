@@ -1,9 +1,12 @@
+import contextlib
 import csv
+import io
 import itertools
 import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -552,51 +555,87 @@ def test_rows_of_several_models_are_those_of_each():
             np.testing.assert_array_equal(made, expected)
 
 
-def test_command_compares_models(audios, two_runs, tmp_path, capsys):
-    page, out = tmp_path / "page", tmp_path / "out"
+OWN = [
+    *("model a (phase: input)", "model a (phase: flat)"),
+    *("model b (phase: input)", "model b (phase: flat)"),
+]
+TRUE = ["true magnitude (phase: input)", "true magnitude (phase: flat)"]
+ROWS = ["identity", "silence", "median picture", *OWN, *TRUE, systems.OWN_PHASE, "target"]
+PAIRS = [  # what is compared: each with a row before it, its base
+    (OWN[0], "identity"),
+    (OWN[2], "identity"),
+    (OWN[2], OWN[0]),
+    (OWN[3], OWN[1]),
+    (OWN[1], OWN[0]),
+    (OWN[3], OWN[2]),
+    (TRUE[1], TRUE[0]),
+]
+DIFFERENCES = [f"{row} − {other}" for row, other in PAIRS]
+
+
+@pytest.fixture(scope="module")
+def compared(audios, two_runs, tmp_path_factory):
+    """What the command made of two models: stdout, stderr, folders of tables and of the page."""
+    folder = tmp_path_factory.mktemp("compared")
     flags = ["--model", *two_runs, "--audios", audios, "--phase", "input", "flat"]
-    flags += ["--output", out, "--report", page, "--report_seconds", 1, "--gpu", "cpu"]
-    assert evaluate.main(list(map(str, flags))) == 0
-    printed = capsys.readouterr()
-    (told,) = [line for line in printed.err.splitlines() if "left out" in line]
+    flags += ["--output", folder / "out", "--report", folder / "page", "--report_seconds", 1]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
+    return SimpleNamespace(
+        out=out.getvalue(), err=err.getvalue(), tables=folder / "out", page=folder / "page"
+    )
+
+
+def read_table(path):
+    """A CSV file's lines, by heading."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_models_are_compared_on_pieces_that_are_new_to_each(compared, two_runs):
+    (told,) = [line for line in compared.err.splitlines() if "left out" in line]
     assert "1 piece; a was trained on 0, b was trained on 1" in told
-    assert "2 pieces held out from training: three, four" in printed.out
-    assert f"model b: {two_runs[1]}" in printed.out
+    assert "2 pieces held out from training: three, four" in compared.out
+    assert f"model b: {two_runs[1]}" in compared.out
 
-    own = [f"model {label} (phase: {name})" for label in "ab" for name in ("input", "flat")]
-    true = ["true magnitude (phase: input)", "true magnitude (phase: flat)"]
-    table, paired = table_rows(printed.out)
-    rows = ["identity", "silence", "median picture", *own, *true, systems.OWN_PHASE, "target"]
-    assert table == rows
-    pairs = [(own[0], "identity"), (own[2], "identity"), (own[2], own[0]), (own[3], own[1])]
-    pairs += [(own[1], own[0]), (own[3], own[2]), (true[1], true[0])]
-    assert paired == [f"{row} − {other}" for row, other in pairs]
 
-    with open(out / "results.csv", newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    assert [line["row"] for line in lines] == rows * 2
-    errors = {row: [] for row in rows}
-    for line in lines:
+def test_models_and_phases_are_rows_and_differences_of_one_table(compared):
+    table, paired = table_rows(compared.out)
+    assert table == ROWS
+    assert paired == DIFFERENCES
+
+
+def test_each_models_results_are_written(compared, two_runs):
+    lines = read_table(compared.tables / "results.csv")
+    assert [line["row"] for line in lines] == ROWS * 2
+    written = json.loads((compared.tables / "results.json").read_text())
+    assert written["model"] == [str(run) for run in two_runs]
+
+
+def test_differences_of_models_are_those_of_their_results(compared):
+    errors = {row: [] for row in ROWS}
+    for line in read_table(compared.tables / "results.csv"):
         errors[line["row"]].append(float(line["mae_db"]))
-    with open(out / "differences.csv", newline="", encoding="utf-8") as file:
-        cells = [cell for cell in csv.DictReader(file) if cell["measure"] == "mae_db"]
-    assert [cell["difference"] for cell in cells] == paired
-    for cell, (row, other) in zip(cells, pairs):
+    lines = read_table(compared.tables / "differences.csv")
+    cells = [line for line in lines if line["measure"] == "mae_db"]
+    assert [cell["difference"] for cell in cells] == DIFFERENCES
+    for cell, (row, other) in zip(cells, PAIRS):
         expected = np.subtract(errors[row], errors[other])
         assert float(cell["mean"]) == pytest.approx(expected.mean())
         assert float(cell["standard deviation"]) == pytest.approx(expected.std(ddof=1))
         assert cell["n"] == "2"
     assert float(cells[2]["mean"]) != 0
-    written = json.loads((out / "results.json").read_text())
-    assert written["model"] == [str(run) for run in two_runs]
 
-    text = (page / "index.html").read_text(encoding="utf-8")
+
+def test_models_are_heard_beside_each_other_on_the_page(compared):
+    text = (compared.page / "index.html").read_text(encoding="utf-8")
     assert text.count("<audio ") == 2 * 6
     cards = re.findall(r"<figcaption>(?:<kbd>.</kbd> )?(.*?)</figcaption>", text)
     assert cards[:4] == ["Input: keyboard", "Output: a", "Output: b", "Target: guitar"]
     assert cards[4].startswith("Output: a minus target")
     assert cards[5].startswith("Output: b minus target")
-    first, second = [read_audio(page / f"piece01_{k}.flac") for k in (2, 3)]
+    first, second = [read_audio(compared.page / f"piece01_{k}.flac") for k in (2, 3)]
     assert len(first) == len(second) == data.SAMPLE_RATE and not np.array_equal(first, second)
 
 

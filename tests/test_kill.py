@@ -46,7 +46,7 @@ STEPS = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, audios, features):
+def place(tmp_path_factory, features):
     """A folder in which every step works and takes some seconds."""
     import keras
 

@@ -25,8 +25,8 @@ def with_phases(audios, tmp_path_factory):
     return folder
 
 
-def batch(pairs, *kind, features):
-    return pairs(*kind, features, [ORIGIN], [TARGET], ["three"], 3)[0]
+def batch(pairs_class, *kind, features):
+    return pairs_class(*kind, features, [ORIGIN], [TARGET], ["three"], 3)[0]
 
 
 def test_magnitudes_are_those_of_plain_pairs(with_phases):

@@ -356,6 +356,9 @@ def test_a_lost_note_off_among_notes_that_overlap(repair):
     assert repairs == "note never switched off: 1"
 
 
+END_OF_62 = (1.5, 0.0, 62, 100)
+
+
 @pytest.mark.parametrize("controller", [120, 123, 124, 127])
 @pytest.mark.parametrize("own_track", [True, False])
 def test_controllers_that_end_notes(repair, controller, own_track):
@@ -369,9 +372,6 @@ def test_controllers_that_end_notes(repair, controller, own_track):
     notes, repairs = repair(data)
     assert notes == [IT, (0.0, 1.5, 62, 100), (0.5, 0.5, 64, 100), (1.0, 0.5, 60, 100), END_OF_62]
     assert repairs == "note never switched off: 1"  # of the other channel
-
-
-END_OF_62 = (1.5, 0.0, 62, 100)
 
 
 def test_all_notes_off_leaves_the_pedals_notes_and_all_sound_off_does_not(repair):

@@ -166,7 +166,7 @@ def test_release_has_the_methods_time_constant():
         (84, 50, (61, 50, "lost")),
     ],
 )
-def test_placing(tmp_path_factory, folder, pitch, velocity, expected):
+def test_placing(folder, pitch, velocity, expected):
     bank = NoteBank(folder, "keyboard_acoustic")
     bank.paths = {key: path for key, path in bank.paths.items() if key[0] != 48 or key[1] == 75}
     assert bank.place(pitch, velocity) == expected

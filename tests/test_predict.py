@@ -443,7 +443,7 @@ def test_a_recording_without_its_flag_is_told_of_it(capsys):
     assert "song.m4a; a recording is named by --input" in line
 
 
-def test_quality_gives_way_to_what_is_said(capsys):
+def test_quality_gives_way_to_what_is_said():
     def parse(*flags):
         args = predict.build_parser().parse_args(flags)
         predict.apply_quality(args)

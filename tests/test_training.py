@@ -138,7 +138,7 @@ def test_the_last_epoch_counts_with_a_discriminator_the_best_without():
     assert train_generator.build_parser().get_default("choose") == "best"
 
 
-def test_a_run_from_before_the_choice_goes_on_with_the_best_and_no_average(copied, features):
+def test_a_run_from_before_the_choice_goes_on_with_the_best_and_no_average(copied):
     path = copied / "config.json"
     config = json.loads(path.read_text())
     for flags in [config["flags"], *(start["flags"] for start in config.get("starts", []))]:
@@ -283,7 +283,7 @@ def test_what_a_kill_after_the_last_epoch_left_undone_is_done(undisturbed, copie
 # What may change while a run goes on, and what may not
 
 
-def start_of(run, **changes):
+def start_of(**changes):
     """Flags, policy and fingerprint as `Run.check` takes them."""
     flags = {"filters": 2, "origin": [ORIGIN], "gen_lr": 1e-3, "epochs": 9, **changes}
     return {"flags": flags, "policy": "float32", "versions": {}}
@@ -294,29 +294,29 @@ def begun(tmp_path):
     """A run with one epoch done."""
     run = run_folder.Run(tmp_path)
     split = {"train": ["a", "b"], "validation": ["c"]}
-    run.record_start(start_of(run), {"split": split, "baselines_db": {}, "fingerprint": "f1"})
+    run.record_start(start_of(), {"split": split, "baselines_db": {}, "fingerprint": "f1"})
     run.history = [{"epoch": 1, "val_mae_db": 3.0}]
     return run
 
 
 def test_settings_may_change_until_the_first_epoch_is_done(tmp_path):
     run = run_folder.Run(tmp_path)
-    run.record_start(start_of(run), {"split": {}})
+    run.record_start(start_of(), {"split": {}})
     again = run_folder.Run(tmp_path)
-    again.check(start_of(run, filters=3)["flags"], "float32")
-    again.record_start(start_of(run, filters=3), {"split": {}})
+    again.check(start_of(filters=3)["flags"], "float32")
+    again.record_start(start_of(filters=3), {"split": {}})
     assert [start["flags"]["filters"] for start in config_of(tmp_path)["starts"]] == [3]
 
 
 def test_what_makes_it_another_run_is_refused_with_both_values(begun):
     with pytest.raises(UserError, match="--filters 2, now 3; leave --filters out"):
-        begun.check(start_of(begun, filters=3)["flags"], "float32")
+        begun.check(start_of(filters=3)["flags"], "float32")
     with pytest.raises(UserError, match=f"--origin {ORIGIN}, now x y"):
-        begun.check(start_of(begun, origin=["x", "y"])["flags"], "float32")
+        begun.check(start_of(origin=["x", "y"])["flags"], "float32")
     with pytest.raises(UserError, match=r"--l1_weight 0\.0, now 30\.0"):  # it began without
-        begun.check(start_of(begun, l1_weight=30.0)["flags"], "float32")
+        begun.check(start_of(l1_weight=30.0)["flags"], "float32")
     begun.config["flags"]["origin"] = ORIGIN  # as older runs have it
-    begun.check(start_of(begun)["flags"], "float32")
+    begun.check(start_of()["flags"], "float32")
 
 
 def test_what_makes_a_run_is_named_as_its_flags_are():
@@ -327,9 +327,9 @@ def test_what_makes_a_run_is_named_as_its_flags_are():
 
 def test_a_flag_that_is_newer_than_the_run_has_no_other_value_than_the_run_had(begun):
     assert "test_split" not in begun.config["flags"]
-    begun.check(start_of(begun, test_split=0.0)["flags"], "float32")
+    begun.check(start_of(test_split=0.0)["flags"], "float32")
     with pytest.raises(UserError, match=r"--test_split 0.0, now 0.1; leave --test_split out"):
-        begun.check(start_of(begun, test_split=0.1)["flags"], "float32")
+        begun.check(start_of(test_split=0.1)["flags"], "float32")
 
 
 def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, tmp_path, capsys):
@@ -358,26 +358,26 @@ def test_precision_may_not_change_from_or_to_float16(begun, policies):
     begun.config["policy"], now = policies
     before = policies[0].removeprefix("mixed_")
     with pytest.raises(UserError, match=f"trained with --precision {before}"):
-        begun.check(start_of(begun)["flags"], now)
+        begun.check(start_of()["flags"], now)
     begun.config["policy"] = "float32"
-    begun.check(start_of(begun)["flags"], "mixed_bfloat16")
+    begun.check(start_of()["flags"], "mixed_bfloat16")
 
 
 def test_a_changed_rate_is_said(begun, capsys):
-    begun.check(start_of(begun, gen_lr=1e-4)["flags"], "float32")
+    begun.check(start_of(gen_lr=1e-4)["flags"], "float32")
     assert capsys.readouterr().out == "--gen_lr was 0.001 until now; it is 0.0001 from here\n"
 
 
 def test_every_start_has_its_entry_also_of_a_run_of_older_code(begun, tmp_path):
     del begun.config["starts"]
-    begun.record_start(start_of(begun, gen_lr=1e-4), {})
+    begun.record_start(start_of(gen_lr=1e-4), {})
     starts = config_of(tmp_path)["starts"]
     assert [start["first_epoch"] for start in starts] == [1, 2]
     assert [start["flags"]["gen_lr"] for start in starts] == [1e-3, 1e-4]
     assert config_of(tmp_path)["split"]["validation"] == ["c"]
 
 
-def test_pieces_are_kept_for_the_test_where_that_is_asked(tmp_path):
+def test_pieces_are_kept_for_the_test_where_that_is_asked():
     names = [f"p{number}" for number in range(40)]
     where = ["--dataset_path", "x", *PAIR, "--validation_split", "0.1"]
     parser = cli.Parser("")
@@ -635,7 +635,7 @@ def test_generator_alone(features, tmp_path):
     assert models.load_generator(run).count_params() == models.build_generator(2).count_params()
 
 
-def test_tensorboard_shows_numbers_pictures_and_sounds_at_the_epochs_numbers(copied, features):
+def test_tensorboard_shows_numbers_pictures_and_sounds_at_the_epochs_numbers(copied):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     pytest.importorskip("tensorflow")
     code, _, errors = run_main(train, "--resume", copied, "--epochs", 5, "--tensorboard")
@@ -747,7 +747,7 @@ def test_fresh_deletes_nothing_where_the_weights_do_not_fit(copied, features, tm
     assert len(history(copied)) == 3
 
 
-def test_a_run_is_resumed_by_its_folder_alone(copied, features, tmp_path):
+def test_a_run_is_resumed_by_its_folder_alone(copied):
     code, output, errors = run_main(train, "--resume", copied, "--epochs", 4)
     assert code == 0, errors
     assert output.count("\nepoch ") == 1
