@@ -86,7 +86,15 @@ def list_operations(filters):
 
 
 def time_operation(operation, batch, precision, seconds, products):
-    """Least seconds of one run; with ``products`` that of kernels.py, if it is less."""
+    """Least seconds of one run of an operation.
+
+    Args:
+        operation: an `Operation`.
+        batch: tiles.
+        precision: "float32" or "bfloat16".
+        seconds: to run it for, each way of computing it.
+        products: whether kernels.py's matrix products count as such a way, where it has them.
+    """
     import tensorflow as tf
 
     import kernels
@@ -124,7 +132,12 @@ def build_parser():
     add("--batch_size", type=cli.number(int, 1), default=8, help="tiles a step")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
     add("--products", action="store_true", help="matrix products too, where kernels.py has them")
-    add("--seconds", type=cli.number(float, 0.1), default=20, help="to measure the step for")
+    add(
+        "--seconds",
+        type=cli.number(float, 0.1),
+        default=20,
+        help="to measure the step for, and as long for all convolutions together",
+    )
     return parser
 
 
@@ -132,15 +145,17 @@ def build_parser():
 def main(argv=None):
     """Parse flags, measure, print."""
     args = build_parser().parse_args(argv)
-    args.batch = args.batch_size
     devices.setup_device("cpu")
-    print(f"{machine()}; width {args.filters}, batch {args.batch}, {args.precision}")
+    print(f"{machine()}; width {args.filters}, batch {args.batch_size}, {args.precision}")
     lines = []
     total = gflop = 0
-    for operation in list_operations(args.filters):
-        each = args.seconds / 60
-        took = time_operation(operation, args.batch, args.precision, each, args.products)
-        work = operation.gflop(args.batch)
+    operations = list_operations(args.filters)
+    seconds_each = args.seconds / len(operations)  # all together as long as the whole step
+    for operation in operations:
+        took = time_operation(
+            operation, args.batch_size, args.precision, seconds_each, args.products
+        )
+        work = operation.gflop(args.batch_size)
         total += operation.count * took
         gflop += operation.count * work
         lines.append((operation.count * took, work / took, operation))
@@ -152,11 +167,11 @@ def main(argv=None):
             f"| {1e3 * seconds:.1f} | {speed:.0f} | {operation.network} | {operation.kind} "
             f"| {operation.side} | {channels} | {operation.count} |"
         )
-    step = our_step(args, args.precision, "auto")
-    counted = args.batch * step_gflop(args.filters)
+    step = our_step(args.filters, args.batch_size, args.seconds, args.precision, "auto")
+    counted = args.batch_size * step_gflop(args.filters)
     print(f"{gflop:.0f} GFLOP listed here, {counted:.0f} of train_step.py")
     print(f"convolutions alone {1e3 * total:.0f} ms, {gflop / total:.0f} GFLOP/s")
-    print(f"whole step {1e3 * step:.0f} ms, {args.batch / step:.2f} tiles/s")
+    print(f"whole step {1e3 * step:.0f} ms, {args.batch_size / step:.2f} tiles/s")
     print(f"convolutions alone / whole step: {total / step:.2f}")
 
 

@@ -17,6 +17,7 @@ Please send what it prints: open an issue named "gpu_check: <your card>". Where 
 import importlib.metadata
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -138,8 +139,9 @@ def measure_here(args):
     else:
         import train_step
 
-        args.batch = args.batch_size
-        found["seconds"] = train_step.our_step(args, args.precision, jit="auto")
+        found["seconds"] = train_step.our_step(
+            args.filters, args.batch_size, args.seconds, args.precision, jit="auto"
+        )
         found["peak"] = train_step.peak_gflops("keras", args.precision)
         found["feeding"] = measure_feeding(
             args.features, args.filters, args.batch_size, args.workers
@@ -168,35 +170,45 @@ def check_backend(args, backend, reference):
         reference: mean L1 of each epoch on the CPU, dB.
 
     Returns:
-        Whether all of them agree with the CPU.
+        Whether all of them agree with the CPU, and nothing failed.
     """
-    import train_step
-
     all_agree = True
     for precision in args.precisions:
         name = f"{backend} {precision}"
         trained, reason = run_apart(args, "agreement", backend, precision, args.gpu)
-        speed = None
-        if trained:
-            speed, reason = run_apart(args, "speed", backend, precision, args.gpu)
-        if not speed:
+        if not trained:
             print(f"| {name} | **failed**: {reason} | | | | |", flush=True)
             all_agree = False
             continue
         off = largest_difference(trained["mae_db"], reference)
         agrees = off <= TOLERANCE[precision]
-        all_agree &= agrees
         verdict = "agrees" if agrees else "**DIFFERS**"
-        tiles = args.batch_size / speed["seconds"]
-        share = tiles * train_step.step_gflop(args.filters) / speed["peak"]
-        figures = f"{tiles:.1f} | {share:.0%} | {speed['peak'] / 1000:.2f} | {speed['feeding']:.2f}"
+        speed, reason = run_apart(args, "speed", backend, precision, args.gpu)
+        figures = f"**failed**: {reason} | | |"
+        if speed:
+            figures = format_speed(args, speed)
         print(f"| {name} | {verdict}, {off:.1%} off | {figures} |", flush=True)
+        all_agree &= agrees and speed is not None
     return all_agree
 
 
+def format_speed(args, speed):
+    """The table's four cells of a measured speed, a dict of `measure_here`."""
+    import train_step
+
+    tiles = args.batch_size / speed["seconds"]
+    share = tiles * train_step.step_gflop(args.filters) / speed["peak"]
+    return f"{tiles:.1f} | {share:.0%} | {speed['peak'] / 1000:.2f} | {speed['feeding']:.2f}"
+
+
 def largest_difference(errors, reference):
-    """The largest relative difference of two lists of errors."""
-    return max(abs(ours - known) / known for ours, known in zip(errors, reference))
+    """The largest relative difference of two lists of errors, equally long.
+
+    Infinite where an error is not finite: NaN, of a training that diverged, is less than nothing.
+    """
+    if not all(map(math.isfinite, [*errors, *reference])):
+        return math.inf
+    return max(abs(ours - known) / known for ours, known in zip(errors, reference, strict=True))
 
 
 def find_backends(gpu):

@@ -84,15 +84,15 @@ def random_tiles(count):
     return np.random.default_rng(0).uniform(-1, 1, (2, count, 256, 256, 1)).astype(np.float32)
 
 
-def tutorial_step(args, compiled):
-    """The step of the usual pix2pix tutorial: seconds."""
+def tutorial_step(filters, batch, seconds, compiled):
+    """The step of the usual pix2pix tutorial: seconds; see `our_step`."""
     import tensorflow as tf
 
     import losses
     import models
 
-    generator = models.build_generator(args.filters)
-    discriminator = models.build_discriminator(args.filters)
+    generator = models.build_generator(filters)
+    discriminator = models.build_discriminator(filters)
     gen_weights = generator.trainable_variables
     disc_weights = discriminator.trainable_variables
     gen_adam = tf.keras.optimizers.Adam(1e-5, beta_1=0.5)
@@ -112,43 +112,51 @@ def tutorial_step(args, compiled):
         disc_adam.apply_gradients(zip(disc_tape.gradient(disc_loss, disc_weights), disc_weights))
         return gen_loss
 
-    x, y = random_tiles(args.batch)
+    x, y = random_tiles(batch)
     x, y = tf.constant(x), tf.constant(y)
     run = tf.function(step) if compiled else step
 
     def wait():
         return float(run(x, y))
 
-    return timed(wait, args.seconds)
+    return timed(wait, seconds)
 
 
-def our_step(args, precision, jit):
-    """`Pix2Pix.fit` on tiles in memory: seconds a step. ``jit`` is a key of `models.JIT`."""
+def our_step(filters, batch, seconds, precision, jit):
+    """`Pix2Pix.fit` on tiles in memory: seconds a step.
+
+    Args:
+        filters: width of the networks.
+        batch: tiles a step.
+        seconds: to measure for.
+        precision: "float32", "bfloat16" or "float16".
+        jit: a key of `models.JIT`.
+    """
     import keras
 
     import models
 
     devices.keep_memory()
     keras.config.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
-    generator = models.build_generator(args.filters)
-    model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
+    generator = models.build_generator(filters)
+    model = models.Pix2Pix(generator, models.build_discriminator(filters))
     models.compile_at_once(model, model.optimizer_for(1e-5), jit)
-    steps = repeat_batch(tuple(random_tiles(args.batch)), 1000)
+    steps = repeat_batch(tuple(random_tiles(batch)), 1000)
     times = []
 
     class Clock(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
+        def on_train_batch_end(self, step, logs=None):
             float(logs["loss"])  # as a progress bar reads it: the step is over by then
             times.append(time.perf_counter())
-            if times[-1] - times[0] > args.seconds and len(times) > 8:
+            if times[-1] - times[0] > seconds and len(times) > 8:
                 self.model.stop_training = True
 
     model.fit(steps, verbose=0, shuffle=False, callbacks=[Clock()])
     return statistics.median(after - before for before, after in itertools.pairwise(times[2:]))
 
 
-def torch_networks(f):
-    """The same networks in PyTorch, of width ``f``."""
+def torch_networks(filters):
+    """The same networks in PyTorch, of width ``filters``: (generator, discriminator)."""
     import torch
     from torch import nn
 
@@ -169,14 +177,14 @@ def torch_networks(f):
             super().__init__()
             self.downs = nn.ModuleList()
             self.ups = nn.ModuleList()
-            widths = [k * f for k in (1, 2, 4, 8, 8, 8, 8, 8)]
+            widths = [k * filters for k in (1, 2, 4, 8, 8, 8, 8, 8)]
             channels = 1
             for i, width in enumerate(widths):
                 self.downs.append(down(channels, width, norm=i > 0))
                 channels = width
             for i, (k, skip) in enumerate(zip((8, 8, 8, 8, 4, 2, 1), reversed(widths[:-1]))):
-                self.ups.append(up(channels, k * f, dropout=i < 3))
-                channels = k * f + skip
+                self.ups.append(up(channels, k * filters, dropout=i < 3))
+                channels = k * filters + skip
             self.last = nn.ConvTranspose2d(channels, 1, 4, 2, 1)
 
         def forward(self, x):
@@ -189,50 +197,74 @@ def torch_networks(f):
             return torch.tanh(self.last(x))
 
     blocks = []
-    for i, (before, after) in enumerate(itertools.pairwise([2, f, 2 * f, 4 * f, 8 * f])):
+    widths = [2, filters, 2 * filters, 4 * filters, 8 * filters]
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
         blocks.append(down(before, after, norm=i > 0))
-    return Generator(), nn.Sequential(*blocks, nn.Conv2d(8 * f, 1, 4, padding="same"))
+    return Generator(), nn.Sequential(*blocks, nn.Conv2d(8 * filters, 1, 4, padding="same"))
 
 
-def torch_step(args, precision, compiled=False):
-    """The same step in PyTorch: seconds."""
+def torch_gradients(run_g, run_d, disc_weights, x, y, half):
+    """Leave the gradients of a step in the weights' ``grad``, which were None.
+
+    The discriminator sees the generated tiles once, as in `kernels.judge`: one backward pass goes
+    to the tiles only, another one to its weights only.
+
+    Args:
+        run_g, run_d: the networks, or what `torch.compile` made of them.
+        disc_weights: list of the discriminator's weights.
+        x, y: input and target, float32 (batch, 1, 256, 256).
+        half: whether to compute in bfloat16.
+
+    Returns:
+        (the generator's loss, the discriminator's), scalar tensors.
+    """
     import torch
     from torch.nn import functional as F
+
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+        output = run_g(x)
+        shown = output.detach().requires_grad_()
+        real = run_d(torch.cat([x, y], 1)).float()
+        generated = run_d(torch.cat([x, shown], 1)).float()
+        gan_loss = F.softplus(-generated).mean()
+        disc_loss = F.softplus(-real).mean() + F.softplus(generated).mean()
+        l1_loss = 100 * F.l1_loss(output.float(), y)
+    (to_output,) = torch.autograd.grad(gan_loss, shown, retain_graph=True)
+    disc_loss.backward(inputs=disc_weights)
+    torch.autograd.backward([l1_loss, output], [None, to_output])  # through the generator once
+    return gan_loss + l1_loss, disc_loss
+
+
+def torch_step(filters, batch, seconds, precision, compiled=False):
+    """The same step in PyTorch: seconds; see `our_step`."""
+    import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     half = precision == "bfloat16"
     layout = torch.channels_last if half else torch.contiguous_format
-    generator, discriminator = torch_networks(args.filters)
+    generator, discriminator = torch_networks(filters)
     generator.to(device, memory_format=layout)
     discriminator.to(device, memory_format=layout)
     gen_adam = torch.optim.Adam(generator.parameters(), 1e-5, betas=(0.5, 0.999))
     disc_adam = torch.optim.Adam(discriminator.parameters(), 1e-5, betas=(0.5, 0.999))
-    x, y = torch.rand(2, args.batch, 1, 256, 256, device=device).mul(2).sub(1)
+    x, y = torch.rand(2, batch, 1, 256, 256, device=device).mul(2).sub(1)
     x = x.to(memory_format=layout)
     y = y.to(memory_format=layout)
     run_g, run_d = generator, discriminator
     if compiled:
         run_g, run_d = torch.compile(generator), torch.compile(discriminator)
 
+    disc_weights = list(discriminator.parameters())
+
     def step():
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            output = run_g(x)
-            disc_adam.zero_grad(set_to_none=True)
-            real = run_d(torch.cat([x, y], 1)).float()
-            generated = run_d(torch.cat([x, output.detach()], 1)).float()
-            disc_loss = F.softplus(-real).mean() + F.softplus(generated).mean()
-            disc_loss.backward()
-            discriminator.requires_grad_(False)
-            gen_adam.zero_grad(set_to_none=True)
-            judged = run_d(torch.cat([x, output], 1)).float()
-            gen_loss = F.softplus(-judged).mean() + 100 * F.l1_loss(output.float(), y)
-            gen_loss.backward()
-            discriminator.requires_grad_(True)
+        gen_adam.zero_grad(set_to_none=True)
+        disc_adam.zero_grad(set_to_none=True)
+        gen_loss, _ = torch_gradients(run_g, run_d, disc_weights, x, y, half)
         gen_adam.step()
         disc_adam.step()
         return gen_loss.item()
 
-    return timed(step, args.seconds)
+    return timed(step, seconds)
 
 
 def peak_gflops(backend, precision):
@@ -245,6 +277,8 @@ def peak_gflops(backend, precision):
     if backend == "torch":
         import torch
 
+        # as its convolutions are by default, and TensorFlow's and JAX's products
+        torch.backends.cuda.matmul.allow_tf32 = True
         device = "cuda" if torch.cuda.is_available() else "cpu"
         a = torch.rand(n, n, device=device).mul(scale).to(getattr(torch, precision))
         matmul = torch.matmul
@@ -281,14 +315,15 @@ def run_variant(args):
     name = args.measure
     precision = precision_of(name)
     backend = "torch" if name.startswith("torch") else "keras"
+    size = args.filters, args.batch_size[0], args.seconds
     if backend == "torch":
-        seconds = torch_step(args, precision, compiled=name == "torch_compiled")
+        seconds = torch_step(*size, precision, compiled=name == "torch_compiled")
     else:
         devices.setup_device(args.gpu)
         if name.startswith("ours"):
-            seconds = our_step(args, precision, "on" if name.endswith("_jit") else "auto")
+            seconds = our_step(*size, precision, "on" if name.endswith("_jit") else "auto")
         else:
-            seconds = tutorial_step(args, compiled=name == "compiled")
+            seconds = tutorial_step(*size, compiled=name == "compiled")
     print(json.dumps({"seconds": seconds, "peak": peak_gflops(backend, precision)}))
 
 
@@ -331,7 +366,6 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     if args.measure:
-        args.batch = args.batch_size[0]
         run_variant(args)
         return
     print(f"{machine()}; width {args.filters}, {step_gflop(args.filters):.1f} GFLOP a tile")

@@ -78,6 +78,33 @@ def test_the_peak_is_not_that_of_starting_a_product(monkeypatch, backend):
     assert peak == pytest.approx(2 * 3072**3 / 100e-6 / 1e9, rel=0.01)
 
 
+def test_pytorchs_step_has_the_gradients_of_two_losses(monkeypatch):
+    """Though it runs the discriminator on the generated tiles once: here it runs twice."""
+    torch = pytest.importorskip("torch")
+    softplus = torch.nn.functional.softplus
+    train_step = load("train_step", monkeypatch)
+    torch.manual_seed(0)
+    generator, discriminator = train_step.torch_networks(2)
+    gen_weights = list(generator.parameters())
+    disc_weights = list(discriminator.parameters())
+    x, y = torch.rand(2, 3, 1, 256, 256).mul(2).sub(1)
+
+    torch.manual_seed(1)  # of dropout
+    losses = train_step.torch_gradients(generator, discriminator, disc_weights, x, y, False)
+
+    torch.manual_seed(1)
+    output = generator(x)
+    judged = discriminator(torch.cat([x, output], 1))
+    gen_loss = softplus(-judged).mean() + 100 * (output - y).abs().mean()
+    real = discriminator(torch.cat([x, y], 1))
+    generated = discriminator(torch.cat([x, output.detach()], 1))
+    disc_loss = softplus(-real).mean() + softplus(generated).mean()
+    known = [*torch.autograd.grad(gen_loss, gen_weights)]
+    known += torch.autograd.grad(disc_loss, disc_weights)
+    torch.testing.assert_close(losses, (gen_loss, disc_loss))
+    torch.testing.assert_close([weight.grad for weight in gen_weights + disc_weights], known)
+
+
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(1.0, "agrees, 0.0% off"), (1.1, "**DIFFERS**, 10.0% off")]
 )
@@ -98,6 +125,38 @@ def test_gpu_check_tells_what_differs_from_the_cpu(monkeypatch, capsys, factor, 
     assert f"jax float32 | {verdict} | 32.0 |" in line  # 16 tiles in half a second
     assert "19%" in line  # of 10 TFLOP/s: 32 tiles of 58.7 GFLOP
     assert line.strip().endswith("| 10.00 | 0.98 |")
+
+
+@pytest.mark.parametrize(
+    ("errors", "off"),
+    [
+        ([20.0, 10.0, 5.0], 0.0),
+        ([20.0, 11.0, 5.0], 0.1),
+        ([20.0, np.nan, np.nan], np.inf),
+        ([20.0, np.inf, 5.0], np.inf),
+    ],
+)
+def test_a_training_that_diverges_does_not_agree(monkeypatch, errors, off):
+    check = load("gpu_check", monkeypatch)
+    reference = [20.0, 10.0, 5.0]
+    assert check.largest_difference(errors, reference) == pytest.approx(off)
+    with pytest.raises(ValueError, match="argument"):
+        check.largest_difference(errors[:0], reference)
+
+
+def test_gpu_check_keeps_the_verdict_where_speed_fails(monkeypatch, capsys):
+    check = load("gpu_check", monkeypatch)
+
+    def run_apart(args, measure, backend, precision, gpu):
+        if measure == "agreement":
+            return {"mae_db": [2.0]}, ""
+        return None, "out of memory"
+
+    monkeypatch.setattr(check, "run_apart", run_apart)
+    args = check.build_parser().parse_args(["--precisions", "float32"])
+    assert not check.check_backend(args, "jax", [2.0])
+    row = capsys.readouterr().out.strip()
+    assert row == "| jax float32 | agrees, 0.0% off | **failed**: out of memory | | | |"
 
 
 def test_gpu_check_passes_on_what_failed(monkeypatch, capsys):
