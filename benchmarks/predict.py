@@ -6,8 +6,8 @@
 
 Makes a sound and an untrained generator, converts in this process, and prints x real time: seconds
 of audio per second. Stages run one after another, each with as many threads as its library takes.
-End to end counts the start-up too. On a busy machine look at the processor time, which other
-programs hardly change.
+End to end counts what comes before, too: starting Python's packages, loading the model, compiling
+it. On a busy machine look at the processor time, which other programs hardly change.
 """
 
 import contextlib
@@ -31,11 +31,13 @@ import cli  # noqa: E402
 import convert  # noqa: E402
 import data  # noqa: E402
 import devices  # noqa: E402
+import loudness  # noqa: E402
 import survey  # noqa: E402
 from audio import RATES  # noqa: E402
 
+MEASURING = "measuring the input"  # a pass of its own: all that it calls counts for it
 STAGES = {  # stage -> what to time; where several nest, each counts without what it waits for
-    "measuring the input": (survey, "listen"),
+    MEASURING: (survey, "listen"),
     "reading": (convert, "read_blocks"),
     "resampling": (convert, "resample_stream"),
     "STFT": (data, "stft_stream"),
@@ -43,12 +45,13 @@ STAGES = {  # stage -> what to time; where several nest, each counts without wha
     "network": None,  # the model's own method
     "phase": (convert, "estimate_phases"),
     "inverse STFT": (convert, "istft_stream"),
+    "measuring the output": (loudness.Meter, "watch"),
     "writing": (convert, "write_spool"),
 }
 
 
 class StageWatch:
-    """Time spent in each stage, without the time of stages inside it."""
+    """Time spent in each stage, without the time of stages inside it; in MEASURING, with it."""
 
     def __init__(self):
         self.seconds = defaultdict(float)
@@ -58,6 +61,8 @@ class StageWatch:
     @contextlib.contextmanager
     def __call__(self, stage):
         """Count the time of a ``with`` block for ``stage``."""
+        if MEASURING in self.stack:
+            stage = MEASURING
         self.switch()
         self.stack.append(stage)
         try:
@@ -92,7 +97,14 @@ class StageWatch:
 
 
 def make_sound(path, seconds, rate, channels):
-    """Write chords with decaying overtones: nothing in the code depends on what it is."""
+    """Write chords with decaying overtones: nothing in the code depends on what it is.
+
+    Args:
+        path: of the wav file.
+        seconds: its length, s, rounded up to whole bars of 4 s.
+        rate: sampling rate, Hz.
+        channels: all the same.
+    """
     t = np.arange(rate * 4) / rate
     notes = [220 * 2 ** (k / 12) for k in (0, 4, 7, 12)]
     bar = np.zeros(len(t))
@@ -157,16 +169,36 @@ def watch_stages(watch, model):
         if place is None:
             model.predict_on_batch = watch.wrap(stage, model.predict_on_batch)
         else:
-            module, name = place
-            setattr(module, name, watch.wrap(stage, getattr(module, name)))
+            owner, name = place
+            setattr(owner, name, watch.wrap(stage, getattr(owner, name)))
 
 
-def convert_and_print(watch, quality, model, folder, args):
-    """Convert the sound once, and print what it took; returns the processor time, s."""
+def time_compiling(model, batch_size):
+    """Seconds that a model's first batch takes longer than its second: once a process."""
+    tiles = np.zeros((batch_size, 256, 256, 1), np.float32)
+    _, first = measure.time_call(model.predict_on_batch, tiles)
+    _, second = measure.time_call(model.predict_on_batch, tiles)
+    return first - second
+
+
+def convert_and_print(watch, quality, model, folder, args, start):
+    """Convert the sound once, and print what it took.
+
+    Args:
+        watch: the `StageWatch` of the stages.
+        quality: of `convert.QUALITIES`.
+        model: the generator.
+        folder: which holds input.wav.
+        args: flags.
+        start: seconds before the conversion, which end to end has besides.
+
+    Returns:
+        The processor time, s.
+    """
     watch.switch()
     watch.seconds.clear()
     began = time.perf_counter()
-    used = time.process_time()
+    processor_began = time.process_time()
     settings = convert.QUALITIES[quality]
     done = convert.convert_file(
         model,
@@ -178,18 +210,20 @@ def convert_and_print(watch, quality, model, folder, args):
     )
     watch.switch()
     total = time.perf_counter() - began
-    used = time.process_time() - used
+    processor_time = time.process_time() - processor_began
+    whole = start + total
     print(f"\n{quality}: {settings}")
-    speed = done.seconds / total
     print(
-        f"converting    {speed:8.1f} x real time  ({total:.1f} s; {used:.1f} s of processor time)"
+        f"converting    {done.seconds / total:8.1f} x real time  "
+        f"({total:.1f} s; {processor_time:.1f} s of processor time)"
     )
+    print(f"end to end    {done.seconds / whole:8.1f} x real time  ({whole:.1f} s)")
     print(f"peak memory   {measure.peak_memory():8.2f} GiB")
     for stage in [*STAGES, "rest"]:
         spent = watch.seconds[stage]
         speed = done.seconds / spent if spent else float("inf")
         print(f"{stage:20} {speed:8.1f} x  {spent / total:6.1%}")
-    return used
+    return processor_time
 
 
 @cli.command
@@ -210,17 +244,16 @@ def main(argv=None):
 
         model = models.load_generator(path)
         loaded = time.perf_counter() - START - made
+        start = loaded + time_compiling(model, args.batch_size)
         print(f"{measure.machine()}, load {os.getloadavg()[0]:.1f}")
         print(f"{model.count_params():,} parameters, {vars(args)}")
-        print(f"start, load   {loaded:8.1f} s")
-        warm_up = np.zeros((args.batch_size, 256, 256, 1), np.float32)
-        model.predict_on_batch(warm_up)  # compiles; that is not part of converting
+        print(f"start, load, compile {start:8.1f} s  ({loaded:.1f} s without compiling)")
         watch = StageWatch()
         watch_stages(watch, model)
-        used = []
+        times = []  # of the processor, s
         for quality in args.quality:
-            used.append(convert_and_print(watch, quality, model, folder, args))
-            print(f"processor time{used[-1] / used[0]:7.2f} x that of {args.quality[0]}")
+            times.append(convert_and_print(watch, quality, model, folder, args, start))
+            print(f"processor time{times[-1] / times[0]:7.2f} x that of {args.quality[0]}")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,49 @@ def test_conversion_is_measured_as_users_get_it(monkeypatch):
     assert predict.build_parser().parse_args([]).overlap == convert.OVERLAP > 0
 
 
+def test_a_stage_counts_without_those_inside_it_but_measuring_the_input_with_them(monkeypatch):
+    predict = load("predict", monkeypatch)
+    now = [0.0]
+    monkeypatch.setattr(predict.time, "perf_counter", lambda: now[0])
+    watch = predict.StageWatch()
+
+    def work(seconds):
+        now[0] += seconds
+
+    def read():
+        for _ in range(3):
+            work(1)
+            yield
+
+    read = watch.wrap("reading", read)
+
+    def transform():
+        for _ in read():
+            work(10)
+            yield
+
+    transform = watch.wrap("STFT", transform)
+    list(transform())
+    watch.wrap(predict.MEASURING, lambda: list(transform()))()
+    work(100)
+    watch.switch()
+    known = {"reading": 3, "STFT": 30, predict.MEASURING: 33, "rest": 100}
+    assert watch.seconds == known
+
+
+def test_every_stage_is_there_to_be_timed(monkeypatch):
+    predict = load("predict", monkeypatch)
+    model = types.SimpleNamespace(predict_on_batch=len)
+    places = list(filter(None, predict.STAGES.values()))
+    for owner, name in places:
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back at the end
+    before = [getattr(owner, name) for owner, name in places]
+    predict.watch_stages(predict.StageWatch(), model)
+    after = [getattr(owner, name) for owner, name in places]
+    assert model.predict_on_batch is not len
+    assert not set(before) & set(after)
+
+
 @pytest.mark.parametrize("backend", ["torch", "keras"])
 def test_the_peak_is_not_that_of_starting_a_product(monkeypatch, backend):
     """Where starting one takes 100 us, and a product 100 us by itself."""
