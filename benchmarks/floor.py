@@ -27,6 +27,8 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from measure import find_midi
+
 import cli
 import convert
 import data
@@ -103,16 +105,14 @@ def model_error(model, score, origin, bank):
     return metrics.picture_mae(converted, picture_of(score, bank))
 
 
-def read_scores(args):
+def read_groups(args):
     """The scores that the flags ask for: {what stands behind the instrument's name: scores}."""
     if args.random:
-        scores = {}
+        groups = {}
         for count in args.random:
-            scores[f", {count} at a time"] = [random_score(count, np.random.default_rng(count))]
-        return scores
-    files = cli.find_files(args.midi_path, (".mid", ".midi"))
-    if not files:
-        raise UserError(f"{args.midi_path}: holds no .mid or .midi file; check the path")
+            groups[f", {count} at a time"] = [random_score(count, np.random.default_rng(count))]
+        return groups
+    files = find_midi(args.midi_path)
     chosen = np.unique(np.linspace(0, len(files) - 1, args.pieces).astype(int))
     beginnings = []
     for k in chosen:
@@ -169,13 +169,13 @@ def parse_flags(argv):
     return parser.parse_args(argv)
 
 
-def floor_cells(pieces, bank, instrument, args):
+def floor_cells(scores, bank, instrument, args):
     """A cell for each jitter: lower – upper bound ± standard deviation of the upper one."""
     cells = []
     for jitter in args.jitter:
         rng = np.random.default_rng(0)
         bounds = []
-        for score in tqdm(pieces, instrument, leave=False):
+        for score in tqdm(scores, instrument, leave=False):
             bounds.append(find_floor(score, bank, jitter / 1000, args.renderings, rng))
         lower, upper = np.array(bounds).T
         cells.append(f"{np.mean(lower):.2f} – {mean_and_spread(upper)}")
@@ -192,13 +192,13 @@ def mean_and_spread(values):
 def main(argv=None):
     """Measure, print a table."""
     args = parse_flags(argv)
+    groups = read_groups(args)
     sides = read_models(args.models)
     if sides:
         devices.setup_device("cpu")
         import models
     heads = [f"{ms:g} ms" for ms in args.jitter] + ["model"] * bool(sides)
     print("| instrument | " + " | ".join(heads) + " |\n|---|" + "---:|" * len(heads))
-    scores = read_scores(args)
     for instrument in args.instruments:
         bank = NoteBank(args.nsynth_path, instrument)
         model = None
@@ -207,14 +207,14 @@ def main(argv=None):
             model = models.load_generator(path)
             learned_phase.check_phases([], model)
             origin_bank = NoteBank(args.nsynth_path, origin)
-        for kind, pieces in scores.items():
-            cells = floor_cells(pieces, bank, instrument, args)
+        for label, scores in groups.items():
+            cells = floor_cells(scores, bank, instrument, args)
             if model:
-                errors = [model_error(model, score, origin_bank, bank) for score in pieces]
+                errors = [model_error(model, score, origin_bank, bank) for score in scores]
                 cells.append(mean_and_spread(errors))
             elif sides:
                 cells.append("–")
-            print(f"| {instrument}{kind} | " + " | ".join(cells) + " |", flush=True)
+            print(f"| {instrument}{label} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

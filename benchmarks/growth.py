@@ -24,7 +24,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
-from measure import machine, peak_bytes
+from measure import find_midi, machine, peak_bytes
 
 import cli
 import data
@@ -37,17 +37,17 @@ TRAINING = ["--filters", "16", "--batch_size", "4", "--epochs", "1", "--preview_
 MODEL = "keyboard_acoustic_2_string_acoustic"
 
 
-class Figure(NamedTuple):
+class Cost(NamedTuple):
     """What one command took."""
 
     step: str
     size: float  # pieces, or minutes
     seconds: float
-    gigabytes: float
+    gigabytes: float  # of the largest process
 
 
 def run_step(step, size, *command):
-    """Run a script; returns its `Figure`. Raises UserError if it fails."""
+    """Run a script; returns its `Cost`. Raises UserError if it fails."""
     before = time.perf_counter()
     argv = [sys.executable, *map(str, command)]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
@@ -56,9 +56,9 @@ def run_step(step, size, *command):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise cli.UserError(f"{command[0]}: {errors.strip().splitlines()[-1]}")
-    figure = Figure(step, size, time.perf_counter() - before, peak_bytes(usage) / 1e9)
-    print(f"| {step} | {size:g} | {figure.seconds:.1f} | {figure.gigabytes:.2f} |", flush=True)
-    return figure
+    cost = Cost(step, size, time.perf_counter() - before, peak_bytes(usage) / 1e9)
+    print(f"| {step} | {size:g} | {cost.seconds:.1f} | {cost.gigabytes:.2f} |", flush=True)
+    return cost
 
 
 def copy_pieces(files, count, folder):
@@ -69,7 +69,7 @@ def copy_pieces(files, count, folder):
 
 
 def measure_training_steps(args, files, count, work):
-    """Steps 1, 2 and 3 with ``count`` pieces: list of `Figure`."""
+    """Steps 1, 2 and 3 with ``count`` pieces: list of `Cost`."""
     copy_pieces(files, count, work / "midi")
     audios = ["--audios_path", work / "audios"]
     where = ["--nsynth_path", args.nsynth_path.absolute(), "--midi_path", work / "midi", *audios]
@@ -98,14 +98,14 @@ def measure_training_steps(args, files, count, work):
 
 
 def write_recording(path, minutes, source):
-    """A wav file of so many minutes: a minute of ``source`` over again."""
+    """A wav file of so many whole minutes: a minute of ``source`` over again."""
     import soundfile
 
     block = np.resize(source, 60 * data.SAMPLE_RATE)
     file_format = "RF64" if minutes > 300 else "WAV"  # a wav file ends at 4 GiB
     options = {"samplerate": data.SAMPLE_RATE, "channels": 1, "format": file_format}
     with soundfile.SoundFile(path, "w", subtype="PCM_16", **options) as file:
-        for _ in range(round(minutes)):
+        for _ in range(minutes):
             file.write(block)
 
 
@@ -117,19 +117,19 @@ def measure_conversion(minutes, source, work, quality):
     return run_step(f"4 predict, {quality}", minutes, *command)
 
 
-def draw(figures, path):
+def draw(costs, path):
     """Seconds and memory against the input's size, both axes logarithmic."""
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure((7, 3.2), layout="constrained", facecolor="#fcfcfa")
     left, right = figure.subplots(1, 2)
-    steps = list(dict.fromkeys(each.step for each in figures))
+    steps = list(dict.fromkeys(cost.step for cost in costs))
     for step in steps:
-        chosen = [each for each in figures if each.step == step]
+        chosen = [cost for cost in costs if cost.step == step]
         unit = "minutes" if step.startswith("4") else "pieces"
-        sizes = [each.size for each in chosen]
-        left.plot(sizes, [each.seconds for each in chosen], "o-", label=f"{step} ({unit})")
-        right.plot(sizes, [each.gigabytes for each in chosen], "o-")
+        sizes = [cost.size for cost in chosen]
+        left.plot(sizes, [cost.seconds for cost in chosen], "o-", label=f"{step} ({unit})")
+        right.plot(sizes, [cost.gigabytes for cost in chosen], "o-")
     left.set(xscale="log", yscale="log", ylabel="seconds, start-up included")
     right.set(xscale="log", ylabel="largest process, GB")
     right.set_ylim(bottom=0)
@@ -149,7 +149,7 @@ def build_parser():
     add("--nsynth_path", type=Path, required=True, help="notes of keyboard and guitar")
     add("--midi_path", type=Path, required=True, help="folder of MIDI files")
     add("--pieces", type=cli.number(int, 1), nargs="+", default=[1, 10, 100], help="of steps 1 - 3")
-    add("--minutes", type=cli.number(float, 1), nargs="+", default=[1, 10, 60], help="of step 4")
+    add("--minutes", type=cli.number(int, 1), nargs="+", default=[1, 10, 60], help="of step 4")
     add("--quality", choices=("draft", "normal", "best"), default="draft", help="of step 4")
     add("--figure", type=Path, help="picture to draw, .svg or .png")
     return parser
@@ -159,22 +159,20 @@ def build_parser():
 def main(argv=None):
     """Parse flags, measure, print, draw."""
     args = build_parser().parse_args(argv)
-    files = cli.find_files(args.midi_path, (".mid", ".midi"))
-    if not files:
-        raise cli.UserError(f"--midi_path {args.midi_path}: holds no MIDI file")
+    files = find_midi(args.midi_path)
     print(machine())
     print("| step | pieces or minutes | s | GB |\n|---|---:|---:|---:|")
-    figures = []
+    costs = []
     with tempfile.TemporaryDirectory() as folder:
         for count in args.pieces:
             work = Path(folder) / f"pieces_{count}"
-            figures += measure_training_steps(args, files, count, work)
+            costs += measure_training_steps(args, files, count, work)
             shutil.rmtree(work)
         source = read_audio(ROOT / "docs/audio/piano.ogg")
         for minutes in args.minutes:
-            figures.append(measure_conversion(minutes, source, Path(folder), args.quality))
+            costs.append(measure_conversion(minutes, source, Path(folder), args.quality))
     if args.figure:
-        draw(figures, args.figure)
+        draw(costs, args.figure)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: the machine's name, time, memory, processes, one batch."""
+"""What the benchmarks measure with: the machine's name, pieces, time, memory, processes."""
 
 import json
 import os
@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import cli
 
 try:
     import resource
@@ -28,6 +30,18 @@ def machine():
         gpu = "no GPU"
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     return f"{processor}, {os.cpu_count()} cores, {gpu}, KERAS_BACKEND={backend}"
+
+
+def find_midi(folder):
+    """Paths of the MIDI files below the folder of --midi_path, sorted, at least one.
+
+    Raises:
+        cli.UserError: there is no such folder, or none in it.
+    """
+    files = cli.find_files(folder, (".mid", ".midi"))
+    if not files:
+        raise cli.UserError(f"--midi_path {folder}: holds no .mid or .midi file; check the path")
+    return files
 
 
 def peak_memory():

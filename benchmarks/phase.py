@@ -8,9 +8,9 @@ on the same piece. Takes the first --seconds of the pieces that the run held out
 input's phase, random, flat, what --phase_model makes of the input's (from the magnitude in
 question), what --both makes of it. Measures: see metrics.py.
 
-Speed is audio over time, both summed over all pieces, of all that finding the phase takes, a
-network for it included, on all cores. A short stretch is done first and not counted: networks are
-compiled on their first call, and threads and transforms are set up.
+Speed is audio over time, both summed over all pieces, of making sound of a magnitude: finding the
+phase, a network for it included, and the inverse STFT, on all cores. A short stretch is done first
+and not counted: networks are compiled on their first call, and threads and transforms are set up.
 """
 
 import sys
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from measure import time_call
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from measure import time_call
+
 import cli
 import convert
 import data
@@ -113,9 +114,9 @@ def measure_piece(audio, reference, iterations, networks):
     converted = convert.convert_picture(networks.model, picture.T)[..., 0].T
     frames = 1 + len(audio) // data.HOP_LENGTH
     measured = []
-    for kind, asked in zip(MAGNITUDES, (true, converted)):
+    for magnitude, asked in zip(MAGNITUDES, (true, converted)):
         for name, made, took in make_rows(audio, asked, iterations, networks):
-            row = systems.Row(f"{kind}, {name}", made, asked[:frames].T, True)
+            row = systems.Row(f"{magnitude}, {name}", made, asked[:frames].T, True)
             measured.append((row.name, systems.measure(row, target), took))
     return measured
 
@@ -133,7 +134,7 @@ def build_parser():
         type=cli.number(int, 0),
         nargs="+",
         default=[0, 8, 32, 100],
-        help="of Griffin-Lim",
+        help="of Griffin-Lim; 0, the start as it is, is what the others are compared with",
     )
     add("--seconds", type=cli.number(float, 1), default=60, help="of each piece")
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
@@ -169,9 +170,9 @@ def find_pieces(args):
 def pairs_to_compare(rows):
     """Each of the rows beside the one of the same magnitude and the input's phase."""
     pairs = []
-    for kind in MAGNITUDES:
-        first = f"{kind}, input"
-        pairs += [(row, first) for row in rows if row.startswith(kind) and row != first]
+    for magnitude in MAGNITUDES:
+        first = f"{magnitude}, input"
+        pairs += [(row, first) for row in rows if row.startswith(magnitude) and row != first]
     return pairs
 
 
@@ -179,6 +180,9 @@ def pairs_to_compare(rows):
 def main(argv=None):
     """Parse flags, measure, print the tables."""
     args = build_parser().parse_args(argv)
+    if 0 not in args.iterations:
+        given = " ".join(map(str, args.iterations))
+        raise UserError(f"--iterations {given}: lacks 0, which all are compared with; add it")
     args.model = cli.find_pretrained(args.model)
     pieces = find_pieces(args)
     networks = load_networks(args)

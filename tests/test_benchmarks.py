@@ -1,11 +1,13 @@
 """That the benchmarks' figures are what they say they are. Their speeds are not tested."""
 
+import os
 import types
 
 import numpy as np
 import pytest
 from scripts import load_script
 
+import cli
 import convert
 import data
 
@@ -31,6 +33,49 @@ def test_first_calls_do_not_count(monkeypatch):
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     times = measure.call_times(work, 5, warm_up=2, clock=lambda: now[0])
     assert times == [1, 2, 3]
+
+
+def test_a_folder_without_midi_is_one_line(monkeypatch, tmp_path):
+    measure = load_script("benchmarks/measure.py", monkeypatch)
+    (tmp_path / "song.wav").touch()
+    with pytest.raises(cli.UserError, match=r"--midi_path .*holds no \.mid or \.midi file"):
+        measure.find_midi(tmp_path)
+    (tmp_path / "song.MID").touch()
+    assert measure.find_midi(tmp_path) == [tmp_path / "song.MID"]
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
+def test_who_imports_data_preparation_keeps_all_threads(monkeypatch, name):
+    monkeypatch.delenv(name, raising=False)
+    load_script("benchmarks/data_preparation.py", monkeypatch)
+    assert name not in os.environ
+
+
+def test_data_preparation_compares_the_same_pieces(monkeypatch, tmp_path, capsys):
+    """Ours and the baseline get a quarter of those that are measured."""
+    preparation = load_script("benchmarks/data_preparation.py", monkeypatch)
+    compared = {}
+    for name in ("time_ours", "time_baseline"):
+
+        def note(watch, *args, name=name):
+            compared[name] = next(arg for arg in args if isinstance(arg, list))
+            return 1.0
+
+        monkeypatch.setattr(preparation, name, note)
+    monkeypatch.setattr(preparation, "warm_up", lambda *_: None)
+    command = ["--nsynth_path", str(ROOT / "demo/notes"), "--midi_path", str(ROOT / "demo/midi")]
+    assert preparation.main([*command, "--hours", "0"]) in (None, 0)
+    assert len(compared["time_ours"]) == 2  # of 8
+    for ours, theirs in zip(compared["time_ours"], compared["time_baseline"], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert capsys.readouterr().out.endswith("1.0 times as fast as the baseline\n")
+
+
+def test_phases_are_compared_with_the_start_as_it_is(monkeypatch, tmp_path, capsys):
+    phase = load_script("benchmarks/phase.py", monkeypatch)
+    command = ["--model", "guitar", "--audios_path", str(tmp_path), "--iterations", "8", "32"]
+    assert phase.main(command) == 2
+    assert "--iterations 8 32: lacks 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("renderings", [3, 9])
@@ -61,7 +106,7 @@ def test_conversion_is_measured_as_users_get_it(monkeypatch):
 
 
 def test_a_stage_counts_without_those_inside_it_but_measuring_the_input_with_them(monkeypatch):
-    predict = load("predict", monkeypatch)
+    predict = load_script("benchmarks/predict.py", monkeypatch)
     now = [0.0]
     monkeypatch.setattr(predict.time, "perf_counter", lambda: now[0])
     watch = predict.StageWatch()
@@ -91,7 +136,7 @@ def test_a_stage_counts_without_those_inside_it_but_measuring_the_input_with_the
 
 
 def test_every_stage_is_there_to_be_timed(monkeypatch):
-    predict = load("predict", monkeypatch)
+    predict = load_script("benchmarks/predict.py", monkeypatch)
     model = types.SimpleNamespace(predict_on_batch=len)
     places = list(filter(None, predict.STAGES.values()))
     for owner, name in places:
@@ -125,7 +170,7 @@ def test_pytorchs_step_has_the_gradients_of_two_losses(monkeypatch):
     """Though it runs the discriminator on the generated tiles once: here it runs twice."""
     torch = pytest.importorskip("torch")
     softplus = torch.nn.functional.softplus
-    train_step = load("train_step", monkeypatch)
+    train_step = load_script("benchmarks/train_step.py", monkeypatch)
     torch.manual_seed(0)
     generator, discriminator = train_step.torch_networks(2)
     gen_weights = list(generator.parameters())
@@ -180,7 +225,7 @@ def test_gpu_check_tells_what_differs_from_the_cpu(monkeypatch, capsys, factor, 
     ],
 )
 def test_a_training_that_diverges_does_not_agree(monkeypatch, errors, off):
-    check = load("gpu_check", monkeypatch)
+    check = load_script("benchmarks/gpu_check.py", monkeypatch)
     reference = [20.0, 10.0, 5.0]
     assert check.largest_difference(errors, reference) == pytest.approx(off)
     with pytest.raises(ValueError, match="argument"):
@@ -188,7 +233,7 @@ def test_a_training_that_diverges_does_not_agree(monkeypatch, errors, off):
 
 
 def test_gpu_check_keeps_the_verdict_where_speed_fails(monkeypatch, capsys):
-    check = load("gpu_check", monkeypatch)
+    check = load_script("benchmarks/gpu_check.py", monkeypatch)
 
     def run_apart(args, measure, backend, precision, gpu):
         if measure == "agreement":
