@@ -38,11 +38,14 @@ ARTICULATION = 0.96  # of a written length sounds
 
 def _write_out(text):
     """Write "[...]*3" three times, the innermost brackets first."""
-    repeats = re.findall(r"(\[([^\[\]]*)\]\*(\d+))", text)
-    while repeats:
-        for whole, part, times in repeats:
-            text = text.replace(whole, f"{part} " * int(times))
-        repeats = re.findall(r"(\[([^\[\]]*)\]\*(\d+))", text)
+
+    def repeat(match):
+        part, times = match.groups()
+        return f"{part} " * int(times)
+
+    count = 1
+    while count:
+        text, count = re.subn(r"\[([^\[\]]*)\]\*(\d+)", repeat, text)
     return text
 
 

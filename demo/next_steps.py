@@ -14,14 +14,22 @@ NEXT = """
 hear it            {page}/index.html
 your own piano     python predict.py --input song.m4a --model {run}
 train it longer    python train.py --dataset_path {features} --runs_path {runs} \\
-                       --origin keyboard_acoustic --target guitar_acoustic --filters 16 \\
-                       --batch_size 4 --validation_split {validation_split:g} --seed {seed} \\
-                       --gen_lr {gen_lr:g} --disc_lr {disc_lr:g} --cache --minutes 30
+                       --origin keyboard_acoustic --target guitar_acoustic \\
+                       --filters {filters} --batch_size {batch_size} --seed {seed} \\
+                       --validation_split {validation_split:g} --gen_lr {gen_lr:g} \\
+                       --disc_lr {disc_lr:g} --cache --minutes 30
 larger models      python predict.py --list
 (first: . .venv/bin/activate)
 """
 
-FLAGS = ("validation_split", "seed", "gen_lr", "disc_lr")  # as the run was trained
+FLAGS = (  # as the run was trained
+    "filters",
+    "batch_size",
+    "validation_split",
+    "seed",
+    "gen_lr",
+    "disc_lr",
+)
 
 
 def build_parser():

@@ -108,7 +108,7 @@ def play(instrument, score=None, seconds=SECONDS):
 
 
 def draw_spectrograms(name, pictures, columns):
-    """Write pictures, {title: picture}, in so many columns, on mel axes."""
+    """Write pictures, {title: dB scale (256, t) in [0, 1]}, in so many columns, on mel axes."""
     rows = math.ceil(len(pictures) / columns)
     with matplotlib.rc_context({**STYLE, **LARGE}):
         figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * rows), layout="constrained")
@@ -177,7 +177,7 @@ def mark_tiles(axis):
 
 
 def draw_score(axis, score, seconds):
-    """A piano roll, coloured by velocity."""
+    """A piano roll of an array of `midi.NOTE`, coloured by velocity, from 0 to ``seconds`` s."""
     for note in score[score["onset"] < seconds]:
         colour = matplotlib.colormaps["viridis"](note["velocity"] / 127)
         axis.plot(
@@ -201,7 +201,7 @@ STAGES = (  # and the script that makes each
 COLUMNS = 3
 CANVAS = (10 * WIDTH, 44)  # tenths of an inch
 BOX = (18.4, 16.4)
-PITCH = (22.4, 21.6)  # from one box to the next
+SPACING = (22.4, 21.6)  # from one box to the next
 
 
 def draw_pipeline():
@@ -226,7 +226,7 @@ def draw_pipeline():
 def find_box(stage):
     """The left and lower edge of a stage's box, in the canvas's units."""
     row, column = divmod(stage, COLUMNS)
-    return 2.6 + PITCH[0] * column, CANVAS[1] - 17.8 - PITCH[1] * row
+    return 2.6 + SPACING[0] * column, CANVAS[1] - 17.8 - SPACING[1] * row
 
 
 def draw_stages(figure):

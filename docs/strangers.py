@@ -63,7 +63,7 @@ def read_picture(path):
 
 
 def draw(figure, rows, model):
-    """Draw a column of pictures for each of ``rows``, on mel axes."""
+    """Draw a column of pictures for each of ``rows``, as `read_rows` returns them, on mel axes."""
     frames = math.ceil(SECONDS * data.SAMPLE_RATE / data.HOP_LENGTH)
     grid = figure.subplots(len(PANELS), len(rows), sharex=True, sharey=True, squeeze=False)
     for axes, (label, source, target) in zip(grid.T, rows):

@@ -128,6 +128,7 @@ def test_prelude_begins_and_ends_as_bach_wrote_it():
         ("c4:2 r d4 |", [(0, 2, 60), (4, 2, 62)], 6),
         ("c#4+eb4:3 r:3|", [(0, 3, 61), (0, 3, 63)], 6),
         ("[a4:1 r:2]*2 |", [(0, 1, 69), (3, 1, 69)], 6),
+        ("[c4]*1 [c4]*11 |", [(k, 1, 60) for k in range(12)], 12),
         (
             "[[c4]*2 d4]*2 |",
             [(0, 1, 60), (1, 1, 60), (2, 1, 62), (3, 1, 60), (4, 1, 60), (5, 1, 62)],
@@ -208,7 +209,8 @@ def test_next_steps_go_on_with_the_run_as_it_was_trained(tmp_path, capsys):
         "identity": {"mae_db": {"mean": 6.0}},
     }
     (run / "evaluation" / "results.json").write_text(json.dumps({"rows": rows}))
-    flags = {"validation_split": 0.25, "seed": 7, "gen_lr": 2e-3, "disc_lr": 3e-4}
+    flags = {"filters": 24, "batch_size": 6, "validation_split": 0.25, "seed": 7}
+    flags |= {"gen_lr": 2e-3, "disc_lr": 3e-4}
     (run / "config.json").write_text(json.dumps({"flags": flags}))
 
     assert next_steps.main(["--run", str(run), "--page", str(tmp_path / "page")]) == 0
