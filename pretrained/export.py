@@ -8,10 +8,9 @@ find it by name. The card's figures are those of the run's config.json, history.
 one, evaluation/results.json.
 """
 
-import csv
 import hashlib
 import importlib
-import json
+import shlex
 import shutil
 import sys
 import tempfile
@@ -22,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import cli
 import devices
 import packed_weights
+import report
 from cli import UserError
-from known_models import find_error
+from flags import EARLIER
+from known_models import find_error, read_history
 
 ROWS = (  # of results.json
     "identity",
@@ -49,22 +50,26 @@ SILENT = {  # flags that change no weight
     "preview_every",
     "preview_piece",
     "keep_every",
-    "choose",
     "tensorboard",
     "fresh",
 }
 WEAKNESSES = """Known weaknesses:
 
-- It knows the notes that it was trained on, of {origins}, and one sampled {target}. Other
-  instruments, and recordings in rooms, lie outside; it still answers with its own {target}.
+- It knows {origins}, and the notes of one sampled {target}; of other instruments it still answers
+  with that {target}.
+{rooms}\
 - What training pieces hardly have, it has hardly learned: the lowest and highest octave, very dense
   or very soft textures.
 - Above 11 kHz the output is silent, as with every model of this repository.
 """
+ROOMS = "- It heard no rooms in training: expect less of recordings that were made in one.\n"
+REMEDY = "give a run that train.py made"
 
 
 def command_line(flags):
     """The training command of config.json's ``flags``, without what changes nothing."""
+    flags = {**flags}
+    flags.setdefault("choose", EARLIER["choose"])  # of runs from before there was the flag
     parser = importlib.import_module(flags["script"]).build_parser()
     words = ["python", f"{flags['script']}.py"]
     for key, value in flags.items():
@@ -72,7 +77,7 @@ def command_line(flags):
             continue
         words.append(f"--{key}")
         words += [str(each) for each in cli.as_list(value)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def join_names(names):
@@ -82,22 +87,50 @@ def join_names(names):
     return f"{names[0]} … {names[-1]} ({len(names)} instruments)"
 
 
-def make_card(run, config, history, args):
-    """Model card, Markdown. Raises KeyError or ValueError if the run's files are incomplete."""
+def make_card(run, config, history, args, packed):
+    """Model card, Markdown.
+
+    Args:
+        run: its folder.
+        config, history: of `read_run`.
+        args: flags.
+        packed: whether its weights are those of `packed_weights.pack`.
+
+    Raises:
+        UserError: the run's files are damaged.
+    """
+    results = cli.read_json(run / "evaluation/results.json", "run evaluate.py again", rows=dict)
+    with cli.undamaged(run / "config.json", REMEDY):
+        text = describe_run(run, config, history, args, packed)
+        if results:
+            text += make_table(results["rows"])
+        if args.measured:
+            text += f"{args.measured}\n\n"
+        return text + describe_weaknesses(config["flags"])
+
+
+def describe_run(run, config, history, args, packed):
+    """The card's beginning: what it is, how it was trained, how good it is."""
     flags = config["flags"]
     origins = join_names(cli.as_list(flags["origin"]))
     target = cli.as_list(flags["target"])[0]
     error = find_error(history, config)
     baselines = config["baselines_db"]
     pieces = {side: len(names) for side, names in config["split"].items()}
+    held_out = "the one held-out piece"
+    if pieces["validation"] != 1:
+        held_out = f"the {pieces['validation']} held-out pieces"
+    size = f"Width {flags['filters']}"
+    if packed:
+        size += ", a byte a weight"
     tiles = flags["epoch_tiles"] or config["tiles"]
     steps = f"{len(history) * tiles / flags['batch_size']:,.0f}"
     if flags.get("minutes"):  # which cut the last epoch short
         steps = f"at most {steps}"
     hours = sum(float(row["seconds"]) for row in history) / 3600
-    text = f"""# {origins} → {target}
+    return f"""# {origins} → {target}
 
-Width {flags["filters"]}, a byte a weight:
+{size}:
 `python predict.py --model {run.name} --input x.wav --output y.wav`
 
 - Notes: {args.notes}
@@ -108,23 +141,29 @@ Width {flags["filters"]}, a byte a weight:
 {describe_mean(config)}- Command: `{command_line(flags)}`
 - To train on: the same with `--weights {run.name}`
 
-Held-out tiles, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2f}, median
+Tiles of {held_out}, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2f}, median
 {baselines["median"]:.2f}).
 
 """
-    results = run / "evaluation/results.json"
-    if results.is_file():
-        text += make_table(json.loads(results.read_text())["rows"])
-    if args.measured:
-        text += f"{args.measured}\n\n"
-    return text + WEAKNESSES.format(origins=origins, target=target.split("_")[0])
 
 
 def describe_mean(config):
-    """The card's line about a mean of epochs, or ""."""
+    """The card's line about weights that are none of the run's own, or ""."""
     if "mean" not in config:
         return ""
-    return f"- Weights: the mean (`average.py`) of {config['mean']['of']}\n"
+    return f"- Weights: {config['mean']['of']}\n"
+
+
+def describe_weaknesses(flags):
+    """The card's end."""
+    origins = cli.as_list(flags["origin"])
+    known = join_names([report.plain_instrument(name) for name in origins])
+    if all(name.startswith("keyboard_acoustic") for name in origins):
+        known = "pianos"
+    target = report.plain_instrument(cli.as_list(flags["target"])[0])
+    target = target.replace("strings", "string section")  # "one sampled strings"
+    rooms = "" if flags.get("conditions") else ROOMS
+    return WEAKNESSES.format(origins=known, target=target, rooms=rooms)
 
 
 def make_table(rows):
@@ -147,10 +186,16 @@ def make_table(rows):
 
 
 def read_run(run):
-    """config.json and the rows of history.csv. Raises OSError or ValueError."""
-    config = json.loads((run / "config.json").read_text())
-    with open(run / "history.csv", newline="") as file:
-        return config, list(csv.DictReader(file))
+    """config.json and the rows of history.csv. Raises UserError."""
+    config = cli.read_json(run / "config.json", REMEDY, flags=dict, split=dict, baselines_db=dict)
+    history = read_history(run / "history.csv")
+    if config is None or not history:
+        raise UserError(
+            f"{run}: is no complete run folder (no config.json, or no history.csv); {REMEDY}"
+        )
+    if len(cli.as_list(config["flags"].get("target"))) > 1:
+        raise UserError(f"{run}: knows several targets, and a card is of one; give another")
+    return config, history
 
 
 def build_parser():
@@ -162,7 +207,7 @@ def build_parser():
     add("--pieces", required=True, help="where the pieces are from, and their licence")
     add("--hardware", required=True, help="what it was trained on")
     add("--mean", metavar="FILE", help="a generator of average.py, instead of the run's own")
-    add("--mean_of", default="epochs of the run", help="what --mean is the mean of, in words")
+    add("--mean_of", default="the mean of several epochs", help="what --mean is, in words")
     add("--mean_error", type=cli.number(float, 0), help="its error on held-out tiles, dB")
     add("--measured", default="", help="what else was measured, Markdown")
     return parser
@@ -174,22 +219,14 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if args.mean and args.mean_error is None:
         raise UserError("--mean_error: give it, for history.csv does not know that of --mean")
+    config, history = read_run(args.run)
+    if args.mean:
+        config["mean"] = {"of": args.mean_of, "val_mae_db": args.mean_error}
+    card = make_card(args.run, config, history, args, packed=True)  # as they are below
     devices.setup_device("cpu")
     import models
 
     generator = models.load_generator(args.mean or args.run)
-    try:
-        config, history = read_run(args.run)
-        if args.mean:
-            config["mean"] = {"of": args.mean_of, "val_mae_db": args.mean_error}
-        several = len(cli.as_list(config["flags"]["target"])) > 1
-        text = None if several else make_card(args.run, config, history, args)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{args.run}: is no complete run folder ({error}); give one that train.py made"
-        ) from None
-    if several:
-        raise UserError(f"{args.run}: knows several targets, and a card is of one; give another")
     folder = cli.PRETRAINED / args.run.name
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "generator.weights.h5"
@@ -198,11 +235,11 @@ def main(argv=None):
         models.save_generator(generator, whole)
         packed_weights.pack(whole, part)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (folder / "SHA256SUMS").write_text(f"{digest}  {weights.name}\n")
+    (folder / "SHA256SUMS").write_text(f"{digest}  {weights.name}\n", encoding="utf-8")
     for name in ("history.csv", "median.npy"):
         shutil.copy(args.run / name, folder / name)
     cli.write_json(folder / "config.json", config)
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB")
 
 

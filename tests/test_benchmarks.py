@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scripts import load_script
 
 import cli

@@ -1,6 +1,7 @@
 """pretrained/export.py: packed weights found by name, and a card with the run's figures."""
 
 import json
+import shlex
 
 import h5py
 import keras
@@ -23,6 +24,7 @@ FLAGS = {
     "gpu": "cpu",
     "epoch_tiles": 600,
     "batch_size": 4,
+    "weights": "an earlier model",
 }
 
 
@@ -58,14 +60,17 @@ def run(tmp_path):
 def test_export(tmp_path, export, run):
     assert export.main(["--run", str(run), *ABOUT]) == 0
     folder = tmp_path / "pretrained/a_2_guitar_acoustic"
-    card = (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text(encoding="utf-8")
     command = (
         "`python train.py --origin a --target guitar_acoustic --filters 2 --gen_lr 0.001 "
-        "--epoch_tiles 600 "
+        "--epoch_tiles 600 --batch_size 4 --weights 'an earlier model' --choose best`"
     )
     figures = (
         "300 steps of 4",
-        "dB MAE: **3.21** (identity 6.00",
+        "Tiles of the one held-out piece, dB MAE: **3.21** (identity 6.00",
+        "Width 2, a byte a weight:",
+        "- It knows a, and the notes of one sampled guitar; of other",
+        "- It heard no rooms",
         "| model (phase: input) | 1.23 ± 0.00",
     )
     for text in ("NSynth, CC BY 4.0", "an abacus", command, *figures):
@@ -84,6 +89,55 @@ def test_export(tmp_path, export, run):
     assert size < 0.7 * (run / "generator.keras").stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("flags", "choose"),
+    [
+        ({"script": "train"}, "best"),  # older than the flag
+        ({"script": "train", "choose": "best"}, "best"),
+        ({"script": "train", "choose": "last"}, "last"),
+        ({"script": "train_generator"}, "best"),
+        ({"script": "train_generator", "choose": "last"}, "last"),
+    ],
+)
+def test_a_cards_command_chooses_the_same_epoch(export, flags, choose):
+    command = export.command_line({"dataset_path": "x", "origin": "a", "target": "b", **flags})
+    words = shlex.split(command)
+    parser = importlib.import_module(flags["script"]).build_parser()
+    assert words[:2] == ["python", f"{flags['script']}.py"]
+    assert parser.parse_args(words[2:]).choose == choose
+
+
+def test_weaknesses_are_those_of_the_run(export):
+    pianos = ["keyboard_acoustic", "keyboard_acoustic_012"]
+    flags = {"origin": pianos, "target": ["string_acoustic"], "conditions": ["room"]}
+    text = export.describe_weaknesses(flags)
+    sampled = "- It knows pianos, and the notes of one sampled string section; of other instruments"
+    assert sampled in text
+    assert "still answers\n  with that string section.\n- What" in text
+    assert "rooms" not in text
+
+
+def test_a_card_says_how_its_weights_are_stored_and_of_how_many_pieces_its_error_is(export, run):
+    config, history = export.read_run(run)
+    config["split"]["validation"] = ["y", "z"]
+    args = export.build_parser().parse_args(["--run", str(run), *ABOUT])
+    card = export.make_card(run, config, history, args, packed=False)
+    assert "\nWidth 2:\n" in card and "byte" not in card
+    assert "Tiles of the 2 held-out pieces, dB MAE" in card
+
+
+def test_what_cannot_have_a_card_is_refused_before_it_is_loaded(export, run, capsys):
+    (run / "generator.keras").write_bytes(b"damaged")
+    config = json.loads((run / "config.json").read_text())
+    flags = {**FLAGS, "target": ["guitar_acoustic", "string_acoustic"]}
+    (run / "config.json").write_text(json.dumps({**config, "flags": flags}))
+    assert export.main(["--run", str(run), *ABOUT]) == 2
+    assert "knows several targets" in capsys.readouterr().err
+    (run / "config.json").write_text(json.dumps({**config, "baselines_db": {}}))
+    assert export.main(["--run", str(run), *ABOUT]) == 2
+    assert "config.json: damaged" in capsys.readouterr().err
+
+
 def test_a_run_without_its_history_is_refused(capsys, export, run):
     (run / "history.csv").unlink()
     assert export.main(["--run", str(run), *ABOUT]) == 2
@@ -94,13 +148,13 @@ def test_a_mean_has_its_own_error_and_says_of_what(export, run, tmp_path, capsys
     keras.utils.set_random_seed(1)
     mean = tmp_path / "mean.keras"
     models.save_generator(models.build_generator(2), mean)
-    flags = ["--run", str(run), *ABOUT, "--mean", str(mean), "--mean_of", "epochs 1 - 2"]
+    flags = ["--run", str(run), *ABOUT, "--mean", str(mean), "--mean_of", "their mean"]
     assert export.main(flags) == 2
     assert "--mean_error: give it" in capsys.readouterr().err
     assert export.main([*flags, "--mean_error", "2.75"]) == 0
     folder = tmp_path / "pretrained" / run.name
-    card = (folder / "README.md").read_text()
-    assert "the mean (`average.py`) of epochs 1 - 2" in card
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "- Weights: their mean\n" in card
     assert "dB MAE: **2.75**" in card
     assert "2.75 dB off" in known_models.describe_model(folder)
     found = models.load_generator(folder).get_weights()[0]
