@@ -62,12 +62,12 @@ class Quality(NamedTuple):
     phase_iterations: int
 
 
-# Measured by two judges on ten pieces, a piano that the model heard -> guitar: F1 of notes (the
-# target's own .708) / distance of timbre (two halves of the target 26), see docs/phase.md.
+# Measured by two judges on nine pieces, a piano that the model heard -> guitar: F1 of notes (the
+# target's own .701) / distance of timbre (two halves of the target 28), see docs/phase.md.
 QUALITIES = {
-    "draft": Quality(1, "input", 0),  # .749 / 317
-    "normal": Quality(2, "griffinlim_anchored", 8),  # .705 / 114
-    "best": Quality(4, "griffinlim_anchored", 16),  # .700 / 109
+    "draft": Quality(1, "input", 0),  # .755 / 285
+    "normal": Quality(2, "griffinlim_anchored", 8),  # .716 / 80
+    "best": Quality(4, "griffinlim_anchored", 16),  # .711 / 77
 }
 
 

@@ -1,5 +1,6 @@
 """pretrained/export.py: packed weights found by name, and a card with the run's figures."""
 
+import importlib
 import json
 import shlex
 
