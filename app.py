@@ -226,6 +226,7 @@ def convert_upload(source, name, model, quality, seconds, folder, progress):
         progress=report_progress,
         phase=how.phase,
         phase_iterations=how.phase_iterations,
+        pull=known_models.read_pull(model),
         hops=how.hops,
     )
     picture = folder / "spectrograms.png"

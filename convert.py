@@ -128,6 +128,7 @@ def convert_stream(
     *,
     phase="input",
     phase_iterations=32,
+    pull=phases.PULL,
     hops=1,
     overlap=OVERLAP,
     batch_size=BATCH_SIZE,
@@ -147,6 +148,7 @@ def convert_stream(
         phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs,
             `phase.LEARNED`.
         phase_iterations: of iterative estimators.
+        pull: of the anchored one; a model's own is `known_models.read_pull`.
         hops: pictures that are interleaved, one of `HOPS`; the time it takes grows with them.
         overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
         batch_size: tiles that go through the network at once.
@@ -161,7 +163,7 @@ def convert_stream(
     frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
     pairs = _pair(frames, learned=phase in phases.LEARNED)
     estimate = phases.ALL[phase]
-    spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length)
+    spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length, pull)
     audio = istft_stream(spectra, hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
@@ -342,14 +344,16 @@ def run_network(model, tiles, batch_size):
     return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 
 
-def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
+def estimate_phases(
+    pairs, estimate, iterations, seed, hop_length=data.HOP_LENGTH, pull=phases.PULL
+):
     """Give a stream of magnitudes the phases that ``estimate`` makes for them.
 
     Blocks carry a margin of `phase.reach` frames on both sides, so they give what the whole would.
 
     Args:
         pairs: complex64 (channels, any, 2, 256), see `pair`.
-        estimate, iterations, seed: see phase.py.
+        estimate, iterations, seed, pull: see phase.py.
         hop_length: samples from frame to frame.
 
     Yields:
@@ -368,6 +372,7 @@ def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGT
                 seed=seed,
                 start=start,
                 hop_length=hop_length,
+                pull=pull,
             )
             result[channel] = (mag * unit).T
         begin = margin if start else 0

@@ -41,6 +41,7 @@ import data
 import devices
 import judges
 import kinds
+import known_models
 import learned_phase
 import phase as phases
 import styles
@@ -459,7 +460,9 @@ def load_networks(args, candidates):
         has_learned = phase_model or all(kinds.kind_of(each).gives_rotation for each in networks)
         names = list(phases.ALL if has_learned else phases.ESTIMATORS)
     loaded = []
+    pulls = {}
     for candidate, network in zip(candidates, networks):
+        pulls[name_model(candidate.label)] = known_models.read_pull(candidate.path)
         learned_phase.check_phases(names, network, phase_model, f"--model {candidate.path}")
         loaded.append(candidate._replace(network=network))
     return loaded, Settings(
@@ -470,6 +473,7 @@ def load_networks(args, candidates):
         phase_model,
         args.hops,
         args.level,
+        pulls,
     )
 
 

@@ -34,7 +34,7 @@ def plan_jobs(inputs, output, models, settings):
         inputs: paths of recordings and folders of them.
         output: path of a file or folder, or None, which means beside the input.
         models: paths.
-        settings: see `Job`.
+        settings: {path of a model: see `Job`}.
 
     Returns:
         list of `Job`.
@@ -46,7 +46,7 @@ def plan_jobs(inputs, output, models, settings):
         source = _find_recordings(inputs[0], output)[0]
         _check_target(source, output, taken=())
         record = provenance.Record(output.parent)
-        return [Job(source, output, models[0], settings, record)]
+        return [Job(source, output, models[0], settings[models[0]], record)]
     records = {None: None}  # by output folder
     taken = set()  # outputs of the jobs so far
     jobs = []
@@ -63,7 +63,7 @@ def plan_jobs(inputs, output, models, settings):
         taken.add(target)
         if root not in records:
             records[root] = provenance.Record(root)
-        jobs.append(Job(source, target, model, settings, records[root]))
+        jobs.append(Job(source, target, model, settings[model], records[root]))
     return jobs
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cli
+import phase
 from cli import UserError
 
 RUNS = Path("runs")
@@ -142,6 +143,26 @@ def describe_model(path):
             text += f" (input unchanged {unchanged:.2f})"
         parts.append(text)
     return ", ".join(parts) or "nothing is written down about it"
+
+
+def read_pull(path):
+    """How strongly the phase of a model's sound is anchored, see `phase.griffinlim_anchored`.
+
+    That is `phase.PULL`, but for models whose config.json has a ``pull`` of their own: targets that
+    begin their notes more softly than a piano want less of its phase.
+
+    Raises:
+        UserError: config.json is damaged.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    where, remedy = folder / "config.json", "train the model again"
+    config = cli.read_json(where, remedy) or {}
+    with cli.undamaged(where, remedy):
+        pull = float(config.get("pull", phase.PULL))
+        if not 0 <= pull <= 10:
+            raise ValueError
+    return pull
 
 
 def join_names(names):

@@ -2,13 +2,14 @@
 
 Every estimator is called as
 
-    estimate(mag, spectrum, iterations=32, seed=0, start=0, hop_length=512)
+    estimate(mag, spectrum, iterations=32, seed=0, start=0, hop_length=512, pull=0.1)
 
     mag          float32 (256, t), linear magnitude asked for, on the scale of `data.magnitude`
     spectrum     complex64 (256, t), the input's, on the same scale
     iterations   how often an iterative estimator refines; the others ignore it
     seed, start  of random phases; ``start`` is the index of the first frame within its piece
     hop_length   samples from frame to frame: data.HOP_LENGTH, or that divided by 2, 4, ...
+    pull         of `griffinlim_anchored`: how much of the input's spectrum counts
 
 and returns complex64 (256, t), unit phasors. An estimator names the arguments that it uses and
 takes the others as ``**_``. Frame k of the result depends on nothing beyond frames k - reach ...
@@ -26,7 +27,7 @@ import numpy as np
 import data
 
 MOMENTUM = 0.99  # of fast Griffin-Lim: the best value of Perraudin et al. 2013
-PULL = 0.1  # of the input's spectrum in `griffinlim_anchored`, see docs/phase.md
+PULL = 0.1  # the usual one; a model may have its own, see docs/phase.md
 _BLOCK_FRAMES = 512  # that one thread refines at a time: they stay in the processor's cache
 _TINY = np.float32(1e-20)  # far below any magnitude; one divided by it does not overflow
 
@@ -61,14 +62,14 @@ def griffinlim(mag, spectrum, iterations=32, hop_length=data.HOP_LENGTH, **_):
     return refine(mag, data.phasor(spectrum), iterations, hop_length=hop_length)
 
 
-def griffinlim_anchored(mag, spectrum, iterations=32, hop_length=data.HOP_LENGTH, **_):
+def griffinlim_anchored(mag, spectrum, iterations=32, hop_length=data.HOP_LENGTH, pull=PULL, **_):
     """Fast Griffin-Lim that starts from the input's phase and stays near it: see `refine`.
 
     Where the input is loud it knows when things happen, and its phase is worth keeping; where the
     magnitude asked for is louder than the input, as in overtones that the input lacks, phases
-    settle freely.
+    settle freely. The more of the input's spectrum, ``pull``, the clearer its onsets.
     """
-    anchor = np.float32(PULL) * spectrum
+    anchor = np.float32(pull) * spectrum
     return refine(mag, data.phasor(spectrum), iterations, hop_length=hop_length, anchor=anchor)
 
 

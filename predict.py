@@ -84,6 +84,7 @@ def convert_one(model, job, args):
             progress=bar.update,
             phase=args.phase,
             phase_iterations=args.phase_iterations,
+            pull=job.settings.get("pull", phases.PULL),
             hops=args.hops,
             overlap=args.overlap,
             batch_size=args.batch_size,
@@ -359,6 +360,13 @@ def add_phase_flags(parser):
         type=cli.number(int, 0, 10_000),
         help="iterations of Griffin-Lim; with --phase: 32",
     )
+    add(
+        "--pull",
+        type=cli.number(float, 0, 10),
+        help="how much the input's phase counts in griffinlim_anchored: more keeps its onsets "
+        f"clear, less is nearer to instruments that begin softly; default: the model's own, "
+        f"mostly {phases.PULL}",
+    )
 
 
 def add_stream_flags(parser):
@@ -396,13 +404,18 @@ def apply_quality(args):
         args.phase = quality.phase
 
 
-def read_settings(args):
-    """What decides about an output beside recording and model, for `provenance`."""
+def read_settings(args, model):
+    """What decides about an output beside recording and model (a path), for `provenance`."""
     names = (
         *("hops", "phase", "phase_iterations", "overlap", "sr", "level", "normalize"),
         *("start", "seconds", "seed", "style", "phase_model"),
     )
-    return {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in names}
+    if args.phase == "griffinlim_anchored":
+        pull = known_models.read_pull(model) if args.pull is None else args.pull
+        if pull != phases.PULL:  # the usual one goes without saying, as in older records
+            settings["pull"] = pull
+    return settings
 
 
 @cli.command
@@ -419,7 +432,7 @@ def main(argv=None):
     apply_quality(args)
     found = [known_models.find_model(name) for name in args.model]
     models = list(dict.fromkeys(found))
-    settings = read_settings(args)
+    settings = {path: read_settings(args, path) for path in models}
     inputs = [Path(path) for path in args.input]
     output = None if args.output is None else Path(args.output)
     jobs = plan_jobs(inputs, output, models, settings)

@@ -43,6 +43,7 @@ class Settings(NamedTuple):
     phase_model: object = None
     hops: int = 1  # pictures that are interleaved, see convert.py
     level: str = "off"  # "match": the network gets the input at the training's loudness
+    pulls: dict = {}  # noqa: RUF012  {model's name: its own pull of the anchored phase}
 
 
 class Row(NamedTuple):
@@ -60,7 +61,7 @@ def compute_spectrum(audio, hops=1):
     return np.concatenate(list(stream), axis=1)[0]
 
 
-def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
+def resynthesise(mag, spectrum, length, estimate, iterations, hops=1, pull=phases.PULL):
     """Make sound of a magnitude, by the path of `convert.convert_audio`.
 
     Args:
@@ -70,13 +71,14 @@ def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
         estimate: a phase estimator of phase.py.
         iterations: of iterative ones.
         hops: frames to every HOP_LENGTH samples.
+        pull: of the anchored one.
 
     Returns:
         float32 (length,).
     """
     hop_length = data.HOP_LENGTH // hops
     pairs = [convert.pair(mag, spectrum)[np.newaxis]]
-    spectra = convert.estimate_phases(pairs, estimate, iterations, 0, hop_length)
+    spectra = convert.estimate_phases(pairs, estimate, iterations, 0, hop_length, pull)
     blocks = list(convert.istft_stream(spectra, hop_length))
     return np.concatenate(blocks, axis=1)[0, :length]
 
@@ -113,11 +115,11 @@ class Resynthesis:
         """A row whose sound is there already, beside its own picture (t, 256)."""
         return Row(name, audio, self.at_usual_hop(picture), False)
 
-    def row(self, name, asked, phase_name, rotation=None):
+    def row(self, name, asked, phase_name, rotation=None, pull=phases.PULL):
         """A row whose sound is made of the picture ``asked`` (t, 256) and an estimator's phase.
 
         ``rotation`` (t, 256, 2) turns the input's phase into a learned one, unless a phase model
-        does.
+        does; ``pull`` is of the anchored one.
         """
         spectrum = self.spectrum
         if phase_name in phases.LEARNED:
@@ -125,17 +127,17 @@ class Resynthesis:
                 both = np.stack([self.picture, asked], axis=-1)
                 rotation = self.convert(self.settings.phase_model, both)
             spectrum = learned_phase.turn(spectrum, rotation)
-        return self._made(name, asked, spectrum, phases.ALL[phase_name])
+        return self._made(name, asked, spectrum, phases.ALL[phase_name], pull)
 
     def row_of_phase(self, name, asked, spectrum):
         """A row whose sound is made of the picture ``asked`` (t, 256) and a spectrum's phase."""
         return self._made(name, asked, spectrum, phases.ALL["input"])
 
-    def _made(self, name, asked, spectrum, estimate):
+    def _made(self, name, asked, spectrum, estimate, pull=phases.PULL):
         mag = data.db_to_amplitude(asked)
         iterations = self.settings.phase_iterations
         hops = self.settings.hops
-        audio = resynthesise(mag, spectrum, len(self.audio), estimate, iterations, hops)
+        audio = resynthesise(mag, spectrum, len(self.audio), estimate, iterations, hops, pull)
         return Row(name, audio, self.at_usual_hop(asked), True)
 
 
@@ -176,8 +178,9 @@ def make_rows(models, audio, reference, median, settings):
         outputs = make.convert(model, amplify(make.picture, make.gain))
         magnitude = amplify(outputs[..., 0], 1 / make.gain)
         rotations.append(outputs[..., 1:])
+        pull = settings.pulls.get(system, phases.PULL)
         for name in settings.phases:
-            yield make.row(name_row(system, name), magnitude, name, rotations[-1])
+            yield make.row(name_row(system, name), magnitude, name, rotations[-1], pull)
     if reference is not None:
         spectrum = compute_spectrum(reference, settings.hops)
         true = convert.spectrum_to_db(spectrum)

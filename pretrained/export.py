@@ -138,7 +138,7 @@ def describe_run(run, config, history, args, packed):
   config.json)
 - Training: {len(history)} epochs of {tiles:,.0f} tiles,
   {steps} steps of {flags["batch_size"]}; {hours:.1f} h on {args.hardware}; {config["policy"]}
-{describe_mean(config)}- Command: `{command_line(flags)}`
+{describe_mean(config)}{describe_pull(config)}- Command: `{command_line(flags)}`
 - To train on: the same with `--weights {run.name}`
 
 Tiles of {held_out}, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2f}, median
@@ -152,6 +152,14 @@ def describe_mean(config):
     if "mean" not in config:
         return ""
     return f"- Weights: {config['mean']['of']}\n"
+
+
+def describe_pull(config):
+    """The card's line about an anchor of its own, or ""."""
+    if "pull" not in config:
+        return ""
+    pull = f"{config['pull']:g}"
+    return f"- Phase: anchored with a pull of {pull} ([why](../../docs/phase.md#an-anchor))\n"
 
 
 def describe_weaknesses(flags):
@@ -209,6 +217,11 @@ def build_parser():
     add("--mean", metavar="FILE", help="a generator of average.py, instead of the run's own")
     add("--mean_of", default="the mean of several epochs", help="what --mean is, in words")
     add("--mean_error", type=cli.number(float, 0), help="its error on held-out tiles, dB")
+    add(
+        "--pull",
+        type=cli.number(float, 0, 10),
+        help="how strongly predict.py anchors the phase, where not as usual",
+    )
     add("--measured", default="", help="what else was measured, Markdown")
     return parser
 
@@ -222,6 +235,8 @@ def main(argv=None):
     config, history = read_run(args.run)
     if args.mean:
         config["mean"] = {"of": args.mean_of, "val_mae_db": args.mean_error}
+    if args.pull is not None:
+        config["pull"] = args.pull
     card = make_card(args.run, config, history, args, packed=True)  # as they are below
     devices.setup_device("cpu")
     import models

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scripts import error_lines
-from sounds import identity, tone
+from sounds import identity, music, shifted, tone
 
 import convert
 import data
@@ -33,6 +33,27 @@ SETTINGS = systems.Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=
 def rows_of(model, audio, reference, median, settings=SETTINGS):
     models = {"model": model}
     return {row.name: row for row in systems.make_rows(models, audio, reference, median, settings)}
+
+
+def test_a_models_rows_have_its_own_pull():
+    audio = music(30000)
+    mine = SETTINGS._replace(phases=["griffinlim_anchored"], pulls={"model": 1.0})
+    usual = mine._replace(pulls={})
+    name = "model (phase: griffinlim_anchored)"
+    own = rows_of(shifted, audio, None, None, mine)[name].audio
+    other = rows_of(shifted, audio, None, None, usual)[name].audio
+    converted = convert.convert_audio(
+        shifted,
+        audio,
+        data.SAMPLE_RATE,
+        phase="griffinlim_anchored",
+        phase_iterations=3,
+        overlap=0.5,
+        batch_size=2,
+        pull=1.0,
+    )
+    np.testing.assert_allclose(own, converted, atol=1e-5)
+    assert np.abs(own - other).max() > 0.001
 
 
 def make_run(folder, train=("bach/one", "bach/two"), validation=("three", "four"), **more):

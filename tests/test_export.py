@@ -13,6 +13,7 @@ from scripts import load_script
 import cli
 import known_models
 import models
+import phase
 from kinds import ENTRY, PLAIN
 
 ABOUT = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
@@ -106,6 +107,14 @@ def test_a_cards_command_chooses_the_same_epoch(export, flags, choose):
     parser = importlib.import_module(flags["script"]).build_parser()
     assert words[:2] == ["python", f"{flags['script']}.py"]
     assert parser.parse_args(words[2:]).choose == choose
+
+
+def test_a_pull_of_its_own_goes_with_the_model(tmp_path, export, run):
+    assert export.main(["--run", str(run), *ABOUT, "--pull", "0.03"]) == 0
+    folder = tmp_path / "pretrained/a_2_guitar_acoustic"
+    assert known_models.read_pull(folder) == known_models.read_pull(folder / "config.json") == 0.03
+    assert known_models.read_pull(run) == phase.PULL
+    assert "anchored with a pull of 0.03" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_weaknesses_are_those_of_the_run(export):

@@ -174,6 +174,18 @@ def test_the_anchor_keeps_the_inputs_phase_where_the_input_is_loud_and_mends_the
     assert convergence(mag, free) < convergence(mag, anchored) < convergence(mag, unit) / 2
 
 
+def test_more_pull_keeps_more_of_the_inputs_phase(task):
+    mag, spectrum = task
+    unit = data.phasor(spectrum)
+    kept = []
+    for pull in (0, 0.03, phase.PULL, 1):
+        anchored = phase.griffinlim_anchored(mag, spectrum, pull=pull)
+        kept.append(nearness(mag, anchored, unit))
+    assert kept == sorted(kept) and kept[-1] > kept[0] + 0.02
+    free = phase.griffinlim(mag, spectrum)
+    np.testing.assert_array_equal(phase.griffinlim_anchored(mag, spectrum, pull=0), free)
+
+
 def test_of_a_silent_input_nothing_pulls(task):
     mag, nothing = task[0], np.zeros_like(task[1])
     np.testing.assert_array_equal(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from sounds import identity, louder, music, noise, uneven, write
+from sounds import identity, louder, music, noise, shifted, uneven, write
 
 import cli
 import convert
@@ -454,6 +454,48 @@ def test_quality_gives_way_to_what_is_said():
     assert parse("--quality", "draft", "--hops", "4") == (4, "input", 0)
     assert parse("--phase", "griffinlim") == (2, "griffinlim", 32)
     assert parse("--phase_iterations", "9") == (2, "griffinlim_anchored", 9)
+
+
+@pytest.fixture
+def soft_model(tmp_path):
+    """The folder of a model that has a pull of its own."""
+    folder = tmp_path / "soft"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"pull": 0.03}')
+    (folder / "generator.keras").touch()
+    return folder
+
+
+def test_the_phase_is_anchored_as_the_model_says_or_the_flag(tmp_path, run, soft_model):
+    write(tmp_path / "a.wav", music(66150))
+    flags = ["--input", tmp_path / "a.wav", "--phase_iterations", 4]
+    sounds = {}
+    for name, model, *more in (
+        ("usual", __file__),
+        ("own", soft_model),
+        ("asked", __file__, "--pull", 0.03),
+        ("overruled", soft_model, "--pull", 0.1),
+    ):
+        target = tmp_path / f"{name}.wav"
+        code, _, err = run(shifted, *flags, *more, "--output", target, model=model)
+        assert (code, err) == (0, "")
+        sounds[name] = soundfile.read(target)[0]
+    np.testing.assert_array_equal(sounds["own"], sounds["asked"])
+    np.testing.assert_array_equal(sounds["usual"], sounds["overruled"])
+    assert np.abs(sounds["own"] - sounds["usual"]).max() > 0.001
+
+
+def test_another_pull_is_another_output(tmp_path, run, soft_model):
+    write(tmp_path / "a.wav", music(30000))
+    flags = ["--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav"]
+    assert "1 of 1 converted" in run(shifted, *flags, model=soft_model)[1]
+    assert "there already" in run(shifted, *flags, model=soft_model)[1]
+    assert "1 of 1 converted" in run(shifted, *flags, "--pull", 0.1, model=soft_model)[1]
+    (soft_model / "config.json").write_text('{"pull": 0.05}')
+    assert "1 of 1 converted" in run(shifted, *flags, model=soft_model)[1]
+    (soft_model / "config.json").write_text('{"pull": "much"}')
+    code, _, err = run(shifted, *flags, model=soft_model)
+    assert code == 2 and f"{soft_model / 'config.json'}: damaged" in err
 
 
 @pytest.fixture
