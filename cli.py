@@ -497,13 +497,13 @@ def check_folder(folder, flag):
     """Check, before any work, that files can be written below ``folder``, which need not be there.
 
     Raises:
-        UserError: it, or what it lies in, is a file or not to be written; ``flag`` is named.
+        UserError: it, or what it lies in, is a file or cannot be written to; ``flag`` is named.
     """
     folder = Path(folder)
     for path in (folder, *folder.absolute().parents):
         if path.is_dir():
             if not os.access(path, os.W_OK):
-                raise UserError(f"{flag} {folder}: {path} is not to be written; give another")
+                raise UserError(f"{path}: cannot be written to; give {flag} a folder that can")
             return
         if os.path.lexists(path):
             raise UserError(f"{flag} {folder}: {path} is a file; give a folder")

@@ -205,7 +205,7 @@ def split_like(split, names, validation_split, seed):
     return sides
 
 
-def _read_maestro(path):
+def read_maestro(path):
     """MAESTRO's table -> {piece: "train", "validation" or "test"}. Raises UserError."""
     sides = {}
     rows = read_csv(path)
@@ -234,7 +234,7 @@ def maestro_split(path, names):
     Raises:
         UserError: it is no such table, or it leaves training or validation without a piece.
     """
-    sides = _read_maestro(path)
+    sides = read_maestro(path)
     split = {}
     for side in ("train", "validation", "test"):
         split[side] = [name for name in names if sides.get(piece_of(name)) == side]

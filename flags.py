@@ -197,8 +197,8 @@ def name_folder(args, suffix=""):
     return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
 
 
-def check_instruments(args):
-    """Raise UserError if an instrument has no tiles, or is named where it must not be.
+def check_dataset(args):
+    """Raise UserError if an instrument has no tiles or is misnamed, or MAESTRO's table is none.
 
     Done before the backend loads, which takes seconds.
     """
@@ -207,6 +207,8 @@ def check_instruments(args):
     strangers = args.hold_out_origin or []
     dataset.check_instruments(args.origin, args.target, strangers)
     dataset.check_folders(args.dataset_path, [*args.origin, *args.target, *strangers])
+    if args.maestro_split:
+        dataset.read_maestro(args.maestro_split)
 
 
 def add_training_flags(parser):

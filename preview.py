@@ -1,6 +1,7 @@
 """Previews of a training: the start of a held-out piece, converted, for the eye and the ear."""
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import data
 import dataset
 import report
 from audio import find_audio, read_audio, write_audio
-from cli import UserError, write_json
+from cli import UserError, one_line, write_json
 
 PREVIEW_SECONDS = 12
 
@@ -42,13 +43,30 @@ class Preview:
         self.origin = (args.hold_out_origin or args.origin)[0]
         self.target = next(name for name in args.target if name != self.origin)
         self.piece = choose_piece(args.preview_piece, sets.split["validation"])
-        features = Path(args.dataset_path)
-        self.input = read_start(features / self.origin / f"{self.piece}.npy")
-        self.truth = read_start(features / self.target / f"{self.piece}.npy")
         self.audios = Path(sets.description.get("audios", ""))
+        features = Path(args.dataset_path)
+        frames = self._count_frames()
+        self.input = read_start(features / self.origin / f"{self.piece}.npy", frames)
+        self.truth = read_start(features / self.target / f"{self.piece}.npy", frames)
         training_pieces = sets.split["train"]
         self.model = kind.prepare_preview(generator, features, self.target, training_pieces)
         self.begun = False
+
+    def _count_frames(self):
+        """Frames of the pictures: those of the sound, so that a click on one plays what it shows.
+
+        Without a recording there is no sound, which is said.
+        """
+        audio = self._read_audio(self.origin)
+        if audio is not None:
+            return 1 + len(audio) // data.HOP_LENGTH
+        if self.every:
+            print(
+                f"note: {one_line(self.audios / self.origin)}: no recording of {self.piece} there, "
+                "so previews have no sound",
+                file=sys.stderr,
+            )
+        return PREVIEW_SECONDS * data.SAMPLE_RATE // data.HOP_LENGTH
 
     def __call__(self, epoch):
         """Write the preview of an epoch, if it is one's turn."""
@@ -116,8 +134,7 @@ def choose_piece(wanted, names):
     )
 
 
-def read_start(path):
-    """The picture of the first PREVIEW_SECONDS of a piece: dB scale, float16 (256, t)."""
-    tile_seconds = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
-    count = math.ceil(PREVIEW_SECONDS / tile_seconds)
-    return data.join_tiles(dataset.Tiles(path).read(0, count))
+def read_start(path, frames):
+    """The picture of a piece's first frames, so many or fewer: dB scale, float16 (256, t)."""
+    count = math.ceil(frames / data.TILE_FRAMES)
+    return data.join_tiles(dataset.Tiles(path).read(0, count), frames)

@@ -28,6 +28,12 @@ RUN_COLUMNS = (
     "verdict",
 )
 LEARNING_RATES = ("gen_lr", "disc_lr", "lr")  # flags
+HEADINGS = {  # of history.csv's columns, for people
+    "tiles_per_s": "tiles/s",
+    "mae_db": "train, dB",
+    "val_mae_db": "held out, dB",
+    "unheard_mae_db": "unheard origin, dB",
+}
 
 
 class RunFacts(NamedTuple):
@@ -184,10 +190,12 @@ def _previews_html(folder, previews):
     """Input, outputs through the epochs and the true target, side by side."""
     about = read_about(previews[0])
     cards = []
-    sounds = [(folder / "previews" / "input", f"{about['origin']}: the input")]
+    origin = report.plain_instrument(about["origin"])
+    target = report.plain_instrument(about["target"])
+    sounds = [(folder / "previews" / "input", f"Input: {origin}")]
     for preview in previews:
-        sounds.append((preview / "output", f"epoch {_epoch_of(preview)}"))
-    sounds.insert(2, (folder / "previews" / "target", f"{about['target']}: the true target"))
+        sounds.append((preview / "output", f"Epoch {_epoch_of(preview)}"))
+    sounds.insert(2, (folder / "previews" / "target", f"Target: {target}"))
     for k, (stem, label) in enumerate(sounds):
         cards.append(_card(folder, stem, label, report.KEYS[k : k + 1], about["piece"]))
     newest = "".join(cards[:3])
@@ -225,8 +233,9 @@ def _history_html(run):
     columns = list(run.history[0]) if run.history else []
     rows = []
     for row in reversed(run.history):
-        rows.append([row.get(column, "") for column in columns])
-    table = report.fold_html("Every epoch", report.table_html(columns, rows)) if rows else ""
+        rows.append([_shorten(row.get(column, "")) for column in columns])
+    header = [HEADINGS.get(column, column) for column in columns]
+    table = report.fold_html("Every epoch", report.table_html(header, rows)) if rows else ""
     return f"""<section>
 <h2>History</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="history">
@@ -235,10 +244,21 @@ def _history_html(run):
 """
 
 
+def _shorten(cell):
+    """A number's text to four digits: history.csv has them all."""
+    try:
+        return f"{float(cell):.4g}"
+    except ValueError:
+        return cell
+
+
 def _settings_html(run):
     """All flags of the last start, and what else config.json tells."""
     rows = []
     for flag, value in sorted(run.flags.items()):
+        if flag == "script":  # which is none
+            rows.append(["trained by", f"{value}.py"])
+            continue
         rows.append([f"--{flag}", " ".join(str(item) for item in as_list(value)) or "–"])
     rows.append(["precision of the layers", str(run.config.get("policy", ""))])
     for name, version in run.config.get("versions", {}).items():
@@ -310,7 +330,7 @@ def write_overview(folder):
     rows = describe_runs(runs, folder)
     for run in runs:
         write_run_page(run.folder)
-    table = report.table_html(RUN_COLUMNS, rows)
+    table = report.table_html(RUN_COLUMNS, rows).replace("<table>", '<table class="runs">', 1)
     for row in rows:
         name = escape(row[0])
         link = f'<a href="{quote(row[0])}/index.html">{name}</a>'

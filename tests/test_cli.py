@@ -333,7 +333,9 @@ def test_what_is_no_folder_is_refused_before_the_work(tmp_path, monkeypatch):
         cli.check_folder(folder, "--report")
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(cli.os, "access", lambda path, mode: False)
-    with pytest.raises(cli.UserError, match=r"--page .*new: .* not to be written"):
+    with pytest.raises(
+        cli.UserError, match=r".*: cannot be written to; give --page a folder that can"
+    ):
         cli.check_folder(tmp_path / "new", "--page")
 
 

@@ -67,7 +67,7 @@ def test_beside_a_recording_that_is_read_only_output_is_asked_for(tmp_path, run,
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     code, _, err = run(identity, "--input", tmp_path / "a.wav")
     assert code == 2
-    assert err.endswith(f"--output {tmp_path}: {tmp_path} is not to be written; give another\n")
+    assert err.endswith(f"{tmp_path}: cannot be written to; give --output a folder that can\n")
     (tmp_path / "elsewhere").mkdir()
     code, _, err = run(
         identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "elsewhere" / "b.wav"
