@@ -30,7 +30,7 @@ DEMO_TRAIN = train.py --dataset_path $(DEMO)/features --runs_path $(DEMO) \
 	--filters 16 --batch_size 4 --validation_split 0.06 --seed 111 --cache --preview_every 0
 DEMO_MINUTES ?= 5
 
-listen: $(VENV)/.demo ## hear the shipped models: an embedded recording as guitar, strings, synth lead
+listen: $(VENV)/.listen ## hear the shipped models: an embedded recording as guitar, strings, synth lead
 	$(RUN) predict.py --input docs/audio/piano.ogg --model guitar strings synth \
 		--output runs/listen --page runs/listen/page
 	@$(RUN) -m webbrowser -t "file://$(CURDIR)/runs/listen/page/index.html" >/dev/null 2>&1 || true
@@ -55,12 +55,17 @@ figures: ## draw the figures of README and docs, from the embedded data, what ma
 	test -f $(DEMO_RUN)/lr_finder/both.csv || $(RUN) $(DEMO_TRAIN) --findlr --findlr_steps 400
 	$(RUN) docs/figures.py --run $(DEMO_RUN)
 
+# What is installed already, by requirements.txt or for listening by requirements-predict.txt, is taken.
+$(VENV)/.listen:
+	@$(RUN) -c "import av, h5py, matplotlib, pyloudnorm, soxr, tqdm" 2>/dev/null || $(MAKE) $(VENV)/.demo
+	@touch $@
+
 $(VENV)/.demo: requirements.txt
-	@echo "Installing packages in $(VENV): a download of about 800 MB, some minutes without a word."
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -r requirements.txt
-	touch $@
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -c "import av, joblib, librosa, pretty_midi, pyloudnorm, tqdm" 2>/dev/null || { \
+		echo "Installing packages in $(VENV): a download of about 800 MB, some minutes without a word."; \
+		$(RUN) -m pip install --quiet --upgrade pip && $(RUN) -m pip install --quiet -r requirements.txt; }
+	@touch $@
 
 clean: ## delete the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

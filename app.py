@@ -17,6 +17,7 @@ import signal
 import tempfile
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -179,7 +180,7 @@ def write_pair(before, after, instrument):
     """HTML of two players, which change over at the same moment."""
     cells = []
     for number, (path, name) in enumerate(((before, "Original"), (after, instrument))):
-        address = html.escape(f"/gradio_api/file={path}")
+        address = html.escape(f"/gradio_api/file={quote(str(path))}")
         name = html.escape(name)
         cells.append(
             f"<div><button data-sound='{number}' aria-pressed='false'>Play {name}</button>"
@@ -251,15 +252,20 @@ def list_choices():
             "pretrained/, runs/: hold no model; train one with train.py, or get pretrained/ with "
             "the repository"
         )
-    return list(zip(known_models.make_labels(paths), map(str, paths)))
+    import report
+
+    labels = [report.plain_instrument(label) for label in known_models.make_labels(paths)]
+    return list(zip(labels, map(str, paths)))
 
 
-def make_actions(tabs):
+def make_actions(tabs, choices):
     """What the page does: (when a sound comes or goes, on the button).
 
-    ``tabs`` is `Tabs`.
+    Arguments as of `build_page`.
     """
     import gradio as gr
+
+    labels = {path: label for label, path in choices}
 
     def look(upload, recording, request: gr.Request):
         source = upload or recording
@@ -269,7 +275,7 @@ def make_actions(tabs):
         try:
             length = measure_length(source)
         except UserError as error:
-            raise gr.Error(in_words(error, source)) from None
+            raise gr.Error(in_words(error, source), print_exception=False) from None
         seconds, text = describe_length(length)
         top = max(1, min(LONGEST_SECONDS, round(length)))
         return gr.update(maximum=top, value=seconds), text
@@ -279,7 +285,7 @@ def make_actions(tabs):
     def start(upload, recording, model, quality, seconds, request: gr.Request, progress=bar):
         source = upload or recording
         if source is None:
-            raise gr.Error("Drop a recording first, or record one.")
+            raise gr.Error("Drop a recording first, or record one.", print_exception=False)
         progress(0, desc="loading the model")
         folder = tabs.of(request).new_folder()
         name = Path(source).name if upload else "recording"
@@ -287,9 +293,9 @@ def make_actions(tabs):
         try:
             made = convert_upload(source, name, model, quality, seconds, folder, tell)
         except UserError as error:
-            raise gr.Error(in_words(error, source)) from None
+            raise gr.Error(in_words(error, source), print_exception=False) from None
         before, after, picture = made
-        pair = write_pair(before, after, known_models.make_label(model))
+        pair = write_pair(before, after, labels[model])
         return pair, str(picture), gr.update(value=str(after), interactive=True)
 
     return look, start
@@ -304,7 +310,7 @@ def build_page(tabs, choices):
     """
     import gradio as gr
 
-    look, start = make_actions(tabs)
+    look, start = make_actions(tabs, choices)
 
     def leave(request: gr.Request):
         tabs.end(request)

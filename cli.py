@@ -56,7 +56,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Exit with 2 after one line on stderr."""
-        if message.startswith("unrecognized") and "--input" in self._option_string_actions:
+        takes_input = "--input" in self._option_string_actions and "--list" not in sys.argv
+        if message.startswith("unrecognized") and takes_input:
             message += "; a recording is named by --input"
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
@@ -82,6 +83,23 @@ def number(kind, low=None, high=None, low_open=False):
     parse.__name__ = "number"  # argparse says "invalid number value: 'x'"
     if kind is int:
         parse.__name__ = "whole number"
+    return parse
+
+
+def seconds(low_open=False):
+    """An argparse ``type=``: a time, "80", "1:20" or "1:02:03.5", as seconds, at least 0.
+
+    With ``low_open`` above 0.
+    """
+    above = number(float, 0, low_open=low_open)
+
+    def parse(text):
+        total = 0.0
+        for part in text.split(":"):
+            total = 60 * total + number(float, 0)(part)
+        return above(total)
+
+    parse.__name__ = "time"  # argparse says "invalid time value: 'x'"
     return parse
 
 

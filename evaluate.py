@@ -78,8 +78,8 @@ def find_scores(folder):
     scores = cli.find_named(folder, (".mid", ".midi"))
     if not judges.is_installed():
         print(
-            f"evaluate.py: --midi_path {folder}: note F1 is left out, for "
-            f"{', '.join(judges.PACKAGES)} are not all installed; see judges.py",
+            f"evaluate.py: --midi_path {folder}: note F1 is left out, for its judge is not "
+            f"installed: {judges.INSTALL}",
             file=sys.stderr,
         )
         return {}

@@ -42,6 +42,7 @@ def plan_jobs(inputs, output, models, settings):
     Raises:
         UserError: an input is missing, or the output does not fit the inputs.
     """
+    _check_inputs(inputs)
     if output is not None and _is_one_file(inputs, output, models):
         source = _find_recordings(inputs[0], output)[0]
         _check_target(source, output, taken=())
@@ -65,6 +66,17 @@ def plan_jobs(inputs, output, models, settings):
             records[root] = provenance.Record(root)
         jobs.append(Job(source, target, model, settings[model], records[root]))
     return jobs
+
+
+def _check_inputs(inputs):
+    """Raise UserError if one is not there."""
+    for path in inputs:
+        if path.exists():
+            continue
+        whole = Path(" ".join(map(str, inputs)))
+        if whole.exists():
+            raise UserError(f"{path}: no such file; write a name with spaces in quotes: '{whole}'")
+        raise UserError(f"{path}: no such file; check the path")
 
 
 def _list_conversions(inputs, output, models):
@@ -102,8 +114,6 @@ def _find_recordings(path, output):
     Raises UserError if there are none, or if the output folder is the input itself.
     """
     if not path.is_dir():
-        if not path.exists():
-            raise UserError(f"{path}: no such file; check the path")
         return [path]
     files = cli.find_files(path, AUDIO_EXTENSIONS)
     if not files:

@@ -1,6 +1,6 @@
 """An independent judge, where its packages are installed: which notes another network hears.
 
-    pip install --no-deps basic-pitch resampy && pip install onnxruntime mir_eval pretty_midi
+    pip install --no-deps basic-pitch resampy && pip install onnxruntime mir_eval
 
 Note F1: Basic Pitch (Bittner et al. 2022, its weights come in its package) writes down the notes
 that it hears, mir_eval (Raffel et al. 2014) compares them with the score. Read it beside the
@@ -25,6 +25,7 @@ from audio import write_audio
 from metrics import Measure
 
 PACKAGES = ("basic_pitch", "mir_eval", "onnxruntime")
+INSTALL = "pip install --no-deps basic-pitch resampy && pip install onnxruntime mir_eval"
 LAST = 0.5  # s: notes that begin so shortly before the end are left out, on both sides
 
 

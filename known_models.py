@@ -73,13 +73,18 @@ def find_model(text):
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
-            names = ", ".join(str(path) for path in fitting)
+            names = ", ".join(_name_apart(fitting))
             raise UserError(f"--model {text}: fits {len(fitting)} models; give one of {names}")
     names = ", ".join(make_label(path) for path in models) or "none yet"
     raise UserError(
         f"--model {text}: no such model; give one of those that predict.py --list shows ({names}), "
         "a run folder or a model file"
     )
+
+
+def _name_apart(paths):
+    """What each of several models can be called by: a shipped one by its label, others by path."""
+    return [make_label(path) if _is_shipped(path) else str(path) for path in paths]
 
 
 def make_label(path):

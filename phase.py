@@ -16,7 +16,7 @@ takes the others as ``**_``. Frame k of the result depends on nothing beyond fra
 k + reach, see `reach`: a stream that is cut into blocks with that margin gives what the whole
 would give.
 
-To add one: write the function and put its name into `ESTIMATORS`.
+To add one: write the function and put its name into `ESTIMATORS`; CONTRIBUTING.md says what else.
 """
 
 import os

@@ -315,11 +315,11 @@ def add_common_flags(parser):
         "iterations, 4 x the network's work. "
         "What it stands for gives way to --hops, --phase and --phase_iterations",
     )
-    add("--start", type=cli.number(float, 0), default=0.0, help="convert from here on, s")
+    add("--start", type=cli.seconds(), default=0.0, help="convert from here on, s or m:ss")
     add(
         "--seconds",
-        type=cli.number(float, 0, low_open=True),
-        help="convert so much only, s; default: all",
+        type=cli.seconds(low_open=True),
+        help="convert so much only, s or m:ss; default: all",
     )
     add("--page", metavar="FOLDER", help="write a page to listen to input and outputs there")
 

@@ -192,7 +192,7 @@ def draw_history(figure, csv_path, baselines):
         _draw_curve(axis, columns, f"val_{name}", "validation", ORANGE)
         _draw_levels(axis, levels.get(name, {}))
         axis.set(title=HISTORY_TITLES.get(name, name), xlabel="epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(color=GREY, alpha=0.2)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.lines:

@@ -5,6 +5,7 @@ The run folder is run_folder.py's, what happens beside the steps callbacks.py's.
 
 import hashlib
 import importlib.metadata
+import math
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,10 @@ def prepare(args, gpus):
             f"give a multiple of {gpus}"
         )
     if args.minutes and args.decay_epochs:
-        raise UserError("--decay_epochs: --minutes has its own; leave one of them out")
+        raise UserError(
+            f"--decay_epochs {args.decay_epochs}: goes without --minutes, which lowers the rates "
+            "by itself; leave it out"
+        )
     if args.maestro_split and args.split_of:
         raise UserError(f"--split_of {args.split_of}: goes without --maestro_split; give one")
     if args.test_split and (args.maestro_split or args.split_of):
@@ -391,7 +395,8 @@ def introduce(parser, args, model, run, policy, gpus):
     if done >= args.epochs:
         goes_on = f"--epochs {2 * max(args.epochs, len(run.history))}"
         if len(run.history) < args.epochs:
-            goes_on = f"--minutes {2 * args.minutes:g}"
+            minutes = max(args.minutes, run.seconds_trained() / 60)
+            goes_on = f"--minutes {math.ceil(2 * minutes)}"
         print(f"nothing to train: the run is complete; {goes_on} goes on")
     elif run.history:
         print(f"continuing after {len(run.history)} of {args.epochs} epochs")

@@ -138,12 +138,19 @@ def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, mon
         "a_2_turned": {"kind": "phase", "style": "none"},
         "a_2_any": {"kind": "magnitude", "style": "tile"},
         "a_2_several": {"flags": {"target": ["x", "y"]}},
+        "a_2_string_acoustic": {"kind": "magnitude", "style": "none"},
     }
     for name, config in configs.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "generator.keras").write_bytes(b"")
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    assert [label for label, _ in app.list_choices()] == ["both", "older", "plain"]
+    assert [label for label, _ in app.list_choices()] == ["both", "older", "plain", "strings"]
+
+
+def test_players_find_files_of_any_name():
+    pair = app.write_pair("/x/in.wav", "/x/take #2 (50%)_guitar.wav", "synth lead")
+    assert "/gradio_api/file=/x/take%20%232%20%2850%25%29_guitar.wav'" in pair
+    assert "Play synth lead" in pair
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")

@@ -153,6 +153,19 @@ def test_numbers_out_of_range_are_refused(text):
         cli.number(float, 0, 2)(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("80", 80), ("1:20", 80), ("1:02:03.5", 3723.5), ("0", 0), ("0:05", 5)]
+)
+def test_times_are_seconds_or_have_colons(text, seconds):
+    assert cli.seconds()(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1:", "a:20", "-1:20", "1:-20", "nan", "1:inf"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises((ValueError, argparse.ArgumentTypeError)):
+        cli.seconds()(text)
+
+
 def test_numbers_in_range():
     assert cli.number(float, 0, 2)("2") == 2
     with pytest.raises(argparse.ArgumentTypeError):

@@ -116,6 +116,7 @@ def workplace(tmp_path_factory):
     for name in ("bach/one.mid", "two.MID", "three.midi"):
         (folder / "midi" / name).write_bytes(midi_bytes(tune))
     write_audio(folder / "piano.wav", melody(0, (1, 0.5), 4))
+    write_audio(folder / "docs" / "audio" / "piano.ogg", melody(0, (1, 0.5), 4))
     encode(folder / "song.m4a", melody(0, (1, 0.5), 4), "aac")
     before = Path.cwd()
     os.chdir(folder)

@@ -456,6 +456,21 @@ def test_quality_gives_way_to_what_is_said():
     assert parse("--phase_iterations", "9") == (2, "griffinlim_anchored", 9)
 
 
+def test_a_name_with_spaces_that_was_not_quoted(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a song.wav", music(5000))
+    code, _, err = run(identity, "--input", "a", "song.wav")
+    assert code == 2
+    assert err.endswith("a: no such file; write a name with spaces in quotes: 'a song.wav'\n")
+
+
+def test_a_part_can_be_told_in_minutes(tmp_path, run):
+    write(tmp_path / "a.wav", music(44100 * 3))
+    flags = "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav"
+    assert run(identity, *flags, "--start", "0:01", "--seconds", "0:01.5")[0] == 0
+    assert soundfile.info(tmp_path / "b.wav").frames == 66150
+
+
 @pytest.fixture
 def soft_model(tmp_path):
     """The folder of a model that has a pull of its own."""

@@ -21,17 +21,21 @@ import soundfile
 import two_devices
 from conftest import ORIGIN, ROOT, TARGET
 from files import arrays_in
+from sounds import identity
 
 import callbacks
 import cli
 import convert
 import dataset
+import kinds
 import losses
 import models
+import preview
 import run_folder
 import train
 import train_generator
 import training
+from audio import write_audio
 from cli import UserError
 from flags import EARLIER, FIXED_FLAGS, add_training_flags, name_folder
 from preview import write_sound
@@ -762,6 +766,49 @@ def test_a_run_is_resumed_by_its_folder_alone(copied):
     code, output, errors = run_main(train, "--resume", copied, "--epochs", 3)  # fewer than it has
     assert code == 0, errors
     assert "--epochs 8 goes on" in output
+
+
+def test_a_complete_run_says_for_how_many_minutes_it_goes_on():
+    run = SimpleNamespace(
+        history=[{"seconds": 84.0}], config={"baselines_db": {}}, seconds_trained=lambda: 84.0
+    )
+    parser = train.build_parser()
+    args = parser.parse_args(["--dataset_path", "x", "--origin", "a", "--target", "b"])
+    for minutes, more in ((0.2, 3), (1.4, 3), (1, 3)):
+        args.minutes = minutes
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            training.introduce(parser, args, models.build_generator(1), run, "float32", 0)
+        assert f"--minutes {more} goes on" in output.getvalue()
+
+
+@pytest.mark.parametrize("seconds", [5, 30])
+def test_a_previews_pictures_are_as_long_as_its_sound(tmp_path, monkeypatch, capsys, seconds):
+    """So that a click on a picture plays what it shows: a tile may reach beyond the sound."""
+    shown = []
+    monkeypatch.setattr(
+        preview.report, "write_card_picture", lambda picture, path: shown.append(picture)
+    )
+    monkeypatch.setattr(preview.report, "write_spectrograms", lambda *_, **__: None)
+    tiles = np.zeros((11, 256, 256, 1), np.float16)
+    for instrument in (ORIGIN, TARGET):
+        path = tmp_path / "features" / instrument / "piece.npy"
+        path.parent.mkdir(parents=True)
+        np.save(path, tiles)
+        write_audio(tmp_path / "audios" / instrument / "piece.wav", np.zeros(44100 * seconds))
+    args = train.build_parser().parse_args(
+        ["--dataset_path", str(tmp_path / "features"), "--origin", ORIGIN, "--target", TARGET]
+    )
+    split = {"train": ["piece"], "validation": ["piece"]}
+    for audios, sounds in ((tmp_path / "audios", True), (tmp_path / "gone", False)):
+        sets = SimpleNamespace(split=split, description={"audios": str(audios)})
+        preview.Preview(tmp_path / "run", identity, args, sets, kinds.PLAIN)(1)
+        heard = min(seconds, preview.PREVIEW_SECONDS) if sounds else preview.PREVIEW_SECONDS
+        for picture in shown:
+            assert abs(picture.shape[1] * 512 / 44100 - heard) < 0.02
+        said = capsys.readouterr().err
+        assert said == "" if sounds else "previews have no sound" in said
+        assert len(shown) == 3
+        shown.clear()
 
 
 def test_a_folders_own_settings_are_the_defaults(copied, features):
