@@ -328,7 +328,7 @@ def build_page(tabs, choices):
                     list(convert.QUALITIES),
                     value="normal",
                     label="Quality",
-                    info="draft is quickest; best takes four times as long",
+                    info="draft takes half as long as normal, best almost three times as long",
                 )
                 seconds = gr.Slider(
                     1, FIRST_SECONDS, value=FIRST_SECONDS, step=1, label="Seconds to convert"
