@@ -25,7 +25,6 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
 from measure import machine, repeat_batch, run_json, time_call
 
 import cli

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 from measure import find_midi, machine, peak_bytes
 
