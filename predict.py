@@ -394,7 +394,11 @@ def add_stream_flags(parser):
 
 
 def apply_quality(args):
-    """Fill in --hops, --phase and --phase_iterations, where they are not given, by --quality."""
+    """Fill in --hops, --phase and --phase_iterations, where they are not given, by --quality.
+
+    Raises:
+        UserError: --pull is given, and the phase is none that it changes.
+    """
     quality = convert.QUALITIES[args.quality]
     if args.phase_iterations is None:
         args.phase_iterations = quality.phase_iterations if args.phase is None else 32
@@ -402,6 +406,11 @@ def apply_quality(args):
         args.hops = quality.hops
     if args.phase is None:
         args.phase = quality.phase
+    if args.pull is not None and args.phase != "griffinlim_anchored":
+        raise UserError(
+            f"--pull {args.pull:g}: goes with --phase griffinlim_anchored, not '{args.phase}'; "
+            "leave it out, or give --quality normal or best"
+        )
 
 
 def read_settings(args, model):

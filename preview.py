@@ -45,11 +45,11 @@ class Preview:
         self.piece = choose_piece(args.preview_piece, sets.split["validation"])
         self.audios = Path(sets.description.get("audios", ""))
         features = Path(args.dataset_path)
+        training_pieces = sets.split["train"]
+        self.model = kind.prepare_preview(generator, features, self.target, training_pieces)
         frames = self._count_frames()
         self.input = read_start(features / self.origin / f"{self.piece}.npy", frames)
         self.truth = read_start(features / self.target / f"{self.piece}.npy", frames)
-        training_pieces = sets.split["train"]
-        self.model = kind.prepare_preview(generator, features, self.target, training_pieces)
         self.begun = False
 
     def _count_frames(self):
@@ -60,7 +60,7 @@ class Preview:
         audio = self._read_audio(self.origin)
         if audio is not None:
             return 1 + len(audio) // data.HOP_LENGTH
-        if self.every:
+        if self.every and self.model is not None:
             print(
                 f"note: {one_line(self.audios / self.origin)}: no recording of {self.piece} there, "
                 "so previews have no sound",

@@ -500,6 +500,15 @@ def test_the_phase_is_anchored_as_the_model_says_or_the_flag(tmp_path, run, soft
     assert np.abs(sounds["own"] - sounds["usual"]).max() > 0.001
 
 
+@pytest.mark.parametrize("flags", [["--quality", "draft"], ["--phase", "griffinlim"]])
+def test_a_pull_that_would_change_nothing_is_refused(tmp_path, run, flags):
+    write(tmp_path / "a.wav", music(5000))
+    code, _, err = run(identity, "--input", tmp_path / "a.wav", "--pull", 0.2, *flags)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert "--pull 0.2: goes with --phase griffinlim_anchored, not" in line
+
+
 def test_another_pull_is_another_output(tmp_path, run, soft_model):
     write(tmp_path / "a.wav", music(30000))
     flags = ["--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav"]
