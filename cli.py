@@ -56,8 +56,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Exit with 2 after one line on stderr."""
-        takes_input = "--input" in self._option_string_actions and "--list" not in sys.argv
-        if message.startswith("unrecognized") and takes_input:
+        if message.startswith("unrecognized") and "--input" in self._option_string_actions:
             message += "; a recording is named by --input"
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 

@@ -9,6 +9,7 @@ at a hop of 512 / k, of which phase and sound are made: more frames cover each s
 less is left to chance where magnitude and phase do not fit each other.
 """
 
+import functools
 import math
 import tempfile
 from pathlib import Path
@@ -162,8 +163,8 @@ def convert_stream(
     frames = data.stft_stream(blocks, hop_length)
     frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
     pairs = _pair(frames, learned=phase in phases.LEARNED)
-    estimate = phases.ALL[phase]
-    spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length, pull)
+    estimate = functools.partial(phases.ALL[phase], pull=pull)
+    spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length)
     audio = istft_stream(spectra, hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
@@ -344,16 +345,14 @@ def run_network(model, tiles, batch_size):
     return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 
 
-def estimate_phases(
-    pairs, estimate, iterations, seed, hop_length=data.HOP_LENGTH, pull=phases.PULL
-):
+def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
     """Give a stream of magnitudes the phases that ``estimate`` makes for them.
 
     Blocks carry a margin of `phase.reach` frames on both sides, so they give what the whole would.
 
     Args:
         pairs: complex64 (channels, any, 2, 256), see `pair`.
-        estimate, iterations, seed, pull: see phase.py.
+        estimate, iterations, seed: see phase.py.
         hop_length: samples from frame to frame.
 
     Yields:
@@ -372,7 +371,6 @@ def estimate_phases(
                 seed=seed,
                 start=start,
                 hop_length=hop_length,
-                pull=pull,
             )
             result[channel] = (mag * unit).T
         begin = margin if start else 0

@@ -72,13 +72,18 @@ def parse(parser, argv, script, suffix=""):
     else:
         args = parser.parse_args(argv)
         folder = name_folder(args, suffix)
-        if not args.fresh and (folder / "last" / "state.json").is_file():
+        if goes_on(args, folder):
             _take_over(parser, read_flags(folder))
             args = parser.parse_args(argv)
-    if not args.fresh and (folder / "last" / "state.json").is_file():
+    if goes_on(args, folder):
         check_fixed(folder, read_flags(folder), {**vars(args), "script": script})
     parser.set_defaults(**usual)  # which is what --help and the list of settings tell of
     return args, folder
+
+
+def goes_on(args, folder):
+    """Whether there is a run in ``folder`` that this start continues."""
+    return not args.fresh and (folder / "last" / "state.json").is_file()
 
 
 def _find_resumed(argv):
@@ -197,17 +202,18 @@ def name_folder(args, suffix=""):
     return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
 
 
-def check_dataset(args):
+def check_dataset(args, folder):
     """Raise UserError if an instrument has no tiles or is misnamed, or MAESTRO's table is none.
 
-    Done before the backend loads, which takes seconds.
+    Done before the backend loads, which takes seconds. A run that goes on in its ``folder`` knows
+    its split, and needs no table.
     """
     import dataset
 
     strangers = args.hold_out_origin or []
     dataset.check_instruments(args.origin, args.target, strangers)
     dataset.check_folders(args.dataset_path, [*args.origin, *args.target, *strangers])
-    if args.maestro_split:
+    if args.maestro_split and not goes_on(args, folder):
         dataset.read_maestro(args.maestro_split)
 
 

@@ -47,26 +47,19 @@ class Preview:
         features = Path(args.dataset_path)
         training_pieces = sets.split["train"]
         self.model = kind.prepare_preview(generator, features, self.target, training_pieces)
-        frames = self._count_frames()
+        self.audio = None  # of the input, where there is a recording of it
+        frames = PREVIEW_SECONDS * data.SAMPLE_RATE // data.HOP_LENGTH
+        if self.every and self.model is not None:
+            self.audio = self._read_audio(self.origin)
+            if self.audio is None:
+                place = one_line(self.audios / self.origin)
+                text = f"no recording of {self.piece} there, so previews have no sound"
+                print(f"note: {place}: {text}", file=sys.stderr)
+        if self.audio is not None:  # so that a click on a picture plays what it shows
+            frames = 1 + len(self.audio) // data.HOP_LENGTH
         self.input = read_start(features / self.origin / f"{self.piece}.npy", frames)
         self.truth = read_start(features / self.target / f"{self.piece}.npy", frames)
         self.begun = False
-
-    def _count_frames(self):
-        """Frames of the pictures: those of the sound, so that a click on one plays what it shows.
-
-        Without a recording there is no sound, which is said.
-        """
-        audio = self._read_audio(self.origin)
-        if audio is not None:
-            return 1 + len(audio) // data.HOP_LENGTH
-        if self.every and self.model is not None:
-            print(
-                f"note: {one_line(self.audios / self.origin)}: no recording of {self.piece} there, "
-                "so previews have no sound",
-                file=sys.stderr,
-            )
-        return PREVIEW_SECONDS * data.SAMPLE_RATE // data.HOP_LENGTH
 
     def __call__(self, epoch):
         """Write the preview of an epoch, if it is one's turn."""
@@ -84,21 +77,19 @@ class Preview:
         }
         report.write_spectrograms(shown, folder / "spectrogram.png", title=self.piece)
         report.write_card_picture(output, folder / "output.png")
-        audio = self._read_audio(self.origin)
-        if audio is not None:
-            converted = convert.convert_audio(self.model, audio, data.SAMPLE_RATE)
+        if self.audio is not None:
+            converted = convert.convert_audio(self.model, self.audio, data.SAMPLE_RATE)
             write_sound(folder / "output", converted)
         about = {"piece": self.piece, "origin": self.origin, "target": self.target}
         write_json(folder / "about.json", about)
 
     def _write_fixed(self):
         """The input and the true target, which are the same for all epochs."""
-        for name, instrument, picture in (
-            ("input", self.origin, self.input),
-            ("target", self.target, self.truth),
+        for name, picture, audio in (
+            ("input", self.input, self.audio),
+            ("target", self.truth, self._read_audio(self.target)),
         ):
             report.write_card_picture(picture, self.folder / f"{name}.png")
-            audio = self._read_audio(instrument)
             if audio is not None:
                 write_sound(self.folder / name, audio)
 

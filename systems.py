@@ -61,7 +61,7 @@ def compute_spectrum(audio, hops=1):
     return np.concatenate(list(stream), axis=1)[0]
 
 
-def resynthesise(mag, spectrum, length, estimate, iterations, hops=1, pull=phases.PULL):
+def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
     """Make sound of a magnitude, by the path of `convert.convert_audio`.
 
     Args:
@@ -71,14 +71,13 @@ def resynthesise(mag, spectrum, length, estimate, iterations, hops=1, pull=phase
         estimate: a phase estimator of phase.py.
         iterations: of iterative ones.
         hops: frames to every HOP_LENGTH samples.
-        pull: of the anchored one.
 
     Returns:
         float32 (length,).
     """
     hop_length = data.HOP_LENGTH // hops
     pairs = [convert.pair(mag, spectrum)[np.newaxis]]
-    spectra = convert.estimate_phases(pairs, estimate, iterations, 0, hop_length, pull)
+    spectra = convert.estimate_phases(pairs, estimate, iterations, 0, hop_length)
     blocks = list(convert.istft_stream(spectra, hop_length))
     return np.concatenate(blocks, axis=1)[0, :length]
 
@@ -127,17 +126,18 @@ class Resynthesis:
                 both = np.stack([self.picture, asked], axis=-1)
                 rotation = self.convert(self.settings.phase_model, both)
             spectrum = learned_phase.turn(spectrum, rotation)
-        return self._made(name, asked, spectrum, phases.ALL[phase_name], pull)
+        estimate = functools.partial(phases.ALL[phase_name], pull=pull)
+        return self._made(name, asked, spectrum, estimate)
 
     def row_of_phase(self, name, asked, spectrum):
         """A row whose sound is made of the picture ``asked`` (t, 256) and a spectrum's phase."""
         return self._made(name, asked, spectrum, phases.ALL["input"])
 
-    def _made(self, name, asked, spectrum, estimate, pull=phases.PULL):
+    def _made(self, name, asked, spectrum, estimate):
         mag = data.db_to_amplitude(asked)
         iterations = self.settings.phase_iterations
         hops = self.settings.hops
-        audio = resynthesise(mag, spectrum, len(self.audio), estimate, iterations, hops, pull)
+        audio = resynthesise(mag, spectrum, len(self.audio), estimate, iterations, hops)
         return Row(name, audio, self.at_usual_hop(asked), True)
 
 

@@ -83,7 +83,7 @@ def main(argv=None):
     """Parse flags, train."""
     parser = build_parser()
     args, folder = flags.parse(parser, argv, "train")
-    flags.check_dataset(args)
+    flags.check_dataset(args, folder)
     gpus = devices.setup_device(args.gpu, trains=True)
 
     import callbacks  # Keras loads here, once the device is known

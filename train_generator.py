@@ -48,7 +48,7 @@ def main(argv=None):
     """Parse flags, train."""
     parser = build_parser()
     args, folder = flags.parse(parser, argv, "train_generator", suffix="_generator")
-    flags.check_dataset(args)
+    flags.check_dataset(args, folder)
     gpus = devices.setup_device(args.gpu, trains=True)
 
     import callbacks  # Keras loads here, once the device is known

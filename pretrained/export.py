@@ -87,21 +87,20 @@ def join_names(names):
     return f"{names[0]} … {names[-1]} ({len(names)} instruments)"
 
 
-def make_card(run, config, history, args, packed):
+def make_card(run, config, history, args):
     """Model card, Markdown.
 
     Args:
         run: its folder.
         config, history: of `read_run`.
         args: flags.
-        packed: whether its weights are those of `packed_weights.pack`.
 
     Raises:
         UserError: the run's files are damaged.
     """
     results = cli.read_json(run / "evaluation/results.json", "run evaluate.py again", rows=dict)
     with cli.undamaged(run / "config.json", REMEDY):
-        text = describe_run(run, config, history, args, packed)
+        text = describe_run(run, config, history, args)
         if results:
             text += make_table(results["rows"])
         if args.measured:
@@ -109,7 +108,7 @@ def make_card(run, config, history, args, packed):
         return text + describe_weaknesses(config["flags"])
 
 
-def describe_run(run, config, history, args, packed):
+def describe_run(run, config, history, args):
     """The card's beginning: what it is, how it was trained, how good it is."""
     flags = config["flags"]
     origins = join_names(cli.as_list(flags["origin"]))
@@ -120,9 +119,6 @@ def describe_run(run, config, history, args, packed):
     held_out = "the one held-out piece"
     if pieces["validation"] != 1:
         held_out = f"the {pieces['validation']} held-out pieces"
-    size = f"Width {flags['filters']}"
-    if packed:
-        size += ", a byte a weight"
     tiles = flags["epoch_tiles"] or config["tiles"]
     steps = f"{len(history) * tiles / flags['batch_size']:,.0f}"
     if flags.get("minutes"):  # which cut the last epoch short
@@ -130,7 +126,7 @@ def describe_run(run, config, history, args, packed):
     hours = sum(float(row["seconds"]) for row in history) / 3600
     return f"""# {origins} → {target}
 
-{size}:
+Width {flags["filters"]}, a byte a weight:
 `python predict.py --model {run.name} --input x.wav --output y.wav`
 
 - Notes: {args.notes}
@@ -237,7 +233,7 @@ def main(argv=None):
         config["mean"] = {"of": args.mean_of, "val_mae_db": args.mean_error}
     if args.pull is not None:
         config["pull"] = args.pull
-    card = make_card(args.run, config, history, args, packed=True)  # as they are below
+    card = make_card(args.run, config, history, args)
     devices.setup_device("cpu")
     import models
 

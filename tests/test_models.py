@@ -137,7 +137,7 @@ def arrays(variables):
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_the_average_is_the_one_worked_out_by_hand(policy):
     """Of the weights that each step begins with, and of batch norm's statistics after it."""
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(4)  # by which all weights move, on one core and on two
     keras.config.set_dtype_policy(policy)
     try:
         networks = models.build_generator(1), models.build_discriminator(1)
@@ -164,8 +164,7 @@ def test_the_average_is_the_one_worked_out_by_hand(policy):
     np.testing.assert_equal(arrays(networks[0].weights), after)
     for average, wanted, last in zip(found, expected, after):
         np.testing.assert_allclose(average, wanted, rtol=1e-4, atol=1e-6)
-        if last.size > 1:  # the one bias may happen to be where its average is: on one core it is
-            assert np.abs(average - last).max() > 1e-5
+        assert np.abs(average - last).max() > 1e-5
 
 
 def test_without_ema_nothing_is_kept():

@@ -37,7 +37,7 @@ import train_generator
 import training
 from audio import write_audio
 from cli import UserError
-from flags import EARLIER, FIXED_FLAGS, add_training_flags, name_folder
+from flags import EARLIER, FIXED_FLAGS, add_training_flags, check_dataset, name_folder
 from preview import write_sound
 from styles import FILM
 
@@ -766,6 +766,19 @@ def test_a_run_is_resumed_by_its_folder_alone(copied):
     code, output, errors = run_main(train, "--resume", copied, "--epochs", 3)  # fewer than it has
     assert code == 0, errors
     assert "--epochs 8 goes on" in output
+
+
+def test_a_run_that_goes_on_needs_no_table_of_its_split(features, tmp_path):
+    where = ["--dataset_path", str(features), "--maestro_split", str(tmp_path / "gone.csv")]
+    args = train.build_parser().parse_args([*PAIR, *where])
+    with pytest.raises(UserError, match=r"gone\.csv"):
+        check_dataset(args, tmp_path)
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "state.json").touch()
+    check_dataset(args, tmp_path)
+    args.fresh = True
+    with pytest.raises(UserError, match=r"gone\.csv"):
+        check_dataset(args, tmp_path)
 
 
 def test_a_complete_run_says_for_how_many_minutes_it_goes_on():
