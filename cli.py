@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Exit with 2 after one line on stderr."""
         if message.startswith("unrecognized") and "--input" in self._option_string_actions:
-            message += "; a recording is named by --input"
+            message += "; a recording is named by --input, a model by --model"
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
 

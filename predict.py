@@ -62,10 +62,12 @@ def in_decibels(amplitude):
     return f"{20 * np.log10(amplitude):+.1f} dBFS" if amplitude else "silence"
 
 
-def convert_one(model, job, args):
-    """Convert one file, with a progress bar in seconds of audio; print a line of summary."""
+def convert_one(model, job, heard, args):
+    """Convert one file, with a progress bar in seconds of audio; print a line of summary.
+
+    ``heard`` is the recording's `survey.Survey`.
+    """
     began = time.perf_counter()
-    heard = survey.listen(job.source, args.start, args.seconds)
     remark = find_remark(heard, job.model)
     if remark:
         print(f"{cli.one_line(job.source)}: {remark}; expect little", file=sys.stderr)
@@ -119,16 +121,21 @@ def describe_level(done, heard):
 
 
 def convert_all(jobs, args):
-    """Convert the jobs, model by model, each loaded once.
+    """Convert the jobs, model by model, each loaded once. Returns those that were done.
 
-    A file that cannot be converted is named on stderr and passed over; the jobs that were done are
-    returned. If it is the only file, UserError passes.
+    A file that cannot be converted is named on stderr and passed over. If it is the only one,
+    UserError passes, and before the networks load if that is known so early.
     """
+    surveys = {}  # by recording: each is listened to once, for all models
+    if len({job.source for job in jobs}) == 1:
+        check_files(jobs[0], args)
+        listen(jobs[0].source, args, surveys)
     with say_loading():
         devices.setup_device(args.gpu)
         from models import load_generator
 
     done = []
+    told = set()  # the same mistake, once for all models
     phase_model = load_generator(args.phase_model) if args.phase_model else None
     for path in dict.fromkeys(job.model for job in jobs):
         converter = make_converter(load_generator(path), args.phase, args.style, phase_model)
@@ -136,14 +143,23 @@ def convert_all(jobs, args):
             if job.model != path:
                 continue
             try:
-                convert_recorded(converter, job, args)
+                convert_recorded(converter, job, args, surveys)
             except UserError as error:
                 if len(jobs) == 1:
                     raise
-                print(f"passed over: {cli.one_line(error)}", file=sys.stderr)
+                if str(error) not in told:
+                    print(f"passed over: {cli.one_line(error)}", file=sys.stderr)
+                told.add(str(error))
                 continue
             done.append(job)
     return done
+
+
+def listen(source, args, surveys):
+    """`survey.listen` of a recording, or what ``surveys`` has of it already; kept there."""
+    if source not in surveys:
+        surveys[source] = survey.listen(source, args.start, args.seconds)
+    return surveys[source]
 
 
 def check_files(job, args):
@@ -153,12 +169,13 @@ def check_files(job, args):
         check_writable(job.target, sound.channels, args.sr or sound.samplerate)
 
 
-def convert_recorded(model, job, args):
+def convert_recorded(model, job, args, surveys):
     """`convert_one`, and a note of what the output was made from."""
     check_files(job, args)
+    heard = listen(job.source, args, surveys)
     if job.record is not None:
         job.record.begin([job.target])
-    convert_one(model, job, args)
+    convert_one(model, job, heard, args)
     if job.record is not None:
         job.record.add(job.target, list_sources(job), job.settings)
 
@@ -450,8 +467,6 @@ def main(argv=None):
     missing = find_missing(jobs)
     done = []
     if missing:
-        if len(missing) == 1:  # a mistake shows before the model loads
-            check_files(missing[0], args)
         done = convert_all(missing, args)
         print(f"{len(done)} of {len(missing)} converted: {describe_phase(args)}")
     failed = [job for job in missing if job not in done]

@@ -440,7 +440,39 @@ def test_a_recording_without_its_flag_is_told_of_it(capsys):
         predict.main(["song.m4a", "--model", "guitar"])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "song.m4a; a recording is named by --input" in line
+    assert "song.m4a; a recording is named by --input, a model by --model" in line
+
+
+def test_a_start_beyond_the_end_is_told_before_the_networks_load(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "setup_device", lambda gpu: pytest.fail("the backend loads"))
+    write(tmp_path / "a.wav", music(44100))
+    (tmp_path / "other.keras").touch()
+    models = ["--model", __file__, str(tmp_path / "other.keras")]
+    for given in (models[:2], models):
+        code = predict.main([*given, "--input", str(tmp_path / "a.wav"), "--start", "0:09"])
+        assert code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "--start 9" in line and "1.0 s" in line
+
+
+def test_each_recording_is_heard_and_complained_of_once_for_all_models(tmp_path, run, monkeypatch):
+    source, output = tmp_path / "in", tmp_path / "out"
+    for name, seconds in {"long.wav": 2, "short.wav": 0.5}.items():
+        write(source / name, music(round(44100 * seconds)))
+    models = [tmp_path / "one.keras", tmp_path / "two.keras"]
+    for model in models:
+        model.touch()
+    heard = []
+    listen = survey.listen
+    monkeypatch.setattr(
+        survey, "listen", lambda path, *a: heard.append(path.name) or listen(path, *a)
+    )
+    flags = "--input", source, "--output", output, "--start", 1, "--quality", "draft"
+    code, out, err = run(identity, *flags, model=models)
+    assert code == 2 and "2 of 4 converted" in out
+    (line,) = err.splitlines()
+    assert line.startswith("passed over: ") and "short.wav" in line
+    assert heard.count("long.wav") == 1
 
 
 def test_quality_gives_way_to_what_is_said():
