@@ -15,7 +15,7 @@ was made otherwise: from another recording, by another model, with other flags. 
 command did not make are kept.
 
 Where the input is digital silence, so is the output. Each channel is converted by itself: mid and
-side came out 0.2 dB worse in magnitude and 0.6 dB in the level difference of the channels (two
+side came out 0.1 dB worse in magnitude and 0.5 dB in the level difference of the channels (two
 voices panned half left and right), more so the wider the image.
 """
 

@@ -117,28 +117,36 @@ def measure_conversion(minutes, source, work, quality):
 
 
 def draw(costs, path):
-    """Seconds and memory against the input's size, both axes logarithmic."""
-    import matplotlib.figure
+    """Seconds and memory against the input's size, in the style of all figures of the docs."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    figure = matplotlib.figure.Figure((7, 3.2), layout="constrained", facecolor="#fcfcfa")
-    left, right = figure.subplots(1, 2)
-    steps = list(dict.fromkeys(cost.step for cost in costs))
-    for step in steps:
-        chosen = [cost for cost in costs if cost.step == step]
-        unit = "minutes" if step.startswith("4") else "pieces"
-        sizes = [cost.size for cost in chosen]
-        left.plot(sizes, [cost.seconds for cost in chosen], "o-", label=f"{step} ({unit})")
-        right.plot(sizes, [cost.gigabytes for cost in chosen], "o-")
-    left.set(xscale="log", yscale="log", ylabel="seconds, start-up included")
-    right.set(xscale="log", ylabel="largest process, GB")
-    right.set_ylim(bottom=0)
-    for axes in (left, right):
-        axes.set_xlabel("pieces, or minutes of the recording")
-        axes.set_facecolor("#fcfcfa")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
-    left.legend(frameon=False, fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
+    sys.path.append(str(ROOT / "docs"))
+    import figures
+
+    looks = zip(
+        (figures.BLUE, figures.ORANGE, figures.INK, figures.PALE),
+        ("o", "s", "^", "D"),
+    )
+    with matplotlib.rc_context({**figures.STYLE, **figures.LARGE}):
+        figure = Figure((figures.WIDTH, 7.4), layout="constrained")
+        time_axes, memory_axes = figure.subplots(2, 1)
+        for step, (colour, marker) in zip(dict.fromkeys(cost.step for cost in costs), looks):
+            chosen = [cost for cost in costs if cost.step == step]
+            unit = "minutes" if step.startswith("4") else "pieces"
+            sizes = [cost.size for cost in chosen]
+            look = {"color": colour, "marker": marker, "label": f"{step} ({unit})"}
+            time_axes.plot(sizes, [cost.seconds for cost in chosen], **look)
+            memory_axes.plot(sizes, [cost.gigabytes for cost in chosen], **look)
+        time_axes.set(title="time", yscale="log", ylabel="seconds, start-up included")
+        memory_axes.set(title="memory", ylabel="GB, largest process")
+        memory_axes.set_ylim(bottom=0)
+        for axes in (time_axes, memory_axes):
+            axes.set(xscale="log", xlabel="pieces, or minutes of the recording")
+            axes.xaxis.set_major_formatter("{x:,g}")
+        time_axes.yaxis.set_major_formatter("{x:,g}")
+        time_axes.legend()
+        figure.savefig(path, metadata={"Date": None})
 
 
 def build_parser():
