@@ -19,7 +19,7 @@ from cli import UserError
 from preview import Preview
 from run_folder import networks_of
 from tensorboard_log import TensorBoard
-from training import Batches, choose_kind
+from training import choose_kind, feed
 
 COMPILING = "compiling the first step, up to half a minute"
 SUMS = ("loss", "val_loss")  # of what is logged by itself
@@ -42,7 +42,7 @@ def make_callbacks(model, args, run, sets):
         callbacks.append(make_decay(rate, args.epochs, args.decay_epochs))
     generator = networks_of(model)["generator"]
     preview = Preview(run.folder, generator, args, sets, choose_kind(args))
-    unheard = Batches(sets.unheard, args.workers) if sets.unheard else None
+    unheard = feed(sets.unheard, args.workers) if sets.unheard else None
     session = Session(run, sets.train, preview, unheard, args.keep_every, args.minutes)
     callbacks.append(session)
     if args.minutes:
@@ -140,7 +140,7 @@ class Session(keras.callbacks.Callback):
         run: `Run`.
         pairs: `dataset.TilePairs` that are trained on.
         preview: function of the epoch's number.
-        unheard: `Batches` of unheard origins, or None.
+        unheard: `training.feed` of unheard origins, or None.
         keep_every: epochs between generators that are kept; 0: none.
         minutes: that the run may take, or None.
     """

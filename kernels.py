@@ -1,7 +1,7 @@
 """Fast paths on TensorFlow: what Keras computes there, to rounding, in less time.
 
-Used by models.py where the backend is TensorFlow; nothing else imports this file. What each saves,
-and what was tried and saved too little: docs/benchmarks.md.
+Used by models.py and training.py where the backend is TensorFlow; nothing else imports this file.
+What each saves, and what was tried and saved too little: docs/benchmarks.md.
 """
 
 import keras
@@ -132,6 +132,29 @@ def judge(discriminator, x, picture, training):
         return (logits, tf.identity(logits)), gradient
 
     return twice(picture)
+
+
+def make_dataset(batches):
+    """A tf.data.Dataset of a Keras PyDataset; each time that it is iterated over is an epoch.
+
+    Keras would make one, too, but one that tunes itself. tf.data has a thread for that which sleeps
+    for 10, 20, 40 ms, ... up to a minute, and now and then the end of an epoch waits until it
+    wakes: of 16 epochs of 4 s six took up to 5.2, and one of 9 s took 20.
+    """
+
+    def read_epoch():
+        for number in range(len(batches)):
+            yield batches[number]
+
+    def describe(array):
+        return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    signature = tf.nest.map_structure(describe, batches[0])
+    dataset = tf.data.Dataset.from_generator(read_epoch, output_signature=signature)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    return dataset.prefetch(1).with_options(options)
 
 
 def count_replicas():

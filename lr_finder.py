@@ -129,7 +129,7 @@ def search(sweeps, batches, steps, seed, folder):
 
     Args:
         sweeps: dict name -> `Sweep`.
-        batches: `training.Batches` to train on.
+        batches: `training.feed` of the pairs to train on.
         steps: steps a sweep, several epochs if need be; None: one epoch's, but 400 at least.
         seed: of the weights; the same for each sweep.
         folder: output folder.

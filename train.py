@@ -74,7 +74,7 @@ def find_rates(args, sets, folder):
         "discriminator": lr_finder.Sweep("disc_lr", "disc_loss", discriminator_alone),
         "both": lr_finder.Sweep(None, "loss", both),
     }
-    batches = training.Batches(sets.train, args.workers)
+    batches = training.feed(sets.train, args.workers)
     lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
 
 
@@ -102,8 +102,8 @@ def main(argv=None):
             training.begin(run, model, sets, args, policy, script="train")
         training.introduce(parser, args, model, run, policy, gpus)
         model.fit(
-            training.Batches(sets.train, args.workers),
-            validation_data=training.Batches(sets.held_out, args.workers),
+            training.feed(sets.train, args.workers),
+            validation_data=training.feed(sets.held_out, args.workers),
             epochs=args.epochs,
             initial_epoch=training.epochs_done(args, run),
             callbacks=callbacks.make_callbacks(model, args, run, sets),

@@ -39,7 +39,7 @@ def find_rate(args, sets, folder):
         return build_model(args, rate)
 
     sweeps = {"generator": lr_finder.Sweep("lr", "loss", build)}
-    batches = training.Batches(sets.train, args.workers)
+    batches = training.feed(sets.train, args.workers)
     lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
 
 
@@ -67,8 +67,8 @@ def main(argv=None):
             training.begin(run, model, sets, args, policy, script="train_generator")
         training.introduce(parser, args, model, run, policy, gpus)
         model.fit(
-            training.Batches(sets.train, args.workers),
-            validation_data=training.Batches(sets.held_out, args.workers),
+            training.feed(sets.train, args.workers),
+            validation_data=training.feed(sets.held_out, args.workers),
             epochs=args.epochs,
             initial_epoch=training.epochs_done(args, run),
             callbacks=callbacks.make_callbacks(model, args, run, sets),

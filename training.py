@@ -337,6 +337,19 @@ def to_json(value):
 # The model and its data, as Keras's loop sees them
 
 
+def feed(pairs, workers=1):
+    """`dataset.TilePairs` as Keras's `fit` and `evaluate` take them: their `Batches`.
+
+    On TensorFlow they become a tf.data.Dataset, see `kernels.make_dataset`.
+    """
+    batches = Batches(pairs, workers)
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import kernels
+
+    return kernels.make_dataset(batches)
+
+
 class Batches(keras.utils.PyDataset):
     """`dataset.TilePairs` as a Keras data set; ``workers`` threads read ahead.
 

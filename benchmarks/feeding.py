@@ -97,7 +97,7 @@ def training_speed(args, pairs, real):
     models.compile_at_once(model, model.optimizer_for(1e-5))
     source = repeat_batch(pairs[0], len(pairs))
     if real:
-        source = training.Batches(pairs, args.workers)
+        source = training.feed(pairs, args.workers)
     model.fit(source, epochs=1, verbose=0, shuffle=False)  # which compiles
     _, seconds = time_call(model.fit, source, epochs=1, verbose=0, shuffle=False)
     return len(pairs) * pairs.batch_size / seconds

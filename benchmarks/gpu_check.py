@@ -108,7 +108,7 @@ def measure_agreement(features):
     shuffle = keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)
     model = build_model(SMALL_FILTERS, dropout=0.0)  # each backend would draw its own dropout
     history = model.fit(
-        training.Batches(pairs), epochs=EPOCHS, callbacks=[shuffle], verbose=0, shuffle=False
+        training.feed(pairs), epochs=EPOCHS, callbacks=[shuffle], verbose=0, shuffle=False
     )
     return history.history["mae_db"]
 
@@ -124,7 +124,7 @@ def measure_feeding(features, filters, batch_size, workers):
     model.fit(memory, verbose=0, shuffle=False)  # which compiles
     options = {"epochs": EPOCHS, "verbose": 0, "shuffle": False}
     _, in_memory = time_call(model.fit, memory, **options)
-    _, from_disk = time_call(model.fit, training.Batches(pairs, workers), **options)
+    _, from_disk = time_call(model.fit, training.feed(pairs, workers), **options)
     return in_memory / from_disk
 
 

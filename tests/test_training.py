@@ -979,6 +979,13 @@ def test_a_batch_is_read_once_and_ahead(monkeypatch):
     assert len(read) == len(pairs) + batches.ahead
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
+def test_no_epoch_waits_for_the_tuning_of_its_data_set():
+    dataset = training.feed(two_devices.Numbered())
+    assert dataset.options().autotune.enabled is False
+    assert len(dataset) == len(two_devices.Numbered())
+
+
 def test_an_epoch_is_trained_on_its_own_batches():
     """Those that Keras reads before the first one, for their shape, among them."""
     assert two_devices.epochs_read() == [2, 3, 4]

@@ -122,7 +122,7 @@ def epochs_read():
     number = keras.metrics.MeanMetricWrapper(lambda y, _: y, name="number")
     model.compile("sgd", loss="mse", metrics=[number])
     history = model.fit(
-        training.Batches(pairs, workers=2),
+        training.feed(pairs, workers=2),
         initial_epoch=2,
         epochs=5,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)],
