@@ -3,7 +3,7 @@
 <features>/features.json
 <features>/<instrument>/<sub/folders>/<piece>.npy    float16 (tiles, 256, 256, 1) in [0, 1]
 
-No Keras here: `training.Batches` is what makes a Keras data set of the pairs.
+No Keras here: `training.feed` is what makes a data set for Keras of the pairs.
 """
 
 import contextlib
