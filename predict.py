@@ -126,7 +126,7 @@ def convert_all(jobs, args):
     A file that cannot be converted is named on stderr and passed over. If it is the only one,
     UserError passes, and before the networks load if that is known so early.
     """
-    surveys = {}  # by recording: each is listened to once, for all models
+    surveys = {}  # of the recordings: each is listened to once, for all models
     if len({job.source for job in jobs}) == 1:
         check_files(jobs[0], args)
         listen(jobs[0].source, args, surveys)
@@ -157,9 +157,10 @@ def convert_all(jobs, args):
 
 def listen(source, args, surveys):
     """`survey.listen` of a recording, or what ``surveys`` has of it already; kept there."""
-    if source not in surveys:
-        surveys[source] = survey.listen(source, args.start, args.seconds)
-    return surveys[source]
+    key = source, source.stat().st_mtime_ns  # one that has changed since is another
+    if key not in surveys:
+        surveys[key] = survey.listen(source, args.start, args.seconds)
+    return surveys[key]
 
 
 def check_files(job, args):
