@@ -338,11 +338,12 @@ def to_json(value):
 
 
 def feed(pairs, workers=1):
-    """`dataset.TilePairs` as Keras's `fit` and `evaluate` take them: their `Batches`.
+    """`dataset.TilePairs` as Keras's `fit` and `evaluate` shall get them: their `Batches`."""
+    return for_fit(Batches(pairs, workers))
 
-    On TensorFlow they become a tf.data.Dataset, see `kernels.make_dataset`.
-    """
-    batches = Batches(pairs, workers)
+
+def for_fit(batches):
+    """A Keras PyDataset itself; on TensorFlow the tf.data.Dataset of `kernels.make_dataset`."""
     if keras.backend.backend() != "tensorflow":
         return batches
     import kernels
