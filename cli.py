@@ -11,15 +11,18 @@ import errno
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import secrets
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 try:
     import fcntl
@@ -138,6 +141,7 @@ def command(main):
     def wrapped(argv=None):
         name = Path(sys.modules[main.__module__].__file__).name
         print_anything()
+        _told.clear()
         try:
             code = main(argv) or 0
             if main.__module__ == "__main__":  # all is done: Ctrl-C would only spoil the exit code
@@ -211,6 +215,39 @@ def _explain_system(error):
     return f"{text}; {remedy} and run again"
 
 
+_OF_ALL_FILES = (  # errors of the system that the next file would meet, too
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    errno.EPIPE,
+)
+
+
+def attempt(function, *args):
+    """Return ``function(*args)``, or the `UserError` of a file that can be passed over.
+
+    One bad file must not stop the others, so an `OSError`, say of a file without read permission,
+    is returned as `UserError`, too. Errors that every file would meet, such as a full disk, pass.
+    """
+    try:
+        return function(*args)
+    except UserError as error:
+        return error
+    except OSError as error:
+        if error.errno is None or error.errno in _OF_ALL_FILES:
+            raise
+        return UserError(_explain_system(error))
+
+
+_told = set()  # what `pass_over` has said
+
+
+def pass_over(what):
+    """Print one line on stderr about a file that is passed over: a `UserError` or text; once."""
+    line = f"passed over: {one_line(what)}"
+    if line not in _told:
+        _told.add(line)
+        print(line, file=sys.stderr)
+
+
 def _on_error_while_loading(kind, error, trace):
     """`sys.excepthook` of a script before its `command` begins: two errors become one line."""
     name = Path(sys.argv[0]).name
@@ -225,15 +262,22 @@ def _on_error_while_loading(kind, error, trace):
 
 if Path(sys.argv[0]).resolve().is_relative_to(PROJECT):  # a script of ours, not another's program
     sys.excepthook = _on_error_while_loading
+    # A notebook leaves its own backend to what it starts, and matplotlib refuses one that is not
+    # installed. No script opens a window, so none needs a backend.
+    os.environ.pop("MPLBACKEND", None)
 
 
 @contextlib.contextmanager
-def complete(path):
+def complete(path, place=os.replace):
     """Yield a hidden path beside ``path`` to write to; it is renamed if the block succeeds.
 
     Every call has a hidden name of its own, with the ending of ``path``: two who write the same
     file do not meet, and the last one to finish wins. What a killed run left behind is removed
     when its folder is next written to.
+
+    Args:
+        path: of the file.
+        place: called with the hidden path and ``path``; gives the complete file its name.
 
     Raises:
         UserError: the name is too long for the disk.
@@ -249,7 +293,7 @@ def complete(path):
     part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{token}{_ending(path)}")
     try:
         yield part
-        os.replace(part, path)
+        place(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -258,6 +302,50 @@ def complete(path):
             reason = error.strerror or f"{error} (is the disk full?)"
             raise OSError(error.errno or 0, reason, str(path)) from None
         raise
+
+
+def place_beside(part, path):
+    """Rename ``part`` to ``path`` or, where that is taken, to the first free numbered name.
+
+    Nothing is ever replaced: the name is taken in one step with the check that it is free.
+
+    Returns:
+        The name that it got: song.wav, song_2.wav, ...
+    """
+    path = Path(path)
+    for free in _numbered(path):
+        try:
+            os.link(part, free)
+        except FileExistsError:
+            continue
+        except OSError:  # a disk without hard links, as most USB sticks
+            if not _reserve(free):
+                continue
+            os.replace(part, free)
+        else:
+            os.unlink(part)
+        return free
+
+
+def _numbered(path):
+    """Yield song.wav, song_2.wav, song_3.wav, ..."""
+    yield path
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.stem}_{number}{path.suffix}")
+
+
+def _reserve(path):
+    """Make an empty file; return whether there was none of this name."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError:
+        return False
+    return True
+
+
+def find_free(path, taken=()):
+    """``path``, or the first numbered name of it that is neither there nor ``taken``."""
+    return next(free for free in _numbered(path) if free not in taken and not os.path.lexists(free))
 
 
 def _ending(path):
@@ -400,9 +488,11 @@ def _holder(path):
 def read_json(path, remedy, **kinds):
     """The object in a JSON file, or None if there is no file.
 
+    Takes what editors write: UTF-8 or UTF-16, with or without a byte-order mark.
+
     Args:
         path: the file.
-        remedy: what the user can do if it is damaged.
+        remedy: what the user can do if it is damaged. It must not lose data.
         kinds: keys that it must have, and the types of their values.
 
     Raises:
@@ -410,13 +500,18 @@ def read_json(path, remedy, **kinds):
     """
     with undamaged(path, remedy):
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(Path(path).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not isinstance(content, dict):
+            raise TypeError
         for key, kind in kinds.items():
             if not isinstance(content[key], kind):
                 raise ValueError
     return content
+
+
+MEND = "mend it, or restore it from a copy"  # a remedy that loses nothing
 
 
 @contextlib.contextmanager
@@ -424,7 +519,7 @@ def undamaged(path, remedy):
     """Within, what contents of another form raise becomes a `UserError` with the ``remedy``."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: damaged; {remedy}") from None
 
 
@@ -478,36 +573,89 @@ def _find_delimiter(text):
     return best
 
 
+class FoundFiles(NamedTuple):
+    """What `look_for_files` finds."""
+
+    files: list  # paths, sorted
+    unreadable: list  # paths of folders and links that could not be looked at
+
+
 def find_files(folder, extensions):
     """Files below ``folder`` whose extension is one of ``extensions`` in any case, sorted.
 
+    See `look_for_files`.
+    """
+    return look_for_files(folder, extensions).files
+
+
+def look_for_files(folder, extensions):
+    """Find files by extension, in any case. What cannot be looked at is named and passed over.
+
     Links are followed; what is hidden, and what lies in hidden folders (.ipynb_checkpoints, a
-    desktop's .Trash-1000), is left out.
+    desktop's .Trash-1000), is left out. Whoever deletes what belongs to files that are gone must
+    spare what belongs to ``unreadable`` ones.
+
+    Returns:
+        `FoundFiles`.
 
     Raises:
         UserError: ``folder`` is not a folder.
+        OSError: ``folder`` itself cannot be looked at.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{folder}: no such folder; check the path")
-    return sorted(_walk(folder, extensions, ()))
-
-
-def _walk(folder, extensions, above):
-    """Files below; ``above`` are the real paths of the folders on the way: links may lead up."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return []
-    found = []
-    for entry in os.scandir(folder):
-        path = folder / entry.name
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            found += _walk(path, extensions, (*above, real))
-        elif path.suffix.lower() in extensions and entry.is_file():
-            found.append(path)
+    found = FoundFiles([], [])
+    _walk(list_folder(folder), extensions, (os.path.realpath(folder),), found)
+    found.files.sort()
     return found
+
+
+def _walk(entries, extensions, above, found):
+    """Add to `FoundFiles`; ``above`` are the real paths of the folders so far, as links lead up."""
+    for entry in entries:
+        path = Path(entry.path)
+        try:
+            if entry.is_dir():
+                real = os.path.realpath(path)
+                if real not in above:
+                    _walk(list_folder(path), extensions, (*above, real), found)
+            elif path.suffix.lower() in extensions:
+                if not os.path.lexists(path):  # deleted since
+                    continue
+                if stat.S_ISREG(entry.stat().st_mode):
+                    found.files.append(path)
+        except OSError as error:
+            found.unreadable.append(path)
+            pass_over(f"{path}: {error.strerror}")
+
+
+def list_folder(folder):
+    """The entries of a folder that are not hidden, as of os.scandir.
+
+    Raises:
+        OSError: it cannot be listed, or what is in it not be opened.
+    """
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    os.stat(os.path.join(folder, "."))  # who may list a folder need not be allowed to enter it
+    return shown
+
+
+def list_folders(folder):
+    """The folders in a folder that are not hidden, sorted. What cannot be looked at is named."""
+    folders = []
+    try:
+        entries = list_folder(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        pass_over(f"{folder}: {error.strerror}")
+        return []
+    for entry in entries:
+        if os.path.isdir(entry.path):
+            folders.append(Path(folder) / entry.name)
+    return sorted(folders)
 
 
 def check_folder(folder, flag):

@@ -207,9 +207,7 @@ def compute(work, record, parameters, args):
     outputs = [tiles for _, tiles in work]
     record.begin(outputs)
     with parallel.engine(args.workers, args.dask) as run:
-        results = run(
-            parallel.attempt, tasks, outputs, done=note_done, unit="file", desc="features"
-        )
+        results = run(cli.attempt, tasks, outputs, done=note_done, unit="file", desc="features")
 
     count = 0
     errors = []

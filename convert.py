@@ -11,6 +11,7 @@ less is left to chance where magnitude and phase do not fit each other.
 
 import functools
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -390,7 +391,16 @@ class Conversion(NamedTuple):
 
 
 def convert_file(
-    model, source, target, rate=None, *, heard=None, level="match", normalize=None, **options
+    model,
+    source,
+    target,
+    rate=None,
+    *,
+    heard=None,
+    level="match",
+    normalize=None,
+    place=os.replace,
+    **options,
 ):
     """Convert one recording, or a part of it, whatever its length, at flat memory.
 
@@ -406,6 +416,7 @@ def convert_file(
         heard: `survey.Survey` of the part to convert; default: of all of it.
         level: one of `LEVELS`.
         normalize: peak wanted instead, dBFS; else the output is turned down only if it would clip.
+        place: how the complete file gets its name, see `cli.complete`.
         options: of `convert_stream`, and ``progress``: called with the seconds done, block by
             block.
 
@@ -422,7 +433,7 @@ def convert_file(
     with (
         open_sound(source) as sound,
         named_errors(target),
-        cli.complete(target) as part,
+        cli.complete(target, place) as part,
         tempfile.TemporaryFile(dir=Path(target).parent) as spool,
         create_sound(target, part, sound.channels, rate, heard.seconds) as output,
     ):

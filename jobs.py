@@ -5,6 +5,7 @@ already. Nothing here converts, and nothing loads a network.
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Job(NamedTuple):
 
 
 def plan_jobs(inputs, output, models, settings):
-    """What to convert into what.
+    """What to convert into what. Of several inputs, one that cannot be looked at is passed over.
 
     Args:
         inputs: paths of recordings and folders of them.
@@ -42,7 +43,7 @@ def plan_jobs(inputs, output, models, settings):
     Raises:
         UserError: an input is missing, or the output does not fit the inputs.
     """
-    _check_inputs(inputs)
+    inputs = _check_inputs(inputs)
     if output is not None and _is_one_file(inputs, output, models):
         source = _find_recordings(inputs[0], output)[0]
         _check_target(source, output, taken=())
@@ -54,7 +55,7 @@ def plan_jobs(inputs, output, models, settings):
     for path, source, model, label in _list_conversions(inputs, output, models):
         if output is None and not path.is_dir():
             root = None
-            target = _number(_name_beside(source, label), taken)
+            target = cli.find_free(_name_beside(source, label), taken)
         else:
             root = _beside(path, label) if output is None else output
             inner = source.relative_to(path) if path.is_dir() else Path(source.name)
@@ -69,14 +70,37 @@ def plan_jobs(inputs, output, models, settings):
 
 
 def _check_inputs(inputs):
-    """Raise UserError if one is not there."""
+    """Return the inputs; of several those that can be looked at, and the others are named.
+
+    Raises:
+        UserError: one is not there.
+        OSError: the only one cannot be looked at.
+    """
+    usable = []
     for path in inputs:
-        if path.exists():
+        if os.path.lexists(path):
+            result = cli.attempt(_look_at, path)
+            if isinstance(result, UserError):
+                if len(inputs) == 1:
+                    raise result
+                cli.pass_over(result)
+                continue
+            usable.append(path)
             continue
         whole = Path(" ".join(map(str, inputs)))
-        if whole.exists():
+        if os.path.exists(whole):
             raise UserError(f"{path}: no such file; write a name with spaces in quotes: '{whole}'")
         raise UserError(f"{path}: no such file; check the path")
+    if not usable:
+        raise UserError(f"--input {inputs[0]}: none of these can be read; give another --input")
+    return usable
+
+
+def _look_at(path):
+    """Raise OSError for a link to nothing or to itself, and for a folder that cannot be listed."""
+    os.stat(path)
+    if os.path.isdir(path):
+        cli.list_folder(path)
 
 
 def _list_conversions(inputs, output, models):
@@ -120,11 +144,11 @@ def _find_recordings(path, output):
         raise UserError(f"{path}: holds no recording; give another --input")
     if output is None:
         return files
-    root = output.resolve()
-    if root == path.resolve():
+    root = _resolve(output)
+    if root == _resolve(path):
         raise UserError(f"--output {output}: is the --input folder itself; give another folder")
-    if path.resolve() in root.parents:
-        inner = [file for file in files if root not in file.resolve().parents]
+    if _resolve(path) in root.parents:
+        inner = [file for file in files if root not in _resolve(file).parents]
         if not inner:
             raise UserError(
                 f"{path}: all its recordings lie in --output {output}, among what was converted "
@@ -136,8 +160,13 @@ def _find_recordings(path, output):
 
 def _beside(path, label):
     """Output folder of an input folder."""
-    path = path.resolve()
+    path = _resolve(path)
     return path.with_name(_shorten(path.name, f"_{label}"))
+
+
+def _resolve(path):
+    """`Path.resolve`, which before Python 3.13 raises RuntimeError for a link to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _name_beside(source, label):
@@ -148,11 +177,11 @@ def _name_beside(source, label):
 def _shorten(stem, ending):
     """``stem`` and ``ending`` as one file name, cut where systems allow no longer one."""
     room = NAME_BYTES - len(os.fsencode(ending))
-    cut = os.fsencode(stem)[:room]
-    errors = "ignore"  # a character that was cut through goes
-    if cut == os.fsencode(stem):
-        errors = "surrogateescape"  # a name that is no UTF-8 stays as it is
-    return cut.decode("utf-8", errors) + ending
+    name = os.fsencode(stem)
+    if len(name) > room:
+        # A character that was cut through goes. The bytes are UTF-8 in any locale, as a rule.
+        name = name[:room].decode("utf-8", "ignore").encode("utf-8")
+    return os.fsdecode(name) + ending
 
 
 def _mirror(source, path, suffix, taken):
@@ -163,24 +192,14 @@ def _mirror(source, path, suffix, taken):
     if path.suffix.lower() in WRITTEN_EXTENSIONS:
         return path.with_name(_shorten(path.stem, f"{suffix}{path.suffix}"))
     target = path.with_name(_shorten(path.stem, f"{suffix}.wav"))
-    if target in taken or source.with_suffix(".wav").exists():
+    if target in taken or os.path.exists(source.with_suffix(".wav")):
         target = path.with_name(_shorten(path.name, f"{suffix}.wav"))
     return target
 
 
-def _number(target, taken):
-    """``target``, or with a number after it the first name that is free."""
-    number = 1
-    free = target
-    while free in taken or os.path.lexists(free):
-        number += 1
-        free = target.with_name(f"{target.stem}_{number}{target.suffix}")
-    return free
-
-
 def _check_target(source, target, taken):
     """Raise UserError if a job would replace its own input, or another job's output."""
-    if target.resolve() == source.resolve():
+    if _resolve(target) == _resolve(source):
         raise UserError(f"{source}: the output would overwrite this input; give another --output")
     if target in taken:
         raise UserError(f"{source}: another input also becomes {target}; convert them apart")
@@ -217,6 +236,33 @@ def find_missing(jobs):
             f"kept, for this command did not make it: {cli.one_line(path)}; give another --output"
         )
     return missing
+
+
+def plan_place(job):
+    """How a job's output gets its name once it is complete: see `cli.complete`.
+
+    A file that appears there meanwhile is kept, and the output gets the next free name: the user's
+    own, or what another process made of the same recording. Call it before `Record.begin`.
+
+    Returns:
+        function(part, path) -> the name that it got.
+    """
+    if job.record is None:
+        return cli.place_beside
+    before = provenance.look_at(job.target) if job.record.knows(job.target) else None
+
+    def place(part, path):
+        now = provenance.look_at(path)
+        if now is not None and (now == before or job.record.has_made(path)):
+            os.replace(part, path)  # ours, and to be made again
+            return path
+        got = cli.place_beside(part, path)
+        if got != path:
+            names = f"{cli.one_line(path)}: appeared meanwhile, so it is kept; see {got.name}"
+            print(f"note: {names}", file=sys.stderr)
+        return got
+
+    return place
 
 
 def list_sources(job):

@@ -45,14 +45,6 @@ def worker_flags(parser):
     )
 
 
-def attempt(function, *args):
-    """A task's result, or the `UserError` that it raises: one bad file does not stop the others."""
-    try:
-        return function(*args)
-    except UserError as error:
-        return error
-
-
 @contextlib.contextmanager
 def engine(workers=None, dask=None):
     """Yield ``run``, which spreads tasks over processes of this machine, or over a Dask cluster.

@@ -50,7 +50,7 @@ from audio import (
 )
 from cli import UserError
 from convert import BATCH_SIZE, OVERLAP, convert_file
-from jobs import find_missing, list_sources, plan_jobs
+from jobs import find_missing, list_sources, plan_jobs, plan_place
 
 PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
 
@@ -62,11 +62,24 @@ def in_decibels(amplitude):
     return f"{20 * np.log10(amplitude):+.1f} dBFS" if amplitude else "silence"
 
 
-def convert_one(model, job, heard, args):
+def convert_one(model, job, heard, args, place):
     """Convert one file, with a progress bar in seconds of audio; print a line of summary.
 
-    ``heard`` is the recording's `survey.Survey`.
+    Args:
+        model: see `convert.convert_stream`.
+        job: `Job`.
+        heard: the recording's `survey.Survey`.
+        args: the flags.
+        place: see `plan_place`.
+
+    Returns:
+        The job, its target by the name that it got.
     """
+
+    def place_output(part, path):
+        nonlocal job
+        job = job._replace(target=place(part, path))
+
     began = time.perf_counter()
     remark = find_remark(heard, job.model)
     if remark:
@@ -83,6 +96,7 @@ def convert_one(model, job, heard, args):
             heard=heard,
             level=args.level,
             normalize=args.normalize,
+            place=place_output,
             progress=bar.update,
             phase=args.phase,
             phase_iterations=args.phase_iterations,
@@ -97,6 +111,7 @@ def convert_one(model, job, heard, args):
         f"{cli.one_line(job.target)}: {done.seconds:.1f} s, {describe_level(done, heard)}, "
         f"{speed:.1f} x real time"
     )
+    return job
 
 
 def find_remark(heard, model):
@@ -120,38 +135,42 @@ def describe_level(done, heard):
     return f"{text}, peak {in_decibels(done.peak * done.gain)}"
 
 
-def convert_all(jobs, args):
-    """Convert the jobs, model by model, each loaded once. Returns those that were done.
+def convert_all(jobs, args, planned):
+    """Convert the jobs, model by model, each loaded once.
 
     A file that cannot be converted is named on stderr and passed over. If it is the only one,
     UserError passes, and before the networks load if that is known so early.
+
+    Args:
+        jobs: list of `Job`, what is missing of ``planned``.
+        args: the flags.
+        planned: list of all `Job` of this command.
+
+    Returns:
+        For each job the one that was done, whose target is what was written, or None.
     """
     surveys = {}  # of the recordings: each is listened to once, for all models
-    if len({job.source for job in jobs}) == 1:
+    if len({job.source for job in planned}) == 1:
         check_files(jobs[0], args)
         listen(jobs[0].source, args, surveys)
     with say_loading():
         devices.setup_device(args.gpu)
         from models import load_generator
 
-    done = []
-    told = set()  # the same mistake, once for all models
+    done = [None] * len(jobs)
     phase_model = load_generator(args.phase_model) if args.phase_model else None
     for path in dict.fromkeys(job.model for job in jobs):
         converter = make_converter(load_generator(path), args.phase, args.style, phase_model)
-        for job in jobs:
+        for k, job in enumerate(jobs):
             if job.model != path:
                 continue
-            try:
-                convert_recorded(converter, job, args, surveys)
-            except UserError as error:
-                if len(jobs) == 1:
-                    raise
-                if str(error) not in told:
-                    print(f"passed over: {cli.one_line(error)}", file=sys.stderr)
-                told.add(str(error))
-                continue
-            done.append(job)
+            result = cli.attempt(convert_recorded, converter, job, args, surveys)
+            if not isinstance(result, UserError):
+                done[k] = result
+            elif len(planned) == 1:
+                raise result
+            else:
+                cli.pass_over(result)
     return done
 
 
@@ -171,27 +190,30 @@ def check_files(job, args):
 
 
 def convert_recorded(model, job, args, surveys):
-    """`convert_one`, and a note of what the output was made from."""
+    """`convert_one`, and a note of what the output was made from. Returns what it returns."""
     check_files(job, args)
     heard = listen(job.source, args, surveys)
+    place = plan_place(job)
     if job.record is not None:
         job.record.begin([job.target])
-    convert_one(model, job, heard, args)
+    job = convert_one(model, job, heard, args, place)
     if job.record is not None:
         job.record.add(job.target, list_sources(job), job.settings)
+    return job
 
 
 @contextlib.contextmanager
 def say_loading():
-    """Say on a terminal what takes so long, and wipe it away."""
+    """Say on a terminal what takes so long, and overwrite it with blanks."""
+    text = "loading the networks ..."
     shown = sys.stderr.isatty()
     if shown:
-        print("loading the networks ...", end="\r", file=sys.stderr, flush=True)
+        print(text, end="\r", file=sys.stderr, flush=True)
     try:
         yield
     finally:
-        if shown:
-            print("\033[K", end="", file=sys.stderr, flush=True)
+        if shown:  # by blanks, for not every terminal knows escape sequences
+            print(" " * len(text), end="\r", file=sys.stderr, flush=True)
 
 
 def make_converter(model, phase, style=None, phase_model=None):
@@ -291,7 +313,10 @@ def write_open_command(path, platform):
         # `start "name"` is a window's title to cmd, and `start "" "name"` an error in PowerShell.
         return f'explorer "{path}"'
     opener = "open" if platform == "darwin" else "xdg-open"
-    return f"{opener} {shlex.quote(str(path))}"
+    name = str(path)
+    if name.startswith("-"):  # which would be taken for an option
+        name = f"./{name}"
+    return f"{opener} {shlex.quote(name)}"
 
 
 def build_parser():
@@ -466,15 +491,19 @@ def main(argv=None):
     if args.page:
         cli.check_folder(args.page, "--page")
     missing = find_missing(jobs)
-    done = []
+    made = []
     if missing:
-        done = convert_all(missing, args)
-        print(f"{len(done)} of {len(missing)} converted: {describe_phase(args)}")
-    failed = [job for job in missing if job not in done]
-    heard = [job for job in jobs if job not in failed and job.target.exists()]
+        made = convert_all(missing, args, jobs)
+        print(f"{len(made) - made.count(None)} of {len(missing)} converted: {describe_phase(args)}")
+    heard = []
+    for job in jobs:
+        if job in missing:
+            job = made[missing.index(job)]
+        if job is not None and job.target.exists():
+            heard.append(job)
     page = write_page(args.page, heard, args) if args.page and heard else None
     say_how_to_hear(heard, page)
-    return 2 if failed else 0
+    return 2 if None in made else 0
 
 
 if __name__ == "__main__":

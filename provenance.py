@@ -53,6 +53,11 @@ class Record:
             return False
         return "begun" in entry or self._is_as_made(output, entry)
 
+    def has_made(self, output):
+        """Whether ``output`` is as it was made here: `knows`, without what was only begun."""
+        entry = self._entry(output)
+        return entry is not None and self._is_as_made(output, entry)
+
     def begin(self, outputs):
         """Note that ``outputs`` are about to be made: if this run is killed, the next knows them.
 
@@ -90,7 +95,7 @@ class Record:
         for source in sources:
             path = os.path.abspath(source)
             if path not in self._states:
-                self._states[path] = _look_at(path)
+                self._states[path] = look_at(path)
             states.append(self._states[path])
         return states
 
@@ -138,7 +143,8 @@ class Record:
         self._offset = 0  # bytes of the file that are in `_entries`
 
 
-def _look_at(path):
+def look_at(path):
+    """[name, size, modification time in ns] of a file, or None if it cannot be looked at."""
     try:
         found = os.stat(path)
     except OSError:

@@ -176,7 +176,7 @@ def read_scores(due, args, run):
     for speed, transpose in itertools.product(args.playback_speed, args.transpose):
         changes.append((speed, args.duration_rate, transpose))
     tasks = [(read_checked, path.absolute(), not args.no_pedal, changes) for path in paths]
-    results = run(parallel.attempt, tasks, unit="file", desc="reading")
+    results = run(cli.attempt, tasks, unit="file", desc="reading")
     scores = {}
     for path, result in zip(paths, results):
         if isinstance(result, UserError):

@@ -1,5 +1,6 @@
 """A small aligned data set that the tests make: four pieces on two made-up instruments."""
 
+import ctypes
 import os
 import sys
 
@@ -75,6 +76,26 @@ def features(audios, tmp_path_factory):
         == 0
     )
     return folder
+
+
+@pytest.fixture
+def powerless():
+    """Root, too, obeys permissions: without two capabilities of Linux."""
+    if os.name == "nt" or (os.geteuid() == 0 and sys.platform != "linux"):
+        pytest.skip("POSIX permissions")
+    if os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    capabilities = (ctypes.c_uint32 * 6)()
+    libc.capget(header, capabilities)
+    before = capabilities[0]  # the effective ones
+    capabilities[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    libc.capset(header, capabilities)
+    yield
+    capabilities[0] = before
+    libc.capset(header, capabilities)
 
 
 @pytest.fixture

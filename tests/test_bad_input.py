@@ -4,7 +4,6 @@ One case of each kind; what a line says is checked where its error is raised, if
 """
 
 import csv
-import ctypes
 import importlib
 import io
 import json
@@ -456,23 +455,6 @@ def test_odd_input_that_works(folder, capfd, script, what, spoil):
     assert Path(MADE[script]).is_file()
 
 
-@pytest.fixture
-def powerless(folder):
-    """Root, too, obeys permissions: without two capabilities of Linux."""
-    if os.name == "nt" or (os.geteuid() == 0 and sys.platform != "linux"):
-        pytest.skip("POSIX permissions")
-    libc = ctypes.CDLL(None)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    capabilities = (ctypes.c_uint32 * 6)()
-    libc.capget(header, capabilities)
-    before = capabilities[0]  # the effective ones
-    capabilities[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    libc.capset(header, capabilities)
-    yield
-    capabilities[0] = before
-    libc.capset(header, capabilities)
-
-
 DENIED = [  # command, path without permission, its mode, more flags
     ("synthesize_audios", "midi/one.mid", 0, ""),
     ("synthesize_audios", "midi", 0, ""),
@@ -494,7 +476,7 @@ DENIED = [  # command, path without permission, its mode, more flags
 
 
 @pytest.mark.parametrize(("script", "path", "mode", "flags"), DENIED)
-def test_without_permission(powerless, capfd, script, path, mode, flags):
+def test_without_permission(folder, powerless, capfd, script, path, mode, flags):
     os.chmod(path, mode)
     code, _, lines = run(script, [*COMMANDS[script].split(), *flags.split()], capfd)
     os.chmod(path, 0o755)

@@ -337,6 +337,76 @@ def test_links_are_followed_and_end(tmp_path):
     assert found_in(tmp_path / "music") == ["b.mid", "more/one/a.mid"]
 
 
+@posix
+def test_what_cannot_be_looked_at_is_named_and_stops_nothing_else(tmp_path, powerless, capsys):
+    write(tmp_path, "b.mid", "lost+found/c.mid", "list only/d.mid", "sub/e.mid")
+    (tmp_path / "a.mid").symlink_to("a.mid")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "dead.mid").symlink_to("nowhere")
+    (tmp_path / "dead.txt").symlink_to("nowhere")
+    (tmp_path / "lost+found").chmod(0)
+    (tmp_path / "list only").chmod(0o444)
+    found = cli.look_for_files(tmp_path, (".mid",))
+    names = ["a.mid", "dead.mid", "list only", "lost+found", "self"]
+    assert found.files == [tmp_path / "b.mid", tmp_path / "sub/e.mid"]
+    assert sorted(found.unreadable) == [tmp_path / name for name in names]
+    told = sorted(capsys.readouterr().err.splitlines())
+    assert len(told) == len(names)
+    for name, line in zip(names, told):
+        assert line.startswith(f"passed over: {tmp_path / name}: ")
+    with pytest.raises(PermissionError):  # nothing is left to go on with
+        cli.look_for_files(tmp_path / "lost+found", (".mid",))
+    for name in ("lost+found", "list only"):
+        (tmp_path / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
+def test_a_name_is_taken_when_it_is_used(tmp_path, monkeypatch, links):
+    if not links:  # as on USB sticks
+
+        def refuse(part, path):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(part))
+
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "song.wav"
+    named = []
+
+    def place(part, path):
+        named.append(cli.place_beside(part, path))
+
+    with cli.complete(path, place) as first, cli.complete(path, place) as second:
+        first.write_text("1")
+        second.write_text("2")
+        path.write_text("the user's")
+    assert [found.name for found in named] == ["song_2.wav", "song_3.wav"]
+    texts = {found.name: found.read_text() for found in tmp_path.iterdir()}
+    assert texts == {"song.wav": "the user's", "song_2.wav": "2", "song_3.wav": "1"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_as_editors_save_it(tmp_path, encoding):
+    path = tmp_path / "config.json"
+    path.write_text('{"flags": {"target": "Flöte"}}', encoding=encoding)
+    assert cli.read_json(path, "", flags=dict) == {"flags": {"target": "Flöte"}}
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '{"flags": 3}', "", "[" * 10**5])
+def test_damaged_json_is_told_with_its_remedy(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(cli.UserError, match=r"config\.json: damaged; restore it$"):
+        cli.read_json(tmp_path / "config.json", "restore it", flags=dict)
+
+
+def test_of_the_systems_errors_only_those_of_one_file_are_passed_over(tmp_path):
+    assert isinstance(cli.attempt(os.listdir, tmp_path / "x"), cli.UserError)
+
+    def write_to_a_full_disk():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        cli.attempt(write_to_a_full_disk)
+
+
 def test_what_is_no_folder_is_refused_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("the user's")
     for folder in (tmp_path / "file", tmp_path / "file/below"):

@@ -323,6 +323,12 @@ def test_what_opens_a_file_is_quoted_as_the_system_has_it(platform, command):
     assert predict.write_open_command("/a b/it's.wav", platform) == command
 
 
+@pytest.mark.parametrize(("platform", "opener"), [("linux", "xdg-open"), ("darwin", "open")])
+def test_a_name_that_begins_with_a_dash_is_no_option_to_what_opens_it(platform, opener):
+    assert predict.write_open_command("-a.wav", platform) == f"{opener} ./-a.wav"
+    assert predict.write_open_command(Path("-b/a.wav"), platform) == f"{opener} ./-b/a.wav"
+
+
 def test_a_conversion_lies_beside_its_input_and_never_replaces(tmp_path, run):
     source = write(tmp_path / "song.flac", music(20000))
     code, out, _ = run(identity, "--input", source)
@@ -335,6 +341,77 @@ def test_a_conversion_lies_beside_its_input_and_never_replaces(tmp_path, run):
     assert first.read_bytes() == before
     names = {"song.flac", first.name, f"song_{label}_2.wav"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_two_conversions_of_one_song_at_once_are_two_files(tmp_path, run):
+    write(tmp_path / "song.flac", music(30001), 44100)
+    flags = "--input", tmp_path / "song.flac"
+    results = []
+
+    def slow(tiles):
+        if not results:
+            results.append(())
+            results[0] = run(identity, *flags)
+        return tiles
+
+    code, out, err = run(slow, *flags)
+    label = known_models.make_label(__file__)
+    first, second = tmp_path / f"song_{label}.wav", tmp_path / f"song_{label}_2.wav"
+    assert (results[0][0], code, err) == (0, 0, "")
+    assert f"{first}: " in results[0][1] and f"{second}: " in out
+    assert f"xdg-open {second}" in out or sys.platform != "linux"
+    assert first.is_file() and second.is_file()
+
+
+@pytest.mark.parametrize("output", [["--output", "b.wav"], ["--output", "out"], []])
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path, run, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.wav"), music(30001), 44100)
+    label = known_models.make_label(__file__)
+    target = {"b.wav": Path("b.wav"), "out": Path("out/a.wav")}.get(
+        "".join(output[1:]), Path(f"a_{label}.wav")
+    )
+    Path("out").mkdir()
+
+    def slow(tiles):
+        target.write_text("the user's")
+        return tiles
+
+    code, out, err = run(slow, "--input", "a.wav", *output)
+    numbered = target.with_name(f"{target.stem}_2.wav")
+    assert (code, target.read_text()) == (0, "the user's")
+    assert soundfile.info(numbered).frames == 30001
+    assert f"{numbered}: " in out
+    assert (numbered.name in err) == bool(output)
+    if output == ["--output", "out"]:  # ours are made again, as before
+        target.unlink()
+        assert run(identity, "--input", "a.wav", *output)[0] == 0
+        again = run(identity, "--input", "a.wav", *output, "--seconds", "0.3")
+        assert (again[0], again[2]) == (0, "")
+        assert soundfile.info(target).frames == round(0.3 * 44100)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links, permissions")
+@pytest.mark.parametrize("single", [False, True], ids=["folder", "as *"])
+def test_one_bad_entry_of_a_folder_stops_no_other(tmp_path, run, powerless, single):
+    for name in ("0.wav", "a.wav", "lost+found/b.wav"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "in" / name, music(30001), 44100)
+    (tmp_path / "in/self").symlink_to("self")
+    (tmp_path / "in/0.wav").chmod(0)
+    (tmp_path / "in/lost+found").chmod(0)
+    inputs = sorted((tmp_path / "in").iterdir()) if single else [tmp_path / "in"]
+    for _ in range(2):  # again, when all else is there already
+        code, out, err = run(identity, "--input", *inputs, "--output", tmp_path / "out")
+        assert code == 2  # 0.wav is not converted
+        assert list_names(tmp_path / "out") == ["a.wav"]
+        assert "listen: " in out
+        lines = err.splitlines()
+        assert len(lines) == 3
+        for name in ("self", "lost+found", "0.wav"):
+            named = [line for line in lines if f"{tmp_path / 'in' / name}: " in line]
+            assert named[0].startswith("passed over: ")
+    (tmp_path / "in/lost+found").chmod(0o755)
 
 
 def test_a_folder_without_output_is_converted_into_one_beside_it(tmp_path, run):
