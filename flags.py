@@ -339,6 +339,17 @@ def add_network_flags(parser):
     )
 
 
+def add_delta_flag(parser):
+    """The loss on changes from frame to frame."""
+    parser.add_argument(
+        "--delta_weight",
+        type=number(float, 0),
+        default=0.0,
+        help="weight, beside L1, of the error of the change from frame to frame, which sharpens "
+        "attacks: 2 is a good one; 0: without it",
+    )
+
+
 def add_schedule_flags(parser):
     """How long, and in which steps."""
     add = parser.add_argument

@@ -114,13 +114,15 @@ def _output_layer(outputs):
     )
 
 
-def compiled_generator(filters, learning_rate, jit="auto", **options):
+def compiled_generator(filters, learning_rate, jit="auto", delta_weight=0.0, **options):
     """A generator compiled to be trained alone: L1, Adam with beta_1 0.5.
 
-    ``jit`` is a key of JIT; ``options`` are `build_generator`'s.
+    ``jit`` is a key of JIT; ``delta_weight`` that of `losses.delta_loss`; ``options`` are
+    `build_generator`'s.
     """
     generator = build_generator(filters, **options)
-    compile_at_once(generator, TwoRateAdam(learning_rate), jit, loss="mae")
+    loss = losses.l1_and_delta_loss(delta_weight) if delta_weight else "mae"
+    compile_at_once(generator, TwoRateAdam(learning_rate), jit, loss=loss)
     return generator
 
 
@@ -199,7 +201,8 @@ class Pix2Pix(keras.Model):
 
     ``call`` is the generator. The loss is the sum loss_G + loss_D of
 
-        loss_G = BCE(1, D(x, G(x))) + l1_weight * L1(y, G(x)),  D's weights held constant
+        loss_G = BCE(1, D(x, G(x))) + l1_weight * (L1(y, G(x)) + delta_weight * delta(y, G(x))),
+                                                                D's weights held constant
         loss_D = BCE(1, D(x, y)) + BCE(0, D(x, G(x))),          G's output held constant
 
     so the gradient of the sum is each network's own gradient, as from two separate tapes. Its terms
@@ -217,15 +220,20 @@ class Pix2Pix(keras.Model):
     Args:
         generator, discriminator: of one kind.
         l1_weight: lambda.
+        delta_weight: weight of `losses.delta_loss` beside an L1 of weight 1; 0: without it.
         ema: share of the average that stays at a step, in [0, 1]; 0: no average is kept.
     """
 
-    def __init__(self, generator, discriminator, l1_weight=losses.L1_WEIGHT, ema=0.0):
+    def __init__(
+        self, generator, discriminator, l1_weight=losses.L1_WEIGHT, ema=0.0, delta_weight=0.0
+    ):
         super().__init__(name="pix2pix")
         self.generator = generator
         self.discriminator = discriminator
         self.kind = kinds.kind_of(generator)
         self.loss_weights = {"gan_loss": 1.0, "l1_loss": l1_weight, "disc_loss": 1.0}
+        if delta_weight:
+            self.loss_weights["delta_loss"] = l1_weight * delta_weight
         logged = [name for name in self.loss_weights if name != "l1_loss"]
         self.trackers = [keras.metrics.Mean(name) for name in logged]
         self.ema = ema
@@ -264,6 +272,8 @@ class Pix2Pix(keras.Model):
             "l1_loss": losses.l1_loss(y, y_pred),
             "disc_loss": losses.discriminator_loss(real, generated),
         }
+        if "delta_loss" in self.loss_weights:
+            terms["delta_loss"] = losses.delta_loss(y, y_pred)
         for tracker in self.trackers:
             tracker.update_state(terms[tracker.name])
         loss = sum(self.loss_weights[name] * term for name, term in terms.items())

@@ -25,6 +25,7 @@ def build_parser():
     # The error in dB is lowest for a smooth picture, before the adversarial term has done its work.
     parser.set_defaults(choose="last")
     add("--l1_weight", type=weight, default=100.0, help="lambda: weight of L1 in the loss")
+    flags.add_delta_flag(parser)
     add(
         "--ema",
         type=cli.number(float, 0, 1),
@@ -44,7 +45,7 @@ def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
     kind = training.choose_kind(args)
     generator = models.build_generator(args.filters, kind, args.dropout)
     discriminator = models.build_discriminator(args.filters, kind)
-    model = models.Pix2Pix(generator, discriminator, args.l1_weight, args.ema)
+    model = models.Pix2Pix(generator, discriminator, args.l1_weight, args.ema, args.delta_weight)
     optimizer = model.optimizer_for(gen_lr, (gen_factor, disc_factor))
     models.compile_at_once(model, optimizer, args.jit)
     return model
@@ -60,7 +61,7 @@ def find_rates(args, sets, folder):
 
     def generator_alone(rate):
         return models.compiled_generator(
-            args.filters, rate, args.jit, kind=kind, dropout=args.dropout
+            args.filters, rate, args.jit, args.delta_weight, kind=kind, dropout=args.dropout
         )
 
     def discriminator_alone(rate):

@@ -18,6 +18,7 @@ def build_parser():
     rate = cli.number(float, 0, 10, low_open=True)
     flags.add_training_flags(parser)
     parser.add_argument("--lr", type=rate, default=5e-4, help="learning rate (Adam)")
+    flags.add_delta_flag(parser)
     return parser
 
 
@@ -27,7 +28,9 @@ def build_model(args, rate):
     import training
 
     kind = training.choose_kind(args)
-    return models.compiled_generator(args.filters, rate, args.jit, kind=kind, dropout=args.dropout)
+    return models.compiled_generator(
+        args.filters, rate, args.jit, args.delta_weight, kind=kind, dropout=args.dropout
+    )
 
 
 def find_rate(args, sets, folder):

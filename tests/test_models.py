@@ -59,6 +59,21 @@ def test_errors_known_answers():
     np.testing.assert_allclose(found, [96.3297 / 2] * 2, rtol=1e-5)
 
 
+def test_error_of_the_change_from_frame_to_frame_known_answers():
+    """An onset of 0.5 that is missed weighs 1 + 4; a change of 0.05 that is missed, 1."""
+    steps = [[0.0, 0.5, 0.5], [0.0, 0.05, 0.05], [0.0, 0.0, 0.0]]
+    x = np.array(steps, np.float32)[:, np.newaxis, :, np.newaxis]  # one bin, three frames
+    flat = np.zeros_like(x)
+    found = ops.convert_to_numpy(losses.delta_loss(x, flat))
+    np.testing.assert_allclose(found, [5 * 0.5 / 2, 0.05 / 2, 0], rtol=1e-6)
+    found = ops.convert_to_numpy(losses.delta_loss(x, x + 0.3))
+    np.testing.assert_allclose(found, [0, 0, 0], atol=1e-6)  # the level is L1's
+    found = ops.convert_to_numpy(losses.delta_loss(flat, x))  # of the target an onset
+    np.testing.assert_allclose(found, [0.5 / 2, 0.05 / 2, 0], rtol=1e-6)
+    found = ops.convert_to_numpy(losses.l1_and_delta_loss(2)(x, flat))
+    np.testing.assert_allclose(found, [1 / 3 + 2.5, 0.1 / 3 + 0.05, 0], rtol=1e-6)
+
+
 def test_a_mean_over_no_samples_is_0():
     assert float(losses.mean_of_batch(ops.zeros((0,)))) == 0
     assert float(losses.mean_of_batch(ops.convert_to_tensor([1.0, 2.0]))) == 1.5
@@ -192,6 +207,30 @@ def test_fit_trains_both_networks():
     logs = model.evaluate(x, -x, verbose=0, return_dict=True)
     output = model.generator.predict(x, verbose=0)
     assert logs["mae_db"] == pytest.approx(np.abs(output + x).mean() * 96.3297 / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_loss_takes_in_the_changes_from_frame_to_frame(alone):
+    keras.utils.set_random_seed(0)
+    if alone:
+        model = models.compiled_generator(1, 1e-3, delta_weight=2.0, dropout=0)
+        known = {"loss", "mae_db"}
+        weight = 1
+    else:
+        networks = models.build_generator(1, dropout=0), models.build_discriminator(1)
+        model = models.Pix2Pix(*networks, l1_weight=30, delta_weight=2.0)
+        models.compile_at_once(model, model.optimizer_for(1e-3))
+        known = {"loss", "gan_loss", "disc_loss", "delta_loss", "mae_db"}
+        weight = 30
+    x, y = tiles(2), tiles(2, 1)
+    output = model.predict(x, verbose=0)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert set(logs) == known
+    delta = float(ops.mean(losses.delta_loss(y, output)))
+    expected = weight * (np.abs(y - output).mean() + 2 * delta)
+    rest = logs.get("gan_loss", 0) + logs.get("disc_loss", 0)
+    assert logs["loss"] == pytest.approx(expected + rest, rel=1e-4)
+    assert logs.get("delta_loss", delta) == pytest.approx(delta, rel=1e-4)
 
 
 def test_a_loss_without_a_weight_is_an_error():
