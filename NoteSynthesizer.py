@@ -11,17 +11,15 @@ import functools
 import hashlib
 import os
 import re
-import wave
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import soxr
 
-from audio import AUDIO_EXTENSIONS, read_audio
-from cli import UserError, complete
+from common.cli import UserError
 from data import SAMPLE_RATE
-from midi import change_score
+from sound.recordings import AUDIO_EXTENSIONS, read_audio
 
 PITCHES = range(21, 109)  # MIDI numbers of NSynth's notes, the 88 keys of a piano
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's five
@@ -293,7 +291,7 @@ def render(score, bank, gain, block=BLOCK):
     in the score's order, whatever the block size, so that the samples are always the same.
 
     Args:
-        score: array of `midi.NOTE`, sorted by onset.
+        score: array of `scores.NOTE`, sorted by onset.
         bank: `NoteBank`.
         gain: factor for all notes.
         block: samples in a block.
@@ -327,60 +325,3 @@ def _add_note(place, note, hold):
     released = note[hold:]
     place[:hold] += note[:hold]
     place[hold:] += released * _ENVELOPE[: len(released)]
-
-
-def write_piece(path, score, bank):
-    """Render a score to a 16-bit mono wav file.
-
-    The level is `NoteBank.gain` for every piece, so that levels can be learned; only a piece that
-    would clip is rendered a second time, lower.
-
-    Returns:
-        whether that was so.
-    """
-    with complete(path) as part:
-        peak = _write_blocks(part, render(score, bank, bank.gain))
-        if peak > 1:
-            _write_blocks(part, render(score, bank, bank.gain * 0.999 / peak))
-    return peak > 1
-
-
-def _write_blocks(path, blocks):
-    """Write float blocks as 16-bit wav; return their peak.
-
-    By Python's own module, which reports a full disk as such. Beyond a peak of 1 nothing more is
-    written: the caller has to lower the level.
-    """
-    peak = 0.0
-    with open(path, "wb") as file, wave.open(file) as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(SAMPLE_RATE)
-        for samples in blocks:
-            peak = max(peak, float(np.abs(samples).max()))
-            if peak <= 1:
-                wav.writeframesraw(np.rint(samples * 32767).astype("<i2"))
-    return peak
-
-
-@functools.lru_cache(maxsize=1)
-def _open_bank(folder, instrument, max_shift, fingerprint):
-    """A bank, kept for the next piece. The fingerprint tells it from one with other notes."""
-    return NoteBank(folder, instrument, max_shift)
-
-
-def render_task(path, piece, bank):
-    """What a worker process does for one piece; it keeps the last bank it used.
-
-    Args:
-        path: wav file to write.
-        piece: arguments of `midi.change_score`.
-        bank: arguments of `NoteBank`, and the bank's fingerprint.
-
-    Returns:
-        (`Counter` of `PLACINGS`, whether the piece had to be made lower, its number of samples).
-    """
-    bank = _open_bank(*bank)
-    score = change_score(*piece)
-    lowered = write_piece(path, score, bank)
-    return bank.count(score), lowered, length(score)

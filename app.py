@@ -8,7 +8,7 @@ models of pretrained/ and runs/. Nothing is sent anywhere. What was uploaded and
 when its tab is closed, and all of it when the program ends (Ctrl-C); download what you like.
 """
 
-import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import functools
 import html
 import os
@@ -21,12 +21,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-import convert
 import data
-import kinds
-import known_models
-import survey
-from audio import (
+from common.cli import UserError
+from common.files import read_json, undamaged
+from conversion import convert, known_models
+from research import registry
+from sound import survey
+from sound.recordings import (
     AUDIO_EXTENSIONS,
     create_sound,
     mix_down,
@@ -34,7 +35,6 @@ from audio import (
     read_blocks,
     resample_stream,
 )
-from cli import UserError
 
 FIRST_SECONDS = 120  # of a recording that are offered: about as many are waited for on two cores
 PICTURE_SECONDS = 12  # of a spectrogram: more are too fine to see
@@ -125,7 +125,7 @@ class Tabs:
 @functools.lru_cache(maxsize=KEPT_MODELS)
 def load_model(path):
     """The generator of a model's folder, loaded once."""
-    from models import load_generator
+    from conversion.model_files import load_generator
 
     return load_generator(path)
 
@@ -170,10 +170,10 @@ def read_picture(path):
 
 def draw_spectrograms(before, after, path):
     """Write the spectrograms of two sounds, side by side, as a picture."""
-    import report
+    from report import pictures
 
-    pictures = {"input": read_picture(before), "output": read_picture(after)}
-    report.write_spectrograms(pictures, path)
+    shown = {"input": read_picture(before), "output": read_picture(after)}
+    pictures.write_spectrograms(shown, path)
 
 
 def write_pair(before, after, instrument):
@@ -240,10 +240,10 @@ def list_choices():
     paths = []
     for path in known_models.find_models():
         where, remedy = path / "config.json", "train it again"
-        config = cli.read_json(where, remedy)
+        config = read_json(where, remedy)
         if config is not None:
-            with cli.undamaged(where, remedy):
-                kind = kinds.read_from_run(config)
+            with undamaged(where, remedy):
+                kind = registry.read_from_run(config)
             if kind.takes_style or not kind.gives_picture:
                 continue
         paths.append(path)
@@ -252,9 +252,9 @@ def list_choices():
             "pretrained/, runs/: hold no model; train one with train.py, or get pretrained/ with "
             "the repository"
         )
-    import report
+    from report import listening
 
-    labels = [report.plain_instrument(label) for label in known_models.make_labels(paths)]
+    labels = [listening.plain_instrument(label) for label in known_models.make_labels(paths)]
     return list(zip(labels, map(str, paths)))
 
 
@@ -418,7 +418,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     choices = list_choices()
     print("loading; the page opens in a moment ...", flush=True)
-    import devices
+    from common import devices
 
     devices.setup_device(args.gpu)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is below is deleted

@@ -11,7 +11,7 @@ Tiles that were made from these recordings, as they are now, are kept. What is o
 again, and tiles whose recording is gone are removed. Exit code 2 if some file had to be left out.
 """
 
-import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import hashlib
 import json
 import shutil
@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 
 import data
-import learned_phase
-import parallel
-import provenance
-from audio import AUDIO_EXTENSIONS, read_mono, resample_stream
-from cli import UserError
+from common import parallel
+from common.cli import UserError
+from common.files import complete, find_files, read_json, write_json
+from common.record import Record
+from sound.recordings import AUDIO_EXTENSIONS, read_mono, resample_stream
 
 
 def write_tiles(audio_path, tiles_path, phase=False):
@@ -39,7 +39,7 @@ def write_tiles(audio_path, tiles_path, phase=False):
         UserError: it cannot be read.
     """
 
-    make_channels = learned_phase.keep_both if phase else keep_magnitude
+    make_channels = keep_both if phase else keep_magnitude
 
     def compute_channels(mono, rate):
         mono = resample_stream(mono, rate, data.SAMPLE_RATE)
@@ -51,7 +51,7 @@ def write_tiles(audio_path, tiles_path, phase=False):
     channels = channels[:, : 1 + samples // data.HOP_LENGTH]
     pictures = [data.slice_tiles(channel.T) for channel in channels]
     tiles = np.concatenate(pictures, axis=-1)  # (tiles, 256, 256, channels)
-    with cli.complete(tiles_path) as part, open(part, "wb") as file:
+    with complete(tiles_path) as part, open(part, "wb") as file:
         np.save(file, np.ascontiguousarray(tiles), allow_pickle=False)
     return len(tiles), sound.remarks
 
@@ -69,7 +69,7 @@ def find_work(audios, features):
         UserError: there is none, one lies in no instrument's folder, or two have the same name.
     """
     work = {}
-    for path in cli.find_files(audios, AUDIO_EXTENSIONS):
+    for path in find_files(audios, AUDIO_EXTENSIONS):
         relative = path.relative_to(audios)
         if len(relative.parts) < 2:
             raise UserError(
@@ -112,7 +112,7 @@ def read_description(features, parameters, fresh=False):
     path = features / "features.json"
     if fresh and path.is_file():  # only ever delete a folder that this script made
         shutil.rmtree(features)
-    description = cli.read_json(path, "give --fresh to start over", parameters=dict)
+    description = read_json(path, "give --fresh to start over", parameters=dict)
     if description is None:
         return {}
     found = description["parameters"]
@@ -130,7 +130,7 @@ def find_gone(features, work, record):
     ours = []
     others = []
     if features.is_dir():
-        for path in cli.find_files(features, (".npy",)):
+        for path in find_files(features, (".npy",)):
             if path in expected:
                 continue
             if record.knows(path):
@@ -190,7 +190,7 @@ def compute(work, record, parameters, args):
 
     Args:
         work: (audio path, tiles path) of what is to be made.
-        record: `provenance.Record` of the features folder.
+        record: `record.Record` of the features folder.
         parameters: see `data.FEATURE_PARAMETERS`.
         args: the flags.
 
@@ -283,7 +283,7 @@ def main(argv=None):
     work = find_work(args.audios, features)
     check_apart(features, work)
     found = read_description(features, parameters, args.fresh)
-    record = provenance.Record(features)
+    record = Record(features)
     missing = find_missing(work, record, parameters)
     gone, others = find_gone(features, work, record)
     outdated = gone + [tiles for _, tiles in missing if tiles.exists()]
@@ -292,12 +292,12 @@ def main(argv=None):
     path = features / "features.json"
     description = {"parameters": parameters, "audios": str(args.audios.resolve())}
     if missing or gone:  # no fingerprint until all is there
-        cli.write_json(path, description, indent=2)
+        write_json(path, description, indent=2)
     tiles, errors = compute(missing, record, parameters, args)
     left_out = set(find_missing(work, record, parameters))
     made = [pair for pair in work if pair not in left_out]
     description["fingerprint"] = fingerprint(features, made, parameters)
-    cli.write_json(path, description, indent=2)
+    write_json(path, description, indent=2)
 
     counts = len(missing) - len(errors), len(work) - len(missing), len(errors)
     print_summary(args, counts, gone, others, tiles, time.time() - start)
@@ -306,3 +306,13 @@ def main(argv=None):
 
 if __name__ == "__main__":
     raise SystemExit(main())
+
+
+def keep_both(spectrum):
+    """What tiles with a phase hold of a spectrum: complex64 (t, 256) -> float16 (2, t, 256).
+
+    The dB scale as of `compute_features.keep_magnitude`, and the phase in half turns, [-1, 1].
+    """
+    mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
+    half_turns = np.angle(spectrum) / np.pi
+    return np.array([mag_db, half_turns], np.float16)

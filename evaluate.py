@@ -20,15 +20,16 @@ tables). The rows:
                                            row with an SNR
     target                                 the recording
 
-Columns: see metrics.py; "picture" is the network's or the true one, "audio" what was written, both
-against the target's. Several origins (--origin) are a table each, and one more that compares them:
-pianos heard in training, pianos never heard; so are rooms and noises (--conditions).
+Columns: see measuring/metrics.py; "picture" is the network's or the true one, "audio" what was
+written, both against the target's. Several origins (--origin) are a table each, and one more that
+compares them: pianos heard in training, pianos never heard; so are rooms and noises
+(--conditions).
 
 Several models share tables and page, on the pieces that all of them held out: a row "model LABEL
 (phase: NAME)" for each, and each one's paired difference from the first, also in differences.csv.
 """
 
-import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
 import math
 import sys
@@ -36,23 +37,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import convert
 import data
-import devices
-import judges
-import kinds
-import known_models
-import learned_phase
-import phase as phases
-import styles
-import tables
-import tagger
-from audio import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
-from cli import UserError
-from conditions import CONDITIONS
-from evaluation_page import SHOWN_COLUMNS, GroupPage, describe_candidates
-from selection import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
-from systems import (
+from common import devices
+from common.cli import UserError
+from common.files import check_folder, find_named, read_json, write_csv, write_json
+from conversion import convert, known_models
+from measuring import judges, tables, tagger
+from measuring.page import SHOWN_COLUMNS, GroupPage, describe_candidates
+from measuring.pieces import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
+from measuring.rows import (
     COLUMNS,
     IDENTITY,
     TARGET,
@@ -64,6 +57,10 @@ from systems import (
     name_model,
     name_row,
 )
+from research import kinds, learned_phase, styles
+from sound import phase as phases
+from sound.conditions import CONDITIONS
+from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 
 # ---- One group: its tables ---------------------------------------------------------------------
 
@@ -75,7 +72,7 @@ def find_scores(folder):
     """
     if not folder:
         return {}
-    scores = cli.find_named(folder, (".mid", ".midi"))
+    scores = find_named(folder, (".mid", ".midi"))
     if not judges.is_installed():
         print(
             f"evaluate.py: --midi_path {folder}: note F1 is left out, for its judge is not "
@@ -126,7 +123,7 @@ def evaluate_group(models, group, median, settings, scores=(), page=None, listen
         listener: `tagger.Listener` that hears them, too, or None.
 
     Returns:
-        results, see tables.py.
+        results, see measuring/tables.py.
     """
     results = []
     with tqdm(total=len(group.pieces), unit="piece", desc="evaluate") as bar:
@@ -211,7 +208,7 @@ def drop_others(output, groups, model):
     for group in groups:
         folder = output / group.folder
         with contextlib.suppress(UserError):  # a damaged file is replaced, as any
-            found = cli.read_json(folder / "results.json", "", model=(str, list), rows=dict)
+            found = read_json(folder / "results.json", "", model=(str, list), rows=dict)
             if found and found["model"] != model:
                 for name in ("results.json", "results.csv", "differences.csv"):
                     (folder / name).unlink(missing_ok=True)
@@ -224,7 +221,7 @@ def write_differences(path, differences):
     for pair, cells in differences.items():
         for key, cell in cells.items():
             lines.append([pair, key, cell["mean"], cell["spread"], cell["n"]])
-    cli.write_csv(path, lines)
+    write_csv(path, lines)
     print(f"-> {path}")
 
 
@@ -234,8 +231,8 @@ def write_group(folder, results, about):
     for piece, row, found in results:
         values = [found.get(column.key, "") for column in SHOWN_COLUMNS]
         lines.append([cli.one_line(piece), row, *values])
-    cli.write_csv(folder / "results.csv", lines)
-    cli.write_json(folder / "results.json", about)
+    write_csv(folder / "results.csv", lines)
+    write_json(folder / "results.json", about)
     print(f"-> {folder / 'results.csv'}, {folder / 'results.json'}")
 
 
@@ -348,7 +345,7 @@ def add_choice_flags(parser):
         choices=CONDITIONS,
         default=[],
         help="also measure the same recordings in a room, with noise, as an old recording (band), "
-        "or quieter, a table each; see conditions.py",
+        "or quieter, a table each; see sound/conditions.py",
     )
     add("--limit", type=cli.number(int, 1), help="take the first pieces only")
 
@@ -360,13 +357,13 @@ def add_judge_flags(parser):
         "--midi_path",
         type=Path,
         help="scores, named like the pieces: adds note F1 by an independent transcriber, where it "
-        "is installed (judges.py says how)",
+        "is installed (measuring/judges.py says how)",
     )
     add(
         "--tagger",
         action="store_true",
         help="add what an independent tagger hears, and how far its embeddings are from the true "
-        "targets'; needs its package (tagger.py says how)",
+        "targets'; needs its package (measuring/tagger.py says how)",
     )
 
 
@@ -451,10 +448,10 @@ def build_parser():
 def load_networks(args, candidates):
     """(candidates with their networks, `Settings`) that the flags ask for. Raises UserError."""
     devices.setup_device(args.gpu)
-    import models
+    from conversion import model_files
 
-    networks = [models.load_generator(candidate.path) for candidate in candidates]
-    phase_model = models.load_generator(args.phase_model) if args.phase_model else None
+    networks = [model_files.load_generator(candidate.path) for candidate in candidates]
+    phase_model = model_files.load_generator(args.phase_model) if args.phase_model else None
     names = args.phase
     if not names:
         has_learned = phase_model or all(kinds.kind_of(each).gives_rotation for each in networks)
@@ -490,7 +487,7 @@ def choose_output(args, candidates):
     if args.output:
         return args.output
     first = candidates[0]
-    is_pretrained = first.path.resolve().parent == cli.PRETRAINED.resolve()
+    is_pretrained = first.path.resolve().parent == known_models.PRETRAINED.resolve()
     if len(candidates) == 1 and first.run and not is_pretrained:
         return first.path / "evaluation"
     return Path("evaluation")
@@ -558,9 +555,9 @@ def main(argv=None):
                 open_sound(path).close()  # a mistake shows before the work
     scores = find_scores(args.midi_path)
     output = choose_output(args, candidates)
-    cli.check_folder(output, "--output")
+    check_folder(output, "--output")
     if args.report:
-        cli.check_folder(args.report, "--report")
+        check_folder(args.report, "--report")
     candidates, settings = load_networks(args, candidates)
     drop_others(output, groups, name_paths(candidates))
     for line in describe_candidates(candidates):
@@ -575,7 +572,7 @@ def main(argv=None):
             rows_of_models[model] = name_row(model, settings.phases[0])
         header, rows = compare_groups(summaries, rows_of_models)
         print(f"\n{tables.markdown(header, rows)}")
-        cli.write_csv(output / "overview.csv", [header, *rows])
+        write_csv(output / "overview.csv", [header, *rows])
         print(f"-> {output / 'overview.csv'}")
     return 0
 

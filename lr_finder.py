@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from cli import UserError, complete, write_csv
+from common.cli import UserError
+from common.files import complete, write_csv
 
 LOW, HIGH = 1e-9, 1.0
 USUAL_STEPS = 400  # of a sweep, at least, where the user does not say
@@ -129,7 +130,7 @@ def search(sweeps, batches, steps, seed, folder):
 
     Args:
         sweeps: dict name -> `Sweep`.
-        batches: `training.feed` of the pairs to train on.
+        batches: `feeding.feed` of the pairs to train on.
         steps: steps a sweep, several epochs if need be; None: one epoch's, but 400 at least.
         seed: of the weights; the same for each sweep.
         folder: output folder.

@@ -3,30 +3,18 @@
 Written with Keras 3 alone: the same file trains on TensorFlow, JAX and PyTorch.
 """
 
-import collections
 import contextlib
-import hashlib
-import itertools
-import json
-import tempfile
-import warnings
-import zipfile
-from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 from keras import layers, ops
 
-import devices
-import kinds
 import losses
-import packed_weights
-from cli import UserError, find_pretrained
 from data import BINS, TILE_FRAMES
+from research import kinds
 
 if keras.backend.backend() == "tensorflow":
-    import kernels
+    from common import kernels
 else:
     kernels = None
 keras.config.set_image_data_format("channels_last")  # whatever a user's keras.json says
@@ -332,97 +320,6 @@ def _copy(variable):
     return np.array(ops.convert_to_numpy(variable))
 
 
-def save_generator(generator, path):
-    """Save a generator with its kind: a ``.keras`` file, or weights alone (``.h5``)."""
-    entry = json.dumps(generator.kind.to_entry())
-    if path.suffix == ".h5":
-        generator.save_weights(path)
-        with h5py.File(path, "a") as file:
-            file.attrs[kinds.ENTRY] = entry
-        return
-    # without what it was compiled with, which plain Keras would not know
-    keras.Model(generator.inputs, generator.outputs, name=generator.name).save(path)
-    with zipfile.ZipFile(path, "a") as archive:  # Keras reads by name, and passes ours over
-        archive.writestr(kinds.ENTRY, entry)
-
-
-def load_generator(path):
-    """A trained generator as a Keras model, with its ``kind``.
-
-    Only weights are read, into a network built here: a model file's own configuration, and any code
-    in it, is never run. The width is taken from the weights' shapes; so is the kind, if the file is
-    of a time when it was not stored.
-
-    Args:
-        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the
-            name of a pretrained model, whose file is compared with the SHA-256 beside it.
-
-    Raises:
-        UserError: the file is missing, of another kind or content, or holds weights of another
-            layout.
-    """
-    file = find_generator(path)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            weights = file
-            if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
-                with zipfile.ZipFile(file) as archive:
-                    weights = Path(archive.extract("model.weights.h5", folder))
-            generator = build_generator(**_layout(weights, _stored_kind(file)))
-            if packed_weights.is_packed(weights):
-                unpacked = Path(folder) / "unpacked.weights.h5"
-                packed_weights.unpack(weights, unpacked)
-                weights = unpacked
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # Keras only warns of weights that it does not find
-                generator.load_weights(weights)
-        # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
-        except Exception as error:
-            reason = str(error)[:100]
-            raise UserError(
-                f"{file}: holds no generator of this layout ({reason}); train one with train.py"
-            ) from None
-    if keras.backend.backend() == "openvino":
-        generator.predict_on_batch = devices.compile_openvino(generator)
-    return generator
-
-
-def find_generator(path):
-    """The file of a generator, from what `load_generator` takes. Raises UserError."""
-    file = find_pretrained(path)
-    for name in ("generator.keras", "generator.weights.h5"):
-        if file.is_dir() and (file / name).is_file():
-            file = file / name
-    if not file.is_file():
-        raise UserError(
-            f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)"
-        )
-    sums = file.with_name("SHA256SUMS")
-    if sums.is_file():
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
-        if found not in sums.read_text(errors="replace").split():
-            raise UserError(
-                f"{file}: is not the file that {sums.name} names; "
-                f"restore it: git checkout {file.parent}"
-            )
-    return file
-
-
-def _stored_kind(file):
-    """The `Kind` that `save_generator` stored, or None. Raises many errors, if damaged."""
-    if file.suffix == ".keras":
-        with zipfile.ZipFile(file) as archive:
-            if kinds.ENTRY not in archive.namelist():
-                return None
-            entry = archive.read(kinds.ENTRY)
-    else:
-        with h5py.File(file) as weights:
-            entry = weights.attrs.get(kinds.ENTRY)
-        if entry is None:
-            return None
-    return kinds.from_entry(json.loads(entry))
-
-
 def width_of(generator):
     """The width, ``filters``, of a generator: the channels of its last decoder block."""
     blocks = [layer for layer in generator.layers if isinstance(layer, keras.Sequential)]
@@ -466,31 +363,3 @@ def _copy_channels(values, shape, reads, rng):
     means = np.add.reduceat(noise, first, axis=-1) / copies
     apart = (copied + noise - means[..., read]) / copies[read]
     return np.moveaxis(apart, -1, reads)
-
-
-def _layout(file, stored):
-    """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
-
-    Of its kernels the first has the fewest outputs; the last layer is the only convolution with a
-    bias. ``stored`` is its `Kind`, or None if the shapes have to tell it.
-    """
-    groups = collections.defaultdict(list)  # shapes by layer
-
-    def collect(_, item):
-        if isinstance(item, h5py.Dataset):
-            groups[item.parent.name].append(item.shape)
-
-    with h5py.File(file, "r") as h5:
-        h5.visititems(collect)
-    shapes = list(itertools.chain.from_iterable(groups.values()))
-    kernel_shapes = [shape for shape in shapes if len(shape) == 4]
-    filters = min(shape[3] for shape in kernel_shapes)
-    inputs = next(shape[2] for shape in kernel_shapes if shape[3] == filters)
-    if not (1 <= inputs <= 16 and 1 <= filters <= 512):
-        raise ValueError(f"{inputs} channels, width {filters}")
-    if stored is None:
-        has_dense = any(len(shape) == 2 for shape in shapes)
-        last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
-        outputs = min(last, key=len)[0]
-        stored = kinds.infer_kind(inputs, outputs, has_dense)
-    return {"filters": filters, "kind": stored}

@@ -19,7 +19,7 @@ side came out 0.1 dB worse in magnitude and 0.5 dB in the level difference of th
 voices panned half left and right), more so the wider the image.
 """
 
-import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
 import os
 import shlex
@@ -30,16 +30,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import convert
 import data
-import devices
-import kinds
-import known_models
-import learned_phase
-import phase as phases
-import styles
-import survey
-from audio import (
+from common import devices
+from common.cli import UserError
+from common.files import check_folder
+from conversion import convert, known_models
+from conversion.convert import BATCH_SIZE, OVERLAP, convert_file
+from conversion.outputs import find_missing, list_sources, plan_jobs, plan_place
+from research import kinds, learned_phase, styles
+from sound import phase as phases
+from sound import survey
+from sound.recordings import (
     RATES,
     check_writable,
     mix_down,
@@ -48,9 +49,6 @@ from audio import (
     read_blocks,
     resample_stream,
 )
-from cli import UserError
-from convert import BATCH_SIZE, OVERLAP, convert_file
-from jobs import find_missing, list_sources, plan_jobs, plan_place
 
 PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
 
@@ -155,7 +153,7 @@ def convert_all(jobs, args, planned):
         listen(jobs[0].source, args, surveys)
     with say_loading():
         devices.setup_device(args.gpu)
-        from models import load_generator
+        from conversion.model_files import load_generator
 
     done = [None] * len(jobs)
     phase_model = load_generator(args.phase_model) if args.phase_model else None
@@ -184,7 +182,7 @@ def listen(source, args, surveys):
 
 def check_files(job, args):
     """Raise UserError if a recording cannot be read, or its output not be written."""
-    cli.check_folder(job.target.parent, "--output")
+    check_folder(job.target.parent, "--output")
     with open_sound(job.source) as sound:
         check_writable(job.target, sound.channels, args.sr or sound.samplerate)
 
@@ -248,28 +246,28 @@ def describe_phase(args):
 
 def write_page(folder, jobs, args):
     """Write the listening page: each recording beside all its conversions."""
-    import report
+    from report import listening
 
     models = dict.fromkeys(Path(job.model).name for job in jobs)
     notes = [f"Converted with {', '.join(models)}: {describe_phase(args)}."]
-    report.write_page(folder, "Before and after", _page_pieces(jobs, args), notes=notes)
+    listening.write_page(folder, "Before and after", _page_pieces(jobs, args), notes=notes)
     return Path(folder) / "index.html"
 
 
 def _page_pieces(jobs, args):
-    """Yield each recording as a `report.Entry`."""
-    import report
+    """Yield each recording as a `listening.Entry`."""
+    from report import listening
 
     seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
     for source in dict.fromkeys(job.source for job in jobs):
         sounds = {"Input": _read_part(source, args.start, seconds)}
         for job in jobs:
             if job.source == source:
-                label = f"Output: {report.plain_instrument(known_models.make_label(job.model))}"
+                label = f"Output: {listening.plain_instrument(known_models.make_label(job.model))}"
                 if label in sounds:  # two models of one target
                     label = f"{label} ({cli.one_line(job.model)})"
                 sounds[label] = _read_part(job.target, 0.0, seconds)
-        yield report.Entry(report.plain_title(cli.one_line(source.name)), sounds)
+        yield listening.Entry(listening.plain_title(cli.one_line(source.name)), sounds)
 
 
 def _read_part(path, start, seconds):
@@ -489,7 +487,7 @@ def main(argv=None):
     output = None if args.output is None else Path(args.output)
     jobs = plan_jobs(inputs, output, models, settings)
     if args.page:
-        cli.check_folder(args.page, "--page")
+        check_folder(args.page, "--page")
     missing = find_missing(jobs)
     made = []
     if missing:

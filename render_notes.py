@@ -11,7 +11,7 @@ Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 1
 (<nsynth_path>/.made.jsonl knows); notes that this script did not make are never overwritten.
 """
 
-import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
 import ctypes
 import itertools
@@ -24,19 +24,12 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
-import recorded_notes
-from audio import write_audio
-from cli import UserError
-from NoteSynthesizer import (
-    HELD,
-    NOTE_RATE,
-    PITCHES,
-    RELEASED,
-    VELOCITIES,
-    note_name,
-    note_prefix,
-)
-from provenance import Record
+from common.cli import UserError
+from common.files import read_json, write_json
+from common.record import Record
+from NoteSynthesizer import HELD, NOTE_RATE, PITCHES, RELEASED, VELOCITIES, note_name, note_prefix
+from sound.recordings import write_audio
+from synthesis import recorded_notes
 
 FORMAT = 1  # raised whenever the same font or recordings come to give other samples
 # FluidSynth does not filter what it plays faster: played at 16 kHz, high notes would alias
@@ -325,7 +318,7 @@ class NoteFolder:
         """Whether all notes are there, made from this."""
         if not self._is_current(self._list):
             return False
-        names = cli.read_json(self._list, "delete this file and run again", notes=list)["notes"]
+        names = read_json(self._list, "delete this file and run again", notes=list)["notes"]
         wanted = [path for path in self.paths.values() if path.name in names]
         return all(self._is_current(path) for path in wanted)
 
@@ -358,7 +351,7 @@ class NoteFolder:
             write_audio(self.paths[key], notes[key], NOTE_RATE)
             self._record.add(self.paths[key], self._sources, self._settings)
         names = [self.paths[key].name for key in notes]
-        cli.write_json(self._list, about | {"notes": sorted(names)})
+        write_json(self._list, about | {"notes": sorted(names)})
         self._record.add(self._list, self._sources, self._settings)
         return len(due)
 

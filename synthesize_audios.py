@@ -12,7 +12,7 @@ again if it was made from another file or otherwise (<audios>/.made.jsonl knows)
 script did not make is kept. Exit code 2 if some MIDI file had to be left out.
 """
 
-import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import itertools
 import os
 import sys
@@ -21,10 +21,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import parallel
-from cli import UserError
+from common import parallel
+from common.cli import UserError
+from common.files import find_files, find_named, read_json, write_json
+from common.names import piece_of, version_name
+from common.record import Record
 from data import SAMPLE_RATE
-from midi import change_score, piece_of, read_repaired, version_name
 from NoteSynthesizer import (
     DEFAULT_INSTRUMENTS,
     LEVEL,
@@ -32,9 +34,9 @@ from NoteSynthesizer import (
     NoteBank,
     describe_placings,
     note_prefix,
-    render_task,
 )
-from provenance import Record
+from synthesis.rendering import render_task
+from synthesis.scores import change_score, read_repaired
 
 FORMAT = 1  # raised whenever the same settings come to give other samples
 MAX_NAME = 255  # bytes of a file's name, on all usual file systems
@@ -68,7 +70,7 @@ def find_versions(midi_path, speeds, transposes):
     """
     versions = {}
     too_long = []
-    for path in cli.find_files(midi_path, (".mid", ".midi")):
+    for path in find_files(midi_path, (".mid", ".midi")):
         piece = path.relative_to(midi_path).with_suffix("").as_posix()
         for speed, transpose in itertools.product(speeds, transposes):
             name = version_name(piece, transpose, speed)
@@ -118,7 +120,7 @@ def check_settings(audios, settings, record, fresh=False):
     """
     path = audios / "audios.json"
     remedy = "delete this file: audio that was made otherwise is then made again"
-    found = cli.read_json(path, remedy, notes=dict) or settings
+    found = read_json(path, remedy, notes=dict) or settings
     if fresh:
         for instrument in found["notes"]:
             note_prefix(instrument)  # refuses a name that would lead out of the folder
@@ -138,14 +140,14 @@ def check_settings(audios, settings, record, fresh=False):
             "choose another folder or give --fresh"
         )
     notes = found["notes"] | settings["notes"]
-    cli.write_json(path, settings | {"notes": notes}, indent=2)
+    write_json(path, settings | {"notes": notes}, indent=2)
 
 
 def find_own_wavs(folder, record, keep=()):
     """The wav files in ``folder`` that this script made, without those of the pieces ``keep``."""
     own = []
     if folder.is_dir():
-        for name, wav in cli.find_named(folder, (".wav",)).items():
+        for name, wav in find_named(folder, (".wav",)).items():
             if piece_of(name) not in keep and record.knows(wav):
                 own.append(wav)
     return own

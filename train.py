@@ -8,9 +8,8 @@ again to continue after a stop; the result is that of a run without the stop. --
 learning rates first.
 """
 
-import cli
-import devices
-import flags
+from common import cli, devices
+from training import flags
 
 
 def build_parser():
@@ -40,9 +39,9 @@ def build_parser():
 def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
     """Both networks, compiled. The rates are ``gen_lr``, a number or a schedule, times a factor."""
     import models
-    import training
+    from training import setup
 
-    kind = training.choose_kind(args)
+    kind = setup.choose_kind(args)
     generator = models.build_generator(args.filters, kind, args.dropout)
     discriminator = models.build_discriminator(args.filters, kind)
     model = models.Pix2Pix(generator, discriminator, args.l1_weight, args.ema, args.delta_weight)
@@ -55,9 +54,9 @@ def find_rates(args, sets, folder):
     """--findlr: one search for the generator alone, one for the discriminator, one for both."""
     import lr_finder
     import models
-    import training
+    from training import feeding, setup
 
-    kind = training.choose_kind(args)
+    kind = setup.choose_kind(args)
 
     def generator_alone(rate):
         return models.compiled_generator(
@@ -75,7 +74,7 @@ def find_rates(args, sets, folder):
         "discriminator": lr_finder.Sweep("disc_lr", "disc_loss", discriminator_alone),
         "both": lr_finder.Sweep(None, "loss", both),
     }
-    batches = training.feed(sets.train, args.workers)
+    batches = feeding.feed(sets.train, args.workers)
     lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
 
 
@@ -87,26 +86,29 @@ def main(argv=None):
     flags.check_dataset(args, folder)
     gpus = devices.setup_device(args.gpu, trains=True)
 
-    import callbacks  # Keras loads here, once the device is known
-    import training
-    from run_folder import Run
+    from training import (
+        callbacks,  # Keras loads here, once the device is known
+        feeding,
+        setup,
+    )
+    from training.run_folder import Run
 
-    policy = training.prepare(args, gpus)
+    policy = setup.prepare(args, gpus)
     run = Run(folder, args.epoch_offset, args.fresh, args.choose)
-    sets = training.load_sets(args, run, gpus)
+    sets = setup.load_sets(args, run, gpus)
     if args.findlr:
         find_rates(args, sets, folder)
         return
     with run.locked():
         with devices.device_scope(gpus):
             model = build_model(args, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
-            training.begin(run, model, sets, args, policy, script="train")
-        training.introduce(parser, args, model, run, policy, gpus)
+            setup.begin(run, model, sets, args, policy, script="train")
+        setup.introduce(parser, args, model, run, policy, gpus)
         model.fit(
-            training.feed(sets.train, args.workers),
-            validation_data=training.feed(sets.held_out, args.workers),
+            feeding.feed(sets.train, args.workers),
+            validation_data=feeding.feed(sets.held_out, args.workers),
             epochs=args.epochs,
-            initial_epoch=training.epochs_done(args, run),
+            initial_epoch=setup.epochs_done(args, run),
             callbacks=callbacks.make_callbacks(model, args, run, sets),
             shuffle=False,  # the pairs come shuffled
             verbose=0,

@@ -7,9 +7,8 @@ Writes runs/<origin>_2_<target>_generator/, of the same contents as train.py's. 
 again to continue.
 """
 
-import cli
-import devices
-import flags
+from common import cli, devices
+from training import flags
 
 
 def build_parser():
@@ -25,9 +24,9 @@ def build_parser():
 def build_model(args, rate):
     """The generator, compiled. ``rate`` is a number or a schedule."""
     import models
-    import training
+    from training import setup
 
-    kind = training.choose_kind(args)
+    kind = setup.choose_kind(args)
     return models.compiled_generator(
         args.filters, rate, args.jit, args.delta_weight, kind=kind, dropout=args.dropout
     )
@@ -36,13 +35,13 @@ def build_model(args, rate):
 def find_rate(args, sets, folder):
     """--findlr: one search."""
     import lr_finder
-    import training
+    from training import feeding
 
     def build(rate):
         return build_model(args, rate)
 
     sweeps = {"generator": lr_finder.Sweep("lr", "loss", build)}
-    batches = training.feed(sets.train, args.workers)
+    batches = feeding.feed(sets.train, args.workers)
     lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
 
 
@@ -54,26 +53,29 @@ def main(argv=None):
     flags.check_dataset(args, folder)
     gpus = devices.setup_device(args.gpu, trains=True)
 
-    import callbacks  # Keras loads here, once the device is known
-    import training
-    from run_folder import Run
+    from training import (
+        callbacks,  # Keras loads here, once the device is known
+        feeding,
+        setup,
+    )
+    from training.run_folder import Run
 
-    policy = training.prepare(args, gpus)
+    policy = setup.prepare(args, gpus)
     run = Run(folder, args.epoch_offset, args.fresh, args.choose)
-    sets = training.load_sets(args, run, gpus)
+    sets = setup.load_sets(args, run, gpus)
     if args.findlr:
         find_rate(args, sets, folder)
         return
     with run.locked():
         with devices.device_scope(gpus):
             model = build_model(args, args.lr)
-            training.begin(run, model, sets, args, policy, script="train_generator")
-        training.introduce(parser, args, model, run, policy, gpus)
+            setup.begin(run, model, sets, args, policy, script="train_generator")
+        setup.introduce(parser, args, model, run, policy, gpus)
         model.fit(
-            training.feed(sets.train, args.workers),
-            validation_data=training.feed(sets.held_out, args.workers),
+            feeding.feed(sets.train, args.workers),
+            validation_data=feeding.feed(sets.held_out, args.workers),
             epochs=args.epochs,
-            initial_epoch=training.epochs_done(args, run),
+            initial_epoch=setup.epochs_done(args, run),
             callbacks=callbacks.make_callbacks(model, args, run, sets),
             shuffle=False,  # the pairs come shuffled
             verbose=0,

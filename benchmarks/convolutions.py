@@ -6,8 +6,8 @@
 Every layer asks for three: its output, the gradient of its input, the gradient of its kernel.
 TensorFlow's operation for each, which on a CPU is oneDNN's, runs by itself on tensors of that
 shape, over and over, so that all it needs is in the caches as far as it fits. A step that did
-nothing else would take the sum. --products measures kernels.py's gradient of the kernel as matrix
-products as well, where that is used, and the sum has the faster of the two.
+nothing else would take the sum. --products measures common/kernels.py's gradient of the kernel as
+matrix products as well, where that is used, and the sum has the faster of the two.
 
 Prints the operations, the slowest first, and their speed; then the sum, and its share of a step of
 `Pix2Pix.fit` measured in the same process: convolutions alone / whole step.
@@ -21,8 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from measure import call_times, machine
 from train_step import our_step, step_gflop
 
-import cli
-import devices
+from common import cli, devices
 
 KERNEL = 4
 
@@ -93,11 +92,11 @@ def time_operation(operation, batch, precision, seconds, products):
         batch: tiles.
         precision: "float32" or "bfloat16".
         seconds: to run it for, each way of computing it.
-        products: whether kernels.py's matrix products count as such a way, where it has them.
+        products: whether the matrix products of common/kernels.py count as such a way.
     """
     import tensorflow as tf
 
-    import kernels
+    from common import kernels
 
     side = operation.side * operation.stride
     large = tf.cast(tf.random.normal((batch, side, side, operation.large)), precision)
@@ -131,7 +130,11 @@ def build_parser():
     add("--filters", type=cli.number(int, 1), default=64, help="width of the networks")
     add("--batch_size", type=cli.number(int, 1), default=8, help="tiles a step")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
-    add("--products", action="store_true", help="matrix products too, where kernels.py has them")
+    add(
+        "--products",
+        action="store_true",
+        help="matrix products too, as in common/kernels.py",
+    )
     add(
         "--seconds",
         type=cli.number(float, 0.1),

@@ -22,11 +22,11 @@ import librosa
 import numpy as np
 from measure import Stopwatch, find_midi
 
-import cli
 import compute_features
 import data
-import midi
 import NoteSynthesizer as synthesis
+from common import cli
+from synthesis import rendering, scores
 
 NOTE_RATE = 16000  # Hz
 
@@ -35,7 +35,7 @@ def baseline_render(score, notes):
     """Notes added one by one, each with an envelope of its own.
 
     Args:
-        score: array of `midi.NOTE`.
+        score: array of `scores.NOTE`.
         notes: {(pitch, velocity): float64 (n,) at NOTE_RATE}.
 
     Returns:
@@ -85,7 +85,7 @@ def join_scores(scores, hours):
 
 def read_scores(paths):
     """Scores of MIDI files."""
-    return [midi.read_score(path) for path in paths]
+    return [scores.read_score(path) for path in paths]
 
 
 def seconds_of(scores):
@@ -102,7 +102,7 @@ def warm_up(watch, score, bank, folder):
 
     watch.run(f"bank of {len(bank.paths)} notes", load)
     path = folder / "first.wav"
-    watch.run("first piece, rendered and written", synthesis.write_piece, path, score, bank)
+    watch.run("first piece, rendered and written", rendering.write_piece, path, score, bank)
     compute_features.write_tiles(path, folder / "first.npy")
 
 
@@ -112,7 +112,7 @@ def time_ours(watch, name, scores, bank, folder):
     Args:
         watch: `Stopwatch`.
         name: of these pieces in what is printed.
-        scores: list of arrays of `midi.NOTE`.
+        scores: list of arrays of `scores.NOTE`.
         bank: `NoteBank`.
         folder: to write to.
 
@@ -123,7 +123,7 @@ def time_ours(watch, name, scores, bank, folder):
 
     def render():
         for path, score in zip(audios, scores):
-            synthesis.write_piece(path, score, bank)
+            rendering.write_piece(path, score, bank)
 
     def compute():
         for path in audios:
@@ -139,7 +139,7 @@ def time_ours(watch, name, scores, bank, folder):
 def time_long_piece(watch, scores, bank, hours, folder):
     """Step 1 of one piece of so many hours."""
     long = folder / "long.wav", join_scores(scores, hours), bank
-    watch.run(f"one piece of {hours:g} h", synthesis.write_piece, *long, music=hours * 3600)
+    watch.run(f"one piece of {hours:g} h", rendering.write_piece, *long, music=hours * 3600)
 
 
 def time_baseline(watch, scores, bank):

@@ -22,8 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from measure import machine, repeat_batch, time_call
 
-import cli
-import devices
+from common import cli, devices
 
 THREADS = (1, 2, 4)
 
@@ -90,14 +89,14 @@ def measure_loader(sources, rounds, seconds):
 def training_speed(args, pairs, real):
     """Tiles/s of fit() over an epoch of ``pairs``, or of its first batch over and over again."""
     import models
-    import training
+    from training import feeding
 
     generator = models.build_generator(args.filters)
     model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
     models.compile_at_once(model, model.optimizer_for(1e-5))
     source = repeat_batch(pairs[0], len(pairs))
     if real:
-        source = training.feed(pairs, args.workers)
+        source = feeding.feed(pairs, args.workers)
     model.fit(source, epochs=1, verbose=0, shuffle=False)  # which compiles
     _, seconds = time_call(model.fit, source, epochs=1, verbose=0, shuffle=False)
     return len(pairs) * pairs.batch_size / seconds
@@ -127,11 +126,11 @@ def main(argv=None):
     """Parse flags, measure, print."""
     args = build_parser().parse_args(argv)
     devices.setup_device("cpu")
-    import augment
-    import dataset
+    from sound import augment
+    from training import dataset, splits
 
     devices.keep_memory()
-    names, _ = dataset.pair_pieces(args.features, [*args.origin, args.target])
+    names, _ = splits.pair_pieces(args.features, [*args.origin, args.target])
     where = args.features, args.origin, [args.target], names[: args.pieces], args.batch_size
     pairs = dataset.TilePairs(*where, seed=0)
     print(f"{machine()}; {len(pairs.index)} pairs, batch {args.batch_size}")

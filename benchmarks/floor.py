@@ -29,16 +29,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from measure import find_midi
 
-import cli
-import convert
 import data
-import devices
-import learned_phase
-import metrics
-import selection
-from cli import UserError
-from midi import NOTE, read_score
+from common import cli, devices
+from common.cli import UserError
+from conversion import convert, known_models
+from measuring import metrics
+from measuring.pieces import read_run
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
+from research import learned_phase
+from synthesis.scores import NOTE, read_score
 
 RANDOM_NOTES, EVERY = 40, 2.4  # beginnings in a piece of --random, s between them
 
@@ -124,8 +123,8 @@ def read_groups(args):
 def read_models(names):
     """{target: (path, origin)} of models that turn one instrument into another's magnitude."""
     sides = {}
-    for path in map(cli.find_pretrained, names):
-        run = selection.read_run(path)
+    for path in map(known_models.find_pretrained, names):
+        run = read_run(path)
         if not run or len(run.targets) > 1 or run.targets[0] in sides:
             raise UserError(
                 f"--models {path}: is no run folder of one target, or the second for its target; "
@@ -196,7 +195,7 @@ def main(argv=None):
     sides = read_models(args.models)
     if sides:
         devices.setup_device("cpu")
-        import models
+        from conversion import model_files
     heads = [f"{ms:g} ms" for ms in args.jitter] + ["model"] * bool(sides)
     print("| instrument | " + " | ".join(heads) + " |\n|---|" + "---:|" * len(heads))
     for instrument in args.instruments:
@@ -204,7 +203,7 @@ def main(argv=None):
         model = None
         if instrument in sides:
             path, origin = sides[instrument]
-            model = models.load_generator(path)
+            model = model_files.load_generator(path)
             learned_phase.check_phases([], model)
             origin_bank = NoteBank(args.nsynth_path, origin)
         for label, scores in groups.items():

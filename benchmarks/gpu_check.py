@@ -27,8 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from measure import machine, repeat_batch, run_json, time_call
 
-import cli
-import devices
+from common import cli, devices
 
 ROOT = Path(__file__).parent.parent
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
@@ -79,9 +78,9 @@ def build_model(filters, dropout):
 
 def make_pairs(features, batch_size, conditions=None):
     """`dataset.TilePairs` of the embedded pieces."""
-    import dataset
+    from training import dataset, splits
 
-    names, _ = dataset.pair_pieces(features, [ORIGIN, TARGET])
+    names, _ = splits.pair_pieces(features, [ORIGIN, TARGET])
     return dataset.TilePairs(
         features,
         [ORIGIN],
@@ -98,7 +97,7 @@ def measure_agreement(features):
     """Train the small model; returns the mean L1 of each epoch, dB."""
     import keras
 
-    import training
+    from training import feeding
 
     pairs = make_pairs(features, SMALL_BATCH)
 
@@ -108,15 +107,15 @@ def measure_agreement(features):
     shuffle = keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)
     model = build_model(SMALL_FILTERS, dropout=0.0)  # each backend would draw its own dropout
     history = model.fit(
-        training.feed(pairs), epochs=EPOCHS, callbacks=[shuffle], verbose=0, shuffle=False
+        feeding.feed(pairs), epochs=EPOCHS, callbacks=[shuffle], verbose=0, shuffle=False
     )
     return history.history["mae_db"]
 
 
 def measure_feeding(features, filters, batch_size, workers):
     """Tiles/s from disk with recording conditions, over those of one batch in memory."""
-    import augment
-    import training
+    from sound import augment
+    from training import feeding
 
     pairs = make_pairs(features, batch_size, augment.Conditions(augment.DEFAULT))
     memory = repeat_batch(pairs[0], len(pairs))
@@ -124,7 +123,7 @@ def measure_feeding(features, filters, batch_size, workers):
     model.fit(memory, verbose=0, shuffle=False)  # which compiles
     options = {"epochs": EPOCHS, "verbose": 0, "shuffle": False}
     _, in_memory = time_call(model.fit, memory, **options)
-    _, from_disk = time_call(model.fit, training.feed(pairs, workers), **options)
+    _, from_disk = time_call(model.fit, feeding.feed(pairs, workers), **options)
     return in_memory / from_disk
 
 
@@ -231,7 +230,7 @@ def find_backends(gpu):
 
 def count_gpus(backend):
     """How many GPUs a backend sees, asked in a process of its own."""
-    code = "import devices; print(devices.setup_device())"
+    code = "from common import devices; print(devices.setup_device())"
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 from measure import find_midi, machine, peak_bytes
 
-import cli
 import data
-from audio import read_audio
+from common import cli
+from sound.recordings import read_audio
 
 ROOT = Path(__file__).parent.parent
 INSTRUMENTS = ("keyboard_acoustic", "guitar_acoustic")

@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import cli
+from common import cli
+from common.files import find_files
 
 try:
     import resource
@@ -38,7 +39,7 @@ def find_midi(folder):
     Raises:
         cli.UserError: there is no such folder, or none in it.
     """
-    files = cli.find_files(folder, (".mid", ".midi"))
+    files = find_files(folder, (".mid", ".midi"))
     if not files:
         raise cli.UserError(f"--midi_path {folder}: holds no .mid or .midi file; check the path")
     return files
@@ -78,10 +79,10 @@ def run_json(command, environment=None, timeout=None):
 
 
 def repeat_batch(batch, count):
-    """One batch, (x, y) in memory, ``count`` times an epoch, as `training.feed` gives others."""
+    """One batch, (x, y) in memory, ``count`` times an epoch, as `feeding.feed` gives others."""
     import keras
 
-    import training
+    from training import feeding
 
     class Repeated(keras.utils.PyDataset):
         def __len__(self):
@@ -90,7 +91,7 @@ def repeat_batch(batch, count):
         def __getitem__(self, index):
             return batch
 
-    return training.for_fit(Repeated())
+    return feeding.for_fit(Repeated())
 
 
 def time_call(function, *args, **options):

@@ -6,7 +6,7 @@
 With the true magnitude and with the model's, and by how much each differs from the input's phase
 on the same piece. Takes the first --seconds of the pieces that the run held out. Starts: the
 input's phase, random, flat, what --phase_model makes of the input's (from the magnitude in
-question), what --both makes of it. Measures: see metrics.py.
+question), what --both makes of it. Measures: see measuring/metrics.py.
 
 Speed is audio over time, both summed over all pieces, of making sound of a magnitude: finding the
 phase, a network for it included, and the inverse STFT, on all cores. A short stretch is done first
@@ -23,18 +23,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from measure import time_call
 
-import cli
-import convert
 import data
-import devices
-import kinds
-import learned_phase
-import metrics
-import phase as phases
-import selection
-import systems
-import tables
-from cli import UserError
+from common import cli, devices
+from common.cli import UserError
+from conversion import convert, known_models
+from measuring import metrics, tables
+from measuring.pieces import find_pieces, read_piece, read_run
+from measuring.rows import MeasuredSound, Row, compute_spectrum, measure, resynthesise
+from research import kinds, learned_phase
+from sound import phase as phases
 
 SHOWN = (
     "reanalysis_db",
@@ -59,7 +56,7 @@ class Networks(NamedTuple):
 
 def make_starts(audio, asked, networks):
     """Yield each start for the picture ``asked`` (t, 256): (name, phasors (t, 256), seconds)."""
-    spectrum = systems.compute_spectrum(audio)
+    spectrum = compute_spectrum(audio)
     unit = data.phasor(spectrum)
     picture = convert.spectrum_to_db(spectrum)
     yield "input", unit, 0.0
@@ -88,16 +85,16 @@ def make_rows(audio, asked, iterations, networks):
     And, as "anchored", for `phase.griffinlim_anchored`, which starts from the input's phase.
     """
     mag = data.db_to_amplitude(asked)
-    spectrum = systems.compute_spectrum(audio)
+    spectrum = compute_spectrum(audio)
     for count in filter(None, iterations):
         making = mag, spectrum, len(audio), phases.griffinlim_anchored, count
-        made, took = time_call(systems.resynthesise, *making)
+        made, took = time_call(resynthesise, *making)
         yield f"anchored, {count} iterations", made, took
     for name, unit, starting in make_starts(audio, asked, networks):
         for count in iterations:
             estimate = phases.griffinlim if count else phases.keep_input
             making = mag, unit, len(audio), estimate, count
-            made, took = time_call(systems.resynthesise, *making)
+            made, took = time_call(resynthesise, *making)
             row = f"{name}, {count} iterations" if count else name
             yield row, made, starting + took
 
@@ -108,16 +105,16 @@ def measure_piece(audio, reference, iterations, networks):
     Returns:
         list of (row, measures, seconds it took).
     """
-    target = systems.MeasuredSound(reference)
-    true = convert.spectrum_to_db(systems.compute_spectrum(reference))
-    picture = convert.spectrum_to_db(systems.compute_spectrum(audio))
+    target = MeasuredSound(reference)
+    true = convert.spectrum_to_db(compute_spectrum(reference))
+    picture = convert.spectrum_to_db(compute_spectrum(audio))
     converted = convert.convert_picture(networks.model, picture.T)[..., 0].T
     frames = 1 + len(audio) // data.HOP_LENGTH
     measured = []
     for magnitude, asked in zip(MAGNITUDES, (true, converted)):
         for name, made, took in make_rows(audio, asked, iterations, networks):
-            row = systems.Row(f"{magnitude}, {name}", made, asked[:frames].T, True)
-            measured.append((row.name, systems.measure(row, target), took))
+            row = Row(f"{magnitude}, {name}", made, asked[:frames].T, True)
+            measured.append((row.name, measure(row, target), took))
     return measured
 
 
@@ -145,7 +142,7 @@ def build_parser():
 def load_networks(args):
     """`Networks` that the flags name. Raises UserError."""
     devices.setup_device(args.gpu)
-    from models import load_generator
+    from conversion.model_files import load_generator
 
     paths = (args.model, args.phase_model, args.both)
     networks = Networks(*(load_generator(path) if path else None for path in paths))
@@ -158,12 +155,12 @@ def load_networks(args):
     return networks
 
 
-def find_pieces(args):
+def choose_pieces(args):
     """The pieces to measure. Raises UserError."""
-    run = selection.read_run(args.model)
+    run = read_run(args.model)
     if not run:
         raise UserError(f"--model {args.model}: is no run folder; give one")
-    pieces = selection.find_pieces([run], run.origins[0], run.targets[0], args.audios_path)
+    pieces = find_pieces([run], run.origins[0], run.targets[0], args.audios_path)
     return pieces[: args.limit]
 
 
@@ -183,12 +180,12 @@ def main(argv=None):
     if 0 not in args.iterations:
         given = " ".join(map(str, args.iterations))
         raise UserError(f"--iterations {given}: lacks 0, which all are compared with; add it")
-    args.model = cli.find_pretrained(args.model)
-    pieces = find_pieces(args)
+    args.model = known_models.find_pretrained(args.model)
+    pieces = choose_pieces(args)
     networks = load_networks(args)
     results, took, seconds = [], {}, 0.0
     for number, piece in enumerate(tqdm(pieces, unit="piece")):
-        audio, reference = selection.read_piece(piece)
+        audio, reference = read_piece(piece)
         if number == 0:
             short = int(WARM_UP * data.SAMPLE_RATE)
             measure_piece(audio[:short], reference[:short], args.iterations, networks)

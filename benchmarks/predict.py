@@ -27,13 +27,11 @@ import measure  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
-import cli  # noqa: E402
-import convert  # noqa: E402
 import data  # noqa: E402
-import devices  # noqa: E402
-import loudness  # noqa: E402
-import survey  # noqa: E402
-from audio import RATES  # noqa: E402
+from common import cli, devices  # noqa: E402
+from conversion import convert  # noqa: E402
+from sound import loudness, survey  # noqa: E402
+from sound.recordings import RATES  # noqa: E402
 
 MEASURING = "measuring the input"  # a pass of its own: all that it calls counts for it
 STAGES = {  # stage -> what to time; where several nest, each counts without what it waits for
@@ -157,7 +155,7 @@ def build_parser():
 def save_untrained(path, filters):
     """Write a generator's file, in a process of its own, whose memory does not count."""
     program = (
-        "import devices; devices.setup_device('cpu')\n"
+        "from common import devices; devices.setup_device('cpu')\n"
         f"import models; models.build_generator({filters}).save({str(path)!r})"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
@@ -240,9 +238,9 @@ def main(argv=None):
         made = time.perf_counter() - made  # not part of converting
 
         devices.setup_device(args.gpu)
-        import models
+        from conversion import model_files
 
-        model = models.load_generator(path)
+        model = model_files.load_generator(path)
         loaded = time.perf_counter() - START - made
         start = loaded + time_compiling(model, args.batch_size)
         print(f"{measure.machine()}, load {os.getloadavg()[0]:.1f}")

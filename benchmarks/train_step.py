@@ -26,8 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from measure import call_times, machine, repeat_batch, run_json
 
-import cli
-import devices
+from common import cli, devices
 
 CHAIN_SECONDS = 0.2  # of products in a row, against some microseconds for starting one
 VARIANTS = (

@@ -19,7 +19,8 @@ import pretty_midi
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
+from common import cli
+from common.files import complete
 
 SCORES = Path(__file__).parent / "scores"
 NUMBERS = (
@@ -147,7 +148,7 @@ def write(path, music):
     buffer = io.BytesIO()
     music.write(buffer)
     if not path.is_file() or path.read_bytes() != buffer.getvalue():
-        with cli.complete(path) as part:
+        with complete(path) as part:
             part.write_bytes(buffer.getvalue())
 
 

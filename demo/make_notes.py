@@ -14,7 +14,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
+from common import cli
+from common.files import complete
 from NoteSynthesizer import NOTE_RATE, PITCHES, VELOCITIES, note_name
 from render_notes import DEFAULT_PROGRAMS, SoundFont, find_font, parse_instrument, render_program
 
@@ -37,7 +38,7 @@ def write_note(path, audio):
     """
     if path.exists():
         return
-    with cli.complete(path) as part:
+    with complete(path) as part:
         soundfile.write(
             part,
             audio,

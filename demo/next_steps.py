@@ -8,7 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
+from common import cli
+from common.files import read_json
 
 NEXT = """
 hear it            {page}/index.html
@@ -45,7 +46,7 @@ def main(argv=None):
     """Read the evaluation, print."""
     args = build_parser().parse_args(argv)
     path = args.run / "evaluation" / "results.json"
-    results = cli.read_json(path, "run evaluate.py again", rows=dict)
+    results = read_json(path, "run evaluate.py again", rows=dict)
     if results is None:
         raise cli.UserError(f"{path}: not found; run evaluate.py first")
     rows = results["rows"]
@@ -55,7 +56,7 @@ def main(argv=None):
         f"held-out MAE {ours:.2f} dB, {1 - ours / unchanged:.0%} below that of the unchanged "
         f"input ({unchanged:.2f} dB)"
     )
-    config = cli.read_json(args.run / "config.json", "train it again", flags=dict)
+    config = read_json(args.run / "config.json", "train it again", flags=dict)
     if config is None:
         raise cli.UserError(f"{args.run / 'config.json'}: not found; train it again")
     runs = args.run.parent

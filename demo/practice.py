@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from encode import write
 
-import cli
+from common import cli
 from NoteSynthesizer import PITCHES
 
 MODES = (

@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from figures import draw_spectrograms
 
-import cli
 import data
 import predict
-from audio import read_audio, write_audio
-from cli import UserError
+from common import cli
+from common.cli import UserError
+from sound.recordings import read_audio, write_audio
 
 DOCS = Path(__file__).resolve().parent
 PIANO = DOCS / "audio" / "piano.ogg"

@@ -19,22 +19,22 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
-import convert
 import data
-import devices
-import midi
-import report
-from cli import UserError
+from common import cli, devices
+from common.cli import UserError
+from common.files import complete
+from conversion import convert
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
-from report import BLUE, ORANGE
+from report import listening, pictures
+from report.pictures import BLUE, ORANGE
+from synthesis import scores
 
 DOCS = Path(__file__).resolve().parent
 DEMO = DOCS.parent / "demo"
 PIECE = "greensleeves"
 SECONDS = 6.0  # of music in most pictures
 PAPER, INK, PALE, LIGHT = "#fcfcfa", "#2b2f36", "#8a8f98", "#8fd8ff"
-NAMES = {name: report.plain_instrument(name) for name in DEFAULT_INSTRUMENTS}
+NAMES = {name: listening.plain_instrument(name) for name in DEFAULT_INSTRUMENTS}
 STYLE = {
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
@@ -88,14 +88,14 @@ def write_png(picture, name, colours=256):
 
 def write_bytes(content, name):
     """Write docs/``name``, and say how large it is."""
-    with cli.complete(DOCS / name) as part:
+    with complete(DOCS / name) as part:
         part.write_bytes(content)
     print(f"docs/{name}: {len(content) / 1000:.0f} kB")
 
 
 def read_score(pedal=True):
     """The embedded piece's notes, the silence before the first cut to 0.1 s."""
-    score = midi.read_score(DEMO / "midi" / f"{PIECE}.mid", pedal)
+    score = scores.read_score(DEMO / "midi" / f"{PIECE}.mid", pedal)
     score["onset"] -= score["onset"].min() - 0.1
     return score
 
@@ -107,14 +107,14 @@ def play(instrument, score=None, seconds=SECONDS):
     return np.concatenate(list(blocks))[: int(seconds * data.SAMPLE_RATE)]
 
 
-def draw_spectrograms(name, pictures, columns):
-    """Write pictures, {title: dB scale (256, t) in [0, 1]}, in so many columns, on mel axes."""
-    rows = math.ceil(len(pictures) / columns)
+def draw_spectrograms(name, shown, columns):
+    """Write ``shown``, {title: dB scale (256, t) in [0, 1]}, in so many columns, on mel axes."""
+    rows = math.ceil(len(shown) / columns)
     with matplotlib.rc_context({**STYLE, **LARGE}):
         figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axis, (title, picture) in zip(grid.flat, pictures.items()):
-            image = report.draw_mel(axis, picture)
+        for axis, (title, picture) in zip(grid.flat, shown.items()):
+            image = pictures.draw_mel(axis, picture)
             axis.set_title(title)
             axis.set_xlabel("")
         for axis in grid[-1]:
@@ -154,7 +154,7 @@ def draw_waveform_and_spectrogram():
             ylabel="amplitude,\nfull scale 1",
             title="Greensleeves, keyboard: 44,100 numbers a second",
         )
-        image = report.draw_picture(below, whole, top=data.SAMPLE_RATE / 2000)
+        image = pictures.draw_picture(below, whole, top=data.SAMPLE_RATE / 2000)
         below.set(title="its spectrogram: 513 bins, 86 frames a second", ylabel="kHz")
         below.set(xlim=(0, SECONDS), yticks=range(0, 21, 4))
         mark_tiles(below)
@@ -167,7 +167,7 @@ def mark_tiles(axis):
     tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
     middle = {"ha": "center", "va": "center"}
     for k in range(2):
-        frame = Rectangle((k * tile + 0.02, 0.15), tile - 0.04, report.NYQUIST_KHZ - 0.15)
+        frame = Rectangle((k * tile + 0.02, 0.15), tile - 0.04, pictures.NYQUIST_KHZ - 0.15)
         frame.set(fill=False, edgecolor=LIGHT, linewidth=1.8)
         axis.add_patch(frame)
         text = f"tile {k + 1}: 256 bins × 256 frames"
@@ -177,7 +177,7 @@ def mark_tiles(axis):
 
 
 def draw_score(axis, score, seconds):
-    """A piano roll of an array of `midi.NOTE`, coloured by velocity, from 0 to ``seconds`` s."""
+    """A piano roll of an array of `scores.NOTE`, coloured by velocity, from 0 to ``seconds`` s."""
     for note in score[score["onset"] < seconds]:
         colour = matplotlib.colormaps["viridis"](note["velocity"] / 127)
         axis.plot(
@@ -267,7 +267,7 @@ def add_inset(figure, stage, row, rows=2):
 
 def draw_inset_picture(axis, picture, is_difference=False):
     """A spectrogram, or a difference of two, without labels."""
-    report.draw_picture(axis, picture, is_difference=is_difference)
+    pictures.draw_picture(axis, picture, is_difference=is_difference)
     axis.set(xlabel="")
 
 
@@ -310,15 +310,15 @@ def draw_learning_rates(run):
 
 def draw_texture():
     """Three notes on strings and synth lead, and what the pretrained models make of them."""
-    import models
+    from conversion import model_files
 
-    score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], midi.NOTE)
+    score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], scores.NOTE)
     x = data.spectrogram(play("keyboard_acoustic", score))
     pictures = {}
     for instrument in DEFAULT_INSTRUMENTS[2:]:
         name = NAMES[instrument]
         pictures[name] = data.spectrogram(play(instrument, score))
-        model = models.load_generator(f"keyboard_acoustic_2_{instrument}")
+        model = model_files.load_generator(f"keyboard_acoustic_2_{instrument}")
         pictures[f"{name}, model"] = convert.convert_picture(model, x)[..., 0]
     frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
     beginnings = {name: picture[:, :frames] for name, picture in pictures.items()}

@@ -22,8 +22,8 @@ import numpy as np
 import PIL.Image
 from figures import write_png
 
-import cli
-from cli import UserError
+from common import cli
+from common.cli import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTH = 520  # CSS pixels; README and docs show the pictures 390 wide

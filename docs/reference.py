@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
+from common import cli
+from common.files import complete
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
@@ -25,7 +26,7 @@ STEPS = (  # in the order in which they are used; other scripts follow by name
     "app.py",
     "evaluate.py",
 )
-FOLDERS = (".", "demo", "pretrained", "benchmarks", "docs")
+FOLDERS = (".", "report", "demo", "pretrained", "benchmarks", "docs")
 BEGINNING = """# Every flag of every script
 
 This page is made by `python docs/reference.py` from what `--help` shows. A flag without a default
@@ -132,7 +133,7 @@ def write_page():
 def main(argv=None):
     """Write the page."""
     cli.Parser(__doc__).parse_args(argv)
-    with cli.complete(PAGE) as part:
+    with complete(PAGE) as part:
         part.write_text(write_page(), encoding="utf-8")
     print(f"-> {PAGE}")
 

@@ -16,14 +16,14 @@ import matplotlib
 from figures import LARGE, STYLE, WIDTH, add_colour_bar, save
 from matplotlib.figure import Figure
 
-import cli
-import convert
 import data
-import devices
-import report
-from audio import read_audio
-from cli import UserError
-from known_models import find_model
+from common import cli, devices
+from common.cli import UserError
+from common.files import read_csv
+from conversion import convert
+from conversion.known_models import find_model
+from report import pictures
+from sound.recordings import read_audio
 
 SECONDS = 6  # of each recording, from its beginning
 MORE = 3  # s that the network gets and the picture does not show: no end cuts into what is shown
@@ -47,7 +47,7 @@ def read_rows(path):
         UserError: it is no such table.
     """
     rows = []
-    for number, cells in enumerate(cli.read_csv(path), 1):
+    for number, cells in enumerate(read_csv(path), 1):
         if len(cells) != 3:
             raise UserError(f"{path}: line {number} is not 'label,input,reference'; mend it")
         label, source, reference = cells
@@ -70,15 +70,15 @@ def draw(figure, rows, model):
         output = convert.convert_picture(model, source)[..., 0]
         shown = [picture[:, :frames] for picture in (source, output, target)]
         for axis, picture in zip(axes, shown):
-            image = report.draw_mel(axis, picture)
-        difference = report.draw_mel(axes[-1], shown[1] - shown[2], is_difference=True)
+            image = pictures.draw_mel(axis, picture)
+        difference = pictures.draw_mel(axes[-1], shown[1] - shown[2], is_difference=True)
         axes[0].set_title(f"{PANELS[0]}: {label}")
         for axis, title in zip(axes[1:], PANELS[1:]):
             axis.set_title(title)
         for axis in axes[:-1]:
             axis.set_xlabel("")
     for axis in grid[:, 0]:
-        axis.set_yticks(report.to_mel(KHZ), [f"{khz:g}" for khz in KHZ])
+        axis.set_yticks(pictures.to_mel(KHZ), [f"{khz:g}" for khz in KHZ])
         axis.set_ylabel("kHz, mel scale")
     add_colour_bar(figure, image, list(grid[:-1].flat), aspect=36)
     add_colour_bar(figure, difference, list(grid[-1]), "difference, dB", aspect=12)
@@ -91,9 +91,9 @@ def main(argv=None):
     path = find_model(args.model)
     rows = read_rows(args.pairs)
     devices.setup_device("cpu")
-    import models
+    from conversion import model_files
 
-    model = models.load_generator(path)
+    model = model_files.load_generator(path)
     with matplotlib.rc_context({**STYLE, **LARGE, "savefig.dpi": 120}):  # much detail: 200 kB
         figure = Figure(figsize=(WIDTH, 8.2), layout="constrained")
         draw(figure, rows, model)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cli
-import devices
-import packed_weights
-import report
-from cli import UserError
-from flags import EARLIER
-from known_models import find_error, read_history
+from common import cli, devices
+from common.cli import UserError
+from common.files import complete, read_json, undamaged, write_json
+from conversion import known_models, packed_weights
+from conversion.known_models import find_error, read_history
+from report import listening
+from training.flags import EARLIER
 
 ROWS = (  # of results.json
     "identity",
@@ -98,8 +98,8 @@ def make_card(run, config, history, args):
     Raises:
         UserError: the run's files are damaged.
     """
-    results = cli.read_json(run / "evaluation/results.json", "run evaluate.py again", rows=dict)
-    with cli.undamaged(run / "config.json", REMEDY):
+    results = read_json(run / "evaluation/results.json", "run evaluate.py again", rows=dict)
+    with undamaged(run / "config.json", REMEDY):
         text = describe_run(run, config, history, args)
         if results:
             text += make_table(results["rows"])
@@ -134,20 +134,13 @@ Width {flags["filters"]}, a byte a weight:
   config.json)
 - Training: {len(history)} epochs of {tiles:,.0f} tiles,
   {steps} steps of {flags["batch_size"]}; {hours:.1f} h on {args.hardware}; {config["policy"]}
-{describe_mean(config)}{describe_pull(config)}- Command: `{command_line(flags)}`
+{describe_pull(config)}- Command: `{command_line(flags)}`
 - To train on: the same with `--weights {run.name}`
 
 Tiles of {held_out}, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2f}, median
 {baselines["median"]:.2f}).
 
 """
-
-
-def describe_mean(config):
-    """The card's line about weights that are none of the run's own, or ""."""
-    if "mean" not in config:
-        return ""
-    return f"- Weights: {config['mean']['of']}\n"
 
 
 def describe_pull(config):
@@ -161,10 +154,10 @@ def describe_pull(config):
 def describe_weaknesses(flags):
     """The card's end."""
     origins = cli.as_list(flags["origin"])
-    known = join_names([report.plain_instrument(name) for name in origins])
+    known = join_names([listening.plain_instrument(name) for name in origins])
     if all(name.startswith("keyboard_acoustic") for name in origins):
         known = "pianos"
-    target = report.plain_instrument(cli.as_list(flags["target"])[0])
+    target = listening.plain_instrument(cli.as_list(flags["target"])[0])
     target = target.replace("strings", "string section")  # "one sampled strings"
     rooms = "" if flags.get("conditions") else ROOMS
     return WEAKNESSES.format(origins=known, target=target, rooms=rooms)
@@ -191,7 +184,7 @@ def make_table(rows):
 
 def read_run(run):
     """config.json and the rows of history.csv. Raises UserError."""
-    config = cli.read_json(run / "config.json", REMEDY, flags=dict, split=dict, baselines_db=dict)
+    config = read_json(run / "config.json", REMEDY, flags=dict, split=dict, baselines_db=dict)
     history = read_history(run / "history.csv")
     if config is None or not history:
         raise UserError(
@@ -210,9 +203,6 @@ def build_parser():
     add("--notes", required=True, help="where the notes are from, and their licence")
     add("--pieces", required=True, help="where the pieces are from, and their licence")
     add("--hardware", required=True, help="what it was trained on")
-    add("--mean", metavar="FILE", help="a generator of average.py, instead of the run's own")
-    add("--mean_of", default="the mean of several epochs", help="what --mean is, in words")
-    add("--mean_error", type=cli.number(float, 0), help="its error on held-out tiles, dB")
     add(
         "--pull",
         type=cli.number(float, 0, 10),
@@ -226,30 +216,26 @@ def build_parser():
 def main(argv=None):
     """Parse flags, write the folder."""
     args = build_parser().parse_args(argv)
-    if args.mean and args.mean_error is None:
-        raise UserError("--mean_error: give it, for history.csv does not know that of --mean")
     config, history = read_run(args.run)
-    if args.mean:
-        config["mean"] = {"of": args.mean_of, "val_mae_db": args.mean_error}
     if args.pull is not None:
         config["pull"] = args.pull
     card = make_card(args.run, config, history, args)
     devices.setup_device("cpu")
-    import models
+    from conversion import model_files
 
-    generator = models.load_generator(args.mean or args.run)
-    folder = cli.PRETRAINED / args.run.name
+    generator = model_files.load_generator(args.run)
+    folder = known_models.PRETRAINED / args.run.name
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "generator.weights.h5"
-    with tempfile.TemporaryDirectory() as temporary, cli.complete(weights) as part:
+    with tempfile.TemporaryDirectory() as temporary, complete(weights) as part:
         whole = Path(temporary) / "whole.weights.h5"
-        models.save_generator(generator, whole)
+        model_files.save_generator(generator, whole)
         packed_weights.pack(whole, part)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     (folder / "SHA256SUMS").write_text(f"{digest}  {weights.name}\n", encoding="utf-8")
     for name in ("history.csv", "median.npy"):
         shutil.copy(args.run / name, folder / name)
-    cli.write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB")
 

@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 
-import devices
+from common import devices
 
 os.environ.setdefault("KERAS_BACKEND", devices.find_backend())
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,7 +20,7 @@ from hypothesis import settings
 
 import compute_features
 import data
-from audio import write_audio
+from sound.recordings import write_audio
 
 settings.register_profile(
     "ci", derandomize=True

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-import provenance
+from common.record import NAME
 
 _SHARED = Path(__file__).parents[2] / "shared" / "data"
 # Aligned mixes of real NSynth notes, mono, 44.1 kHz: <instrument>.wav; not everyone has them
@@ -17,7 +17,7 @@ def contents(folder):
     """{name: bytes} of all files below, but the record, whose lines stand in the work's order."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != provenance.NAME:
+        if path.is_file() and path.name != NAME:
             found[str(path.relative_to(folder))] = path.read_bytes()
     return found
 

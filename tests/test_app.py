@@ -8,9 +8,9 @@ import pytest
 from browser import CHROMIUM, open_page
 from sounds import identity, tone
 
-import known_models
-from audio import read_audio, write_audio
-from cli import UserError
+from common.cli import UserError
+from conversion import known_models
+from sound.recordings import read_audio, write_audio
 
 pytest.importorskip("gradio")
 import app

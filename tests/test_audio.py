@@ -9,9 +9,9 @@ import pytest
 import soundfile
 from sounds import encode, tone
 
-import audio
-from audio import find_audio, open_sound, read_audio, read_blocks, write_audio
-from cli import UserError
+from common.cli import UserError
+from sound import recordings
+from sound.recordings import find_audio, open_sound, read_audio, read_blocks, write_audio
 
 RATE = 44100
 SECONDS = 2.0
@@ -24,8 +24,8 @@ def frequency_of(sound, rate=RATE):
     return np.argmax(spectrum) * rate / len(part)
 
 
-def read_all(path, size=audio.READ_SIZE):
-    """(float32 (channels, n), the closed `audio.Sound`)."""
+def read_all(path, size=recordings.READ_SIZE):
+    """(float32 (channels, n), the closed `recordings.Sound`)."""
     with open_sound(path) as sound:
         blocks = list(read_blocks(sound, size))
     whole = np.concatenate(blocks, axis=1)
@@ -65,7 +65,7 @@ def test_what_libsndfile_writes_is_read(tmp_path, rate, extension):
     ],
 )
 def test_what_people_have_is_read(tmp_path, name, codec, video):
-    assert os.path.splitext(name)[1].lower() in audio.AUDIO_EXTENSIONS
+    assert os.path.splitext(name)[1].lower() in recordings.AUDIO_EXTENSIONS
     rate = 48000 if codec == "libopus" else RATE
     path = encode(tmp_path / name, tone(rate=rate), codec, rate, video)
     whole = read_audio(path)
@@ -354,9 +354,9 @@ def test_channels_of_opposite_polarity_do_not_become_silence(tmp_path, capsys):
 
 def test_mixed_down_a_block_does_not_become_silence():
     sound = tone()
-    np.testing.assert_array_equal(audio.mix_down(np.stack([sound, -0.9 * sound])), sound[None])
+    np.testing.assert_array_equal(recordings.mix_down(np.stack([sound, -0.9 * sound])), sound[None])
     both = np.stack([sound, 0.5 * sound])
-    np.testing.assert_allclose(audio.mix_down(both)[0], 0.75 * sound, atol=1e-6)
+    np.testing.assert_allclose(recordings.mix_down(both)[0], 0.75 * sound, atol=1e-6)
 
 
 def test_silence_in_all_channels_is_silence(tmp_path, capsys):
@@ -382,7 +382,7 @@ def test_write_audio_never_clips(tmp_path):
     np.testing.assert_allclose(soundfile.read(tmp_path / "x.wav")[0], [0, -1, 1, 0.5], atol=1e-4)
 
 
-@pytest.mark.parametrize("extension", audio.WRITTEN_EXTENSIONS)
+@pytest.mark.parametrize("extension", recordings.WRITTEN_EXTENSIONS)
 def test_long_sounds_are_written_in_every_format(tmp_path, extension):
     sound = tone(seconds=15)
     write_audio(tmp_path / f"x{extension}", sound)
@@ -404,9 +404,9 @@ def test_long_sounds_are_written_in_every_format(tmp_path, extension):
 )
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, name, channels, rate):
     with pytest.raises(UserError, match=name):
-        audio.check_writable(tmp_path / name, channels, rate)
+        recordings.check_writable(tmp_path / name, channels, rate)
     with pytest.raises(UserError, match=name):
-        audio.create_sound(tmp_path / name, tmp_path / "part", channels, rate)
+        recordings.create_sound(tmp_path / name, tmp_path / "part", channels, rate)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -415,7 +415,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, name, chann
     [("x.ogg", 32, 200_000), ("x.flac", 8, 65_535), ("x.WAV", 32, 400_000), ("x.mp3", 2, 8000)],
 )
 def test_what_can_be_written_at_the_limits(tmp_path, name, channels, rate):
-    audio.check_writable(tmp_path / name, channels, rate)
+    recordings.check_writable(tmp_path / name, channels, rate)
     sound = np.zeros((rate // 10, channels), np.float32)
     write_audio(tmp_path / name, sound, rate)
     assert read_all(tmp_path / name)[0].shape[0] == channels
@@ -424,7 +424,7 @@ def test_what_can_be_written_at_the_limits(tmp_path, name, channels, rate):
 @pytest.mark.parametrize(("hours", "kind"), [(6, b"RIFF"), (7, b"RF64")])
 def test_wav_beyond_4_gib_is_rf64(tmp_path, hours, kind):
     path = tmp_path / "x.wav"
-    with audio.create_sound(path, path, 2, RATE, hours * 3600) as output:
+    with recordings.create_sound(path, path, 2, RATE, hours * 3600) as output:
         output.write(stereo(tone(), tone()))
     assert path.read_bytes()[:4] == kind
     np.testing.assert_allclose(read_audio(path), tone(), atol=1e-4)

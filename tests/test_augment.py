@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-import augment
 from data import BINS, DB_RANGE, TILE_FRAMES, amplitude_to_db, db_to_amplitude
+from sound import augment
 
 
 def tile(seed=0):

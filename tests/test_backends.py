@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from conftest import ORIGIN, ROOT, TARGET, melody
 
-from audio import read_audio, write_audio
+from common.devices import CONVERTERS
 from data import SAMPLE_RATE
-from devices import CONVERTERS
+from sound.recordings import read_audio, write_audio
 
 OTHERS = [name for name in CONVERTERS if name != "tensorflow"]
 HIDE = """
@@ -47,13 +47,12 @@ def hide_others(backend, folder):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """A recording of 4 s, and what the backend of these tests makes of it."""
-    import convert
-    import models
+    from conversion import convert, model_files
 
     folder = tmp_path_factory.mktemp("reference")
     audio = melody(0, (1, 0.5, 0.2), seconds=4)
     write_audio(folder / "in.wav", audio)
-    model = models.load_generator(ROOT / "pretrained/keyboard_acoustic_2_string_acoustic")
+    model = model_files.load_generator(ROOT / "pretrained/keyboard_acoustic_2_string_acoustic")
     read = read_audio(folder / "in.wav")
     return folder / "in.wav", convert.convert_audio(model, read, SAMPLE_RATE)
 

@@ -21,7 +21,7 @@ from music import TUNE, make_bank, midi_bytes, note
 from scripts import error_lines
 
 import data
-from audio import write_audio
+from sound.recordings import write_audio
 
 A, B = "keyboard_acoustic", "guitar_acoustic"
 TRAINING = (

@@ -8,9 +8,9 @@ import pytest
 from conftest import ROOT
 from scripts import load_script
 
-import cli
-import convert
 import data
+from common import cli
+from conversion import convert
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 1)])

@@ -14,19 +14,35 @@ import time
 import pytest
 from conftest import ROOT, take_interrupts
 
-import cli
+from common import cli
+from common.files import (
+    PART,
+    _machine,
+    check_folder,
+    complete,
+    find_files,
+    find_named,
+    lock,
+    look_for_files,
+    place_beside,
+    read_csv,
+    read_json,
+    remove_leftovers,
+    write_csv,
+    write_json,
+)
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and names")
 
 
 def test_a_file_appears_only_when_complete(tmp_path):
     path = tmp_path / "deep" / "x.txt"
-    with pytest.raises(RuntimeError), cli.complete(path) as part:
+    with pytest.raises(RuntimeError), complete(path) as part:
         part.write_text("half")
         assert not path.exists()
         raise RuntimeError
     assert os.listdir(path.parent) == []
-    with cli.complete(path) as part:
+    with complete(path) as part:
         part.write_text("whole")
     assert path.read_text() == "whole"
     assert os.listdir(path.parent) == ["x.txt"]
@@ -41,16 +57,16 @@ def test_a_file_appears_only_when_complete(tmp_path):
     ],
 )
 def test_the_hidden_name_tells_a_writer_the_format(tmp_path, name, ending):
-    with cli.complete(tmp_path / name) as part:
+    with complete(tmp_path / name) as part:
         assert part.name.endswith(ending)
         part.touch()
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     path = tmp_path / "x.txt"
-    with cli.complete(path) as slow:
+    with complete(path) as slow:
         slow.write_text("slow, ")
-        with cli.complete(path) as quick:
+        with complete(path) as quick:
             quick.write_text("quick")
         assert path.read_text() == "quick"
         with open(slow, "a") as file:
@@ -61,22 +77,23 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 
 @pytest.mark.parametrize("name", ["é" * 125 + ".wav", "x" * 251 + ".wav", "Op. " + "9" * 250])
 def test_names_as_long_as_the_disk_takes(tmp_path, name):
-    with cli.complete(tmp_path / name) as part:
+    with complete(tmp_path / name) as part:
         part.write_text("x")
     assert os.listdir(tmp_path) == [name]
 
 
 @posix
 def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path):
-    with pytest.raises(cli.UserError, match="shorten"), cli.complete(tmp_path / ("x" * 256)):
+    with pytest.raises(cli.UserError, match="shorten"), complete(tmp_path / ("x" * 256)):
         raise AssertionError("the work began")
 
 
 @posix
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     code = (
-        "import cli, sys, time\n"
-        "with cli.complete(sys.argv[1]) as part:\n"
+        "import sys, time\n"
+        "from common import files\n"
+        "with files.complete(sys.argv[1]) as part:\n"
         "    part.write_text('half')\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
@@ -84,23 +101,24 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "x.txt")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "writing\n"
-    foreign = tmp_path / f"{cli.PART}0123abcd-1-0123abcd.txt"  # another machine's
-    old = tmp_path / f"{cli.PART}0123abcd-2-0123abcd.txt"
+    foreign = tmp_path / f"{PART}0123abcd-1-0123abcd.txt"  # another machine's
+    old = tmp_path / f"{PART}0123abcd-2-0123abcd.txt"
     for path in (foreign, old):
         path.touch()
     os.utime(old, (0, 0))
-    cli.remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     assert len(os.listdir(tmp_path)) == 2  # it is still writing
     process.kill()
     process.communicate()
-    with cli.complete(tmp_path / "y.txt") as part:
+    with complete(tmp_path / "y.txt") as part:
         part.write_text("whole")
     assert sorted(os.listdir(tmp_path)) == [foreign.name, "y.txt"]
 
 
 LOCKING = (
-    "import cli, sys, time\n"
-    "with cli.lock(sys.argv[1]):\n"
+    "import sys, time\n"
+    "from common import files\n"
+    "with files.lock(sys.argv[1]):\n"
     "    print('locked', flush=True)\n"
     "    time.sleep(60)\n"
 )
@@ -112,13 +130,13 @@ def test_a_folder_is_locked_for_one_process_even_if_it_is_deleted(tmp_path):
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "locked\n"
     holder = rf"a_2_b: .*process {process.pid} on {socket.gethostname()}; "
-    with pytest.raises(cli.UserError, match=holder), cli.lock(folder):
+    with pytest.raises(cli.UserError, match=holder), lock(folder):
         pass
-    with cli.lock(tmp_path / "runs" / "c_2_d"):
+    with lock(tmp_path / "runs" / "c_2_d"):
         pass
     process.kill()
     process.communicate()
-    with cli.lock(folder):  # a dead process holds nothing
+    with lock(folder):  # a dead process holds nothing
         pass
     assert os.listdir(tmp_path / "runs") == []
 
@@ -129,7 +147,7 @@ def test_only_one_of_many_gets_the_lock(tmp_path):
     def enter():
         for _ in range(50):
             try:
-                with cli.lock(tmp_path / "run"):
+                with lock(tmp_path / "run"):
                     inside.append(1)
                     most.append(len(inside))
                     time.sleep(0.0005)
@@ -233,7 +251,8 @@ def test_our_own_mistakes_keep_their_traceback():
 
 @posix
 def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path):
-    for name in ("cli.py", "compute_features.py"):
+    (tmp_path / "common").mkdir()
+    for name in ("common/__init__.py", "common/cli.py", "compute_features.py"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     waiting = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
     (tmp_path / "numpy.py").write_text(waiting)
@@ -250,7 +269,7 @@ def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path):
 
 ENDING = """
 import atexit, time
-import cli
+from common import cli
 
 def end_slowly():
     print("ending", flush=True)
@@ -309,7 +328,7 @@ def write(folder, *names):
 
 
 def found_in(folder, extensions=(".mid", ".midi")):
-    paths = cli.find_files(folder, extensions)
+    paths = find_files(folder, extensions)
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
@@ -318,7 +337,7 @@ def test_find_files(tmp_path):
     (tmp_path / "folder.mid").mkdir()
     assert found_in(tmp_path) == ["a.mid", "b.MID", "sub/c.midi"]
     with pytest.raises(cli.UserError, match="no such folder"):
-        cli.find_files(tmp_path / "x", (".mid",))
+        find_files(tmp_path / "x", (".mid",))
 
 
 def test_hidden_folders_are_left_out_but_the_one_that_is_named(tmp_path):
@@ -346,7 +365,7 @@ def test_what_cannot_be_looked_at_is_named_and_stops_nothing_else(tmp_path, powe
     (tmp_path / "dead.txt").symlink_to("nowhere")
     (tmp_path / "lost+found").chmod(0)
     (tmp_path / "list only").chmod(0o444)
-    found = cli.look_for_files(tmp_path, (".mid",))
+    found = look_for_files(tmp_path, (".mid",))
     names = ["a.mid", "dead.mid", "list only", "lost+found", "self"]
     assert found.files == [tmp_path / "b.mid", tmp_path / "sub/e.mid"]
     assert sorted(found.unreadable) == [tmp_path / name for name in names]
@@ -355,7 +374,7 @@ def test_what_cannot_be_looked_at_is_named_and_stops_nothing_else(tmp_path, powe
     for name, line in zip(names, told):
         assert line.startswith(f"passed over: {tmp_path / name}: ")
     with pytest.raises(PermissionError):  # nothing is left to go on with
-        cli.look_for_files(tmp_path / "lost+found", (".mid",))
+        look_for_files(tmp_path / "lost+found", (".mid",))
     for name in ("lost+found", "list only"):
         (tmp_path / name).chmod(0o755)
 
@@ -372,9 +391,9 @@ def test_a_name_is_taken_when_it_is_used(tmp_path, monkeypatch, links):
     named = []
 
     def place(part, path):
-        named.append(cli.place_beside(part, path))
+        named.append(place_beside(part, path))
 
-    with cli.complete(path, place) as first, cli.complete(path, place) as second:
+    with complete(path, place) as first, complete(path, place) as second:
         first.write_text("1")
         second.write_text("2")
         path.write_text("the user's")
@@ -387,14 +406,14 @@ def test_a_name_is_taken_when_it_is_used(tmp_path, monkeypatch, links):
 def test_json_as_editors_save_it(tmp_path, encoding):
     path = tmp_path / "config.json"
     path.write_text('{"flags": {"target": "Flöte"}}', encoding=encoding)
-    assert cli.read_json(path, "", flags=dict) == {"flags": {"target": "Flöte"}}
+    assert read_json(path, "", flags=dict) == {"flags": {"target": "Flöte"}}
 
 
 @pytest.mark.parametrize("content", ["[1]", "3", '{"flags": 3}', "", "[" * 10**5])
 def test_damaged_json_is_told_with_its_remedy(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(cli.UserError, match=r"config\.json: damaged; restore it$"):
-        cli.read_json(tmp_path / "config.json", "restore it", flags=dict)
+        read_json(tmp_path / "config.json", "restore it", flags=dict)
 
 
 def test_of_the_systems_errors_only_those_of_one_file_are_passed_over(tmp_path):
@@ -411,26 +430,26 @@ def test_what_is_no_folder_is_refused_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("the user's")
     for folder in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(cli.UserError, match=f"--report {folder}: .*file is a file"):
-            cli.check_folder(folder, "--report")
+            check_folder(folder, "--report")
     for folder in (tmp_path, tmp_path / "new" / "newer"):
-        cli.check_folder(folder, "--report")
+        check_folder(folder, "--report")
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(cli.os, "access", lambda path, mode: False)
     told = f"{tmp_path}: cannot be written to; give --page a folder that can"
     with pytest.raises(cli.UserError, match=f"^{re.escape(told)}$"):
-        cli.check_folder(tmp_path / "new", "--page")
+        check_folder(tmp_path / "new", "--page")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
 def test_names_that_are_not_utf8_are_found_and_written(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     write(tmp_path, f"{name}.mid")
-    assert list(cli.find_named(tmp_path, (".mid",))) == [name]
-    with cli.complete(tmp_path / f"{name}.wav") as part:
+    assert list(find_named(tmp_path, (".mid",))) == [name]
+    with complete(tmp_path / f"{name}.wav") as part:
         part.write_text("x")
-    cli.write_json(tmp_path / "x.json", {"name": name})
-    assert cli.read_json(tmp_path / "x.json", "") == {"name": name}
-    cli.write_csv(tmp_path / "x.csv", [[name]])
+    write_json(tmp_path / "x.json", {"name": name})
+    assert read_json(tmp_path / "x.json", "") == {"name": name}
+    write_csv(tmp_path / "x.csv", [[name]])
     assert (tmp_path / "x.csv").read_text(encoding="utf-8") == "caf\\udce9\n"
 
 
@@ -443,20 +462,20 @@ def test_tables_as_spreadsheets_write_them(tmp_path, delimiter, encoding, end):
     csv.writer(text, delimiter=delimiter, lineterminator=end).writerows(rows)
     text = text.getvalue() + end
     (tmp_path / "x.csv").write_bytes(text.encode(encoding))
-    assert cli.read_csv(tmp_path / "x.csv") == rows
+    assert read_csv(tmp_path / "x.csv") == rows
 
 
 def test_a_table_of_one_column_and_one_with_a_latin1_name(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"a\nb\n\ncaf\xe9\n")
-    assert cli.read_csv(tmp_path / "x.csv") == [["a"], ["b"], [os.fsdecode(b"caf\xe9")]]
+    assert read_csv(tmp_path / "x.csv") == [["a"], ["b"], [os.fsdecode(b"caf\xe9")]]
 
 
 def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"a\0b")
     with pytest.raises(cli.UserError, match=r"x\.csv: is no text; "):
-        cli.read_csv(tmp_path / "x.csv")
+        read_csv(tmp_path / "x.csv")
     with pytest.raises(cli.UserError, match=r"y\.csv: cannot be read \(No such file"):
-        cli.read_csv(tmp_path / "y.csv")
+        read_csv(tmp_path / "y.csv")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
@@ -466,9 +485,9 @@ def test_what_a_process_left_goes_though_its_parent_has_not_noticed_its_end(tmp_
         os._exit(0)
     try:
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it is a zombie from here
-        part = tmp_path / f"{cli.PART}{cli._machine()}-{child}-0.wav"
+        part = tmp_path / f"{PART}{_machine()}-{child}-0.wav"
         part.touch()
-        cli.remove_leftovers(tmp_path)
+        remove_leftovers(tmp_path)
         assert not part.exists()
     finally:
         os.waitpid(child, 0)

@@ -15,7 +15,7 @@ from sounds import tone
 
 import compute_features
 import data
-from audio import read_audio, write_audio
+from sound.recordings import read_audio, write_audio
 
 SECONDS = 0.3  # of a recording: a tile's worth of work and no more
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sounds import tone
 
-import conditions
-from conditions import CONDITIONS
 from data import SAMPLE_RATE
+from sound import conditions
+from sound.conditions import CONDITIONS
 
 
 def level(audio):

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import identity, louder, music, noise, uneven
 
-import convert
 import data
-import loudness
-import phase
+from conversion import convert
+from sound import loudness, phase
 
 TILE = data.TILE_FRAMES * data.HOP_LENGTH  # samples
 SHIFT_TOLERANCE = 0.1  # how much of the output may change when a recording is shifted

@@ -11,8 +11,8 @@ from conftest import ROOT
 from files import contents
 from music import TUNE, make_bank
 
-import cli
-from audio import write_audio
+from common.files import PART, _machine
+from sound.recordings import write_audio
 
 pytest.importorskip("distributed")
 STEPS = {
@@ -95,7 +95,7 @@ def test_a_cluster_makes_the_same_files_though_a_worker_is_killed(place, cluster
         time.sleep(0.002)
     workers[0].kill()
     workers[0].wait()
-    left = f"{cli.PART}{cli._machine()}-{workers[0].pid}-0.wav"  # as if it had been writing
+    left = f"{PART}{_machine()}-{workers[0].pid}-0.wav"  # as if it had been writing
     (made / left).touch()
     assert len(list(made.iterdir())) < PIECES
     err = process.communicate(timeout=120)[1]

@@ -13,7 +13,7 @@ from oracles import combine, istft
 from sounds import uniform_noise
 
 import data
-import midi
+from common.names import piece_of, version_name
 
 
 def test_constants():
@@ -126,5 +126,5 @@ def test_signal_side_needs_no_files_and_no_keras():
     speed=st.sampled_from((0.5, 1, 1.25)),
 )
 def test_versions_of_a_piece_are_found_again(piece, transpose, speed):
-    assert midi.piece_of(midi.version_name(piece + ".x", transpose, speed)) == piece + ".x"
-    assert midi.version_name(piece) == piece
+    assert piece_of(version_name(piece + ".x", transpose, speed)) == piece + ".x"
+    assert version_name(piece) == piece

@@ -10,7 +10,7 @@ from oracles import combine
 from sounds import noise
 
 import data
-from audio import resample_stream
+from sound.recordings import resample_stream
 
 SETTINGS = settings(max_examples=40, deadline=None)
 HOPS = pytest.mark.parametrize("hop_length", [512, 256, 128])

@@ -13,19 +13,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import data
-import dataset
-import midi
-from cli import UserError
+from common.cli import UserError
+from common.names import piece_of, version_name
+from training import dataset, splits
 
 NAMES = ["bach/one", "bach/two", "four", "three"]
 
 
 def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
-    assert dataset.pair_pieces(features, [ORIGIN, TARGET]) == (NAMES, [])
+    assert splits.pair_pieces(features, [ORIGIN, TARGET]) == (NAMES, [])
     copy = shutil.copytree(features, tmp_path / "f")
     (copy / TARGET / "four.npy").unlink()
     (copy / ORIGIN / "bach/two.npy").unlink()
-    assert dataset.pair_pieces(copy, [ORIGIN, TARGET]) == (
+    assert splits.pair_pieces(copy, [ORIGIN, TARGET]) == (
         ["bach/one", "three"],
         [f"{TARGET}/bach/two", f"{ORIGIN}/four"],
     )
@@ -44,36 +44,36 @@ def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
 )
 def test_instruments_that_do_not_go_together(origins, targets, held_out, reason):
     with pytest.raises(UserError, match=reason):
-        dataset.check_instruments(origins, targets, held_out)
+        splits.check_instruments(origins, targets, held_out)
 
 
 def test_several_instruments_on_both_sides_are_no_mistake():
-    dataset.check_instruments([ORIGIN, TARGET], [ORIGIN, TARGET], ["organ"])
+    splits.check_instruments([ORIGIN, TARGET], [ORIGIN, TARGET], ["organ"])
 
 
 def test_an_unknown_instrument_is_told_with_those_that_there_are(features):
     with pytest.raises(UserError, match="there are: guitar_acoustic, keyboard_acoustic"):
-        dataset.pair_pieces(features, [ORIGIN, "organ"])
+        splits.pair_pieces(features, [ORIGIN, "organ"])
 
 
 @given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5))
 def test_split_is_by_piece_and_keeps_versions_together(count, fraction, seed):
     names = []
     for i in range(count):
-        names += [midi.version_name(f"p{i}", transpose) for transpose in (-1, 0, 1)]
-    train, held_out = dataset.split_pieces(names, fraction, seed)
+        names += [version_name(f"p{i}", transpose) for transpose in (-1, 0, 1)]
+    train, held_out = splits.split_pieces(names, fraction, seed)
     assert train and held_out
     assert sorted(train + held_out) == sorted(names)
-    assert not {midi.piece_of(n) for n in train} & {midi.piece_of(n) for n in held_out}
-    assert dataset.split_pieces(names[::-1], fraction, seed)[1] == held_out[::-1]
+    assert not {piece_of(n) for n in train} & {piece_of(n) for n in held_out}
+    assert splits.split_pieces(names[::-1], fraction, seed)[1] == held_out[::-1]
 
 
 @given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5))
 def test_a_piece_more_moves_no_other(count, fraction, seed):
     """But where a side was empty without it, and had to be given a piece."""
     names = [f"p{i}" for i in range(count)]
-    before = set(dataset.split_pieces(names, fraction, seed)[1])
-    after = set(dataset.split_pieces([*names, "new"], fraction, seed)[1])
+    before = set(splits.split_pieces(names, fraction, seed)[1])
+    after = set(splits.split_pieces([*names, "new"], fraction, seed)[1])
     moved = (before ^ after) - {"new"}
     if 1 < len(before) < count - 1:
         assert not moved
@@ -83,7 +83,7 @@ def test_a_piece_more_moves_no_other(count, fraction, seed):
 def test_the_fraction_is_met_in_the_mean():
     names = [f"p{i}" for i in range(2000)]
     for fraction in (0.03, 0.1, 0.5):
-        found = len(dataset.split_pieces(names, fraction)[1]) / len(names)
+        found = len(splits.split_pieces(names, fraction)[1]) / len(names)
         assert found == pytest.approx(fraction, abs=4 * (fraction / len(names)) ** 0.5)
 
 
@@ -92,17 +92,17 @@ def test_a_test_side_is_by_piece_and_a_piece_more_moves_no_other(count, fraction
     """What is held out, it cannot move: it takes of the pieces to train on only."""
     names = []
     for i in range(count):
-        names += [midi.version_name(f"p{i}", transpose) for transpose in (-1, 0)]
-    training, _ = dataset.split_pieces(names, 0.1, seed)
+        names += [version_name(f"p{i}", transpose) for transpose in (-1, 0)]
+    training, _ = splits.split_pieces(names, 0.1, seed)
     assume(len(training) >= 4)
     try:
-        rest, test = dataset.keep_for_test(training, fraction, seed)
+        rest, test = splits.keep_for_test(training, fraction, seed)
     except UserError:
         return  # all numbers are that high
     assert rest and test
     assert sorted(rest + test) == sorted(training)
-    assert not {midi.piece_of(n) for n in rest} & {midi.piece_of(n) for n in test}
-    more, also = dataset.keep_for_test([*training, "new"], fraction, seed)
+    assert not {piece_of(n) for n in rest} & {piece_of(n) for n in test}
+    more, also = splits.keep_for_test([*training, "new"], fraction, seed)
     if len(test) > 2:
         assert set(test) <= set(also)
     assert set(more) - {"new"} >= set(rest)
@@ -111,27 +111,27 @@ def test_a_test_side_is_by_piece_and_a_piece_more_moves_no_other(count, fraction
 def test_a_test_side_has_its_fraction_and_leaves_something_to_train_on():
     names = [f"p{i}" for i in range(2000)]
     for fraction in (0.03, 0.1, 0.5):
-        found = len(dataset.keep_for_test(names, fraction)[1]) / len(names)
+        found = len(splits.keep_for_test(names, fraction)[1]) / len(names)
         assert found == pytest.approx(fraction, abs=4 * (fraction / len(names)) ** 0.5)
     with pytest.raises(UserError, match="leaves no piece to train on"):
-        dataset.keep_for_test(["a", "a~t+1"], 0.1)
+        splits.keep_for_test(["a", "a~t+1"], 0.1)
 
 
 def test_split_needs_two_pieces():
     with pytest.raises(UserError, match="only piece"):
-        dataset.split_pieces(["a", "a~t+1"], 0.1)
+        splits.split_pieces(["a", "a~t+1"], 0.1)
 
 
 def test_split_of_another_run_is_kept_for_the_pieces_that_it_knew():
     names = [f"p{i}" for i in range(20)] + ["p3~t+1"]
     other = {"train": names[:8], "validation": names[8:12], "test": ["p12"]}
-    split = dataset.split_like(other, names, 0.3, seed=0)
+    split = splits.split_like(other, names, 0.3, seed=0)
     assert {*names[:8], "p3~t+1"} <= set(split["train"])
     assert set(names[8:12]) <= set(split["validation"])
     assert split["test"] == ["p12"]
     assert sorted(split["train"] + split["validation"] + split["test"]) == sorted(names)
     with pytest.raises(UserError, match="none of the 2 pieces in validation"):
-        dataset.split_like({"train": ["a", "b"]}, ["a", "b"], 0.3, seed=0)
+        splits.split_like({"train": ["a", "b"]}, ["a", "b"], 0.3, seed=0)
 
 
 MAESTRO = """canonical_composer,canonical_title,split,year,midi_filename,audio_filename,duration
@@ -147,7 +147,7 @@ def test_split_by_maestros_table(tmp_path):
     path.write_text(MAESTRO, encoding="utf-8")
     names = ["2009/d", "2009/d~t+1", "2018/a.b", "2018/a.b~t-1~s1.1", "2018/c", "mine"]
     split = {"train": names[2:4], "validation": ["2018/c"], "test": names[:2]}
-    assert dataset.maestro_split(path, names) == split
+    assert splits.maestro_split(path, names) == split
     no_piece = MAESTRO, "none of the 1 pieces in train"
     for text, reason in (
         no_piece,
@@ -156,10 +156,10 @@ def test_split_by_maestros_table(tmp_path):
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=reason):
-            dataset.maestro_split(path, ["mine"])
+            splits.maestro_split(path, ["mine"])
     path.write_bytes(b"\xff\xfe\0")
     with pytest.raises(UserError, match="is no t"):
-        dataset.maestro_split(path, names)
+        splits.maestro_split(path, names)
 
 
 def test_batches_are_aligned_scaled_and_complete(features):
@@ -290,7 +290,7 @@ def test_the_last_batch_can_be_shared_out_to_devices(features):
 
 LIMITED = """
 import resource, sys
-import dataset
+from training import dataset
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 names = [f"p{i:04d}" for i in range(1500)]
 instruments = ["a", "b", "c", "d"]

@@ -17,11 +17,11 @@ import make_notes
 import next_steps
 import practice
 
-import cli
-import dataset
-import midi
 import train
+from common import cli
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, NoteBank, render
+from synthesis import scores
+from training import splits
 
 DEMO = Path(__file__).parent.parent / "demo"
 PIECES = sorted((DEMO / "midi").glob("*.mid"))
@@ -43,7 +43,7 @@ def test_demo_is_small():
 
 def is_fit_for_the_demo(seed, fraction, names):
     """Whether it holds out three pieces of music or more, Greensleeves too, and less practice."""
-    _, held_out = dataset.split_pieces(names, fraction, seed)
+    _, held_out = splits.split_pieces(names, fraction, seed)
     music = [name for name in held_out if name.startswith("pieces/")]
     enough = len(music) >= 3 and 2 * len(music) > len(held_out)
     return enough and "pieces/greensleeves" in music
@@ -89,7 +89,7 @@ def test_louder_velocities_are_louder(banks):
 
 @pytest.mark.parametrize("path", PIECES, ids=lambda path: path.stem)
 def test_piece_renders_complete_and_unclipped(path, banks):
-    score = midi.read_score(path)
+    score = scores.read_score(path)
     assert len(score) > 80 and 20 < (score["onset"] + score["duration"]).max() < 110
     assert PITCHES[0] <= score["pitch"].min() and score["pitch"].max() <= PITCHES[-1]
     assert score["velocity"].std() > 3
@@ -104,16 +104,16 @@ def test_pieces_on_disk_are_what_the_scores_say(tmp_path):
     assert [path.name for path in PIECES] == sorted(path.name for path in tmp_path.iterdir())
     assert len(PIECES) >= 8
     for path in PIECES:
-        ours, theirs = midi.read_score(path), midi.read_score(tmp_path / path.name)
+        ours, theirs = scores.read_score(path), scores.read_score(tmp_path / path.name)
         assert len(ours) == len(theirs)
-        for field in midi.NOTE.names:
+        for field in scores.NOTE.names:
             np.testing.assert_allclose(
                 ours[field], theirs[field], atol=2e-3, err_msg=f"{path.name}: {field}"
             )
 
 
 def test_prelude_begins_and_ends_as_bach_wrote_it():
-    score = midi.read_score(DEMO / "midi" / "bach_prelude_c.mid")
+    score = scores.read_score(DEMO / "midi" / "bach_prelude_c.mid")
     assert len(score) == 549  # 34 bars of 16 sixteenths, a chord of five
     beat = np.rint(score["onset"] / (60 / 84 / 4)).astype(int)
     first = [score["pitch"][beat == i].tolist() for i in range(16)]
@@ -162,7 +162,7 @@ def practised(tmp_path_factory):
 
 
 def test_practice_covers_pitches_and_velocities(practised):
-    score = np.concatenate([midi.read_score(path) for path in practised.glob("*.mid")])
+    score = np.concatenate([scores.read_score(path) for path in practised.glob("*.mid")])
     assert set(score["pitch"]) == set(PITCHES)
     layer = np.abs(score["velocity"][:, np.newaxis] - np.array(VELOCITIES)).argmin(axis=1)
     assert min(np.bincount(layer, minlength=5)) > 50
@@ -174,7 +174,7 @@ def test_practice_covers_pitches_and_velocities(practised):
 def test_practice_lasts_as_long_as_asked_and_does_not_clip(practised, banks):
     bank = banks["keyboard_acoustic"]
     for path in sorted(practised.glob("*.mid"))[:4]:
-        score = midi.read_score(path)
+        score = scores.read_score(path)
         assert 50 < (score["onset"] + score["duration"]).max() <= 60.01
         assert max(np.abs(block).max() for block in render(score, bank, bank.gain)) < 1
 

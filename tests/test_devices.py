@@ -12,7 +12,7 @@ import pytest
 import two_devices
 from conftest import ROOT
 
-import devices
+from common import devices
 
 LOSSES = ("loss", "gan_loss", "disc_loss", "mae_db")
 

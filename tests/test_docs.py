@@ -23,8 +23,8 @@ from conftest import ORIGIN, ROOT, TARGET, melody
 from music import midi_bytes, note, note_sound
 from sounds import encode
 
-from audio import read_audio, write_audio
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, note_name
+from sound.recordings import read_audio, write_audio
 
 sys.path.insert(0, str(ROOT / "docs"))
 import reference
@@ -300,6 +300,7 @@ def drawn_calls(chart):
 def names_taken(file, module):
     """What a file takes of a module, which it imports anywhere; None if it does not import it."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
+    room, _, name = module.rpartition(".")
     aliases = set()
     taken = set()
     for node in ast.walk(tree):
@@ -307,6 +308,8 @@ def names_taken(file, module):
             aliases |= {each.asname or each.name for each in node.names if each.name == module}
         elif isinstance(node, ast.ImportFrom) and node.module == module:
             taken |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == room:
+            aliases |= {each.asname or each.name for each in node.names if each.name == name}
     if not aliases and not taken:
         return None
     for node in ast.walk(tree):
@@ -322,7 +325,7 @@ def test_the_picture_of_calls_is_true():
     calls = drawn_calls(chart)
     assert len(calls) == chart.count("-->") > 0
     for caller, called, word in calls:
-        taken = names_taken(ROOT / caller, called.removesuffix(".py"))
+        taken = names_taken(ROOT / caller, called.removesuffix(".py").replace("/", "."))
         assert taken is not None, f"{caller} does not import {called}"
         assert word in {"", *taken}, f"{caller} takes no {word} of {called}"
 

@@ -13,26 +13,47 @@ import pytest
 from scripts import error_lines
 from sounds import identity, music, shifted, tone
 
-import convert
 import data
 import evaluate
-import evaluation_page
-import judges
-import metrics
-import phase
-import selection
-import systems
-from audio import read_audio, write_audio
-from cli import UserError
+from common.cli import UserError
+from conversion import convert
+from measuring import judges, metrics
+from measuring.page import GroupPage
+from measuring.pieces import (
+    Candidate,
+    Group,
+    Piece,
+    find_candidates,
+    find_groups,
+    find_median,
+    find_names,
+    find_pieces,
+    read_pairs,
+    read_piece,
+    read_run,
+    tell_left_out,
+)
+from measuring.rows import (
+    COLUMNS,
+    OWN_PHASE,
+    MeasuredSound,
+    Settings,
+    make_rows,
+    measure,
+    name_row,
+    things_to_compare,
+)
+from sound import phase
+from sound.recordings import read_audio, write_audio
 
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
 PHASES = list(phase.ESTIMATORS)
-SETTINGS = systems.Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=2)
+SETTINGS = Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=2)
 
 
 def rows_of(model, audio, reference, median, settings=SETTINGS):
     models = {"model": model}
-    return {row.name: row for row in systems.make_rows(models, audio, reference, median, settings)}
+    return {row.name: row for row in make_rows(models, audio, reference, median, settings)}
 
 
 def test_a_models_rows_have_its_own_pull():
@@ -74,8 +95,8 @@ def groups_of(args, *runs):
     candidates = []
     for run in runs:
         path = run.folder if run else Path("run")
-        candidates.append(selection.Candidate(path.name if len(runs) > 1 else "", path, run))
-    return selection.find_groups(args, candidates)
+        candidates.append(Candidate(path.name if len(runs) > 1 else "", path, run))
+    return find_groups(args, candidates)
 
 
 @pytest.fixture(scope="session")
@@ -104,15 +125,15 @@ def test_model_rows_are_what_predict_writes(name, length, hops):
     found = rows_of(model, audio, None, None, settings)
     options = {"phase": name, "phase_iterations": 3, "overlap": 0.5, "batch_size": 2}
     expected = convert.convert_audio(model, audio, data.SAMPLE_RATE, hops=hops, **options)
-    made = found[systems.name_row("model", name)].audio
+    made = found[name_row("model", name)].audio
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
 def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
     audio, median = tone(seconds=1), np.full(256, 0.1, np.float32)
-    own = [systems.name_row("model", name) for name in PHASES]
-    ceilings = [systems.name_row("true magnitude", name) for name in PHASES]
-    ceilings += [systems.OWN_PHASE, "target"]
+    own = [name_row("model", name) for name in PHASES]
+    ceilings = [name_row("true magnitude", name) for name in PHASES]
+    ceilings += [OWN_PHASE, "target"]
     assert list(rows_of(identity, audio, None, None)) == ["identity", *own]
     without_median = ["identity", "silence", *own, *ceilings]
     assert list(rows_of(identity, audio, audio, None)) == without_median
@@ -133,12 +154,12 @@ def test_network_runs_once_a_piece():
 
 def test_finer_hops_are_compared_where_the_usual_frames_stand():
     audio, other = tone(seconds=1), tone(660, seconds=1)
-    target = systems.MeasuredSound(other)
+    target = MeasuredSound(other)
     rows = rows_of(identity, audio, other, None, SETTINGS._replace(phases=["input"], hops=4))
     for name in ("identity", "model (phase: input)"):
         expected = data.spectrogram(audio)
         np.testing.assert_allclose(rows[name].asked, expected, atol=1e-3)
-    assert systems.measure(rows["true magnitude (phase: input)"], target)["mae_db"] < 1e-2
+    assert measure(rows["true magnitude (phase: input)"], target)["mae_db"] < 1e-2
 
 
 def test_network_hears_the_training_loudness_and_its_answer_is_brought_back():
@@ -163,10 +184,10 @@ def test_network_that_diverged_is_a_users_mistake():
 
 def test_measures_of_a_perfect_and_of_a_silent_conversion():
     audio = tone(seconds=1)
-    target = systems.MeasuredSound(audio)
+    target = MeasuredSound(audio)
     rows = rows_of(identity, audio, audio, None)
-    found = {name: systems.measure(row, target) for name, row in rows.items()}
-    perfect, silence = found[systems.name_row("model", "input")], found["silence"]
+    found = {name: measure(row, target) for name, row in rows.items()}
+    perfect, silence = found[name_row("model", "input")], found["silence"]
     assert perfect["mae_db"] < 1e-3 and perfect["level_matched_db"] < 1e-3
     assert perfect["written_mae_db"] < 0.05 and perfect["convergence"] < 0.01
     assert perfect["pitch_jaccard"] < 0.1 and perfect["lsd_db"] < 3
@@ -175,9 +196,9 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
     assert silence["mfcc_distance"] == 1 and silence["pitch_jaccard"] > 0.9
     assert "reanalysis_db" not in silence and "convergence" not in found["identity"]
     with_snr = [name for name, measures in found.items() if "snr_db" in measures]
-    assert with_snr == [systems.OWN_PHASE]
-    assert found[systems.OWN_PHASE]["snr_db"] > 40
-    keys = {column.key for column in systems.COLUMNS}
+    assert with_snr == [OWN_PHASE]
+    assert found[OWN_PHASE]["snr_db"] > 40
+    keys = {column.key for column in COLUMNS}
     for measures in found.values():
         assert set(measures) <= keys
         assert all(np.isfinite(value) for value in measures.values())
@@ -186,17 +207,17 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
 def test_the_target_has_no_error_by_any_measure():
     audio, other = tone(seconds=1), tone(660, seconds=1)
     rows = rows_of(identity, other, audio, None)
-    found = systems.measure(rows["target"], systems.MeasuredSound(audio))
+    found = measure(rows["target"], MeasuredSound(audio))
     assert set(found) >= {"mae_db", "level_matched_db", "lsd_db", "pitch_jaccard"}
     assert all(value == pytest.approx(0, abs=1e-3) for value in found.values())
-    unchanged = systems.measure(rows["identity"], systems.MeasuredSound(audio))
+    unchanged = measure(rows["identity"], MeasuredSound(audio))
     assert unchanged["pitch_jaccard"] > 0.9
 
 
 def test_every_measure_has_all_that_it_takes():
     audio = tone(seconds=1)
     rows = rows_of(identity, audio, audio, None)
-    things = systems.things_to_compare(rows[systems.OWN_PHASE], systems.MeasuredSound(audio))
+    things = things_to_compare(rows[OWN_PHASE], MeasuredSound(audio))
     for column in metrics.MEASURES:
         assert set(column.takes) <= set(things), column.key
 
@@ -205,18 +226,18 @@ def test_every_measure_has_all_that_it_takes():
 
 
 def test_only_held_out_pieces_count_by_default(audios, tmp_path, capsys):
-    run = selection.read_run(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
-    found = selection.find_pieces([run], ORIGIN, TARGET, audios)
+    run = read_run(make_run(tmp_path, validation=["three", "three~t2", "gone"]))
+    found = find_pieces([run], ORIGIN, TARGET, audios)
     assert [piece.name for piece in found] == ["three"]
     assert "gone" in capsys.readouterr().err
-    everything = selection.find_pieces([run], ORIGIN, TARGET, audios, "all")
+    everything = find_pieces([run], ORIGIN, TARGET, audios, "all")
     assert [piece.name for piece in everything] == ["bach/one", "bach/two", "four", "three"]
     assert everything[0].source == audios / ORIGIN / "bach/one.wav"
     assert everything[0].reference == audios / TARGET / "bach/one.wav"
 
 
 def test_test_side_is_a_table_of_its_own_where_there_is_one(audios, tmp_path):
-    run = selection.read_run(make_run(tmp_path, validation=["three"], test=["four"]))
+    run = read_run(make_run(tmp_path, validation=["three"], test=["four"]))
     groups = groups_of(parse("--audios", audios), run)
     (held_out,), (for_test,) = [group.pieces for group in groups]
     assert (held_out.name, for_test.name) == ("three", "four")
@@ -225,7 +246,7 @@ def test_test_side_is_a_table_of_its_own_where_there_is_one(audios, tmp_path):
     for side, name in (("held_out", "three"), ("test", "four")):
         (group,) = groups_of(parse("--audios", audios, "--pieces", side), run)
         assert [piece.name for piece in group.pieces] == [name] and group.folder == ""
-    without = selection.read_run(make_run(tmp_path, validation=["three"]))
+    without = read_run(make_run(tmp_path, validation=["three"]))
     with pytest.raises(UserError, match="--pieces test: this run kept none"):
         groups_of(parse("--audios", audios, "--pieces", "test"), without)
 
@@ -235,7 +256,7 @@ def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
     for name in ("piano_acoustic", "grand_acoustic"):
         shutil.copytree(audios / ORIGIN, tmp_path / "audios" / name)
     flags = {"origin": [ORIGIN, "piano_acoustic"], "hold_out_origin": "piano_acoustic"}
-    run = selection.read_run(make_run(tmp_path / "run", flags=flags))
+    run = read_run(make_run(tmp_path / "run", flags=flags))
     assert run.origins == [ORIGIN] and run.unheard == ["piano_acoustic"]
     groups = groups_of(parse("--audios", tmp_path / "audios"), run)
     assert [group.origin for group in groups] == [ORIGIN, "piano_acoustic"]
@@ -248,7 +269,7 @@ def test_each_origin_is_a_table_of_its_own(audios, tmp_path):
 
 
 def test_origin_and_target_that_do_not_fit_are_said(audios, tmp_path):
-    run = selection.read_run(make_run(tmp_path))
+    run = read_run(make_run(tmp_path))
     both = parse("--audios", audios, "--origin", TARGET, "--target", TARGET)
     with pytest.raises(UserError, match=f"--target {TARGET}: is the origin"):
         groups_of(both, run)
@@ -260,11 +281,11 @@ def test_origin_and_target_that_do_not_fit_are_said(audios, tmp_path):
 def test_pieces_that_are_not_there_are_a_users_mistake(audios, tmp_path):
     with pytest.raises(UserError, match="--pairs or --inputs"):
         groups_of(parse("--audios", audios), None)
-    run = selection.read_run(make_run(tmp_path, validation=["gone"]))
+    run = read_run(make_run(tmp_path, validation=["gone"]))
     with pytest.raises(UserError, match="none of these pieces"):
-        selection.find_pieces([run], ORIGIN, TARGET, audios)
+        find_pieces([run], ORIGIN, TARGET, audios)
     with pytest.raises(UserError, match="no such folder"):
-        selection.find_pieces([run], "flute", TARGET, audios)
+        find_pieces([run], "flute", TARGET, audios)
 
 
 def test_damaged_config_is_said(tmp_path):
@@ -272,7 +293,7 @@ def test_damaged_config_is_said(tmp_path):
     for text in ("{", "[]", '{"flags": {}}', *inner):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(UserError, match="damaged"):
-            selection.read_run(tmp_path)
+            read_run(tmp_path)
 
 
 def test_pairs_are_read_relative_to_their_file(tmp_path):
@@ -280,7 +301,7 @@ def test_pairs_are_read_relative_to_their_file(tmp_path):
     path.write_text(
         'input,reference\nsub/a.wav, b.wav\n\n"with, comma.wav",\nc.wav\n', encoding="utf-8"
     )
-    assert selection.read_pairs(path) == [
+    assert read_pairs(path) == [
         ("sub/a.wav", tmp_path / "sub/a.wav", tmp_path / "b.wav"),
         ("with, comma.wav", tmp_path / "with, comma.wav", None),
         ("c.wav", tmp_path / "c.wav", None),
@@ -290,7 +311,7 @@ def test_pairs_are_read_relative_to_their_file(tmp_path):
 def test_pairs_as_spreadsheets_write_them(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_bytes(b"\xef\xbb\xbfinput;reference\r\na.wav;b.wav\r\na.wav;c.wav\r\n")
-    assert selection.read_pairs(path) == [
+    assert read_pairs(path) == [
         ("a.wav", tmp_path / "a.wav", tmp_path / "b.wav"),
         ("a.wav (2)", tmp_path / "a.wav", tmp_path / "c.wav"),
     ]
@@ -303,9 +324,9 @@ def test_bad_pairs_are_said_in_one_line(tmp_path, content):
     path = tmp_path / "pairs.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"pairs\.csv"):
-        selection.read_pairs(path)
+        read_pairs(path)
     with pytest.raises(UserError):
-        selection.read_pairs(tmp_path / "missing.csv")
+        read_pairs(tmp_path / "missing.csv")
 
 
 def test_pairs_of_different_lengths_are_refused(tmp_path):
@@ -313,9 +334,7 @@ def test_pairs_of_different_lengths_are_refused(tmp_path):
         write_audio(tmp_path / f"{name}.wav", tone(seconds=seconds))
 
     def read(first, second):
-        return selection.read_piece(
-            selection.Piece("x", tmp_path / f"{first}.wav", tmp_path / f"{second}.wav")
-        )
+        return read_piece(Piece("x", tmp_path / f"{first}.wav", tmp_path / f"{second}.wav"))
 
     audio, reference = read("a", "near")
     assert len(audio) == len(reference) == round(0.995 * data.SAMPLE_RATE)
@@ -333,7 +352,7 @@ def test_score_of_a_name_with_a_dot_is_not_anothers(tmp_path, capsys, monkeypatc
     scores = {"sonata": tmp_path / "sonata.mid", "bach/two": tmp_path / "two.mid"}
     notes = {}
     for name in ("sonata", "sonata.1", "sonata.1.wav", "sonata.wav", "bach/two", "two.wav"):
-        notes[name] = evaluate.read_notes(scores, selection.Piece(name, None, None), 1)
+        notes[name] = evaluate.read_notes(scores, Piece(name, None, None), 1)
     assert notes["sonata"] == notes["sonata.wav"] == "sonata.mid"
     assert notes["sonata.1"] is None and notes["sonata.1.wav"] is None
     assert notes["bach/two"] == "two.mid" and notes["two.wav"] is None
@@ -347,26 +366,26 @@ def test_a_damaged_score_is_read_and_told_or_left_out_and_told(tmp_path, capsys)
     scores = {"cut": tmp_path / "cut.mid", "bad": tmp_path / "bad.mid"}
     scores["cut"].write_bytes(content)
     scores["bad"].write_bytes(b"no score")
-    _, pitches = evaluate.read_notes(scores, selection.Piece("cut", None, None), 10)
+    _, pitches = evaluate.read_notes(scores, Piece("cut", None, None), 10)
     assert pitches[0] == pytest.approx(261.63, abs=0.01)
     assert "cut.mid: repaired:" in capsys.readouterr().err
-    assert evaluate.read_notes(scores, selection.Piece("bad", None, None), 10) is None
+    assert evaluate.read_notes(scores, Piece("bad", None, None), 10) is None
     err = capsys.readouterr().err
     assert "note F1 is left out" in err and "bad.mid" in err
 
 
 def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_path):
-    run = selection.read_run(run_folder)
-    assert selection.find_median(run, TARGET, audios) == pytest.approx(0.2)
-    run = selection.read_run(make_run(tmp_path))
-    found = selection.find_median(run, TARGET, audios)
+    run = read_run(run_folder)
+    assert find_median(run, TARGET, audios) == pytest.approx(0.2)
+    run = read_run(make_run(tmp_path))
+    found = find_median(run, TARGET, audios)
     pictures = []
     for name in run.split["train"]:
         pictures.append(data.spectrogram(read_audio(audios / TARGET / f"{name}.wav")))
     expected = np.median(np.concatenate(pictures, axis=1), axis=1)
     np.testing.assert_allclose(found, expected, atol=0.02)
-    assert selection.find_median(run, TARGET, None) is None
-    assert selection.find_median(None, TARGET, audios) is None
+    assert find_median(run, TARGET, None) is None
+    assert find_median(None, TARGET, audios) is None
 
 
 # ---- The command
@@ -397,7 +416,7 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
     assert "2 pieces held out from training: three, four" in printed
     own = ["model (phase: input)", "model (phase: griffinlim)"]
     true = ["true magnitude (phase: input)", "true magnitude (phase: griffinlim)"]
-    rows = ["identity", "silence", "median picture", *own, *true, systems.OWN_PHASE, "target"]
+    rows = ["identity", "silence", "median picture", *own, *true, OWN_PHASE, "target"]
     table, paired = table_rows(printed)
     assert table == rows
     assert paired == [f"{own[0]} − identity", f"{own[1]} − {own[0]}", f"{true[1]} − {true[0]}"]
@@ -529,7 +548,7 @@ def test_a_file_where_a_folder_goes_is_refused_before_the_work(
 
 
 def candidates_of(*folders):
-    return selection.find_candidates([str(folder) for folder in folders])
+    return find_candidates([str(folder) for folder in folders])
 
 
 @pytest.fixture(scope="module")
@@ -559,7 +578,7 @@ def test_rows_of_several_models_are_those_of_each():
     audio, other = tone(seconds=1), tone(660, seconds=1)
     settings = SETTINGS._replace(phases=["input", "flat"])
     models = {"model a": identity, "model b": brighter}
-    rows = list(systems.make_rows(models, audio, other, None, settings))
+    rows = list(make_rows(models, audio, other, None, settings))
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert [name for name in names if name.startswith("model")] == [
@@ -571,8 +590,8 @@ def test_rows_of_several_models_are_those_of_each():
         alone = rows_of(model, audio, other, None, settings)
         assert len(alone) == len(rows) - 2
         for phase_name in settings.phases:
-            expected = alone[systems.name_row("model", phase_name)].audio
-            made = found[systems.name_row(f"model {label}", phase_name)].audio
+            expected = alone[name_row("model", phase_name)].audio
+            made = found[name_row(f"model {label}", phase_name)].audio
             np.testing.assert_array_equal(made, expected)
 
 
@@ -581,7 +600,7 @@ OWN = [
     *("model b (phase: input)", "model b (phase: flat)"),
 ]
 TRUE = ["true magnitude (phase: input)", "true magnitude (phase: flat)"]
-ROWS = ["identity", "silence", "median picture", *OWN, *TRUE, systems.OWN_PHASE, "target"]
+ROWS = ["identity", "silence", "median picture", *OWN, *TRUE, OWN_PHASE, "target"]
 PAIRS = [  # what is compared: each with a row before it, its base
     (OWN[0], "identity"),
     (OWN[2], "identity"),
@@ -676,14 +695,14 @@ def test_pieces_are_those_that_no_model_was_trained_on(tmp_path, capsys):
     b = make_run(tmp_path / "b", train=["p", "r~t+2"], validation=["q", "v", "s~t+2"], test=["u"])
     both = candidates_of(a, b)
     runs = [each.run for each in both]
-    assert selection.find_names(runs, "held_out") == ["s", "v"]
-    assert selection.find_names(runs, "test") == ["u"]
-    assert selection.find_names(runs[:1], "held_out") == ["r", "s", "t"]
-    assert selection.find_names(runs[:1], "test") == ["u", "v"]
-    selection.tell_left_out(both)
+    assert find_names(runs, "held_out") == ["s", "v"]
+    assert find_names(runs, "test") == ["u"]
+    assert find_names(runs[:1], "held_out") == ["r", "s", "t"]
+    assert find_names(runs[:1], "test") == ["u", "v"]
+    tell_left_out(both)
     told = capsys.readouterr().err
     assert "3 pieces; a was trained on 1, b was trained on 1" in told  # q, r; t is not b's at all
-    selection.tell_left_out(both[:1])
+    tell_left_out(both[:1])
     assert capsys.readouterr().err == ""
 
 
@@ -693,10 +712,10 @@ def test_origins_are_those_in_common_and_who_never_heard_one_is_said(audios, tmp
     a = make_run(tmp_path / "a", flags={"origin": ["organ", "piano_acoustic", ORIGIN]})
     b = make_run(tmp_path / "b", flags={"origin": [ORIGIN, "piano_acoustic"]})
     args = parse("--audios", tmp_path / "audios")
-    groups = selection.find_groups(args, candidates_of(a, b))
+    groups = find_groups(args, candidates_of(a, b))
     assert [group.origin for group in groups] == ["piano_acoustic", ORIGIN]
     make_run(b, flags={"origin": [ORIGIN, "piano_acoustic"], "hold_out_origin": ORIGIN})
-    groups = selection.find_groups(args, candidates_of(a, b))
+    groups = find_groups(args, candidates_of(a, b))
     assert ["that b never heard" in group.title for group in groups] == [False, True]
 
 
@@ -723,11 +742,14 @@ def test_models_that_cannot_be_compared_are_refused_in_one_line(
 
 
 def test_a_model_of_another_kind_is_named(audios, run_folder, tmp_path, capsys):
-    import learned_phase
     import models
+    from conversion import model_files
+    from research import learned_phase
 
     other = make_run(tmp_path / "other")
-    models.save_generator(models.build_generator(1, learned_phase.PHASE), other / "generator.keras")
+    model_files.save_generator(
+        models.build_generator(1, learned_phase.PHASE), other / "generator.keras"
+    )
     out = tmp_path / "out"
     files = run_folder, run_folder / "generator.keras"
     cases = [
@@ -752,7 +774,7 @@ def test_results_of_other_models_do_not_pass_as_these(two_runs, tmp_path):
     def left():
         return [name for name in names if (tmp_path / name).exists()]
 
-    group = selection.Group("", "", "", None, None, [])
+    group = Group("", "", "", None, None, [])
     for earlier, now, stay in (
         (["a", "b"], ["a", "b"], True),
         ("a", "a", True),
@@ -764,7 +786,7 @@ def test_results_of_other_models_do_not_pass_as_these(two_runs, tmp_path):
         evaluate.drop_others(tmp_path, [group], now)
         assert left() == (list(names) if stay else [])
     (tmp_path / "index.html").write_text("an earlier page")
-    evaluation_page.GroupPage(tmp_path, group, candidates_of(*two_runs), SETTINGS, 1)
+    GroupPage(tmp_path, group, candidates_of(*two_runs), SETTINGS, 1)
     assert not (tmp_path / "index.html").exists()
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from scripts import load_script
 
-import cli
-import known_models
 import models
-import phase
-from kinds import ENTRY, PLAIN
+from conversion import known_models, model_files
+from research.kinds import ENTRY, PLAIN
+from sound import phase
 
 ABOUT = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
 FLAGS = {
@@ -33,7 +32,7 @@ FLAGS = {
 @pytest.fixture
 def export(tmp_path, monkeypatch):
     """The script as a module, which writes below tmp_path/pretrained."""
-    monkeypatch.setattr(cli, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(known_models, "PRETRAINED", tmp_path / "pretrained")
     return load_script("pretrained/export.py", monkeypatch)
 
 
@@ -43,7 +42,7 @@ def run(tmp_path):
     run = tmp_path / "runs/a_2_guitar_acoustic"
     (run / "evaluation").mkdir(parents=True)
     keras.utils.set_random_seed(0)
-    models.save_generator(models.build_generator(2), run / "generator.keras")
+    model_files.save_generator(models.build_generator(2), run / "generator.keras")
     config = {
         "flags": FLAGS,
         "policy": "float32",
@@ -78,8 +77,8 @@ def test_export(tmp_path, export, run):
     for text in ("NSynth, CC BY 4.0", "an abacus", command, *figures):
         assert text in card
 
-    whole = models.load_generator(run)
-    packed = models.load_generator("a_2_guitar_acoustic")
+    whole = model_files.load_generator(run)
+    packed = model_files.load_generator("a_2_guitar_acoustic")
     assert packed.kind is PLAIN
     with h5py.File(folder / "generator.weights.h5") as file:
         assert json.loads(file.attrs[ENTRY]) == {"kind": "magnitude", "style": "none"}
@@ -151,21 +150,3 @@ def test_a_run_without_its_history_is_refused(capsys, export, run):
     (run / "history.csv").unlink()
     assert export.main(["--run", str(run), *ABOUT]) == 2
     assert "is no complete run folder" in capsys.readouterr().err
-
-
-def test_a_mean_has_its_own_error_and_says_of_what(export, run, tmp_path, capsys):
-    keras.utils.set_random_seed(1)
-    mean = tmp_path / "mean.keras"
-    models.save_generator(models.build_generator(2), mean)
-    flags = ["--run", str(run), *ABOUT, "--mean", str(mean), "--mean_of", "their mean"]
-    assert export.main(flags) == 2
-    assert "--mean_error: give it" in capsys.readouterr().err
-    assert export.main([*flags, "--mean_error", "2.75"]) == 0
-    folder = tmp_path / "pretrained" / run.name
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "- Weights: their mean\n" in card
-    assert "dB MAE: **2.75**" in card
-    assert "2.75 dB off" in known_models.describe_model(folder)
-    found = models.load_generator(folder).get_weights()[0]
-    wanted = models.load_generator(mean).get_weights()[0]
-    np.testing.assert_allclose(found, wanted, atol=np.abs(wanted).max() / 127)

@@ -25,10 +25,10 @@ from music import make_bank, midi_bytes, note
 from scripts import error_lines
 from sounds import tone
 
-import convert
-import provenance
-from audio import write_audio
-from cli import UserError
+from common.cli import UserError
+from common.record import NAME
+from conversion import convert
+from sound.recordings import write_audio
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 NOTES = [note(48 * k, 48 * k + 240, 56 + 7 * k % 15, 30 + k % 90) for k in range(400)]
@@ -102,7 +102,7 @@ def made(folder):
     """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != provenance.NAME:
+        if path.is_file() and path.name != NAME:
             found[str(path.relative_to(folder))] = _essence(path)
     return found
 
@@ -216,7 +216,7 @@ def test_killed_anywhere_it_continues_to_the_same_end(place, step, undisturbed):
 def left_behind(folder):
     """Hidden files that are no record of what was made."""
     hidden = [path for path in folder.rglob(".*") if path.is_file()]
-    return [path for path in hidden if path.name != provenance.NAME]
+    return [path for path in hidden if path.name != NAME]
 
 
 def test_interrupted_it_says_so_in_one_line_and_continues_to_the_same_end(place, step, undisturbed):

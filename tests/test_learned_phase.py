@@ -6,14 +6,15 @@ from conftest import ORIGIN, TARGET
 
 import compute_features
 import data
-import dataset
-import learned_phase
 import models
 import train
 import train_generator
-from audio import read_audio
-from cli import UserError
-from learned_phase import BOTH, PHASE
+from common.cli import UserError
+from conversion import model_files
+from research import learned_phase
+from research.learned_phase import BOTH, PHASE
+from sound.recordings import read_audio
+from training import dataset
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_networks_that_give_phase_are_trained(with_phases, tmp_path, script, kin
     assert script.main([str(flag) for flag in flags]) == 0
     (run,) = tmp_path.iterdir()
     assert run.name.endswith(f"_{kind.learn}")
-    model = models.load_generator(run)
+    model = model_files.load_generator(run)
     assert model.kind is kind
     assert bool(list(run.rglob("spectrogram.png"))) == (kind is BOTH)
     if kind is PHASE:

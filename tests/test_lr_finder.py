@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import lr_finder
-from cli import UserError
+from common.cli import UserError
 
 
 class Quadratic(keras.Model):

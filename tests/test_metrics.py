@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from oracles import combine, istft
 
 import data
-import metrics
-from audio import read_audio
+from measuring import metrics
+from sound.recordings import read_audio
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:n_fft="

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from music import midi_bytes, note, tempo
 
-import midi
-from cli import UserError
-from midi import change_score, read_repaired, read_score
+from common.cli import UserError
+from synthesis import scores
+from synthesis.scores import change_score, read_repaired, read_score
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ IT = (0.0, 0.5, 60, 100)  # its row
 
 def test_a_note(read):
     score = read(midi_bytes(note(480, 720, 60, 90)))
-    assert score.dtype == midi.NOTE
+    assert score.dtype == scores.NOTE
     assert rows(score) == [(0.5, 0.25, 60, 90)]
 
 
@@ -160,7 +160,7 @@ def test_pedal_against_the_slow_way(raw, presses):
     notes = np.array([(on, on + held, pitch) for on, held, pitch in raw])
     presses = sorted(presses.items())
     last = int(notes[:, 1].max())
-    ends = midi._apply_pedal(*notes.T, presses, last)
+    ends = scores._apply_pedal(*notes.T, presses, last)
     assert ends.tolist() == slow_pedal(notes.tolist(), presses, max(last, presses[-1][0]))
 
 
@@ -451,7 +451,7 @@ def test_notes_that_are_never_switched_off_take_time_by_their_number_not_its_squ
 
 
 def test_limits(read, monkeypatch, tmp_path):
-    monkeypatch.setattr(midi, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(scores, "MAX_BYTES", 1 << 20)
     with pytest.raises(UserError, match="larger than 1 MB"):
         read(GOOD + bytes(1 << 20))
     with pytest.raises(UserError, match="the longest allowed is 4 h"):

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from keras import ops
 
-import cli
-import kinds
 import losses
 import models
-from cli import UserError
-from learned_phase import BOTH, PHASE
-from styles import FILM, TILE
+from common.cli import UserError
+from conversion import known_models, model_files
+from research import kinds, registry
+from research.learned_phase import BOTH, PHASE
+from research.styles import FILM, TILE
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="uses tf.GradientTape"
@@ -277,13 +277,13 @@ def test_saved_generators_load_with_their_layout_and_kind(tmp_path, layout):
     generator = models.build_generator(**layout)
     run = tmp_path / "run"
     run.mkdir()
-    models.save_generator(generator, run / "generator.keras")
-    models.save_generator(generator, tmp_path / "x.weights.h5")
+    model_files.save_generator(generator, run / "generator.keras")
+    model_files.save_generator(generator, tmp_path / "x.weights.h5")
     generator.save(tmp_path / "older.keras")  # which tells no kind
     x = np.repeat(tiles(1), generator.input_shape[-1], axis=-1)
     expected = generator.predict_on_batch(x)
     for path in (run, tmp_path / "x.weights.h5", tmp_path / "older.keras"):
-        loaded = models.load_generator(path)
+        loaded = model_files.load_generator(path)
         np.testing.assert_array_equal(loaded.predict_on_batch(x), expected)
         assert loaded.kind is layout.get("kind", kinds.PLAIN)
 
@@ -291,31 +291,31 @@ def test_saved_generators_load_with_their_layout_and_kind(tmp_path, layout):
 @pytest.mark.parametrize("kind", ["both", "colour"])
 def test_a_stored_kind_has_to_fit(tmp_path, kind):
     generator = models.build_generator(1, PHASE)
-    models.save_generator(generator, tmp_path / "x.weights.h5")
+    model_files.save_generator(generator, tmp_path / "x.weights.h5")
     with h5py.File(tmp_path / "x.weights.h5", "a") as file:
         file.attrs[kinds.ENTRY] = json.dumps({"kind": kind, "style": "none"})
     with pytest.raises(UserError, match="no generator of this layout"):
-        models.load_generator(tmp_path / "x.weights.h5")
+        model_files.load_generator(tmp_path / "x.weights.h5")
 
 
-@pytest.mark.parametrize("kind", kinds.list_kinds())
+@pytest.mark.parametrize("kind", registry.list_kinds())
 def test_kinds_are_told_by_channels_where_nothing_else_tells(kind):
-    assert kinds.infer_kind(*kind.read_layout()) is kind
-    assert kinds.from_entry(json.loads(json.dumps(kind.to_entry()))) is kind
+    assert registry.infer_kind(*kind.read_layout()) is kind
+    assert registry.from_entry(json.loads(json.dumps(kind.to_entry()))) is kind
 
 
 def test_the_kind_of_a_run_is_told_by_its_configuration():
     stored = {"kind": "both", "style": "none"}
-    assert kinds.read_from_run({"flags": {"target": "x"}, **stored}) is BOTH
+    assert registry.read_from_run({"flags": {"target": "x"}, **stored}) is BOTH
     older = {"target": ["x", "y"], "learn": "magnitude"}
-    assert kinds.read_from_run({"flags": older}) is FILM
-    assert kinds.read_from_run({"flags": {"target": "x"}}) is kinds.PLAIN
+    assert registry.read_from_run({"flags": older}) is FILM
+    assert registry.read_from_run({"flags": {"target": "x"}}) is kinds.PLAIN
 
 
 @pytest.mark.parametrize("channels", [(1, 2), (3, 1), (1, 4), (2, 5)])
 def test_channels_of_no_kind(channels):
     with pytest.raises(ValueError, match="outputs"):
-        kinds.infer_kind(*channels, has_dense=False)
+        registry.infer_kind(*channels, has_dense=False)
 
 
 def test_what_gives_no_kind_gives_magnitudes():
@@ -407,7 +407,7 @@ def test_weights_saved_by_older_keras_load_unchanged(tmp_path):
     )
     stored = np.load(tmp_path / "xy.npz")
     for name in ("weights.h5", "whole.h5"):
-        output = models.load_generator(tmp_path / name).predict_on_batch(stored["x"])
+        output = model_files.load_generator(tmp_path / name).predict_on_batch(stored["x"])
         assert np.abs(output - stored["y"]).max() <= 1e-6
 
 
@@ -416,22 +416,22 @@ def test_weights_saved_by_older_keras_load_unchanged(tmp_path):
 def test_files_that_are_no_model(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="no generator of this layout"):
-        models.load_generator(tmp_path / name)
+        model_files.load_generator(tmp_path / name)
 
 
 def test_models_of_another_layout_and_missing_ones(tmp_path):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "dense.keras")
     with pytest.raises(UserError, match="no generator of this layout"):
-        models.load_generator(tmp_path / "dense.keras")
+        model_files.load_generator(tmp_path / "dense.keras")
     models.build_discriminator(2).save(tmp_path / "discriminator.keras")
     with pytest.raises(UserError, match="no generator of this layout"):
-        models.load_generator(tmp_path / "discriminator.keras")
+        model_files.load_generator(tmp_path / "discriminator.keras")
     with pytest.raises(UserError, match="no model there"):
-        models.load_generator(tmp_path / "nowhere")
+        model_files.load_generator(tmp_path / "nowhere")
 
 
 def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(known_models, "PRETRAINED", tmp_path)
     folder = tmp_path / "a_2_b"
     folder.mkdir()
     generator = models.build_generator(2)
@@ -443,16 +443,18 @@ def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_pa
     )
     x = tiles(1)
     np.testing.assert_array_equal(
-        models.load_generator("a_2_b").predict_on_batch(x), generator.predict_on_batch(x)
+        model_files.load_generator("a_2_b").predict_on_batch(x), generator.predict_on_batch(x)
     )
-    assert models.find_generator("B") == folder / "generator.weights.h5"  # what it makes is enough
+    assert (
+        model_files.find_generator("B") == folder / "generator.weights.h5"
+    )  # what it makes is enough
     (folder / "generator.weights.h5").write_bytes(content + b"more")
     with pytest.raises(
         UserError, match=r"generator\.weights\.h5: is not the file that SHA256SUMS names"
     ):
-        models.load_generator("a_2_b")
+        model_files.load_generator("a_2_b")
     with pytest.raises(UserError, match=r"no model there; .* \(a_2_b\)"):
-        models.load_generator("b_2_a")
+        model_files.load_generator("b_2_a")
 
 
 def convolve_whole_numbers(layer, x, upstream):
@@ -476,7 +478,7 @@ def convolve_whole_numbers(layer, x, upstream):
 @pytest.mark.parametrize("kind", ["Conv2D", "Conv2DTranspose"])
 def test_convolutions_and_their_gradients_are_exact(kind, side, precision):
     """Whole numbers up to 256 are exact in bfloat16, summed in any order, on any processor."""
-    import kernels  # which imports TensorFlow
+    from common import kernels  # which imports TensorFlow
 
     rng = np.random.default_rng(0)
     larger = side * 2 if kind == "Conv2DTranspose" else side // 2
@@ -502,7 +504,7 @@ def test_saved_generators_load_with_plain_keras(tmp_path, compiled):
     generator = models.build_generator(2)
     if compiled:
         generator = models.compiled_generator(2, 1e-3)
-    models.save_generator(generator, tmp_path / "g.keras")
+    model_files.save_generator(generator, tmp_path / "g.keras")
     with zipfile.ZipFile(tmp_path / "g.keras") as archive:
         assert b"timbre" not in archive.read("config.json")  # no class of ours is needed
     plain = keras.models.load_model(tmp_path / "g.keras")
@@ -548,6 +550,6 @@ def test_code_in_a_model_file_is_never_run(tmp_path):
         for name in old.namelist():
             new.writestr(name, evil if name == "config.json" else old.read(name))
     x = tiles(1)
-    loaded = models.load_generator(tmp_path / "evil.keras")  # only weights are read
+    loaded = model_files.load_generator(tmp_path / "evil.keras")  # only weights are read
     np.testing.assert_array_equal(loaded.predict_on_batch(x), generator.predict_on_batch(x))
     assert not (tmp_path / "owned").exists()

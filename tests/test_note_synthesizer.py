@@ -5,20 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from music import make_bank, note_sound
 
-import midi
 import NoteSynthesizer
-from cli import UserError
+from common.cli import UserError
 from data import SAMPLE_RATE
-from NoteSynthesizer import (
-    LEVEL,
-    RELEASE,
-    NoteBank,
-    describe_placings,
-    length,
-    note_name,
-    render,
-    write_piece,
-)
+from NoteSynthesizer import LEVEL, RELEASE, NoteBank, describe_placings, length, note_name, render
+from synthesis import scores
+from synthesis.rendering import write_piece
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +44,7 @@ def test_notes_beside_folders_are_taken_themselves(tmp_path):
 
 def score_of(*notes):
     """(onset, duration, pitch, velocity) ... -> a sorted score."""
-    score = np.array(list(notes), midi.NOTE)
+    score = np.array(list(notes), scores.NOTE)
     return np.sort(score, order=("onset", "pitch", "velocity", "duration"))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import models
-import packed_weights
+from conversion import model_files, packed_weights
 
 
 @pytest.mark.parametrize("axis", [2, 3])
@@ -42,7 +42,7 @@ def test_there_and_back(tmp_path):
     whole = tmp_path / "whole.weights.h5"
     packed = tmp_path / "packed.weights.h5"
     again = tmp_path / "again.weights.h5"
-    models.save_generator(generator, whole)
+    model_files.save_generator(generator, whole)
     packed_weights.pack(whole, packed)
     assert packed.stat().st_size < 0.3 * whole.stat().st_size
     assert packed_weights.is_packed(packed)
@@ -55,7 +55,7 @@ def test_there_and_back(tmp_path):
         before.visit(names.append)
         assert all(name in after for name in names)
         assert dict(before.attrs) == dict(after.attrs)
-    read = models.load_generator(packed)
+    read = model_files.load_generator(packed)
     for weight, wanted in zip(read.get_weights(), generator.get_weights()):
         np.testing.assert_allclose(weight, wanted, atol=np.abs(wanted).max() / 127)
 

@@ -7,21 +7,21 @@ import sys
 import pytest
 from conftest import ROOT, take_interrupts
 
-import cli
-import parallel
+from common import cli, parallel
+from common.files import PART, _machine
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 START = """
 import os, signal, sys, time
 from pathlib import Path
-import cli, parallel
+from common import cli, files, parallel
 
 def interrupt(*_):
     os.kill(os.getpid(), signal.SIGINT)
 
 def write_half(path):
-    with cli.complete(path) as part:
+    with files.complete(path) as part:
         part.write_text("half")
         time.sleep(60)
 """
@@ -81,7 +81,7 @@ def test_interrupted_it_says_so_in_one_line_and_leaves_nothing(tmp_path, moment)
 
 def test_success_does_not_wait_for_another_run_that_writes_beside(tmp_path, monkeypatch):
     other = subprocess.Popen(["sleep", "60"])
-    part = tmp_path / f"{cli.PART}{cli._machine()}-{other.pid}-0.wav"
+    part = tmp_path / f"{PART}{_machine()}-{other.pid}-0.wav"
     part.touch()
     monkeypatch.setattr(parallel.time, "sleep", pytest.fail)
     try:
@@ -94,7 +94,7 @@ def test_success_does_not_wait_for_another_run_that_writes_beside(tmp_path, monk
 
 
 LEFT_BEHIND = """
-import parallel
+from common import parallel
 from joblib.externals.loky.backend import resource_tracker
 
 parallel._start_trackers()

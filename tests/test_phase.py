@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from oracles import combine, istft
 
 import data
-import phase
-from audio import read_audio
+from sound import phase
+from sound.recordings import read_audio
 
 
 def chord(seconds=1.5, harmonics=8, pluck=4.0):

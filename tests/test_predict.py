@@ -10,20 +10,18 @@ import pytest
 import soundfile
 from sounds import identity, louder, music, noise, shifted, uneven, write
 
-import cli
-import convert
-import devices
-import known_models
 import predict
-import provenance
-import survey
+from common import cli, devices
+from common.record import NAME
+from conversion import convert, known_models
+from sound import survey
 
 ROOT = Path(__file__).parents[1]
 
 
 def list_names(folder):
     """Names in a folder, without the record of what was made there."""
-    return sorted(path.name for path in folder.iterdir() if path.name != provenance.NAME)
+    return sorted(path.name for path in folder.iterdir() if path.name != NAME)
 
 
 @pytest.fixture
@@ -138,7 +136,7 @@ def test_a_folder_is_mirrored_and_finished_files_are_kept(tmp_path, run):
     found = {
         str(path.relative_to(output)): path.stat().st_mtime_ns
         for path in output.rglob("*")
-        if path.is_file() and path.name != provenance.NAME
+        if path.is_file() and path.name != NAME
     }
     assert set(found) == set(names)
 
@@ -148,7 +146,7 @@ def test_a_folder_is_mirrored_and_finished_files_are_kept(tmp_path, run):
     again = {
         str(path.relative_to(output)): path.stat().st_mtime_ns
         for path in output.rglob("*")
-        if path.is_file() and path.name != provenance.NAME
+        if path.is_file() and path.name != NAME
     }
     assert all(again[name] == found[name] for name in names[1:]) and set(again) == set(names)
     code, out, _ = run(identity, "--input", tmp_path / "in", "--output", output)
@@ -237,7 +235,7 @@ def test_a_flag_out_of_range_is_one_line(capsys):
 def test_a_real_model_as_a_user_runs_it(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     program = (
-        "import devices; devices.setup_device('cpu')\n"
+        "from common import devices; devices.setup_device('cpu')\n"
         "import models; models.build_generator(1).save('{}')"
     )
     (tmp_path / "run").mkdir()
@@ -634,7 +632,7 @@ def test_another_pull_is_another_output(tmp_path, run, soft_model):
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """Models in runs/ and pretrained/, by name."""
-    monkeypatch.setattr(cli, "PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr(known_models, "PRETRAINED", tmp_path / "pretrained")
     monkeypatch.setattr(known_models, "RUNS", tmp_path / "runs")
     for name in (
         "pretrained/keyboard_acoustic_2_guitar_acoustic",

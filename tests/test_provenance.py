@@ -5,7 +5,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from provenance import NAME, Record
+from common.record import NAME, Record
 
 
 @pytest.fixture
@@ -150,9 +150,10 @@ def test_names_that_are_not_utf8(folder, source):
 
 def test_two_processes_in_one_folder(folder, source):
     code = (
-        "import sys, pathlib, provenance\n"
+        "import sys, pathlib\n"
+        "from common.record import Record\n"
         "folder, name, source = sys.argv[1:]\n"
-        "record = provenance.Record(folder)\n"
+        "record = Record(folder)\n"
         "for number in range(300):\n"
         "    output = pathlib.Path(folder) / f'{name}{number}.wav'\n"
         "    record.begin([output])\n"

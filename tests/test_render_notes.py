@@ -12,10 +12,10 @@ import soundfile
 from music import note_sound
 from scripts import error_lines
 
-import recorded_notes
 import render_notes
-from cli import UserError
+from common.cli import UserError
 from NoteSynthesizer import NoteBank
+from synthesis import recorded_notes
 
 FONT = Path(pretty_midi.__file__).parent / "TimGM6mb.sf2"
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from sounds import tone
 
 import data
-import report
-from audio import read_audio
+from report import listening, pictures
+from sound.recordings import read_audio
 
 HOSTILE = '<img src=x onerror="document.title=1"> $a_{ & "quoted" \u266b.wav'
 CHECK = """<script>
@@ -80,7 +80,7 @@ OTHERS = 7  # further sounds: the last one's key is the first letter
 
 
 def make_piece(title="plain", **changes):
-    piece = report.Entry(
+    piece = listening.Entry(
         title,
         {label: tone(seconds=SECONDS, level=level) for label, level in LEVELS.items()},
         {f"Output, phase: {k}": tone(seconds=SECONDS, level=1) for k in range(OTHERS)},
@@ -97,13 +97,13 @@ def make_page(folder, titles=("plain",)):
     pieces.append(make_piece(titles[-1]))
     terms = [("MAE <b>", "what it says")]
     table = pieces[0].table
-    report.write_page(folder, "a → b", pieces, "2 dB <off>.", ["A note & more."], table, terms)
+    listening.write_page(folder, "a → b", pieces, "2 dB <off>.", ["A note & more."], table, terms)
     return folder / "index.html"
 
 
 def test_spectrograms_take_any_names_and_lengths(tmp_path):
     path = tmp_path / "a.png"
-    report.write_spectrograms(
+    pictures.write_spectrograms(
         {HOSTILE: picture(), "one frame": picture(1)}, path, title="$\\broken{"
     )
     image = matplotlib.image.imread(path)
@@ -112,7 +112,7 @@ def test_spectrograms_take_any_names_and_lengths(tmp_path):
 
 
 def test_silence_and_full_scale_are_the_ends_of_one_scale(tmp_path):
-    report.write_spectrograms(
+    pictures.write_spectrograms(
         {"silent": np.zeros((256, 40)), "full": np.ones((256, 40))}, tmp_path / "a.png"
     )
     image = matplotlib.image.imread(tmp_path / "a.png")
@@ -137,7 +137,7 @@ def test_history_draws_the_columns_there_are(tmp_path, columns, epochs):
         for epoch in range(epochs):
             cell = "" if epoch == 1 else 0.5
             writer.writerow([epoch + 1, *[cell] * len(columns[1:])])
-    report.write_history(
+    pictures.write_history(
         tmp_path / "history.csv", tmp_path / "a.png", {"identity": 7.0, "median": 4.0}
     )
     panels = (
@@ -164,8 +164,8 @@ def test_section_writes_sounds_of_one_gain_and_pictures(tmp_path):
 def test_page_of_conversions_without_target(tmp_path):
     both = np.stack([tone(seconds=SECONDS)] * 2, axis=1)  # two channels
     sounds = {"original": both, "guitar": both / 2}
-    pieces = (report.Entry(title, sounds) for title in ("one", "two"))
-    report.write_page(tmp_path / "page", "My songs", pieces)
+    pieces = (listening.Entry(title, sounds) for title in ("one", "two"))
+    listening.write_page(tmp_path / "page", "My songs", pieces)
     names = {path.name for path in (tmp_path / "page").iterdir()}
     stems = ("piece01_1", "piece01_2", "piece02_1", "piece02_2")
     files = ["".join(parts) for parts in itertools.product(stems, (".png", ".flac"))]
@@ -195,7 +195,7 @@ def test_page_needs_no_network_and_escapes_texts(tmp_path):
 
 def test_names_are_as_people_say_them():
     titles = {"pieces/fur_elise": "Fur elise", "a/song.1.WAV": "Song.1", "BR_IM6": "BR IM6"}
-    assert {name: report.plain_title(name) for name in titles} == titles
+    assert {name: listening.plain_title(name) for name in titles} == titles
     instruments = {
         "keyboard_acoustic": "keyboard",
         "string_acoustic": "strings",
@@ -204,20 +204,20 @@ def test_names_are_as_people_say_them():
         "guitar_acoustic_019": "guitar 19",
         "piano": "piano",
     }
-    assert {name: report.plain_instrument(name) for name in instruments} == instruments
+    assert {name: listening.plain_instrument(name) for name in instruments} == instruments
 
 
 def test_mel_axis_shows_a_tone_where_its_tick_is():
-    assert report.from_mel(report.to_mel([0, 1, 5.5])) == pytest.approx([0, 1, 5.5], abs=1e-9)
+    assert pictures.from_mel(pictures.to_mel([0, 1, 5.5])) == pytest.approx([0, 1, 5.5], abs=1e-9)
     picture = np.zeros((256, 10), np.float32)
     one_khz = round(1000 / (data.SAMPLE_RATE / data.N_FFT))
     picture[one_khz] = 1
     axis = Figure().add_subplot()
-    image = report.draw_mel(axis, picture)
+    image = pictures.draw_mel(axis, picture)
     rows = image.get_array()[:, 5]
     at = rows.argmax() / len(rows) * image.get_extent()[3]
-    assert at == pytest.approx(report.to_mel(1), abs=10)
-    assert axis.get_yticks()[3] == pytest.approx(report.to_mel(1))
+    assert at == pytest.approx(pictures.to_mel(1), abs=10)
+    assert axis.get_yticks()[3] == pytest.approx(pictures.to_mel(1))
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")

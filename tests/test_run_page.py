@@ -4,10 +4,9 @@ import json
 import numpy as np
 import pytest
 
-import report
-import run_page
-from audio import write_audio
-from cli import UserError
+from common.cli import UserError
+from report import pictures, run_page
+from sound.recordings import write_audio
 
 BASELINES = {"identity": 8.0, "median": 6.0}
 
@@ -33,7 +32,7 @@ def add_preview(run, epoch, piece="c"):
     folder = run / f"previews/epoch_{epoch:03d}"
     for stem in (folder / "output", run / "previews/input", run / "previews/target"):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        report.write_card_picture(np.zeros((256, 40), np.float32), stem.with_suffix(".png"))
+        pictures.write_card_picture(np.zeros((256, 40), np.float32), stem.with_suffix(".png"))
         write_audio(stem.with_suffix(".flac"), np.full(44100, 0.1, np.float32))
     about = {"piece": piece, "origin": "piano", "target": "guitar"}
     (folder / "about.json").write_text(json.dumps(about))
@@ -100,7 +99,7 @@ def test_all_runs_are_listed_the_best_first(tmp_path, capsys):
     make_run(tmp_path / "group/two", [3.0], lr=1e-3, epochs=1)
     make_run(tmp_path / "begun", [])
     make_run(tmp_path / "no_run", [1.0], split=False)  # a model without its training
-    assert report.main([str(tmp_path)]) == 0
+    assert run_page.main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:4]] == ["group/two", "one", "begun"]
     assert printed[2].split()[:5] == ["one", "4.00", "2", "of", "9"]
@@ -115,7 +114,7 @@ def test_one_damaged_config_costs_no_other_run_its_place(tmp_path, capsys):
     make_run(tmp_path / "one", [4.0])
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/config.json").write_text("{}")
-    assert report.main([str(tmp_path)]) == 0
+    assert run_page.main([str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines()[1].split()[0] == "one"
     assert "left out:" in printed.err and "foreign/config.json: damaged" in printed.err
@@ -129,7 +128,7 @@ def test_a_link_to_a_run_of_any_name_leads_there(tmp_path):
 
 
 def test_where_there_are_no_runs(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 2
+    assert run_page.main([str(tmp_path)]) == 2
     assert "no runs in it" in capsys.readouterr().err
     with pytest.raises(UserError, match="holds no run"):
         run_page.write_run_page(tmp_path)

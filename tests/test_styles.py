@@ -8,12 +8,11 @@ from conftest import ORIGIN, TARGET
 from files import all_batches
 
 import data
-import kinds
-import midi
-import models
-import styles
 import train_generator
-from cli import UserError
+from common.cli import UserError
+from common.names import piece_of
+from conversion import model_files
+from research import registry, styles
 
 THIRD = "string_acoustic"
 NAMES = ["bach/one", "bach/two", "four", "four~t+2", "three"]  # a version is no other piece
@@ -38,7 +37,7 @@ def owners(three):
     for instrument in (ORIGIN, TARGET, THIRD):
         for name in NAMES:
             for tile in np.load(three / instrument / f"{name}.npy"):
-                owner[tile.tobytes()] = instrument, midi.piece_of(name)
+                owner[tile.tobytes()] = instrument, piece_of(name)
     return owner
 
 
@@ -111,8 +110,8 @@ def test_one_model_is_trained_for_several_targets(three, tmp_path, conditioning)
     flags += ["--gpu", "cpu", "--seed", 2]  # which holds out two of four pieces
     assert train_generator.main([str(flag) for flag in flags]) == 0
     run = tmp_path / f"{ORIGIN}_2_any_generator"
-    model = models.load_generator(run)
-    assert model.kind.takes_style and model.kind is kinds.find_kind("magnitude", conditioning)
+    model = model_files.load_generator(run)
+    assert model.kind.takes_style and model.kind is registry.find_kind("magnitude", conditioning)
     assert (run / "previews/epoch_001/spectrogram.png").exists()
     tile = np.zeros((1, 256, 256, 1), np.float32)
     noise = np.random.default_rng(0).uniform(0, 1, (256, 256)).astype(np.float32)

@@ -13,9 +13,9 @@ from files import contents
 from music import TUNE, make_bank, midi_bytes, note
 from scripts import error_lines
 
-import parallel
 import synthesize_audios
-from cli import UserError
+from common import parallel
+from common.cli import UserError
 from data import SAMPLE_RATE
 
 

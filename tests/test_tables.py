@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-import metrics
-import tables
+from measuring import metrics, tables
 
 COLUMNS = [c for c in metrics.MEASURES if c.key in ("mae_db", "convergence", "snr_db")]
 

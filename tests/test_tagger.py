@@ -8,9 +8,9 @@ import librosa
 import numpy as np
 import pytest
 
-import tagger
-from cli import UserError
+from common.cli import UserError
 from data import SAMPLE_RATE
+from measuring import tagger
 
 
 def test_frechet_distance_of_gaussians():

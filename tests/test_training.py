@@ -23,23 +23,20 @@ from conftest import ORIGIN, ROOT, TARGET
 from files import arrays_in
 from sounds import identity
 
-import callbacks
-import cli
-import convert
-import dataset
-import kinds
 import losses
 import models
-import preview
-import run_folder
 import train
 import train_generator
-import training
-from audio import write_audio
-from cli import UserError
-from flags import EARLIER, FIXED_FLAGS, add_training_flags, check_dataset, name_folder
-from preview import write_sound
-from styles import FILM
+from common import cli
+from common.cli import UserError
+from common.files import lock, write_json
+from conversion import convert, model_files
+from research import kinds
+from research.styles import FILM
+from sound.recordings import write_audio
+from training import callbacks, dataset, feeding, preview, run_folder, setup
+from training.flags import EARLIER, FIXED_FLAGS, add_training_flags, check_dataset, name_folder
+from training.preview import write_sound
 
 RUN = f"{ORIGIN}_2_{TARGET}"
 PAIR = ["--origin", ORIGIN, "--target", TARGET]
@@ -133,7 +130,7 @@ def test_the_generator_of_the_chosen_epoch_is_kept(tmp_path, choice, kept):
     for epoch, error in ((1, 3.0), (2, 4.0)):
         generator.layers[-1].bias.assign([epoch])
         run.commit(generator, {"epoch": epoch, "seconds": 1.0, "val_mae_db": error})
-    assert float(models.load_generator(tmp_path).layers[-1].bias[0]) == kept
+    assert float(model_files.load_generator(tmp_path).layers[-1].bias[0]) == kept
     assert f"held-out MAE {kept + 2:.2f} dB" in run.summarise()
 
 
@@ -198,10 +195,10 @@ def averaging(features, tmp_path_factory):
 
 def test_what_is_seen_and_saved_is_the_averaged_generator(averaging, features):
     state = arrays_in(averaging / "last/epoch_0003.weights.h5")
-    generator = models.load_generator(averaging)
+    generator = model_files.load_generator(averaging)
     for number, weight in enumerate(generator.get_weights()):
         np.testing.assert_array_equal(weight, state[f"vars/{number + 1}"])
-    kept = models.load_generator(averaging / "epochs/epoch_0003.keras")
+    kept = model_files.load_generator(averaging / "epochs/epoch_0003.keras")
     np.testing.assert_equal(kept.get_weights(), generator.get_weights())
     names = config_of(averaging)["split"]["validation"]
     x, y = dataset.TilePairs(features, [ORIGIN], [TARGET], names, 99)[0]
@@ -240,7 +237,7 @@ def test_resuming_a_run_with_an_average_is_exact(averaging, tmp_path):
     assert "continuing after 2 of 3 epochs" in output
     assert history(run) == history(averaging)
     assert_same_state(run, averaging)
-    saved = [models.load_generator(folder).get_weights() for folder in (run, averaging)]
+    saved = [model_files.load_generator(folder).get_weights() for folder in (run, averaging)]
     np.testing.assert_equal(*saved)
 
 
@@ -340,11 +337,11 @@ def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, 
     """The fingerprint is of all features; pieces that came since are no reason to refuse."""
     names = ["bach/one", "four"]
     pairs = [dataset.TilePairs(features, [ORIGIN], [TARGET], [name], 1) for name in names]
-    sets = training.Sets(*pairs, None, {}, {"fingerprint": "new"})
+    sets = setup.Sets(*pairs, None, {}, {"fingerprint": "new"})
     run = run_folder.Run(tmp_path)
     median = dataset.find_target_median(pairs[0])
     run.config = {"baselines_db": dataset.measure_baselines(pairs[1], median)}
-    training.check_tiles(run, sets)
+    setup.check_tiles(run, sets)
     assert "not the pieces of this run" in capsys.readouterr().err
     changed = shutil.copytree(features, tmp_path / "features")
     for name in names:
@@ -353,7 +350,7 @@ def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, 
         np.save(path, original * np.float16(0.9))
         pairs = [dataset.TilePairs(changed, [ORIGIN], [TARGET], [n], 1) for n in names]
         with pytest.raises(UserError, match="its pieces have changed"):
-            training.check_tiles(run, training.Sets(*pairs, None, {}, {}))
+            setup.check_tiles(run, setup.Sets(*pairs, None, {}, {}))
         np.save(path, original)
 
 
@@ -386,8 +383,8 @@ def test_pieces_are_kept_for_the_test_where_that_is_asked():
     where = ["--dataset_path", "x", *PAIR, "--validation_split", "0.1"]
     parser = cli.Parser("")
     add_training_flags(parser)
-    without = training.choose_split(parser.parse_args(where), names)
-    split = training.choose_split(parser.parse_args([*where, "--test_split", "0.2"]), names)
+    without = setup.choose_split(parser.parse_args(where), names)
+    split = setup.choose_split(parser.parse_args([*where, "--test_split", "0.2"]), names)
     assert without.keys() == {"train", "validation"}
     assert split["validation"] == without["validation"]
     assert split["test"]
@@ -399,9 +396,9 @@ def test_pieces_are_kept_for_the_test_where_that_is_asked():
 )
 def test_the_advice_for_one_held_out_piece_is_of_use(capsys, table, advice):
     args = SimpleNamespace(maestro_split=table, split_of=None)
-    training.warn_of_one_piece(args, ["waltz", "etude"])
+    setup.warn_of_one_piece(args, ["waltz", "etude"])
     assert capsys.readouterr().out == ""
-    training.warn_of_one_piece(args, ["waltz"])
+    setup.warn_of_one_piece(args, ["waltz"])
     assert capsys.readouterr().out.endswith(f"{advice}\n")
 
 
@@ -448,7 +445,7 @@ def test_fresh_starts_over_and_deletes_only_runs(copied, features):
 
 def test_a_second_training_in_one_folder_is_refused_and_names_the_first(copied, features):
     where = ["--dataset_path", features, "--runs_path", copied.parent]
-    with cli.lock(copied):
+    with lock(copied):
         code, _, errors = run_main(train, *where, *PAIR, *SMALL, "--epochs", 4)
     assert code == 2
     assert f"process {os.getpid()} on " in last_line(errors)
@@ -514,12 +511,12 @@ def test_short_epochs_falling_rates_and_given_weights(undisturbed, features, tmp
     with h5py.File(run / "last/epoch_0002.weights.h5") as file:
         assert file["optimizer/vars/0"][()] == 2  # steps: one of three tiles, in each epoch
     assert [row["gen_lr"] for row in history(run)] == ["1e-09", "5e-10"]
-    before, after = (models.load_generator(r).get_weights() for r in (undisturbed[0], run))
+    before, after = (model_files.load_generator(r).get_weights() for r in (undisturbed[0], run))
     for a, b in zip(before, after):
         if a.ndim == 4:
             assert np.abs(a - b).max() < 1e-6  # at such rates the given weights stay
     (start,) = config_of(run)["starts"]
-    assert start["weights_sha256"] == training.hash_model(undisturbed[0])
+    assert start["weights_sha256"] == setup.hash_model(undisturbed[0])
 
 
 def test_training_for_a_time_ends_with_a_saved_epoch_and_is_then_done(features, tmp_path):
@@ -569,18 +566,18 @@ def test_weights_of_another_width_or_kind_are_refused(tmp_path):
         (wide, "is of width 3; give --filters 3"),
         (film, "is a model of another kind"),
     ):
-        models.save_generator(network, tmp_path / "w.keras")
+        model_files.save_generator(network, tmp_path / "w.keras")
         with pytest.raises(UserError, match=reason):
-            training.start_from(plain, tmp_path / "w.keras")
+            setup.start_from(plain, tmp_path / "w.keras")
 
 
 def test_it_is_said_how_many_held_out_pieces_given_weights_were_trained_on(tmp_path, capsys):
     other = {"flags": {}, "split": {"train": ["a", "b~t+1", "c"], "validation": ["d"]}}
-    cli.write_json(tmp_path / "config.json", other)
-    training.tell_overlap(tmp_path, {"train": ["c", "d"], "validation": ["a", "b"]})
+    write_json(tmp_path / "config.json", other)
+    setup.tell_overlap(tmp_path, {"train": ["c", "d"], "validation": ["a", "b"]})
     said = capsys.readouterr().err
     assert "trained on 2 of the 2 pieces" in said and f"--split_of {tmp_path}" in said
-    training.tell_overlap(tmp_path, {"train": ["a", "c"], "validation": ["d", "e"]})
+    setup.tell_overlap(tmp_path, {"train": ["a", "c"], "validation": ["d", "e"]})
     assert capsys.readouterr().err == ""
 
 
@@ -602,7 +599,7 @@ def test_many_origins_one_target_and_a_stranger(features, tmp_path):
     assert config["flags"]["origin"] == [ORIGIN, f"{ORIGIN}_001"]
     assert "room" in config["flags"]["conditions"]
     (row,) = history(run)
-    generator = models.load_generator(run)
+    generator = model_files.load_generator(run)
     assert generator.input_shape[-1] == 1  # no style
     for column, origins in (
         ("val_mae_db", [ORIGIN, f"{ORIGIN}_001"]),
@@ -636,7 +633,9 @@ def test_generator_alone(features, tmp_path):
     assert "disc_loss" not in row and row["lr"] == "0.0005"
     assert not (run / "discriminator.keras").exists()
     assert bool(list(run.rglob("events*"))) == ("--tensorboard" in flags)
-    assert models.load_generator(run).count_params() == models.build_generator(2).count_params()
+    assert (
+        model_files.load_generator(run).count_params() == models.build_generator(2).count_params()
+    )
 
 
 def test_tensorboard_shows_numbers_pictures_and_sounds_at_the_epochs_numbers(copied):
@@ -725,7 +724,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused():
     flags = ["--dataset_path", "x", *PAIR, "--batch_size", "3"]
     args = train.build_parser().parse_args(flags)
     with pytest.raises(UserError, match="cannot be shared out to 2 GPUs; give a multiple of 2"):
-        training.prepare(args, gpus=2)
+        setup.prepare(args, gpus=2)
 
 
 def test_find_learning_rates(features, tmp_path):
@@ -790,7 +789,7 @@ def test_a_complete_run_says_for_how_many_minutes_it_goes_on():
     for minutes, more in ((0.2, 3), (1.4, 3), (1, 3)):
         args.minutes = minutes
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            training.introduce(parser, args, models.build_generator(1), run, "float32", 0)
+            setup.introduce(parser, args, models.build_generator(1), run, "float32", 0)
         assert f"--minutes {more} goes on" in output.getvalue()
 
 
@@ -914,7 +913,7 @@ def test_a_second_run_of_the_same_pair_has_a_name(copied, features):
     assert code == 0, errors
     other = copied.parent / "other"
     assert os.listdir(other / "epochs") == ["epoch_0002.keras"]
-    assert models.load_generator(other / "epochs/epoch_0002.keras").count_params() > 0
+    assert model_files.load_generator(other / "epochs/epoch_0002.keras").count_params() > 0
     about = json.loads((other / "previews/epoch_001/about.json").read_text())
     assert about == {"piece": name, "origin": ORIGIN, "target": TARGET}
     assert "verdict: " in output
@@ -959,7 +958,7 @@ def test_another_width_is_refused_before_the_backend_loads(copied):
 
 def test_what_was_read_ahead_for_another_epoch_is_not_given_out():
     pairs = two_devices.Numbered()
-    batches = training.Batches(pairs, workers=2)
+    batches = feeding.Batches(pairs, workers=2)
     assert np.unique(batches[0]) == [0]
     pairs.epoch = 3
     found = [batches[number] for number in range(len(batches))]
@@ -970,7 +969,7 @@ def test_a_batch_is_read_once_and_ahead(monkeypatch):
     pairs = two_devices.Numbered()
     read = []
     monkeypatch.setattr(two_devices.Numbered, "__getitem__", lambda _, number: read.append(number))
-    batches = training.Batches(pairs, workers=1)
+    batches = feeding.Batches(pairs, workers=1)
     for number in range(len(pairs)):
         batches[number]
     assert read == list(range(len(pairs)))
@@ -981,7 +980,7 @@ def test_a_batch_is_read_once_and_ahead(monkeypatch):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of tf.data")
 def test_no_epoch_waits_for_the_tuning_of_its_data_set():
-    dataset = training.feed(two_devices.Numbered())
+    dataset = feeding.feed(two_devices.Numbered())
     assert dataset.options().autotune.enabled is False
     assert len(dataset) == len(two_devices.Numbered())
 

@@ -10,7 +10,7 @@ import numpy as np
 
 BATCH = 4
 # Tiles of the validation: two whole batches, and one of which a second device gets nothing. JAX
-# refuses such a batch; training.py leaves out what cannot be shared out (`dataset.TilePairs`).
+# refuses such a batch; setup.py leaves out what cannot be shared out (`dataset.TilePairs`).
 SAMPLES = {"tensorflow": 9, "jax": 10}
 
 
@@ -111,7 +111,7 @@ def epochs_read():
     """What the epochs 2, 3, 4 are trained on: the mean of their batches' own numbers of epochs."""
     import keras
 
-    import training
+    from training import feeding
 
     pairs = Numbered()
 
@@ -122,7 +122,7 @@ def epochs_read():
     number = keras.metrics.MeanMetricWrapper(lambda y, _: y, name="number")
     model.compile("sgd", loss="mse", metrics=[number])
     history = model.fit(
-        training.feed(pairs, workers=2),
+        feeding.feed(pairs, workers=2),
         initial_epoch=2,
         epochs=5,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch)],
@@ -141,7 +141,7 @@ def main(argv):
         cpu = tf.config.list_physical_devices("CPU")[0]
         virtual = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
         tf.config.set_logical_device_configuration(cpu, virtual)
-    import devices
+    from common import devices
 
     with devices.device_scope(count):
         model = build_model()

@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 import targets  # noqa: E402
 
-import cli  # noqa: E402
+from common import cli  # noqa: E402
 
 SECONDS, BYTES = 10, 2 << 30  # allowed to one input of less than 1 MB
 

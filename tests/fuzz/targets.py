@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from cli import UserError
+from common.cli import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,10 +32,10 @@ def _file(content, suffix):
 
 def fuzz_midi(content):
     """Parse, and vary."""
-    import midi
+    from synthesis import scores
 
-    score = midi.read_score(_file(content, ".mid"))
-    changed = midi.change_score(score, speed=0.5, duration_rate=3, transpose=-2)
+    score = scores.read_score(_file(content, ".mid"))
+    changed = scores.change_score(score, speed=0.5, duration_rate=3, transpose=-2)
     for notes in (score, changed):
         assert len(notes)
         assert np.isfinite(notes["onset"]).all()
@@ -55,7 +55,7 @@ def fuzz_audio(content):
 
 def fuzz_tiles(content):
     """Open as training does, and touch the ends."""
-    import dataset
+    from training import dataset
 
     for cache in (False, True):
         tiles = dataset.Tiles(_file(content, ".npy"), cache)
@@ -64,9 +64,9 @@ def fuzz_tiles(content):
 
 def fuzz_model(content):
     """Load as predict.py does: a zip archive, or else HDF5."""
-    import models
+    from conversion import model_files
 
-    models.load_generator(_file(content, ".keras" if content[:2] == b"PK" else ".weights.h5"))
+    model_files.load_generator(_file(content, ".keras" if content[:2] == b"PK" else ".weights.h5"))
 
 
 TARGETS = {"midi": fuzz_midi, "audio": fuzz_audio, "tiles": fuzz_tiles, "model": fuzz_model}
@@ -127,7 +127,7 @@ def _good_tiles():
 
 def _good_models():
     import models
-    import packed_weights
+    from conversion import packed_weights
 
     generator = models.build_generator(1)
     archive = Path(_folder().name, "seed.keras")

@@ -1,0 +1,24 @@
+"""Names of pieces and of their versions: transposed, faster, with longer notes."""
+
+import re
+
+
+def version_name(piece, transpose=0, speed=1.0):
+    """Name of one version of a piece, unchanged for 0 and 1.
+
+    ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``
+    """
+    name = piece
+    if transpose != 0:
+        name += f"~t{transpose:+g}"
+    if speed != 1:
+        name += f"~s{speed:g}"
+    return name
+
+
+def piece_of(name):
+    """The piece that a version is of, inverse of `version_name`.
+
+    All versions of a piece belong on one side of a split.
+    """
+    return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)

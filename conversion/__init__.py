@@ -1,0 +1,1 @@
+"""Convert recordings with trained generators; find, load and save these."""

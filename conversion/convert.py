@@ -1,0 +1,510 @@
+"""A stream of audio through a generator: tiles that overlap, the network, blending, phase, sound.
+
+    audio  --STFT, dB-->  picture  --cut_tiles-->  tiles  --run_network-->  tiles
+           --OverlapAdd-->  picture  --estimate_phases-->  spectra  --istft_stream-->  audio
+
+Finer hops: the network knows pictures at a hop of 512 samples. With ``hops`` = k it gets k of
+them, of the same audio moved by 512 / k samples each. Interleaved, what it gives is one picture
+at a hop of 512 / k, of which phase and sound are made: more frames cover each sample, so that
+less is left to chance where magnitude and phase do not fit each other.
+"""
+
+import functools
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import data
+from common.cli import UserError
+from common.files import complete
+from research import kinds, learned_phase
+from sound import phase as phases
+from sound import survey
+from sound.loudness import Meter
+from sound.recordings import (
+    check_writable,
+    create_sound,
+    named_errors,
+    open_sound,
+    print_remarks,
+    read_blocks,
+    resample_stream,
+    write_spool,
+)
+
+# Without overlap the picture jumps at tile borders 2.7 times as much as elsewhere. A quarter of a
+# tile ends that and lowers the error by 0.04 dB; half a tile lowers it by another 0.002 dB at 1.5
+# times the cost (the shipped guitar, nine pieces).
+OVERLAP = 0.25
+BATCH_SIZE = 8
+HOPS = (1, 2, 4)  # how many pictures may be interleaved
+
+# What the networks were trained at: the median of ten pieces that synthesize_audios.py rendered
+# on keyboard_acoustic (-33 ... -23 LUFS). Notes of a bank are scaled so that a median note at
+# velocity 100 peaks at 0.28 (`NoteSynthesizer.LEVEL`), so it is much the same for every bank.
+TRAINING_LOUDNESS = -28.7  # LUFS
+
+LEVELS = {  # of convert_file: what becomes of the level
+    "match": "as loud as the input (ITU-R BS.1770)",
+    "network": "the gain that the input needed is undone, and the network's own change kept",
+    "off": "the recording goes in and comes out as it is",
+}
+
+
+class Quality(NamedTuple):
+    """How much work a conversion is, and for what."""
+
+    hops: int
+    phase: str
+    phase_iterations: int
+
+
+# Measured by two judges on nine pieces, a piano that the model heard -> guitar: F1 of notes (the
+# target's own .701) / distance of timbre (two halves of the target 28), see docs/phase.md.
+QUALITIES = {
+    "draft": Quality(1, "input", 0),  # .755 / 285
+    "normal": Quality(2, "griffinlim_anchored", 8),  # .716 / 80
+    "best": Quality(4, "griffinlim_anchored", 16),  # .711 / 77
+}
+
+
+def convert_audio(model, audio, sample_rate, **options):
+    """Convert a recording that is in memory, by the same stream as the command, at its own level.
+
+    Args:
+        model: see `convert_stream`; ``options``: its others.
+        audio: float (n,) or (n, channels), full scale = 1, any n; each channel is converted by
+            itself.
+        sample_rate: of ``audio``, whole Hz.
+
+    Returns:
+        float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input
+        above 11 kHz.
+
+    Raises:
+        ValueError: ``audio`` holds NaN or infinite samples.
+        KeyError: no such phase estimator.
+    """
+    audio = np.asarray(audio, np.float32)
+    if not np.isfinite(audio).all():
+        raise ValueError("audio holds NaN or infinite samples")
+    channels = np.atleast_2d(audio.T)
+    blocks = list(convert_stream(model, [channels], sample_rate, **options))
+    converted = np.concatenate(blocks, axis=1)[:, : len(audio)]
+    return converted.T.reshape(audio.shape)
+
+
+def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE, hops=1):
+    """The network's picture of a whole piece.
+
+    Tiles overlap and are blended as in `convert_stream`; frames that are silent (all zero) stay so.
+
+    Args:
+        model, overlap, batch_size: see `convert_stream`.
+        picture: dB scale 0 ... 1, float32 (256, t) or (256, t, inputs).
+        hops: how many pictures are interleaved in it, frame by frame.
+
+    Returns:
+        float32 (256, t, outputs).
+    """
+    frames = picture.swapaxes(0, 1)[np.newaxis]  # (1, t, 256[, inputs])
+    stream = convert_frames(model, [frames], _keep, overlap, batch_size, hops)
+    parts = [converted for _, converted in stream]
+    return np.concatenate(parts, axis=1)[0].swapaxes(0, 1)
+
+
+def _keep(frames):
+    return frames
+
+
+def convert_stream(
+    model,
+    blocks,
+    rate,
+    new_rate=None,
+    *,
+    phase="input",
+    phase_iterations=32,
+    pull=phases.PULL,
+    hops=1,
+    overlap=OVERLAP,
+    batch_size=BATCH_SIZE,
+    seed=0,
+):
+    """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate``.
+
+    What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller
+    cuts it.
+
+    Args:
+        model: Keras generator (`model_files.load_generator`), or any function of its form: float32
+            (n, 256, 256, 1) in [-1, 1] -> the same. It always gets ``batch_size`` tiles, of zeros
+            where there are no more.
+        blocks: the audio, full scale = 1.
+        rate, new_rate: of input and output, Hz; the output's default is the input's.
+        phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs,
+            `phase.LEARNED`.
+        phase_iterations, pull: see sound/phase.py; a model's own pull is `known_models.read_pull`.
+        hops: pictures that are interleaved, one of `HOPS`; the time it takes grows with them.
+        overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
+        batch_size: tiles that go through the network at once.
+        seed: of random phases.
+
+    Raises:
+        KeyError: no such phase estimator.
+    """
+    hop_length = data.HOP_LENGTH // hops
+    blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
+    frames = data.stft_stream(blocks, hop_length)
+    frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
+    pairs = _pair(frames, learned=phase in phases.LEARNED)
+    estimate = functools.partial(phases.ALL[phase], pull=pull)
+    spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length)
+    audio = istft_stream(spectra, hop_length)
+    return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
+
+
+def _pair(frames, learned):
+    """Stream of `convert_frames` -> what `estimate_phases` takes.
+
+    If the phase is ``learned``, the input's is turned as the network's further outputs say.
+    """
+    for original, converted in frames:
+        if learned:
+            original = learned_phase.turn(original, converted[..., 1:])
+        yield pair(data.db_to_amplitude(converted[..., 0]), original)
+
+
+def pair(mag, spectrum):
+    """Magnitude asked for and the input's spectrum, both (..., 256) -> complex64 (..., 2, 256)."""
+    return np.stack([mag.astype(np.complex64), spectrum], axis=-2)
+
+
+def istft_stream(spectra, hop_length=data.HOP_LENGTH):
+    """Inverse of `data.stft_stream`: complex64 (channels, any, 256) -> float32 (channels, any)."""
+    shared = data.N_FFT // hop_length - 1  # frames that a sample shares with the next block
+    for block in data.rechunk(spectra, data.BLOCK_FRAMES, keep=shared):
+        yield data.istft_frames(block, hop_length)
+
+
+def spectrum_to_db(frames):
+    """Complex spectra on the scale of `data.magnitude` -> dB scale, float32, same shape."""
+    return data.amplitude_to_db(np.abs(frames))
+
+
+def tile_weights():
+    """Weight of each frame of a tile, (256,) float32.
+
+    A triangle, for a tile's middle sees context on both sides.
+    """
+    return np.bartlett(data.TILE_FRAMES + 2)[1:-1].astype(np.float32)
+
+
+def convert_frames(model, frames, to_db, overlap, batch_size, hops=1):
+    """Send a stream of frames through the network in tiles that overlap, and blend them.
+
+    Args:
+        model, overlap, batch_size, hops: see `convert_stream`.
+        frames: stream of arrays (channels, any, 256, ...), time before frequency.
+        to_db: makes dB-scaled pictures of them, float32 (rows, any, 256) or
+            (rows, any, 256, inputs).
+
+    Yields:
+        (frames, converted): as they came, and what the network gave, float32 (channels, any, 256,
+        outputs), the first output in [0, 1]; 0 where the whole frame was 0.
+    """
+    stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
+    held = data.TILE_FRAMES - stride  # frames at a block's end that later tiles cover too
+    windows = math.lcm(batch_size, hops) // hops  # tiles in a row at a time: whole batches
+    blend = OverlapAdd(stride)
+    for block in data.rechunk(frames, windows * stride * hops, keep=held * hops):
+        rows = split_hops(block, hops)
+        tiles = cut_tiles(to_db(rows), stride)
+        outputs = run_network(model, tiles, batch_size)
+        converted = blend.add(outputs)[:, : rows.shape[1]]
+        converted *= find_sound(rows)
+        converted = join_hops(converted, hops)[:, : block.shape[1]]
+        done = outputs.shape[1] * stride * hops  # frames that no later tile covers
+        yield block[:, :done], converted[:, :done]
+    yield block[:, done:], converted[:, done:]
+
+
+def split_hops(frames, hops):
+    """Take interleaved pictures apart: a row for each, zeros at its end where frames are missing.
+
+    (channels, t, ...) at the fine hop -> (channels * hops, ceil(t / hops), ...) at the usual one.
+    """
+    channels, length = frames.shape[:2]
+    padding = [(0, 0)] * frames.ndim
+    padding[1] = (0, -length % hops)
+    padded = np.pad(frames, padding)
+    pictures = padded.reshape(channels, -1, hops, *frames.shape[2:]).swapaxes(1, 2)
+    return pictures.reshape(channels * hops, -1, *frames.shape[2:])
+
+
+def join_hops(rows, hops):
+    """Inverse of `split_hops`: (channels * hops, t, ...) -> (channels, t * hops, ...)."""
+    length = rows.shape[1]
+    pictures = rows.reshape(-1, hops, *rows.shape[1:]).swapaxes(1, 2)
+    return pictures.reshape(-1, length * hops, *rows.shape[2:])
+
+
+def cut_tiles(picture, stride):
+    """Tiles that begin every ``stride`` frames, the last one padded with zeros.
+
+    Picture float32 (rows, t, 256) or (rows, t, 256, inputs) -> (rows, n, 256, 256, inputs),
+    frequency before time, as the network takes them; n is at least 1.
+    """
+    picture = picture.reshape(*picture.shape[:3], -1)
+    length = picture.shape[1]
+    held = data.TILE_FRAMES - stride
+    starts = range(0, max(1, length - held), stride)
+    missing = starts[-1] + data.TILE_FRAMES - length
+    picture = np.pad(picture, ((0, 0), (0, missing), (0, 0), (0, 0)))
+    tiles = [picture[:, start : start + data.TILE_FRAMES] for start in starts]
+    return np.stack(tiles, axis=1).swapaxes(2, 3)
+
+
+class OverlapAdd:
+    """Blends tiles that overlap: their mean, weighted by `tile_weights`, block after block.
+
+    Every frame's sum is divided by the sum of its weights, so the first and last edge, which one
+    tile covers, count fully.
+    """
+
+    def __init__(self, stride):
+        self.stride = stride
+        self.held = data.TILE_FRAMES - stride
+        self.total = np.zeros((1, self.held, 1, 1), np.float32)  # of the tiles before
+        self.weight = np.zeros((self.held, 1, 1), np.float32)
+
+    def add(self, tiles):
+        """Take in the next tiles, float32 (rows, n, 256, 256, outputs).
+
+        Returns:
+            float32 (rows, n * stride + held, 256, outputs). The last ``held`` frames, which the
+            tiles to come cover too, are not final: the next call begins with them.
+        """
+        rows, count, bins, _, outputs = tiles.shape
+        done = count * self.stride
+        total = np.zeros((rows, done + self.held, bins, outputs), np.float32)
+        weight = np.zeros((done + self.held, 1, 1), np.float32)
+        total[:, : self.held] = self.total
+        weight[: self.held] = self.weight
+        weights = tile_weights()[:, np.newaxis, np.newaxis]
+        for k in range(count):
+            span = slice(k * self.stride, k * self.stride + data.TILE_FRAMES)
+            total[:, span] += tiles[:, k].swapaxes(1, 2) * weights
+            weight[span] += weights
+        assert weight.min() > 0
+        self.total = total[:, done:].copy()
+        self.weight = weight[done:].copy()
+        return total / weight
+
+
+def find_sound(frames):
+    """Whether a frame holds anything but zeros: (rows, t, 256, ...) -> bool (rows, t, 1, 1)."""
+    sounds = frames.reshape(*frames.shape[:2], -1).any(axis=2)
+    return sounds[..., np.newaxis, np.newaxis]
+
+
+def run_network(model, tiles, batch_size):
+    """Send tiles through the network, in batches of one size, so that nothing is compiled twice.
+
+    Args:
+        model: see `convert_stream`.
+        tiles: dB scale, float32 (rows, n, 256, 256, inputs).
+        batch_size: tiles that go through the network at once.
+
+    Returns:
+        float32 (rows, n, 256, 256, outputs). A magnitude, the first output, is on the dB scale;
+        others stay as the network gives them.
+
+    Raises:
+        UserError: the network gives values that are not finite.
+    """
+    run = getattr(model, "predict_on_batch", model)
+    flat = tiles.reshape(-1, *tiles.shape[2:])
+    count = len(flat)
+    padding = np.zeros((-count % batch_size, *flat.shape[1:]), np.float32)
+    inputs = data.to_network(np.concatenate([flat, padding]))
+    outputs = []
+    for start in range(0, count, batch_size):
+        outputs.append(np.asarray(run(inputs[start : start + batch_size])))
+    converted = np.concatenate(outputs)[:count]
+    if not np.isfinite(converted).all():
+        remedy = "train it again with a lower learning rate"
+        raise UserError(f"--model: its network gives NaN or infinite values; {remedy}")
+    if kinds.kind_of(model).gives_picture:
+        converted[..., 0] = data.from_network(converted[..., 0])
+    return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
+
+
+def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
+    """Give a stream of magnitudes the phases that ``estimate`` makes for them.
+
+    Blocks carry a margin of `phase.reach` frames on both sides, so they give what the whole would.
+
+    Args:
+        pairs: complex64 (channels, any, 2, 256), see `pair`.
+        estimate, iterations, seed: see sound/phase.py.
+        hop_length: samples from frame to frame.
+
+    Yields:
+        spectra, complex64 (channels, any, 256).
+    """
+    margin = phases.reach(iterations, hop_length)
+    start = 0  # index of the block's first frame
+    for block in data.rechunk(pairs, data.BLOCK_FRAMES, keep=2 * margin):
+        result = np.empty_like(block[:, :, 0])
+        for channel in range(len(block)):
+            mag = block[channel, :, 0].real.T
+            unit = estimate(
+                mag,
+                block[channel, :, 1].T,
+                iterations=iterations,
+                seed=seed,
+                start=start,
+                hop_length=hop_length,
+            )
+            result[channel] = (mag * unit).T
+        begin = margin if start else 0
+        end = max(begin, result.shape[1] - margin)
+        yield result[:, begin:end]
+        start += data.BLOCK_FRAMES
+    yield result[:, end:]
+
+
+class Conversion(NamedTuple):
+    """What `convert_file` did."""
+
+    seconds: float
+    peak: float  # of the network's output, before the gain
+    gain: float  # that was applied to it
+    loudness: float  # of the output as written, LUFS; -inf for silence
+    limited: bool  # whether its peak, not ``level``, decided about the gain
+
+
+def convert_file(
+    model,
+    source,
+    target,
+    rate=None,
+    *,
+    heard=None,
+    level="match",
+    normalize=None,
+    place=os.replace,
+    **options,
+):
+    """Convert one recording, or a part of it, whatever its length, at flat memory.
+
+    The network knows one level, `TRAINING_LOUDNESS`: the recording, measured in a pass of its own,
+    is brought to it. Loudness and peak of the output are known at the end only, so float32 samples
+    wait in a nameless temporary file beside the output, which the system removes even if the
+    process is killed.
+
+    Args:
+        model: see `convert_stream`.
+        source, target: paths; the target's extension chooses the format.
+        rate: of the output, Hz; default: the input's.
+        heard: `survey.Survey` of the part to convert; default: of all of it.
+        level: one of `LEVELS`.
+        normalize: peak wanted instead, dBFS; else the output is turned down only if it would clip.
+        place: how the complete file gets its name, see `files.complete`.
+        options: of `convert_stream`, and ``progress``: called with the seconds done, block by
+            block.
+
+    Returns:
+        `Conversion`.
+
+    Raises:
+        UserError: the recording cannot be read, or the output cannot be written.
+    """
+    with open_sound(source) as sound:
+        rate = rate or sound.samplerate
+        check_writable(target, sound.channels, rate)
+    heard = heard or survey.listen(source)
+    with (
+        open_sound(source) as sound,
+        named_errors(target),
+        complete(target, place) as part,
+        tempfile.TemporaryFile(dir=Path(target).parent) as spool,
+        create_sound(target, part, sound.channels, rate, heard.seconds) as output,
+    ):
+        made = _convert_to_spool(model, sound, spool, rate, heard, level, **options)
+        gain, limited = _choose_gain(made, heard, level, normalize)
+        write_spool(spool, output, made.samples, gain)
+    print_remarks(sound)
+    loudness = made.loudness + 20 * math.log10(gain)
+    return Conversion(made.samples / rate, made.peak, gain, loudness, limited)
+
+
+class _Made(NamedTuple):
+    """What waits in the temporary file."""
+
+    samples: int  # that the output shall have
+    peak: float
+    loudness: float  # LUFS
+    gain_in: float  # that the input needed for the network
+
+
+def _convert_to_spool(model, sound, spool, rate, heard, level, progress=None, **options):
+    """Convert the part ``heard`` of an open ``sound`` into a file of raw float32; gives `_Made`."""
+    gain_in = 1.0
+    if level != "off":
+        gain_in = find_gain(heard.loudness, TRAINING_LOUDNESS)
+    meter = Meter()
+    excerpt = survey.Excerpt(sound.samplerate, heard.start, heard.seconds)
+    blocks = _amplify(excerpt.cut(read_blocks(sound)), gain_in)
+    blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, **options)
+    blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate)
+    peak = _fill_spool(spool, blocks, rate, progress)
+    samples = round(excerpt.samples * rate / sound.samplerate)
+    return _Made(samples, peak, meter.integrated(), gain_in)
+
+
+def _choose_gain(made, heard, level, normalize):
+    """(gain for what was `_Made`, whether its peak decided about it): see `convert_file`."""
+    gain = 1 / made.gain_in
+    if level == "match":
+        gain = find_gain(made.loudness, heard.loudness, otherwise=gain)
+    return _fit_peak(gain, made.peak, normalize)
+
+
+def _fill_spool(spool, blocks, rate, progress):
+    """Write a stream to a file as raw float32, frame by frame; returns its peak."""
+    peak = 0.0
+    for block in blocks:
+        peak = max(peak, float(np.abs(block).max(initial=0)))
+        spool.write(np.ascontiguousarray(block.T).tobytes())
+        if progress:
+            progress(block.shape[1] / rate)
+    return peak
+
+
+def find_gain(loudness, wanted, otherwise=1.0):
+    """Factor that brings a sound to a loudness, both in LUFS; ``otherwise`` if one is silent."""
+    if not math.isfinite(loudness) or not math.isfinite(wanted):
+        return otherwise
+    return 10 ** ((wanted - loudness) / 20)
+
+
+def _fit_peak(gain, peak, normalize):
+    """(gain, whether the peak decided about it): to ``normalize`` dBFS, or below full scale."""
+    if not peak:
+        return 1.0, False
+    if normalize is not None:
+        return 10 ** (normalize / 20) / peak, True
+    if gain * peak > 1:
+        return 1 / peak, True
+    return gain, False
+
+
+def _amplify(blocks, gain):
+    for block in blocks:
+        yield block * np.float32(gain)

@@ -1,0 +1,246 @@
+"""The models there are, in pretrained/ and runs/: found by a part of their names, told in a line.
+
+A model is a folder that holds a generator; its name is ``<origin>_2_<target>``.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from common import cli
+from common.cli import PROJECT, UserError
+from common.files import read_csv, read_json, undamaged
+from sound import phase
+
+PRETRAINED = PROJECT / "pretrained"
+RUNS = Path("runs")
+GENERATORS = ("generator.keras", "generator.weights.h5")
+_SOURCES = ("_acoustic", "_electronic", "_synthetic")  # NSynth's second word of an instrument
+
+
+class KnownModel(NamedTuple):
+    """A model that can be named, and what its folder says of it."""
+
+    path: Path
+    label: str  # short name of what it makes: "guitar"
+    line: str  # what it knows and how good it is
+
+
+def find_models():
+    """Paths of all models: those of pretrained/ first, then those of runs/, sorted by name."""
+    folders = [*PRETRAINED.glob("*"), *RUNS.glob("*"), *RUNS.glob("*/*")]
+    models = [path for path in folders if path.is_dir() and find_weights(path) is not None]
+    return sorted(models, key=_place)
+
+
+def _place(path):
+    return not _is_shipped(path), str(path)
+
+
+def _is_shipped(path):
+    return path.parent.resolve() == PRETRAINED.resolve()
+
+
+def find_weights(path):
+    """The file that holds a model's generator; None if there is none."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    for name in GENERATORS:
+        if (path / name).is_file():
+            return path / name
+    return None
+
+
+def find_model(text):
+    """Path of the model that ``text`` names: a path, a name, or any part of one that fits only one.
+
+    What fits a target counts before what fits an origin: "guitar" is the model that makes guitars.
+    A name or label of a shipped model is that model, also where a run of one's own has the same:
+    so "guitar" means tomorrow what it means today.
+
+    Raises:
+        UserError: no model fits, or several do.
+    """
+    if Path(text).exists():
+        return Path(text)
+    models = find_models()
+    named = [path for path in models if path.name == text]
+    shipped_name = [path for path in named if _is_shipped(path)]
+    word = text.removesuffix("s").lower()  # "strings" is the model of string_acoustic
+    shipped = [path for path in models if _is_shipped(path) and make_label(path) == word]
+    targets = [path for path in models if makes(path.name, text)]
+    anywhere = [path for path in models if word in path.name.lower()]
+    for fitting in (shipped_name, named, shipped, targets, anywhere):
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            names = ", ".join(_name_apart(fitting))
+            raise UserError(f"--model {text}: fits {len(fitting)} models; give one of {names}")
+    names = ", ".join(make_label(path) for path in models) or "none yet"
+    raise UserError(
+        f"--model {text}: no such model; give one of those that predict.py --list shows ({names}), "
+        "a run folder or a model file"
+    )
+
+
+def _name_apart(paths):
+    """What each of several models can be called by: a shipped one by its label, others by path."""
+    return [make_label(path) if _is_shipped(path) else str(path) for path in paths]
+
+
+def make_label(path):
+    """Short name of what a model makes, for file names: "guitar" of keyboard_..._2_guitar_acoustic.
+
+    A single file is called by its stem, ``generator`` by its folder's name.
+    """
+    path = Path(path)
+    name = path.name if path.is_dir() else path.stem
+    if not path.is_dir() and name.partition(".")[0] == "generator":
+        name = path.resolve().parent.name
+    target = name.rpartition("_2_")[2]
+    for source in _SOURCES:
+        target = target.removesuffix(source)
+    label = re.sub(r"\W+", "_", target).strip("_")
+    return label or "converted"
+
+
+def make_labels(paths):
+    """`make_label` of each model; where several share one, their names, or else their folders, too.
+
+    runs/x_2_guitar and runs/y_2_guitar are "x_2_guitar" and "y_2_guitar"; a/x_2_guitar and
+    b/x_2_guitar are "a_guitar" and "b_guitar".
+    """
+    short = [make_label(path) for path in paths]
+    labels = list(short)
+    parts = [Path(path).resolve().parts[1:] for path in paths]  # without the root
+    for depth in range(1, 1 + max(map(len, parts))):
+        longer = list(labels)
+        for k, names in enumerate(parts):
+            if labels.count(labels[k]) > 1:
+                longer[k] = names[-1] if depth == 1 else "_".join([*names[-depth:-1], short[k]])
+        labels = longer
+    return labels
+
+
+def is_of_piano(path):
+    """Whether a model's name says that it converts from a piano, or another keyboard."""
+    origin = Path(path).resolve().name.partition("_2_")[0].lower()
+    return "keyboard" in origin or "piano" in origin
+
+
+def describe_model(path):
+    """What a model knows and how good it is, on one line."""
+    config = read_json(path / "config.json", "train it again") or {}
+    flags = config.get("flags", {})
+    parts = []
+    if "origin" in flags and "target" in flags:
+        parts.append(f"{join_names(flags['origin'])} -> {join_names(flags['target'])}")
+    if flags.get("conditions"):
+        parts.append("in rooms and noise")
+    if "filters" in flags:
+        parts.append(f"width {flags['filters']}")
+    error = find_error(read_history(path / "history.csv"), config)
+    if error is not None:
+        held_out = config.get("split", {}).get("validation", ())
+        pieces = "a piece" if len(held_out) == 1 else "pieces"
+        text = f"{error:.2f} dB off on {pieces} it has not seen"
+        unchanged = config.get("baselines_db", {}).get("identity")
+        if unchanged is not None:
+            text += f" (input unchanged {unchanged:.2f})"
+        parts.append(text)
+    return ", ".join(parts) or "nothing is written down about it"
+
+
+def read_pull(path):
+    """How strongly the phase of a model's sound is anchored, see `phase.griffinlim_anchored`.
+
+    That is `phase.PULL`, but for models whose config.json has a ``pull`` of their own: targets that
+    begin their notes more softly than a piano want less of its phase.
+
+    Raises:
+        UserError: config.json is damaged.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    where, remedy = folder / "config.json", "train the model again"
+    config = read_json(where, remedy) or {}
+    with undamaged(where, remedy):
+        pull = float(config.get("pull", phase.PULL))
+        if not 0 <= pull <= 10:
+            raise ValueError
+    return pull
+
+
+def join_names(names):
+    """Instruments as one reads them: "a+b", of many "12 instruments such as a"."""
+    names = cli.as_list(names)
+    if len(names) > 3:
+        return f"{len(names)} instruments such as {names[0]}"
+    return "+".join(names)
+
+
+def read_history(path):
+    """The rows of a run's history.csv, a dict of text each; none where there is no file."""
+    if not path.is_file():
+        return []
+    lines = read_csv(path)
+    return [dict(zip(lines[0], line)) for line in lines[1:]]
+
+
+def find_error(history, config):
+    """Error on held-out pieces of the generator that a run gives, dB; None before it gives one.
+
+    Args:
+        history: rows of `read_history`.
+        config: of the run; the flag ``choose`` says which epoch's generator it gives. A ``mean``
+            of epochs, which older shipped models are, has the error itself.
+    """
+    if "mean" in config:
+        return config["mean"]["val_mae_db"]
+    errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db", "") != ""]
+    if not errors:
+        return None
+    if config.get("flags", {}).get("choose") == "last":
+        return errors[-1]
+    return min(errors)
+
+
+def list_models():
+    """`KnownModel` of each model there is."""
+    found = []
+    for path in find_models():
+        found.append(KnownModel(path, make_label(path), describe_model(path)))
+    return found
+
+
+def makes(name, text):
+    """Whether a model's name, <origin>_2_<target>, says that it makes what ``text`` names.
+
+    "strings" is the model of string_acoustic.
+    """
+    word = text.removesuffix("s").lower()
+    return bool(word) and word in name.rpartition("_2_")[2].lower()
+
+
+def find_pretrained(model):
+    """Path of ``model``: a file or folder, or else the name of a model in pretrained/.
+
+    Of a name the target's part is enough, if it fits one: "guitar".
+
+    Raises `UserError` if there is neither.
+    """
+    path = Path(model)
+    if path.exists():
+        return path
+    if path.name == str(path) and (PRETRAINED / path).is_dir():
+        return PRETRAINED / path
+    names = sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())
+    fitting = [name for name in names if makes(name, str(model))]
+    if len(fitting) == 1:
+        return PRETRAINED / fitting[0]
+    there = ", ".join(names) or "none"
+    raise UserError(
+        f"{model}: no model there; give a run folder, a model file, "
+        f"or the name of a pretrained model ({there})"
+    )

@@ -1,0 +1,276 @@
+"""Which recording becomes which file, by which model: what predict.py is to do.
+
+`plan_jobs` names every output before anything is converted, `find_missing` leaves out what is there
+already. Nothing here converts, and nothing loads a network.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from common import cli
+from common.cli import UserError
+from common.files import find_files, find_free, list_folder, place_beside
+from common.record import Record, look_at
+from conversion import known_models
+from sound.recordings import AUDIO_EXTENSIONS, WRITTEN_EXTENSIONS
+
+NAME_BYTES = 240  # of a file's name: 255 are allowed, and hidden names are a little longer
+
+
+class Job(NamedTuple):
+    """One recording to convert with one model."""
+
+    source: Path
+    target: Path
+    model: Path
+    settings: dict  # what decides about the output beside recording and model
+    record: Record | None  # of the output folder; None for a new file beside the input
+
+
+def plan_jobs(inputs, output, models, settings):
+    """What to convert into what. Of several inputs, one that cannot be looked at is passed over.
+
+    Args:
+        inputs: paths of recordings and folders of them.
+        output: path of a file or folder, or None, which means beside the input.
+        models: paths.
+        settings: {path of a model: see `Job`}.
+
+    Returns:
+        list of `Job`.
+
+    Raises:
+        UserError: an input is missing, or the output does not fit the inputs.
+    """
+    inputs = _check_inputs(inputs)
+    if output is not None and _is_one_file(inputs, output, models):
+        source = _find_recordings(inputs[0], output)[0]
+        _check_target(source, output, taken=())
+        record = Record(output.parent)
+        return [Job(source, output, models[0], settings[models[0]], record)]
+    records = {None: None}  # by output folder
+    taken = set()  # outputs of the jobs so far
+    jobs = []
+    for path, source, model, label in _list_conversions(inputs, output, models):
+        if output is None and not path.is_dir():
+            root = None
+            target = find_free(_name_beside(source, label), taken)
+        else:
+            root = _beside(path, label) if output is None else output
+            inner = source.relative_to(path) if path.is_dir() else Path(source.name)
+            suffix = f"_{label}" if output is not None and len(models) > 1 else ""
+            target = _mirror(source, root / inner, suffix, taken)
+        _check_target(source, target, taken)
+        taken.add(target)
+        if root not in records:
+            records[root] = Record(root)
+        jobs.append(Job(source, target, model, settings[model], records[root]))
+    return jobs
+
+
+def _check_inputs(inputs):
+    """Return the inputs; of several those that can be looked at, and the others are named.
+
+    Raises:
+        UserError: one is not there.
+        OSError: the only one cannot be looked at.
+    """
+    usable = []
+    for path in inputs:
+        if os.path.lexists(path):
+            result = cli.attempt(_look_at, path)
+            if isinstance(result, UserError):
+                if len(inputs) == 1:
+                    raise result
+                cli.pass_over(result)
+                continue
+            usable.append(path)
+            continue
+        whole = Path(" ".join(map(str, inputs)))
+        if os.path.exists(whole):
+            raise UserError(f"{path}: no such file; write a name with spaces in quotes: '{whole}'")
+        raise UserError(f"{path}: no such file; check the path")
+    if not usable:
+        raise UserError(f"--input {inputs[0]}: none of these can be read; give another --input")
+    return usable
+
+
+def _look_at(path):
+    """Raise OSError for a link to nothing or to itself, and for a folder that cannot be listed."""
+    os.stat(path)
+    if os.path.isdir(path):
+        list_folder(path)
+
+
+def _list_conversions(inputs, output, models):
+    """Yield (the --input, a recording of it, a model, the model's label) of each conversion."""
+    labels = known_models.make_labels(models)
+    for path in inputs:
+        for source in _find_recordings(path, output):
+            for model, label in zip(models, labels):
+                yield path, source, model, label
+
+
+def _is_one_file(inputs, output, models):
+    """Whether ``output`` is a file's name. Raises UserError if it does not fit the inputs."""
+    if output.is_dir():
+        return False
+    one_input = len(inputs) == 1 and not inputs[0].is_dir()
+    suffix = output.suffix.lower()
+    if suffix in WRITTEN_EXTENSIONS:
+        if len(models) > 1:
+            raise UserError(
+                f"--output {output}: one file cannot take several models; give a folder"
+            )
+        if not one_input:
+            raise UserError(f"--output {output}: one file cannot take several; give a folder")
+        return True
+    if output.is_file() or (suffix and one_input):
+        written = ", ".join(WRITTEN_EXTENSIONS)
+        raise UserError(f"--output {output}: neither a folder nor {written}; give one of these")
+    return False
+
+
+def _find_recordings(path, output):
+    """The recordings that an --input stands for. What lies in an output folder below is left out.
+
+    Raises UserError if there are none, or if the output folder is the input itself.
+    """
+    if not path.is_dir():
+        return [path]
+    files = find_files(path, AUDIO_EXTENSIONS)
+    if not files:
+        raise UserError(f"{path}: holds no recording; give another --input")
+    if output is None:
+        return files
+    root = _resolve(output)
+    if root == _resolve(path):
+        raise UserError(f"--output {output}: is the --input folder itself; give another folder")
+    if _resolve(path) in root.parents:
+        inner = [file for file in files if root not in _resolve(file).parents]
+        if not inner:
+            raise UserError(
+                f"{path}: all its recordings lie in --output {output}, among what was converted "
+                "before; give another --input"
+            )
+        return inner
+    return files
+
+
+def _beside(path, label):
+    """Output folder of an input folder."""
+    path = _resolve(path)
+    return path.with_name(_shorten(path.name, f"_{label}"))
+
+
+def _resolve(path):
+    """`Path.resolve`, which before Python 3.13 raises RuntimeError for a link to itself."""
+    return Path(os.path.realpath(path))
+
+
+def _name_beside(source, label):
+    """Output of a recording: song.m4a -> song_guitar.wav."""
+    return source.with_name(_shorten(source.stem, f"_{label}.wav"))
+
+
+def _shorten(stem, ending):
+    """``stem`` and ``ending`` as one file name, cut where systems allow no longer one."""
+    room = NAME_BYTES - len(os.fsencode(ending))
+    name = os.fsencode(stem)
+    if len(name) > room:
+        # A character that was cut through goes. The bytes are UTF-8 in any locale, as a rule.
+        name = name[:room].decode("utf-8", "ignore").encode("utf-8")
+    return os.fsdecode(name) + ending
+
+
+def _mirror(source, path, suffix, taken):
+    """A file of the output folder: ``path``, or that as wav where its format is not written.
+
+    Where song.wav and song.m4a would both become song.wav, the second becomes song.m4a.wav.
+    """
+    if path.suffix.lower() in WRITTEN_EXTENSIONS:
+        return path.with_name(_shorten(path.stem, f"{suffix}{path.suffix}"))
+    target = path.with_name(_shorten(path.stem, f"{suffix}.wav"))
+    if target in taken or os.path.exists(source.with_suffix(".wav")):
+        target = path.with_name(_shorten(path.name, f"{suffix}.wav"))
+    return target
+
+
+def _check_target(source, target, taken):
+    """Raise UserError if a job would replace its own input, or another job's output."""
+    if _resolve(target) == _resolve(source):
+        raise UserError(f"{source}: the output would overwrite this input; give another --output")
+    if target in taken:
+        raise UserError(f"{source}: another input also becomes {target}; convert them apart")
+
+
+def find_missing(jobs):
+    """The jobs whose output is not there yet, or was made otherwise; the others are told.
+
+    Raises:
+        UserError: the only output is a file that this command did not make.
+    """
+    missing = []
+    current = 0
+    foreign = []
+    for job in jobs:
+        record = job.record
+        if record is None:  # the name is free
+            missing.append(job)
+        elif record.is_current(job.target, list_sources(job), job.settings):
+            current += 1
+        elif os.path.lexists(job.target) and not record.knows(job.target):
+            foreign.append(job.target)
+        else:
+            missing.append(job)
+    if current:
+        print(f"{current} of {len(jobs)} files are there already, made in the same way")
+    if foreign and len(jobs) == 1:
+        raise UserError(
+            f"{foreign[0]}: is there and was not made by this command, so it is kept; "
+            "give another --output"
+        )
+    for path in foreign:
+        print(
+            f"kept, for this command did not make it: {cli.one_line(path)}; give another --output"
+        )
+    return missing
+
+
+def plan_place(job):
+    """How a job's output gets its name once it is complete: see `files.complete`.
+
+    A file that appears there meanwhile is kept, and the output gets the next free name: the user's
+    own, or what another process made of the same recording. Call it before `Record.begin`.
+
+    Returns:
+        function(part, path) -> the name that it got.
+    """
+    if job.record is None:
+        return place_beside
+    before = look_at(job.target) if job.record.knows(job.target) else None
+
+    def place(part, path):
+        now = look_at(path)
+        if now is not None and (now == before or job.record.has_made(path)):
+            os.replace(part, path)  # ours, and to be made again
+            return path
+        got = place_beside(part, path)
+        if got != path:
+            names = f"{cli.one_line(path)}: appeared meanwhile, so it is kept; see {got.name}"
+            print(f"note: {names}", file=sys.stderr)
+        return got
+
+    return place
+
+
+def list_sources(job):
+    """The files that an output is made from: recording, generator, style, phase model."""
+    sources = [job.source, known_models.find_weights(job.model) or job.model]
+    for name in ("style", "phase_model"):
+        path = job.settings[name]
+        if path:
+            sources.append(known_models.find_weights(path) or path)
+    return sources

@@ -1,0 +1,1 @@
+"""Measure converted pieces: metrics, judges, tables, the evaluation page."""

@@ -1,0 +1,418 @@
+"""Objective measures of a conversion: pure functions, formula and source in each docstring.
+
+They compare pictures (spectrograms on the dB scale) or sounds. Lower is better for all but `snr`.
+Identity gives 0 (infinite `snr`). Every 0/0 is decided and said. Two sounds or pictures that are
+compared have the same shape and are not empty; ValueError otherwise.
+
+What to trust each for: `picture_mae` is what training lowers, and of the audio that was written
+it measures a phase estimator alone, as `spectral_convergence` does; `level_matched_mae` forgives
+an output that is too loud or too soft as a whole; `lsd_per_frame` and `multi_resolution_stft`
+hear phase artefacts too; `mfcc_distance` is a weak surrogate of timbre; `pitch_jaccard` asks
+whether the target's notes survived. SI-SDR is left out on purpose: the phase of a converted sound
+never matches the target's.
+
+`MEASURES`, at the end, is the registry: its order is that of the tables' columns.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import librosa
+import numpy as np
+import scipy.fft
+import scipy.sparse
+from numpy.lib.stride_tricks import sliding_window_view
+
+import data
+
+RATE = 16000  # Hz, at which sounds are compared: that of NSynth, DDSP and ss-vq-vae
+LEVEL_GAINS = np.arange(-12, 12.1, 1.5)  # dB, that `level_matched_mae` tries
+FFT_SIZES = (2048, 1024, 512, 256, 128, 64)  # DDSP's
+LOG_FLOOR = 1e-5  # DDSP's safe_log
+MFCC = 13
+LOWEST, HIGHEST = 21, 108  # MIDI pitches of the piano, both included
+PITCH_FFT = 2048  # samples at RATE: windows of 128 ms
+PITCH_HOP = 800  # samples at RATE: 20 frames a second
+# dB by which each harmonic is below the one before: from bright to a flute's
+PITCH_SLOPES = (0.5, 3, 8, 15)
+PITCH_HARMONICS = 12
+PITCH_ITERATIONS = 50
+PITCH_BELOW_FRAME = 10 ** (-6 / 20)  # a pitch sounds if it is that near the frame's strongest
+PITCH_BELOW_PIECE = 10 ** (-24 / 20)  # and that near the piece's (95th percentile)
+_BLOCK = 2048  # frames that are transformed at a time: memory stays flat
+_PITCH_BLOCK = 128  # frames whose pitches are found at a time: they stay in the processor's cache
+
+
+def picture_mae(a, b):
+    """Spectrogram MAE in dB: mean abs(a - b) on the networks' clipped -1 ... 1, times 96.33 / 2.
+
+    Args:
+        a, b: pictures (256, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
+    """
+    _check(a, b)
+    return float(np.abs(data.to_network(a) - data.to_network(b)).mean() * data.DB_RANGE / 2)
+
+
+def level_matched_mae(picture, target):
+    """`picture_mae` at the level that suits best: the least over gains of -12 ... 12 dB.
+
+    One gain for the whole piece, in steps of 1.5 dB, on the target's linear magnitude. For pianos
+    and recordings whose dynamics are not those of the training piano: a conversion that is right
+    but for its level is not wrong. Not symmetric, and never above `picture_mae`, for 0 dB is
+    among the gains.
+
+    Args:
+        picture: what was made, (256, t) on the dB scale, 0 ... 1.
+        target: what was wanted, the same.
+    """
+    _check(picture, target)
+    made = data.to_network(picture)
+    mag = data.db_to_amplitude(target)
+    errors = []
+    for gain in LEVEL_GAINS:
+        louder = data.amplitude_to_db(mag * np.float32(10 ** (gain / 20)))
+        errors.append(np.abs(made - data.to_network(louder)).mean())
+    return float(min(errors) * data.DB_RANGE / 2)
+
+
+def spectral_convergence(written, mag):
+    """Norm of written - mag over the norm of mag (Sturmel & Daudet 2011): what a phase costs.
+
+    Args:
+        written: magnitude of audio that was made from ``mag`` and some phase, on
+            `data.magnitude`'s scale.
+        mag: the magnitude asked for, of the same shape.
+
+    Returns:
+        0 ... ; where ``mag`` is all zero: 0 if ``written`` is, too, infinite otherwise.
+    """
+    _check(written, mag)
+    error = np.linalg.norm(written - mag)
+    norm = np.linalg.norm(mag)
+    if norm > 0:
+        return float(error / norm)
+    return 0.0 if error == 0 else np.inf
+
+
+def multi_resolution_stft(a, b):
+    """Spectral loss of DDSP (Engel et al. 2020): L1 of magnitudes + L1 of their logarithms.
+
+    Summed over FFT sizes 2048 ... 64; periodic Hann windows, overlap 0.75, the end padded with
+    zeros, magnitudes not normalised, logarithms (natural) of at least 1e-5, as in DDSP's code.
+    Absolute in level: a louder copy is not equal.
+
+    Args:
+        a, b: float (n,), best at 16 kHz as DDSP's: at 44.1 kHz what little noise there is above
+            8 kHz rules the logarithms.
+    """
+    _check(a, b)
+    a = np.asarray(a, np.float32)
+    b = np.asarray(b, np.float32)
+    return float(sum(_stft_loss(a, b, size) for size in FFT_SIZES))
+
+
+def _stft_loss(a, b, size):
+    """Mean L1 of the magnitudes and of their logarithms, for one FFT size."""
+    hop = size // 4
+    window = librosa.filters.get_window("hann", size).astype(np.float32)
+    frames_a = _frames(a, size, hop)
+    frames_b = _frames(b, size, hop)
+    total = 0.0
+    for start in range(0, len(frames_a), _BLOCK):
+        span = slice(start, start + _BLOCK)
+        mag_a = np.abs(scipy.fft.rfft(frames_a[span] * window))
+        mag_b = np.abs(scipy.fft.rfft(frames_b[span] * window))
+        log_ratio = np.log(np.maximum(mag_a, LOG_FLOOR) / np.maximum(mag_b, LOG_FLOOR))
+        total += np.abs(mag_a - mag_b).sum(dtype=float)
+        total += np.abs(log_ratio).sum(dtype=float)
+    return total / len(frames_a) / (size // 2 + 1)
+
+
+def _frames(audio, size, hop):
+    """A view of audio (n,) as frames (ceil(n / hop), size), the end padded with zeros."""
+    return sliding_window_view(np.pad(audio, (0, size)), size)[: len(audio) : hop]
+
+
+def resample(audio, sample_rate=data.SAMPLE_RATE):
+    """Audio (n,) at ``sample_rate`` Hz -> float32 at 16 kHz, as the functions below take it."""
+    audio = np.asarray(audio, np.float32)
+    return librosa.resample(audio, orig_sr=sample_rate, target_sr=RATE, res_type="soxr_hq")
+
+
+def log_mel(audio):
+    """Log mel spectrogram as ss-vq-vae's evaluation has it (Cifka et al. 2021): for LSD and MFCC.
+
+    Divided by its RMS (so blind to level), librosa's default mel spectrogram (FFT 2048, hop 512,
+    128 mels), in dB, at most 80 below its own peak.
+
+    Args:
+        audio: float32 (n,) at 16 kHz.
+
+    Returns:
+        float32 (128, t) in dB; silence gives -100 everywhere.
+    """
+    audio = audio / (_rms(audio) + np.finfo(np.float32).eps)
+    mel = librosa.feature.melspectrogram(y=_at_least(2048, audio), sr=RATE)
+    return librosa.power_to_db(mel, top_db=80)
+
+
+def lsd_per_frame(mel_a, mel_b):
+    """Log-spectral distance in dB, the usual reading: root mean square over mels, mean over frames.
+
+    mel_a, mel_b: (128, t), of `log_mel`.
+    """
+    _check(mel_a, mel_b)
+    return float(np.sqrt(np.mean((mel_a - mel_b) ** 2, axis=0)).mean())
+
+
+def lsd_time_first(mel_a, mel_b):
+    """Log-spectral distance in dB, ss-vq-vae's code: root mean square over time, mean over mels.
+
+    mel_a, mel_b: (128, t), of `log_mel`.
+    """
+    _check(mel_a, mel_b)
+    return float(np.sqrt(np.mean((mel_a - mel_b) ** 2, axis=1)).mean())
+
+
+def mfcc_distance(mel_a, mel_b):
+    """1 - cosine of the mean MFCC 1 ... 12 of two log mel spectrograms (128, t): 0 ... 2.
+
+    A weak surrogate of timbre. A flat spectrum (silence) has no direction: 0 from another flat
+    one, 1 from everything else.
+    """
+    a = _mean_mfcc(mel_a)
+    b = _mean_mfcc(mel_b)
+    norm_a = np.linalg.norm(a)
+    norm_b = np.linalg.norm(b)
+    a_is_flat = norm_a < 1e-3
+    b_is_flat = norm_b < 1e-3
+    if a_is_flat and b_is_flat:
+        return 0.0
+    if a_is_flat or b_is_flat:
+        return 1.0
+    return float(max(0, 1 - a @ b / norm_a / norm_b))
+
+
+def _mean_mfcc(mel):
+    """MFCC 1 ... 12 of the mean over frames of a log mel spectrogram (128, t): (12,)."""
+    mean = mel.mean(axis=1, keepdims=True)
+    return librosa.feature.mfcc(S=mean, n_mfcc=MFCC)[1:, 0]
+
+
+def snr(reference, estimate):
+    """Signal-to-noise ratio in dB: 20 log10(rms(reference) / rms(estimate - reference)).
+
+    Only where waveforms should match. Equal sounds (two silences too) give infinity, a silent
+    reference and another estimate minus infinity.
+    """
+    _check(reference, estimate)
+    signal = _rms(reference)
+    noise = _rms(np.subtract(estimate, reference))
+    if noise == 0:
+        return np.inf
+    return float(20 * np.log10(signal / noise)) if signal > 0 else -np.inf
+
+
+def pitch_jaccard(a, b):
+    """Mean over frames of 1 - (pitches in both) / (pitches in either): 0 ... 1.
+
+    A frame without any pitch counts 0. Compare an output's pitches with those that the same
+    estimator finds in the *target recording*: the target is then at 0, and what the estimator
+    gets wrong, it gets wrong on both sides. Against a score there is no ceiling: an unchanged
+    input can be nearer to it than the target is.
+
+    a, b: bool (88, t), which pitches sound, of `sounding_pitches`; the shorter is padded with
+    silence.
+    """
+    frames = max(a.shape[1], b.shape[1])
+    if not frames:
+        return 0.0
+    a = np.pad(a, ((0, 0), (0, frames - a.shape[1])))
+    b = np.pad(b, ((0, 0), (0, frames - b.shape[1])))
+    both = (a & b).sum(axis=0)
+    either = (a | b).sum(axis=0)
+    distance = 1 - both / np.maximum(either, 1)
+    return float(np.where(either > 0, distance, 0).mean())
+
+
+def sounding_pitches(audio):
+    """Estimate which pitches sound in audio (n,) at 16 kHz: bool (88, t), 20 frames a second.
+
+    Blind to level. Non-negative matrix factorisation with fixed harmonic templates, several
+    spectral slopes a pitch (in the manner of Vincent, Bertin & Badeau 2010), of the square root
+    of the magnitude, by multiplicative updates for the Kullback-Leibler divergence (Lee & Seung
+    2001). A pitch sounds where its activation is within 6 dB of the frame's strongest and within
+    24 dB of the piece's. Simple, and often wrong on real music: compare two of its readings, not
+    one with the truth.
+    """
+    audio = _at_least(PITCH_FFT, audio)
+    spectrum = librosa.stft(
+        audio, n_fft=PITCH_FFT, hop_length=PITCH_HOP, window="hann", pad_mode="constant"
+    )
+    mag = np.sqrt(np.abs(spectrum))
+    blocks = []
+    for start in range(0, mag.shape[1], _PITCH_BLOCK):
+        blocks.append(_activations(mag[:, start : start + _PITCH_BLOCK]))
+    activations = np.concatenate(blocks, axis=1)
+    strongest = activations.max(axis=0)
+    of_piece = PITCH_BELOW_PIECE * np.percentile(strongest, 95)
+    return activations > np.maximum(PITCH_BELOW_FRAME * strongest, of_piece)
+
+
+def _activations(mag):
+    """Strength of each pitch: square roots of magnitudes float32 (bins, t) -> (88, t)."""
+    templates, transposed = _templates()
+    strength = templates @ mag
+    weights = templates.sum(axis=1)[:, np.newaxis]
+    for _ in range(PITCH_ITERATIONS):
+        explained = transposed @ strength + np.float32(1e-7)
+        strength *= templates @ (mag / explained) / weights
+    return strength.reshape(HIGHEST - LOWEST + 1, len(PITCH_SLOPES), -1).sum(axis=1)
+
+
+@functools.cache
+def _templates():
+    """Spectrum of each pitch and slope, float32 (88 * slopes, bins) of norm 1, and its transpose.
+
+    A Hann window's main lobe at each harmonic. Both sparse: 96 % of it is zero, and products are
+    a tenth of the work.
+    """
+    bins = np.arange(PITCH_FFT // 2 + 1)
+    pitches = np.repeat(np.arange(LOWEST, HIGHEST + 1), len(PITCH_SLOPES))[:, np.newaxis]
+    slopes = np.tile(PITCH_SLOPES, HIGHEST - LOWEST + 1)[:, np.newaxis]
+    templates = np.zeros((len(pitches), len(bins)))
+    for harmonic in range(1, PITCH_HARMONICS + 1):
+        centre = harmonic * librosa.midi_to_hz(pitches) * PITCH_FFT / RATE
+        distance = np.abs(bins - centre)
+        lobe = np.abs(np.sinc(distance) / (1 - distance**2 + 1e-9))
+        lobe *= (distance < 2) & (centre < len(bins))
+        templates = np.maximum(templates, 10 ** (-slopes * (harmonic - 1) / 20) * lobe)
+    templates = np.sqrt(templates)
+    templates = (templates / np.linalg.norm(templates, axis=1, keepdims=True)).astype(np.float32)
+    return scipy.sparse.csr_array(templates), scipy.sparse.csr_array(templates.T)
+
+
+def _at_least(samples, audio):
+    """Audio followed by silence if it is shorter than a frame, of which librosa would warn."""
+    return audio if len(audio) >= samples else np.pad(audio, (0, samples - len(audio)))
+
+
+def _rms(audio):
+    return np.sqrt(np.mean(np.square(audio), dtype=np.float64))
+
+
+def _check(a, b):
+    if np.shape(a) != np.shape(b) or not np.size(a):
+        raise ValueError(f"shapes {np.shape(a)} and {np.shape(b)}: must be equal and not empty")
+
+
+class Measure(NamedTuple):
+    """One column of the tables: a function of this module, and what is said of it.
+
+    ``takes`` names what the function is called with, see `rows.things_to_compare`; a row that
+    lacks one of these things has no such cell.
+    """
+
+    key: str  # in results.csv and results.json
+    heading: str
+    digits: int
+    function: Callable
+    takes: tuple[str, ...]
+    meaning: str  # on the listening page
+    more_is_better: bool = False
+
+
+MEASURES = (
+    Measure(
+        "mae_db",
+        "picture MAE, dB",
+        2,
+        picture_mae,
+        ("asked", "target_picture"),
+        "Mean absolute difference between the network's spectrogram and the target's. Blind to "
+        "texture: a smooth median scores well.",
+    ),
+    Measure(
+        "level_matched_db",
+        "level-matched MAE, dB",
+        2,
+        level_matched_mae,
+        ("asked", "target_picture"),
+        "The same at the level that suits best: the target as much as 12 dB louder or softer.",
+    ),
+    Measure(
+        "written_mae_db",
+        "audio MAE, dB",
+        2,
+        picture_mae,
+        ("picture", "target_picture"),
+        "Mean absolute difference between the spectrogram of the audio written and the target's.",
+    ),
+    Measure(
+        "reanalysis_db",
+        "re-analysis, dB",
+        2,
+        picture_mae,
+        ("written_picture", "asked"),
+        "How far the audio's spectrogram is from the one it was made from: the price of the phase.",
+    ),
+    Measure(
+        "convergence",
+        "spectral convergence",
+        3,
+        spectral_convergence,
+        ("written_mag", "asked_mag"),
+        "The same on linear magnitudes, as a fraction.",
+    ),
+    Measure(
+        "lsd_db",
+        "LSD, dB",
+        2,
+        lsd_per_frame,
+        ("mel", "target_mel"),
+        "Log-spectral distance from the target on 128 mels, frame by frame; blind to level.",
+    ),
+    Measure(
+        "lsd_time_first_db",
+        "LSD time first, dB",
+        2,
+        lsd_time_first,
+        ("mel", "target_mel"),
+        "The same averaged over time first, as the code of ss-vq-vae has it.",
+    ),
+    Measure(
+        "multi_resolution",
+        "multi-resolution STFT",
+        2,
+        multi_resolution_stft,
+        ("low", "target_low"),
+        "DDSP's spectral loss from the target, six window sizes: hears smearing.",
+    ),
+    Measure(
+        "mfcc_distance",
+        "MFCC cosine distance",
+        4,
+        mfcc_distance,
+        ("mel", "target_mel"),
+        "A weak surrogate of timbre.",
+    ),
+    Measure(
+        "pitch_jaccard",
+        "pitch Jaccard",
+        3,
+        pitch_jaccard,
+        ("pitches", "target_pitches"),
+        "Pitches that a simple estimator hears here and not in the target recording, or there and "
+        "not here, as a fraction of all it hears.",
+    ),
+    Measure(
+        "snr_db",
+        "SNR, dB",
+        1,
+        snr,
+        ("target_waveform", "waveform"),
+        "Signal-to-noise ratio, where the waveform should be the target's.",
+        more_is_better=True,
+    ),
+)

@@ -1,0 +1,145 @@
+"""The listening page of evaluate.py: what models make of each piece, and how good it is.
+
+report/listening.py knows how a page looks; this file says what stands on it.
+"""
+
+import data
+from common import cli
+from measuring import tables, tagger
+from measuring.rows import (
+    COLUMNS,
+    IDENTITY,
+    MEDIAN,
+    MODEL,
+    SILENCE,
+    TARGET,
+    TRUE,
+    name_model,
+    name_row,
+)
+from report import listening
+
+SHOWN_COLUMNS = [*COLUMNS, *tagger.COLUMNS]
+ROW_TERMS = (  # how a row's name begins, and what it is
+    (IDENTITY, "The input, unchanged: what there is to beat."),
+    (SILENCE, "Nothing at all."),
+    (MEDIAN, "One constant spectrum, the median of the training targets."),
+    (MODEL, "The network's picture, made audible with the phase named."),
+    (TRUE, "The target's own picture with that phase: what a perfect network would reach."),
+    (TARGET, "The recording of the target instrument."),
+)
+
+
+class GroupPage:
+    """The listening page of one group: what all ``candidates`` make of each piece, side by side.
+
+    An earlier page's index.html goes at once: it would show these sounds under its own names.
+    """
+
+    def __init__(self, folder, group, candidates, settings, seconds):
+        self.folder = folder
+        self.group = group
+        self.outputs = {}  # {a model's name in the tables: that of its sound here}
+        for candidate in candidates:
+            label = f"Output: {candidate.label}" if candidate.label else "Output"
+            self.outputs[name_model(candidate.label)] = label
+        self.candidates = candidates
+        self.settings = settings
+        self.seconds = seconds
+        self.titles = []
+        self.sections = []
+        (folder / "index.html").unlink(missing_ok=True)
+
+    def add(self, piece, sounds, measured):
+        """Write one piece's sounds and pictures.
+
+        Args:
+            piece: `Piece`.
+            sounds: {row: audio (n,)}.
+            measured: its results, see measuring/tables.py.
+        """
+        samples = int(self.seconds * data.SAMPLE_RATE)
+        summary = tables.summarise(measured, SHOWN_COLUMNS)
+        first, *others = self.settings.phases
+        shown = {self._input_label(): sounds[IDENTITY][:samples]}
+        more = {}
+        for model, label in self.outputs.items():
+            shown[label] = sounds[name_row(model, first)][:samples]
+            for name in others:
+                more[f"{label}, phase: {name}"] = sounds[name_row(model, name)][:samples]
+        differences = []
+        if TARGET in sounds:
+            shown[self._target_label()] = sounds[TARGET][:samples]
+            differences = [(label, self._target_label()) for label in self.outputs.values()]
+        entry = listening.Entry(
+            listening.plain_title(piece.name),
+            shown,
+            more,
+            differences,
+            self._sentence(summary),
+            tables.text_table(summary, SHOWN_COLUMNS),
+        )
+        self.sections.append(listening.write_section(self.folder, len(self.titles) + 1, entry))
+        self.titles.append(entry.title)
+
+    def _input_label(self):
+        if not self.group.origin:
+            return "Input"
+        return f"Input: {listening.plain_instrument(self.group.origin)}"
+
+    def _target_label(self):
+        if not self.group.target:
+            return "Target"
+        return f"Target: {listening.plain_instrument(self.group.target)}"
+
+    def _sentence(self, summary):
+        """The sentence above the sounds: how far outputs are from the target, and the input."""
+        if "mae_db" not in summary[IDENTITY]:
+            return ""
+        errors = []
+        for candidate in self.candidates:
+            row = name_row(name_model(candidate.label), self.settings.phases[0])
+            errors.append(f"{candidate.label} {summary[row]['mae_db']['mean']:.2f} dB".strip())
+        target = listening.plain_instrument(self.group.target) if self.group.target else "target"
+        unchanged = summary[IDENTITY]["mae_db"]["mean"]
+        return f"{', '.join(errors)} from the {target}; the unchanged input {unchanged:.2f} dB."
+
+    def _title(self):
+        if not self.group.origin:
+            names = [candidate.label or candidate.path.name for candidate in self.candidates]
+            return f"Conversions by {', '.join(names)}"
+        origin = listening.plain_instrument(self.group.origin)
+        return f"From {origin} to {listening.plain_instrument(self.group.target)}"
+
+    def write(self, summary):
+        """Write the page itself, last of its files."""
+        notes = [
+            *describe_candidates(self.candidates),
+            self.group.about,
+            f"The first {self.seconds:g} s of each piece are here; measures are of whole pieces.",
+            f"“Output” has the phase {self.settings.phases[0]}.",
+            "Mean ± standard deviation over pieces; the lower the better, SNR and note F1 apart.",
+        ]
+        header, rows = table = tables.text_table(summary, SHOWN_COLUMNS)
+        terms = []
+        for column in SHOWN_COLUMNS:
+            if column.heading in header:
+                terms.append((column.heading, column.meaning))
+        for name, meaning in ROW_TERMS:
+            if any(row[0].startswith(name) for row in rows):
+                terms.append((name, meaning))
+        sentence = self._sentence(summary)
+        titles = self.titles
+        listening.write_index(
+            self.folder, self._title(), titles, self.sections, sentence, notes, table, terms
+        )
+        print(f"-> {self.folder / 'index.html'}")
+
+
+def describe_candidates(candidates):
+    """Lines that say which model has which name in the tables; none for a single one."""
+    lines = []
+    for candidate in candidates:
+        if candidate.label:
+            lines.append(f"{name_model(candidate.label)}: {cli.one_line(candidate.path)}")
+    return lines

@@ -1,0 +1,554 @@
+"""Which models are measured on which pieces, a group of these for each table of evaluate.py.
+
+Pieces are those that all the models' runs held out (`find_names`, `find_pieces`), pairs of a CSV
+file (`read_pairs`), or recordings without a reference (`find_inputs`); `find_groups` decides
+by the flags. Models are always a list here.
+"""
+
+import contextlib
+import itertools
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import data
+from common import cli
+from common.cli import UserError
+from common.files import find_files, find_named, read_csv, read_json, undamaged
+from common.names import piece_of
+from conversion import known_models
+from sound.conditions import CONDITIONS
+from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
+
+SIDE_WORDS = {  # --pieces: in words
+    "held_out": "held out from training",
+    "test": "kept for the test",
+    "all": "of training and held out alike",
+}
+MEDIAN_PIECES = 30  # how much of the training set its median is taken from
+MEDIAN_FRAMES = 500  # of each of these pieces
+LONGEST_MISMATCH = 0.01  # by which the two recordings of a pair may differ in length
+
+
+class TrainedRun(NamedTuple):
+    """What a run's config.json says of instruments and pieces."""
+
+    folder: Path
+    origins: list  # instruments that it was trained to convert from
+    unheard: list  # origins that were kept out of training
+    targets: list
+    split: dict  # "train", "validation" and, if some were kept for it, "test": lists of names
+
+
+class Candidate(NamedTuple):
+    """A model to evaluate."""
+
+    label: str  # short name, "" if it is the only one
+    path: Path
+    run: TrainedRun | None  # None of a model that is no run folder
+    network: object = None  # as `convert.convert_stream` takes it, once it is loaded
+
+
+class Piece(NamedTuple):
+    """One piece to evaluate; the reference may be None."""
+
+    name: str
+    source: Path
+    reference: Path | None
+
+
+class Group(NamedTuple):
+    """What one table is of."""
+
+    title: str  # "" if there is only one
+    folder: str  # below --output and --report
+    about: str  # which pieces these are
+    origin: str | None
+    target: str | None
+    pieces: list
+    condition: str | None = None  # of sound/conditions.py, under which the input is heard
+
+
+def read_run(model):
+    """A run's config.json as `TrainedRun`; None for a model that is no run folder.
+
+    Raises:
+        UserError: config.json is damaged.
+    """
+    where = Path(model) / "config.json"
+    remedy = "train the model again"
+    config = read_json(where, remedy, flags=dict, split=dict)
+    if config is None:
+        return None
+    with undamaged(where, remedy):
+        flags = config["flags"]
+        unheard = _read_names(flags.get("hold_out_origin"))
+        origins = [name for name in _read_names(flags["origin"]) if name not in unheard]
+        targets = _read_names(flags["target"])
+        return TrainedRun(Path(model), origins, unheard, targets, dict(config["split"]))
+
+
+def _read_names(flag):
+    """The instruments that a flag named: a list. Raises TypeError if they are no names."""
+    names = cli.as_list(flag)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError
+    return names
+
+
+def find_candidates(texts):
+    """The models that --model names, each once: list of `Candidate`. Raises UserError."""
+    found = {}
+    for text in texts:
+        path = known_models.find_model(text)
+        found.setdefault(path.resolve(), path)
+    paths = list(found.values())
+    labels = [""]
+    if len(paths) > 1:
+        labels = known_models.make_labels(paths)
+    candidates = []
+    for label, path in zip(labels, paths):
+        candidates.append(Candidate(cli.one_line(label), path, read_run(path)))
+    return candidates
+
+
+def find_names(runs, side):
+    """Names of the pieces that every run kept from training, in the order of the first one's split.
+
+    Args:
+        runs: list of `TrainedRun`.
+        side: "test", what all of them kept for the test; or "held_out", all others: a piece that
+            one run held out and another kept for the test had its part in a choice.
+    """
+    tests = [run.split.get("test", []) for run in runs]
+    tested = _find_shared_pieces(tests)
+    if side == "test":
+        return [name for name in tests[0] if piece_of(name) in tested]
+    unused = [_find_unused(run) for run in runs]
+    held_out = _find_shared_pieces(unused) - tested
+    return [name for name in unused[0] if piece_of(name) in held_out]
+
+
+def _find_unused(run):
+    """Names of what a run did not train on."""
+    return [*run.split["validation"], *run.split.get("test", [])]
+
+
+def _pieces_of(names):
+    """The set of pieces that these are versions of."""
+    return {piece_of(name) for name in names}
+
+
+def _find_shared_pieces(lists):
+    """The set of pieces that have a version in every one of some lists of names."""
+    pieces = [_pieces_of(names) for names in lists]
+    return set.intersection(*pieces)
+
+
+def tell_left_out(candidates):
+    """Say on stderr how many pieces some runs held out, which others did not.
+
+    Raises:
+        UserError: no piece is held out by all of them.
+    """
+    unused = [_pieces_of(_find_unused(candidate.run)) for candidate in candidates]
+    shared = set.intersection(*unused)
+    left_out = set.union(*unused) - shared
+    if not left_out:
+        return
+    if not shared:
+        paths = " ".join(str(candidate.path) for candidate in candidates)
+        raise UserError(
+            f"--model {paths}: hold no piece out in common; train one with --split_of the other, "
+            "or give --pairs, --inputs, or --pieces all"
+        )
+    parts = []
+    for candidate in candidates:
+        trained = left_out & _pieces_of(candidate.run.split["train"])
+        parts.append(f"{candidate.label} was trained on {len(trained)}")
+    print(
+        f"evaluate.py: left out, for not every model held them out: {_count_pieces(left_out)}; "
+        f"{', '.join(parts)}",
+        file=sys.stderr,
+    )
+
+
+def find_pieces(runs, origin, target, audios, side="held_out"):
+    """Pieces of runs that are below ``audios``, on one side of their splits, or all there are.
+
+    Where a piece has other versions (transposed, other speeds), only the original counts. Pieces
+    whose audio is missing are named on stderr.
+
+    Args:
+        runs: list of `TrainedRun`; see `find_names`.
+        origin, target: instruments.
+        audios: folder that holds a folder for each instrument.
+        side: "held_out", "test", or "all" that both instruments have.
+
+    Raises:
+        UserError: no such instrument, no such side, or none of its pieces is there.
+    """
+    if side == "test" and not find_names(runs, side):
+        which = "this run kept none" if len(runs) == 1 else "these runs kept none in common"
+        raise UserError(f"--pieces test: {which} for the test; leave the flag out")
+    inputs = find_named(audios / origin, AUDIO_EXTENSIONS)
+    references = find_named(audios / target, AUDIO_EXTENSIONS)
+    in_both = inputs.keys() & references.keys()
+    names = sorted(in_both) if side == "all" else find_names(runs, side)
+    pieces = []
+    missing = []
+    for name in _leave_out_versions(names):
+        if name in in_both:
+            pieces.append(Piece(name, inputs[name], references[name]))
+        else:
+            missing.append(name)
+    if not pieces:
+        raise UserError(
+            f"{audios}: holds none of these pieces; render them with synthesize_audios.py, "
+            "or give --pieces all"
+        )
+    if missing:
+        print(
+            f"evaluate.py: no audio of both instruments, left out: "
+            f"{cli.one_line(', '.join(missing))}",
+            file=sys.stderr,
+        )
+    return pieces
+
+
+def _leave_out_versions(names):
+    """Only the originals of some pieces; all that there are where there is no original."""
+    originals = [name for name in names if piece_of(name) == name]
+    return originals if originals else names
+
+
+def read_pairs(path):
+    """Read lines of "input,reference" from a CSV file, paths relative to it.
+
+    An empty reference means there is none.
+
+    Args:
+        path: of the file, a Path.
+
+    Returns:
+        list of `Piece`, each under a name of its own.
+
+    Raises:
+        UserError: it is missing, no such table, or empty.
+    """
+    pieces = []
+    for number, line in enumerate(read_csv(path), 1):
+        cells = [cell.strip() for cell in line]
+        if cells == ["input", "reference"]:  # the heading
+            continue
+        if len(cells) > 2 or not cells[0]:
+            raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
+        source = cells[0]
+        reference = None
+        if len(cells) == 2 and cells[1]:
+            reference = path.parent / cells[1]
+        pieces.append(Piece(source, path.parent / source, reference))
+    if not pieces:
+        raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
+    return _name_apart(pieces)
+
+
+def _name_apart(pieces):
+    """The same pieces under different names, by which their results are known."""
+    seen = {}
+    apart = []
+    for piece in pieces:
+        seen[piece.name] = seen.get(piece.name, 0) + 1
+        again = seen[piece.name]
+        name = piece.name if again == 1 else f"{piece.name} ({again})"
+        apart.append(piece._replace(name=name))
+    return apart
+
+
+def find_inputs(paths):
+    """Pieces without reference: files as they are, folders as the recordings in them.
+
+    Raises:
+        UserError: a folder has none.
+    """
+    files = []
+    for path in paths:
+        found = find_files(path, AUDIO_EXTENSIONS) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"--inputs {path}: holds no recording; give another folder")
+        files += found
+    return [Piece(str(path), path, None) for path in files]
+
+
+def find_groups(args, candidates):
+    """What is to be evaluated, a table each: list of `Group`. Raises UserError.
+
+    Args:
+        args: flags of evaluate.py.
+        candidates: list of `Candidate`.
+    """
+    if args.pairs or args.inputs:
+        groups = [_find_unknown_group(args, candidates)]
+    else:
+        groups = _find_known_groups(args, candidates)
+    if args.conditions:
+        _check_references(groups)
+        groups = _add_conditions(groups, args.conditions)
+    if len(groups) == 1:
+        groups = [groups[0]._replace(title="")]
+    return groups
+
+
+def _check_references(groups):
+    """Raises UserError if a piece has no reference."""
+    for group in groups:
+        if not all(piece.reference for piece in group.pieces):
+            raise UserError(
+                "--conditions: needs the target of every recording; give --audios_path, or --pairs "
+                "without empty references"
+            )
+
+
+def _add_conditions(groups, names):
+    """Each group as it is, and again under each of some conditions."""
+    more = []
+    for group in groups:
+        title = group.title or "as recorded"
+        more.append(group._replace(title=title))
+        for name in names:
+            condition = CONDITIONS[name]
+            more.append(
+                group._replace(
+                    title=f"{group.title}, {condition.words}".removeprefix(", "),
+                    folder=f"{group.folder}/{name}".removeprefix("/"),
+                    condition=name,
+                )
+            )
+    return more
+
+
+def _find_known_groups(args, candidates):
+    """The groups of the pieces of the models' runs. Raises UserError."""
+    for candidate in candidates:
+        if not candidate.run:
+            raise UserError(
+                f"--model {candidate.path}: is no run folder, so its pieces are not known; "
+                "give --pairs or --inputs"
+            )
+    runs = [candidate.run for candidate in candidates]
+    origins, targets = choose_instruments(args, candidates)
+    if args.pieces != "all":
+        tell_left_out(candidates)
+    sides = _choose_sides(args, runs)
+    groups = []
+    for target, origin, side in itertools.product(targets, origins, sides):
+        pieces = find_pieces(runs, origin, target, args.audios_path, side)
+        pieces = pieces[: args.limit]
+        folder = []  # only what tells this group from others
+        if args.target or _knows_several(candidates):
+            folder.append(target)
+        if len(origins) > 1:
+            folder.append(origin)
+        if side == "test" and not args.pieces:
+            folder.append(side)
+        title = f"{origin} → {target}{_tell_unheard(candidates, origin)}, {SIDE_WORDS[side]}"
+        about = describe_pieces(pieces, runs, side)
+        groups.append(Group(title, "/".join(folder), about, origin, target, pieces))
+    return groups
+
+
+def _choose_sides(args, runs):
+    """The sides of the splits that --pieces asks for."""
+    if args.pieces:
+        return [args.pieces]
+    if find_names(runs, "test"):
+        return ["held_out", "test"]
+    return ["held_out"]
+
+
+def _tell_unheard(candidates, origin):
+    """What a title adds to an origin: which models never heard it, or ""."""
+    strangers = [each.label for each in candidates if origin not in each.run.origins]
+    if not strangers:
+        return ""
+    if len(strangers) == len(candidates):
+        return " (an instrument never heard in training)"
+    return f" (an instrument that {', '.join(strangers)} never heard in training)"
+
+
+def _knows_several(candidates):
+    """Whether there is a model of several targets."""
+    return any(len(candidate.run.targets) > 1 for candidate in candidates)
+
+
+def _find_unknown_group(args, candidates):
+    """The one group of --pairs or --inputs, of whose pieces no split tells."""
+    if args.origin or args.target:
+        flag = "--origin" if args.origin else "--target"
+        raise UserError(f"{flag}: goes with --audios_path; leave it out")
+    if args.pieces:
+        raise UserError("--pieces: goes with --audios_path; leave it out")
+    pieces = read_pairs(args.pairs) if args.pairs else find_inputs(args.inputs)
+    pieces = pieces[: args.limit]
+    were = "the model was" if len(candidates) == 1 else "the models were"
+    about = (
+        f"{_count_pieces(pieces)}; whether {were} trained on them is not known here: "
+        f"{_list_names(pieces)}"
+    )
+    return Group("", "", about, None, _find_only_target(candidates), pieces)
+
+
+def _find_only_target(candidates):
+    """The one target of all models that are run folders; None if there are more, or no runs.
+
+    Raises UserError if they have none in common.
+    """
+    known = [candidate for candidate in candidates if candidate.run]
+    if not known:
+        return None
+    targets = find_common_targets(known)
+    return targets[0] if len(targets) == 1 else None
+
+
+def find_common_targets(candidates):
+    """Targets that all models were trained on. Raises UserError if there is none."""
+    remedy = "evaluate it alone, or name one --target for all, with --audios_path"
+    targets = [candidate.run.targets for candidate in candidates]
+    return _find_common(candidates, targets, "makes", remedy)
+
+
+def find_common_origins(candidates):
+    """Origins of all models, those that the first never heard last. Raises UserError."""
+    origins = []
+    for candidate in candidates:
+        origins.append([*candidate.run.origins, *candidate.run.unheard])
+    return _find_common(candidates, origins, "converts from", "give --origin")
+
+
+def _find_common(candidates, lists, does, remedy):
+    """Instruments that are in all lists, one list a model, in the first's order.
+
+    Raises UserError in words of what a model ``does``, if there is none.
+    """
+    common = lists[0]
+    for candidate, instruments in zip(candidates[1:], lists[1:]):
+        kept = [name for name in common if name in instruments]
+        if not kept:
+            raise UserError(
+                f"--model {candidate.path}: {does} {', '.join(instruments)}, and "
+                f"{candidates[0].path} {does} {', '.join(common)}; {remedy}"
+            )
+        common = kept
+    return common
+
+
+def choose_instruments(args, candidates):
+    """(origins, targets) that --origin and --target ask for, or that all runs were trained on.
+
+    By default every origin, those that were kept out of training last; of a model of several
+    targets the first one.
+
+    Raises:
+        UserError: an instrument is on both sides, or the runs have none in common.
+    """
+    origins = args.origin or find_common_origins(candidates)
+    if not args.origin and _knows_several(candidates):
+        origins = origins[:1]
+    targets = args.target
+    if not targets:
+        targets = [name for name in find_common_targets(candidates) if name not in origins]
+    both = [name for name in targets if name in origins]
+    if both:
+        raise UserError(f"--target {both[0]}: is the origin; name another target or --origin")
+    if not targets:
+        raise UserError(
+            f"--origin {origins[0]}: is the only target; name another, or give --target"
+        )
+    return origins, targets
+
+
+def describe_pieces(pieces, runs, side):
+    """One line that says which pieces of the runs' splits these are."""
+    if side != "all":
+        return f"{_count_pieces(pieces)} {SIDE_WORDS[side]}: {_list_names(pieces)}"
+    trained = set()
+    for run in runs:
+        trained.update(run.split["train"])
+    used = sum(piece.name in trained for piece in pieces)
+    return f"{_count_pieces(pieces)}, {used} of them used in training: {_list_names(pieces)}"
+
+
+def _count_pieces(pieces):
+    return "1 piece" if len(pieces) == 1 else f"{len(pieces)} pieces"
+
+
+def _list_names(pieces):
+    return ", ".join(cli.one_line(piece.name) for piece in pieces)
+
+
+def read_piece(piece):
+    """One piece's audio and its reference's audio, of one length.
+
+    Returns:
+        (audio, reference): float32 (n,) at 44.1 kHz each; the reference is None where the piece
+        has none.
+
+    Raises:
+        UserError: one of them is empty, or they differ by more than 1 % in length.
+    """
+    audio = read_audio(piece.source)
+    if not len(audio):
+        raise UserError(f"{piece.source}: has no sound to compare; leave it out")
+    if not piece.reference:
+        return audio, None
+    reference = read_audio(piece.reference)
+    if not len(reference):
+        raise UserError(f"{piece.reference}: has no sound to compare; leave it out")
+    shorter, longer = sorted([len(audio), len(reference)])
+    if longer - shorter > LONGEST_MISMATCH * longer:
+        raise UserError(
+            f"{piece.reference}: lasts {len(reference) / data.SAMPLE_RATE:.2f} s, {piece.source} "
+            f"{len(audio) / data.SAMPLE_RATE:.2f} s; give two recordings of the same music at the "
+            "same time, cut to one length"
+        )
+    return audio[:shorter], reference[:shorter]
+
+
+def find_median(run, target, audios):
+    """Per-bin median picture (256,) of the training targets, or None if there is no way to know it.
+
+    It is the run's median.npy, or taken from the targets' audio: with several targets the file is
+    the median of them all.
+
+    Args:
+        run: `TrainedRun` or None.
+        target: instrument.
+        audios: folder that holds a folder for each instrument, or None.
+    """
+    if not run:
+        return None
+    if run.targets == [target]:
+        with contextlib.suppress(OSError, ValueError):
+            median = np.load(run.folder / "median.npy", allow_pickle=False)
+            if median.shape == (data.BINS,):
+                return median.astype(np.float32)
+    if not audios:
+        return None
+    return _take_median(run.split["train"], audios / target)
+
+
+def _take_median(names, folder):
+    """Per-bin median (256,) of some of the pieces' frames, or None if none of them is there."""
+    pieces_apart = 1 + len(names) // MEDIAN_PIECES
+    frames = []
+    for name in names[::pieces_apart]:
+        path = find_audio(folder, name)
+        if path:
+            picture = data.spectrogram(read_audio(path))
+            frames_apart = 1 + picture.shape[1] // MEDIAN_FRAMES
+            frames.append(picture[:, ::frames_apart])
+    if not frames:
+        return None
+    return np.median(np.concatenate(frames, axis=1), axis=1)

@@ -1,0 +1,253 @@
+"""What each system makes of one piece, the rows of evaluate.py's tables, and their measures.
+
+`make_rows` gives the sound and picture of every system: the input unchanged, the network with every
+phase, a perfect network; `measure` compares one of them with the target.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+import data
+from conversion import convert
+from measuring import judges, metrics
+from research import learned_phase
+from sound import phase as phases
+from sound.loudness import Meter
+
+COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
+IDENTITY, SILENCE, MEDIAN, TARGET = "identity", "silence", "median picture", "target"
+MODEL, TRUE = "model", "true magnitude"
+OWN_PHASE = f"{TRUE} (phase: the target's)"
+
+
+def name_model(label):
+    """What a model is called in the tables: "model", and its label if there are several."""
+    return f"{MODEL} {label}".strip()
+
+
+def name_row(system, phase_name):
+    """The row of a system whose sound has this phase estimator's phase."""
+    return f"{system} (phase: {phase_name})"
+
+
+class Settings(NamedTuple):
+    """How pieces are converted; see the flags of these names."""
+
+    phases: list
+    phase_iterations: int
+    overlap: float
+    batch_size: int
+    phase_model: object = None
+    hops: int = 1  # pictures that are interleaved, see conversion/convert.py
+    level: str = "off"  # "match": the network gets the input at the training's loudness
+    pulls: dict = {}  # noqa: RUF012  {model's name: its own pull of the anchored phase}
+
+
+class Row(NamedTuple):
+    """One system's answer to one piece."""
+
+    name: str
+    audio: np.ndarray  # float32 (n,)
+    asked: np.ndarray  # picture (256, 1 + n // 512) that the audio was made of, or its own
+    is_made: bool  # whether the audio was made of the picture
+
+
+def compute_spectrum(audio, hops=1):
+    """Audio (n,) -> spectrum complex64 (t, 256), frames as `convert.convert_stream` takes them."""
+    stream = data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops)
+    return np.concatenate(list(stream), axis=1)[0]
+
+
+def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
+    """Make sound of a magnitude, by the path of `convert.convert_audio`.
+
+    Args:
+        mag: float32 (t, 256), linear.
+        spectrum: the input's, complex64 (t, 256).
+        length: of the audio, samples.
+        estimate: a phase estimator of sound/phase.py.
+        iterations: of iterative ones.
+        hops: frames to every HOP_LENGTH samples.
+
+    Returns:
+        float32 (length,).
+    """
+    hop_length = data.HOP_LENGTH // hops
+    pairs = [convert.pair(mag, spectrum)[np.newaxis]]
+    spectra = convert.estimate_phases(pairs, estimate, iterations, 0, hop_length)
+    blocks = list(convert.istft_stream(spectra, hop_length))
+    return np.concatenate(blocks, axis=1)[0, :length]
+
+
+class Resynthesis:
+    """Makes rows of pictures: sounds of one piece's length, with phases made from its own."""
+
+    def __init__(self, audio, settings):
+        self.audio = audio
+        self.settings = settings
+        self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
+        self.gain = find_training_gain(audio) if settings.level == "match" else 1.0
+        self.spectrum = compute_spectrum(audio, settings.hops)  # (t, 256)
+        self.picture = convert.spectrum_to_db(self.spectrum)  # (t, 256)
+
+    def convert(self, model, picture):
+        """A network's outputs for a picture (t, 256) or (t, 256, inputs): (t, 256, outputs)."""
+        swapped = picture.swapaxes(0, 1)
+        converted = convert.convert_picture(
+            model,
+            swapped,
+            self.settings.overlap,
+            self.settings.batch_size,
+            self.settings.hops,
+        )
+        return converted.swapaxes(0, 1)
+
+    def at_usual_hop(self, picture):
+        """The frames (t, 256) of a picture that stand where those of the usual hop do: (256, t)."""
+        hops = self.settings.hops
+        return picture[hops - 1 :: hops][: self.frames].T
+
+    def row_of_sound(self, name, audio, picture):
+        """A row whose sound is there already, beside its own picture (t, 256)."""
+        return Row(name, audio, self.at_usual_hop(picture), False)
+
+    def row(self, name, asked, phase_name, rotation=None, pull=phases.PULL):
+        """A row whose sound is made of the picture ``asked`` (t, 256) and an estimator's phase.
+
+        ``rotation`` (t, 256, 2) turns the input's phase into a learned one, unless a phase model
+        does; ``pull`` is of the anchored one.
+        """
+        spectrum = self.spectrum
+        if phase_name in phases.LEARNED:
+            if self.settings.phase_model:
+                both = np.stack([self.picture, asked], axis=-1)
+                rotation = self.convert(self.settings.phase_model, both)
+            spectrum = learned_phase.turn(spectrum, rotation)
+        estimate = functools.partial(phases.ALL[phase_name], pull=pull)
+        return self._made(name, asked, spectrum, estimate)
+
+    def row_of_phase(self, name, asked, spectrum):
+        """A row whose sound is made of the picture ``asked`` (t, 256) and a spectrum's phase."""
+        return self._made(name, asked, spectrum, phases.ALL["input"])
+
+    def _made(self, name, asked, spectrum, estimate):
+        mag = data.db_to_amplitude(asked)
+        iterations = self.settings.phase_iterations
+        hops = self.settings.hops
+        audio = resynthesise(mag, spectrum, len(self.audio), estimate, iterations, hops)
+        return Row(name, audio, self.at_usual_hop(asked), True)
+
+
+def find_training_gain(audio):
+    """Factor that brings audio (n,) to the loudness that networks are trained at."""
+    meter = Meter()
+    meter.add(audio[np.newaxis])
+    return convert.find_gain(meter.integrated(), convert.TRAINING_LOUDNESS)
+
+
+def amplify(picture, gain):
+    """A picture on the dB scale, of any shape, of a sound that is ``gain`` times as loud."""
+    if gain == 1:
+        return picture
+    return data.amplitude_to_db(data.db_to_amplitude(picture) * np.float32(gain))
+
+
+def make_rows(models, audio, reference, median, settings):
+    """Yield every `Row` of one piece. Each network runs once.
+
+    Args:
+        models: {name, of `name_model`: network, see `convert.convert_stream`}.
+        audio: the input, float32 (n,).
+        reference: the target recording (n,); None leaves out ceilings and all trivial systems but
+            one.
+        median: per-bin median of the training targets (256,), or None.
+        settings: `Settings`. A learned phase is the model's own (of a true magnitude the first
+            model's) or, from the magnitude in question, the phase model's.
+    """
+    make = Resynthesis(audio, settings)
+    yield make.row_of_sound(IDENTITY, audio, make.picture)
+    if reference is not None:
+        yield make.row_of_sound(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
+        if median is not None:
+            yield make.row(MEDIAN, np.broadcast_to(median, make.picture.shape), "input")
+    rotations = []
+    for system, model in models.items():
+        outputs = make.convert(model, amplify(make.picture, make.gain))
+        magnitude = amplify(outputs[..., 0], 1 / make.gain)
+        rotations.append(outputs[..., 1:])
+        pull = settings.pulls.get(system, phases.PULL)
+        for name in settings.phases:
+            yield make.row(name_row(system, name), magnitude, name, rotations[-1], pull)
+    if reference is not None:
+        spectrum = compute_spectrum(reference, settings.hops)
+        true = convert.spectrum_to_db(spectrum)
+        for name in settings.phases:
+            yield make.row(name_row(TRUE, name), true, name, rotations[0])
+        yield make.row_of_phase(OWN_PHASE, true, spectrum)
+        yield make.row_of_sound(TARGET, reference, true)
+
+
+class MeasuredSound:
+    """What the measures need of a recording, each computed when it is first asked for."""
+
+    def __init__(self, audio):
+        self.audio = audio
+
+    @functools.cached_property
+    def picture(self):
+        """(256, t) on the dB scale."""
+        return data.spectrogram(self.audio)
+
+    @functools.cached_property
+    def low(self):
+        """The audio at 16 kHz."""
+        return metrics.resample(self.audio)
+
+    @functools.cached_property
+    def mel(self):
+        """`metrics.log_mel`."""
+        return metrics.log_mel(self.low)
+
+    @functools.cached_property
+    def pitches(self):
+        """`metrics.sounding_pitches`."""
+        return metrics.sounding_pitches(self.low)
+
+
+def things_to_compare(row, target=None, notes=None):
+    """What the measures compare of one row: {name in `metrics.Measure.takes`: thing}.
+
+    Args:
+        row: `Row`.
+        target: the target recording, a `MeasuredSound`, or None.
+        notes: of the score, see `evaluate.read_notes`, or None.
+    """
+    sound = MeasuredSound(row.audio)
+    things = {"asked": row.asked}
+    if row.is_made:
+        things["written_picture"] = sound.picture
+        things["written_mag"] = data.db_to_amplitude(sound.picture)
+        things["asked_mag"] = data.db_to_amplitude(row.asked)
+    if target:
+        for name in ("picture", "low", "mel", "pitches"):
+            things[name] = getattr(sound, name)
+            things[f"target_{name}"] = getattr(target, name)
+    if row.name == OWN_PHASE:
+        things["waveform"] = row.audio
+        things["target_waveform"] = target.audio
+    if notes:
+        things["heard_notes"] = judges.hear_notes(row.audio)
+        things["score_notes"] = notes
+    return things
+
+
+def measure(row, target=None, notes=None):
+    """The measures that apply to one row: {key: value}; arguments of `things_to_compare`."""
+    things = things_to_compare(row, target, notes)
+    found = {}
+    for column in COLUMNS:
+        if all(name in things for name in column.takes):
+            found[column.key] = column.function(*(things[name] for name in column.takes))
+    return found

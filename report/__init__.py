@@ -1,0 +1,1 @@
+"""Pictures and HTML pages: listening page, run page, list of runs."""

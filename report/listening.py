@@ -1,0 +1,286 @@
+"""The listening page: a self-contained page with sounds, pictures and tables."""
+
+import string
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import data
+from common.files import complete
+from report.pictures import PLOT_LEFT, PLOT_WIDTH, write_card_picture
+from sound.loudness import Meter
+from sound.recordings import AUDIO_EXTENSIONS, mix_down, write_audio
+
+AUDIO_FORMAT = "flac"  # lossless: one hears no codec; every browser since 2017 plays it
+KEYS = "123456789abcdefghijklmnopqrstuvwxyz"  # that play a piece's sounds on the page
+SOURCES = ("acoustic", "electronic", "synthetic")  # in NSynth's names of instruments
+PLURALS = {"string": "strings"}
+LISTENING = """<p><label><input type="checkbox" id="match" checked> all sounds of a piece equally \
+loud</label> · <span class="keys"><kbd>1</kbd> <kbd>2</kbd> … switch at the same moment, \
+<kbd>space</kbd> pauses · </span>a click on a picture plays from there</p>"""
+
+
+class Entry(NamedTuple):
+    """One piece of the listening page.
+
+    Sounds are float (n,) or (n, channels) at 44.1 kHz; one gain for all of them keeps the loudest
+    within full scale.
+    """
+
+    title: str  # as people write it
+    sounds: dict  # {label: audio}, side by side in one row: input, conversions, target
+    more: dict = {}  # noqa: RUF012  {label: audio} of further sounds, folded
+    differences: tuple = ()  # pairs of labels (output, target): pictures of one minus the other
+    sentence: str = ""  # what to know of it before one listens
+    table: tuple | None = None  # (header, rows) of text, folded
+
+
+def write_page(folder, title, entries, sentence="", notes=(), table=None, terms=()):
+    """Write a listening page that needs nothing from the network: index.html, sounds, pictures.
+
+    Original and conversions of two recordings side by side, without any target:
+
+        entries = []
+        for name, audio, conversions in recordings:  # conversions: {"guitar": audio, ...}
+            entries.append(report.Entry(name, {"original": audio, **conversions}))
+        report.write_page(folder, "My songs", entries)
+
+    Args:
+        folder: of the page; made if it is not there.
+        title: of the page.
+        entries: any iterable of `Entry`; of a generator, only one's sounds are in memory at a time.
+        sentence, notes, table, terms: see `write_index`.
+    """
+    titles = []
+    sections = []
+    for number, entry in enumerate(entries, 1):
+        sections.append(write_section(folder, number, entry))
+        titles.append(entry.title)
+    write_index(folder, title, titles, sections, sentence, notes, table, terms)
+
+
+def write_section(folder, number, entry):
+    """Write one piece's sounds and pictures.
+
+    Args:
+        folder: of the page.
+        number: names the files, for a title may hold anything; from 1.
+        entry: `Entry`.
+
+    Returns:
+        the HTML of its section, for `write_index`.
+    """
+    folder = Path(folder)
+    everything = {**entry.sounds, **entry.more}
+    peaks = [np.abs(audio).max(initial=0) for audio in everything.values()]
+    gain = 1 / max(1, *peaks)
+    pictures = {}
+    cards = {}
+    for k, (label, audio) in enumerate(everything.items()):
+        stem = f"piece{number:02d}_{k + 1}"
+        write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
+        pictures[label] = data.spectrogram(_mix_to_mono(audio))
+        write_card_picture(pictures[label], folder / f"{stem}.png")
+        key = KEYS[k : k + 1]  # the last of very many have none
+        alt = f"Spectrogram of {entry.title}: {label}"
+        cards[label] = card_html(stem, label, alt, key, measure_loudness(gain * audio))
+    shown = [cards[label] for label in entry.sounds]
+    folded = _write_differences(folder, number, entry, pictures)
+    folded += [cards[label] for label in entry.more]
+    return _section_html(number, entry, shown, folded)
+
+
+def _write_differences(folder, number, entry, pictures):
+    """Write the pictures of outputs minus targets; returns the HTML of their cards."""
+    cards = []
+    for k, (output, target) in enumerate(entry.differences, 1):
+        stem = f"piece{number:02d}_difference"
+        if k > 1:
+            stem += f"_{k}"
+        difference = pictures[output] - pictures[target]
+        write_card_picture(difference, folder / f"{stem}.png", is_difference=True)
+        cards.append(_difference_html(stem, entry.title, output))
+    return cards
+
+
+def _mix_to_mono(audio):
+    if audio.ndim == 1:
+        return audio
+    return mix_down(audio.T)[0]
+
+
+def measure_loudness(audio):
+    """Loudness in LUFS of audio (n,) or (n, channels), -inf for silence."""
+    meter = Meter()
+    meter.add(np.atleast_2d(audio.T))
+    return meter.integrated()
+
+
+def _section_html(number, entry, shown, folded):
+    """HTML of one piece: its sentence, its row of cards, and what is folded."""
+    sentence = ""
+    if entry.sentence:
+        sentence = f'<p class="said">{escape(entry.sentence)}</p>'
+    more = ""
+    if folded:
+        more = fold_html(_name_fold(entry), f'<div class="cards">\n{"".join(folded)}</div>')
+    measures = ""
+    if entry.table:
+        measures = fold_html("Measures of this piece", table_html(*entry.table))
+    return f"""<section id="piece{number}">
+<h2>{escape(entry.title)}</h2>
+{sentence}
+<div class="cards">
+{"".join(shown)}</div>
+{more}{measures}</section>
+"""
+
+
+def _name_fold(entry):
+    """What is folded below a piece's row: "Output minus target, 4 more sounds"."""
+    parts = []
+    if entry.differences:
+        parts.append("output minus target")
+    if entry.more:
+        parts.append("1 more sound" if len(entry.more) == 1 else f"{len(entry.more)} more sounds")
+    text = ", ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def fold_html(summary, html):
+    """HTML that is shown once its summary is clicked on."""
+    return f"<details><summary>{escape(summary)}</summary>\n{html}\n</details>\n"
+
+
+def sound_path(stem):
+    """Path of the sound beside the picture <stem>.png."""
+    return stem.with_name(f"{stem.name}.{AUDIO_FORMAT}")
+
+
+def card_html(stem, label, alt, key="", loudness=None):
+    """HTML of one sound: its name, its picture, its player.
+
+    Args:
+        stem: of its files, relative to the page: <stem>.png, and the sound if there is one.
+        label: what it is.
+        alt: what the picture shows.
+        key: that plays it, or "".
+        loudness: of the sound in LUFS, -inf for silence; None if there is no sound.
+    """
+    hint = f"<kbd>{key}</kbd> " if key else ""
+    plot = "plot"
+    player = ""
+    if loudness is not None:
+        plot = "plot seekable"
+        known = f' data-loudness="{loudness:.2f}"' if np.isfinite(loudness) else ""
+        player = f'<audio controls preload="metadata"{known} src="{stem}.{AUDIO_FORMAT}"></audio>\n'
+    return f"""<figure>
+<figcaption>{hint}{escape(label)}</figcaption>
+<div class="{plot}">{_picture_html(stem, alt)}<i></i></div>
+{player}</figure>
+"""
+
+
+def _difference_html(stem, title, output):
+    """HTML of the picture of an output, which is labelled so, minus its target."""
+    alt = f"Difference of the spectrograms of {title}: {output} minus target"
+    return f"""<figure>
+<figcaption>{escape(output)} minus target: too loud is warm, too soft is cold</figcaption>
+<div class="plot">{_picture_html(stem, alt)}</div>
+</figure>
+"""
+
+
+def _picture_html(stem, alt):
+    size = 'width="720" height="396"'
+    return f'<img src="{stem}.png" alt="{escape(alt)}" {size} loading="lazy">'
+
+
+def table_html(header, rows):
+    """A table whose first column names the rows, the model's marked; texts are escaped.
+
+    It scrolls sideways if it is too wide.
+    """
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = ""
+    for name, *cells in rows:
+        mark = ' class="model"' if name.startswith("model") else ""
+        texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        body += f'<tr{mark}><th scope="row">{escape(name)}</th>{texts}</tr>\n'
+    return f"""<div class="wide" tabindex="0" role="region" aria-label="table of measures">
+<table><thead><tr>{head}</tr></thead>
+<tbody>
+{body}</tbody></table></div>
+"""
+
+
+def write_index(folder, title, titles, sections, sentence="", notes=(), table=None, terms=()):
+    """Write the listening page's index.html, last of its files.
+
+    Args:
+        folder: where `write_section` put sounds and pictures.
+        title: of the page.
+        titles, sections: of each piece.
+        sentence: the one thing to know, above the sounds.
+        notes: paragraphs of text, below them.
+        table: (header, rows) of the summary, folded, or None.
+        terms: list of (term, meaning) that explain the table.
+    """
+    links = ""
+    if len(titles) > 1:
+        items = ""
+        for number, name in enumerate(titles, 1):
+            items += f'<li><a href="#piece{number}">{escape(name)}</a></li>'
+        links = f'<nav aria-label="pieces"><ol>{items}</ol></nav>'
+    measures = ""
+    if table:
+        explained = ""
+        for term, meaning in terms:
+            explained += f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>"
+        measures = fold_html("All measures", f"{table_html(*table)}<dl>\n{explained}</dl>")
+    has_sound = any("<audio" in section for section in sections)
+    template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+    page = string.Template(template).substitute(
+        title=escape(title),
+        sentence=f'<p class="said">{escape(sentence)}</p>' if sentence else "",
+        links=links,
+        sections="".join(sections),
+        measures=measures,
+        notes="".join(f"<p>{escape(note)}</p>" for note in notes),
+        listening=LISTENING if has_sound else "",
+        left=f"{PLOT_LEFT:.1%}",
+        width=f"{PLOT_WIDTH:.1%}",
+    )
+    with complete(Path(folder) / "index.html") as part:
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def plain_title(name):
+    """A piece's name as people write it: "pieces/fur_elise.wav" -> "Fur elise"."""
+    path = Path(name)
+    stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS else path.name
+    words = stem.replace("_", " ").strip() or str(name)
+    return words[0].upper() + words[1:]
+
+
+def plain_instrument(name):
+    """An instrument's name as people say it: "synth_lead_synthetic_012" -> "synth lead 12".
+
+    NSynth's names are <family>_<source>_<preset>; acoustic ones and preset 0 go without saying.
+    """
+    words = name.split("_")
+    preset = 0
+    if words[-1].isdigit():
+        preset = int(words.pop())
+    source = "acoustic"
+    if len(words) > 1 and words[-1] in SOURCES:
+        source = words.pop()
+    family = " ".join(words)
+    family = PLURALS.get(family, family)
+    if source != "acoustic" and "synth" not in family:
+        family = f"{source} {family}"
+    if preset:
+        family += f" {preset}"
+    return family

@@ -1,0 +1,239 @@
+"""Pictures of spectrograms and training histories."""
+
+import csv
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from common.cli import one_line
+from common.files import complete
+from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
+
+GREY = "#808080"
+BLUE, ORANGE = "#3d85c6", "#d9772b"
+STYLE = {  # text and axes mid-grey, on a transparent ground: reads on light and on dark pages alike
+    "text.color": GREY,
+    "axes.labelcolor": GREY,
+    "axes.titlecolor": GREY,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.titlesize": 10,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]),
+}
+NYQUIST_KHZ = SAMPLE_RATE / 4 / 1000  # upper edge of the kept half of the bins
+DIFFERENCE_RANGE = 30  # dB either way that the difference picture shows
+DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
+    "difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"]
+)
+CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
+PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # of a card's picture: the page draws its playhead there
+MEL_TICKS = (0, 0.25, 0.5, 1, 2, 4, 8)  # kHz
+MEL_ROWS = 384  # of a picture on the page
+HISTORY_TITLES = {
+    "mae_db": "mean absolute error, dB",
+    "gan_loss": "generator's adversarial loss",
+    "disc_loss": "discriminator's loss",
+}
+
+
+@matplotlib.rc_context(STYLE)
+def write_spectrograms(pictures, path, title=None):
+    """Write spectrograms side by side on one colour scale, in seconds, kHz and dB below full scale.
+
+    Args:
+        pictures: dict name -> float (256, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
+        path: file to write; its extension chooses the format.
+        title: line above them, or None.
+    """
+    figure = Figure(
+        figsize=(1.2 + 3.4 * len(pictures), 3.2 if title else 2.9), layout="constrained"
+    )
+    draw_row(figure, pictures)
+    if title:
+        figure.suptitle(one_line(title), fontsize=11, parse_math=False)
+    _save(figure, path)
+
+
+def draw_row(figure, pictures):
+    """Draw spectrograms side by side on ``figure``: dict title -> picture; see `draw_picture`."""
+    axes = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
+    for axis, (title, picture) in zip(axes, pictures.items()):
+        image = draw_picture(axis, picture, title)
+    axes[0].set_ylabel("kHz")
+    draw_colour_bar(figure, image, ax=list(axes), pad=0.01)  # of any: all have the same colours
+
+
+def draw_picture(axis, picture, title=None, is_difference=False, top=NYQUIST_KHZ):
+    """Draw a picture (bins, t), or a difference of two, up to ``top`` kHz.
+
+    Args:
+        axis: to draw on.
+        picture: on the dB scale of `data.amplitude_to_db`, 0 ... 1; a difference -1 ... 1.
+        title: above it, or None.
+        is_difference: colours for what is too loud and too soft.
+        top: kHz at its upper edge.
+
+    Returns:
+        the image, for the colour bar.
+    """
+    image = _draw_image(axis, np.asarray(picture, np.float32), top, is_difference)
+    axis.set_title(title, parse_math=False)
+    return image
+
+
+def draw_mel(axis, picture, is_difference=False):
+    """`draw_picture` of the kept bins on a mel axis, which spreads what one hears as far apart."""
+    top = to_mel(NYQUIST_KHZ)
+    rows = np.linspace(0, top, MEL_ROWS)
+    picture = np.asarray(picture, np.float32)
+    bins = from_mel(rows) / NYQUIST_KHZ * len(picture)
+    below = np.minimum(bins.astype(int), len(picture) - 2)
+    part = np.minimum(bins - below, 1).astype(np.float32)[:, np.newaxis]
+    stretched = (1 - part) * picture[below] + part * picture[below + 1]
+    image = _draw_image(axis, stretched, top, is_difference)
+    labels = [f"{khz:g}" for khz in MEL_TICKS]
+    axis.set_yticks(to_mel(MEL_TICKS), labels)
+    return image
+
+
+def to_mel(khz):
+    """Frequency in kHz -> mel (O'Shaughnessy 1987)."""
+    return 2595 * np.log10(1 + np.asarray(khz) / 0.7)
+
+
+def from_mel(mel):
+    """Inverse of `to_mel`."""
+    return 0.7 * (10 ** (np.asarray(mel) / 2595) - 1)
+
+
+def _draw_image(axis, picture, top, is_difference):
+    """Draw a picture (rows, t) of 0 ... 1, or a difference of two, over seconds."""
+    values = picture * DB_RANGE
+    if is_difference:
+        low, high, colours = -DIFFERENCE_RANGE, DIFFERENCE_RANGE, DIFFERENCE_MAP
+    else:
+        values = values - DB_RANGE  # below full scale
+        low, high, colours = -DB_RANGE, 0, "magma"
+    seconds = values.shape[1] * HOP_LENGTH / SAMPLE_RATE
+    image = axis.imshow(
+        values,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, top),
+        vmin=low,
+        vmax=high,
+        cmap=colours,
+    )
+    axis.set_xlabel("seconds")
+    return image
+
+
+def draw_colour_bar(figure, image, **where):
+    """A bar that says dB."""
+    bar = figure.colorbar(image, **where)
+    bar.ax.set_title("dB", fontsize=8, pad=3)
+    bar.outline.set_visible(False)
+
+
+@matplotlib.rc_context(STYLE)
+def write_history(csv_path, path, baselines):
+    """Write the picture of a run's ``history.csv``; arguments of `draw_history`."""
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    figure.set_figwidth(4.2 * draw_history(figure, csv_path, baselines))
+    _save(figure, path)
+
+
+def draw_history(figure, csv_path, baselines):
+    """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss.
+
+    Columns that are not there are not drawn. Returns how many panels there are.
+
+    Args:
+        figure: to draw on.
+        csv_path: one row an epoch; columns epoch, mae_db, any that end on ``_loss``, and these with
+            ``val_`` in front.
+        baselines: errors on validation of trivial systems, in dB:
+            {"identity": ..., "median": ...}.
+    """
+    columns = _read_columns(csv_path)
+    names = _list_panels(columns)
+    levels = {"mae_db": baselines, "disc_loss": {"chance": CHANCE}}
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for axis, name in zip(axes, names):
+        _draw_curve(axis, columns, name, "train", BLUE)
+        _draw_curve(axis, columns, f"val_{name}", "validation", ORANGE)
+        _draw_levels(axis, levels.get(name, {}))
+        axis.set(title=HISTORY_TITLES.get(name, name), xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.grid(color=GREY, alpha=0.2)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.lines:
+            axis.legend()
+    return len(names)
+
+
+def _draw_curve(axis, columns, name, label, colour):
+    """Draw a column over the epochs, if it is there."""
+    values = columns.get(name)
+    if values:
+        marker = "." if len(values) < 30 else None
+        axis.plot(columns["epoch"], values, color=colour, label=label, marker=marker)
+
+
+def _draw_levels(axis, levels):
+    """Draw what to compare a curve with, two at most: {label: level}."""
+    for (label, level), style in zip(levels.items(), ("--", ":")):
+        text = f"{label} {level:.2f}"
+        axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=text)
+
+
+def _list_panels(columns):
+    """Columns of history.csv that are drawn, each with its ``val_`` one; [None] without any."""
+    trained = [column.removeprefix("val_") for column in columns]
+    drawn = [name for name in trained if name == "mae_db" or name.endswith("_loss")]
+    return list(dict.fromkeys(drawn)) or [None]
+
+
+def _read_columns(csv_path):
+    """A CSV file of numbers -> {column: list of floats, NaN for an empty cell}."""
+    with open(csv_path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {}
+    for name in rows[0] if rows else ():
+        columns[name] = [float(row[name] or "nan") for row in rows]
+    return columns
+
+
+@matplotlib.rc_context(STYLE)
+def write_card_picture(picture, path, is_difference=False):
+    """Write one spectrogram on a mel axis, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of its width.
+
+    Args:
+        picture: float (256, t) as of `data.spectrogram`, or a difference of two.
+        path: .png file to write.
+        is_difference: as of `draw_picture`.
+    """
+    figure = Figure(figsize=(4, 2.2))
+    axis = figure.add_axes((PLOT_LEFT, 0.19, PLOT_WIDTH, 0.74))
+    image = draw_mel(axis, picture, is_difference)
+    axis.xaxis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10)))
+    unit = "of difference" if is_difference else "relative to full scale"
+    axis.set_xlabel(f"seconds; colours: dB {unit}")
+    axis.text(-0.02, 1.04, "kHz", transform=axis.transAxes, ha="right", fontsize=8)
+    bar = figure.add_axes((PLOT_LEFT + PLOT_WIDTH + 0.012, 0.19, 0.015, 0.74))
+    draw_colour_bar(figure, image, cax=bar)
+    _save(figure, path, dpi=180)
+
+
+def _save(figure, path, dpi=150):
+    with complete(path) as part:
+        figure.savefig(part, dpi=dpi, transparent=True)

@@ -1,0 +1,368 @@
+"""A page for a training run, <run>/index.html, and a list of all runs, <runs>/index.html.
+
+    python -m report runs
+
+Both are made from the files in the run folders: config.json, history.csv, plots, previews.
+No Keras is needed.
+"""
+
+import functools
+import sys
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from common import cli
+from common.cli import UserError, as_list, one_line
+from common.files import read_json
+from conversion.known_models import find_error, join_names, read_history
+from report import listening
+from sound.recordings import read_audio
+
+SHOWN_PREVIEWS = 24  # of a long run as many, evenly spaced, the newest among them
+RUN_COLUMNS = (
+    "run",
+    "error, dB",
+    "epochs",
+    "origin",
+    "target",
+    "width",
+    "rates",
+    "time",
+    "verdict",
+)
+LEARNING_RATES = ("gen_lr", "disc_lr", "lr")  # flags
+HEADINGS = {  # of history.csv's columns, for people
+    "tiles_per_s": "tiles/s",
+    "mae_db": "train, dB",
+    "val_mae_db": "held out, dB",
+    "unheard_mae_db": "unheard origin, dB",
+}
+
+
+class RunFacts(NamedTuple):
+    """What a run folder says of its run."""
+
+    folder: Path
+    config: dict
+    history: list  # one dict of text an epoch, as history.csv has it
+
+    @property
+    def flags(self):
+        """Of its last start."""
+        return self.config.get("flags", {})
+
+    @property
+    def error(self):
+        """See `known_models.find_error`."""
+        return find_error(self.history, self.config)
+
+    @property
+    def seconds(self):
+        """Time that its epochs took."""
+        return sum(float(row.get("seconds") or 0) for row in self.history)
+
+    @property
+    def verdict(self):
+        """See `describe_error`."""
+        if self.error is None:
+            return "no epoch yet"
+        return describe_error(self.error, self.config.get("baselines_db", {}))
+
+
+def read_facts(folder):
+    """`RunFacts` of a run folder; None if it has no config.json. Raises UserError if damaged."""
+    folder = Path(folder)
+    config = read_json(folder / "config.json", "restore it from a copy", flags=dict)
+    if config is None:
+        return None
+    return RunFacts(folder, config, read_history(folder / "history.csv"))
+
+
+def describe_error(error, baselines):
+    """A run's error in words, beside what it costs nothing to reach.
+
+    Args:
+        error: on the held-out pieces, dB.
+        baselines: errors of trivial systems on them: {"identity": the input unchanged, "median":
+            one constant spectrum for all frames}, dB; maybe of fewer.
+    """
+    identity = baselines.get("identity")
+    median = baselines.get("median")
+    if identity is not None and error >= identity:
+        return (
+            f"worse than the unchanged input ({identity:.2f} dB): train longer, lower the rates, "
+            "or look whether the pairs belong together"
+        )
+    if median is not None and error >= median:
+        return (
+            f"worse than one constant spectrum ({median:.2f} dB): it does not follow the music "
+            "yet; train longer"
+        )
+    if identity is None:
+        return "nothing to compare it with"
+    gain = 1 - error / identity
+    return f"{gain:.0%} below the error of the unchanged input ({identity:.2f} dB)"
+
+
+def format_time(seconds):
+    """A length of time as people say it: "3 h 05 min", "12 min", "40 s"."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if seconds >= 90:
+        return f"{minutes} min"
+    return f"{round(seconds)} s"
+
+
+# The page of one run
+
+
+def write_run_page(folder):
+    """Write a run's page, <folder>/index.html: settings, history, previews through the epochs.
+
+    Raises:
+        UserError: there is no run in ``folder``.
+    """
+    run = read_facts(folder)
+    if run is None:
+        raise UserError(f"{folder}: holds no run (no config.json); give a run folder")
+    sections = []
+    titles = []
+    previews = find_previews(run.folder)
+    if previews:
+        titles.append("Previews")
+        sections.append(_previews_html(run.folder, previews))
+    if (run.folder / "plots" / "history.png").is_file():
+        titles.append("History")
+        sections.append(_history_html(run))
+    titles.append("Settings")
+    sections.append(_settings_html(run))
+    listening.write_index(
+        run.folder,
+        run.folder.name,
+        titles,
+        [_number(k, s) for k, s in enumerate(sections, 1)],
+        sentence=_describe(run),
+    )
+
+
+def _number(number, section):
+    """Give a section the place that the page's links lead to."""
+    return section.replace("<section", f'<section id="piece{number}"', 1)
+
+
+def _describe(run):
+    """The one sentence above a run's page."""
+    pair = f"{join_names(run.flags.get('origin'))} → {join_names(run.flags.get('target'))}"
+    if run.error is None:
+        return f"{pair}: no epoch is complete yet."
+    epochs = len(run.history)
+    plural = "s" if epochs > 1 else ""
+    return (
+        f"{pair}: {epochs} epoch{plural} in {format_time(run.seconds)}; held-out error "
+        f"{run.error:.2f} dB, {run.verdict}."
+    )
+
+
+def find_previews(folder):
+    """Folders of the previews that a run's page shows, the newest first.
+
+    Only those of the piece that the newest one is of: --preview_piece may have changed.
+    """
+    folders = sorted(folder.glob("previews/epoch_[0-9]*"), key=_epoch_of, reverse=True)
+    folders = [path for path in folders if (path / "about.json").is_file()]
+    if not folders:
+        return []
+    about = read_about(folders[0])
+    same = [path for path in folders if read_about(path) == about]
+    step = -(-len(same) // SHOWN_PREVIEWS)
+    return same[::step]
+
+
+def _epoch_of(preview):
+    """The epoch's number: epoch_1000 comes after epoch_999."""
+    return int(preview.name.removeprefix("epoch_"))
+
+
+def read_about(preview):
+    """What a preview is of: {"piece": ..., "origin": ..., "target": ...}."""
+    return read_json(preview / "about.json", "delete it", piece=str, origin=str, target=str)
+
+
+def _previews_html(folder, previews):
+    """Input, outputs through the epochs and the true target, side by side."""
+    about = read_about(previews[0])
+    cards = []
+    origin = listening.plain_instrument(about["origin"])
+    target = listening.plain_instrument(about["target"])
+    sounds = [(folder / "previews" / "input", f"Input: {origin}")]
+    for preview in previews:
+        sounds.append((preview / "output", f"Epoch {_epoch_of(preview)}"))
+    sounds.insert(2, (folder / "previews" / "target", f"Target: {target}"))
+    for k, (stem, label) in enumerate(sounds):
+        cards.append(_card(folder, stem, label, listening.KEYS[k : k + 1], about["piece"]))
+    newest = "".join(cards[:3])
+    earlier = ""
+    if cards[3:]:
+        row = f'<div class="cards">\n{"".join(cards[3:])}</div>'
+        plural = "s" if cards[4:] else ""
+        earlier = listening.fold_html(f"{len(cards) - 3} earlier epoch{plural}", row)
+    return f"""<section>
+<h2>{escape(listening.plain_title(about["piece"]))}</h2>
+<div class="cards">
+{newest}</div>
+{earlier}</section>
+"""
+
+
+def _card(folder, stem, label, key, piece):
+    """HTML of a preview's picture, and its sound if there is one."""
+    place = stem.relative_to(folder).as_posix()
+    sound = listening.sound_path(stem)
+    alt = f"Spectrogram of {piece}: {label}"
+    if not sound.is_file():
+        return listening.card_html(place, label, alt)
+    return listening.card_html(place, label, alt, key, _measure_loudness(sound))
+
+
+@functools.cache
+def _measure_loudness(path):
+    """Loudness of a file in LUFS."""
+    return listening.measure_loudness(read_audio(path))
+
+
+def _history_html(run):
+    """The picture of the history, and its last rows as a table."""
+    columns = list(run.history[0]) if run.history else []
+    rows = []
+    for row in reversed(run.history):
+        rows.append([_shorten(row.get(column, "")) for column in columns])
+    header = [HEADINGS.get(column, column) for column in columns]
+    table = listening.fold_html("Every epoch", listening.table_html(header, rows)) if rows else ""
+    return f"""<section>
+<h2>History</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="history">
+<img class="history" src="plots/history.png" alt="Error and losses, epoch by epoch"></div>
+{table}</section>
+"""
+
+
+def _shorten(cell):
+    """A number's text to four digits: history.csv has them all."""
+    try:
+        return f"{float(cell):.4g}"
+    except ValueError:
+        return cell
+
+
+def _settings_html(run):
+    """All flags of the last start, and what else config.json tells."""
+    rows = []
+    for flag, value in sorted(run.flags.items()):
+        if flag == "script":  # which is none
+            rows.append(["trained by", f"{value}.py"])
+            continue
+        rows.append([f"--{flag}", " ".join(str(item) for item in as_list(value)) or "–"])
+    rows.append(["precision of the layers", str(run.config.get("policy", ""))])
+    for name, version in run.config.get("versions", {}).items():
+        rows.append([name, str(version)])
+    for side, names in run.config.get("split", {}).items():
+        rows.append([f"pieces: {side}", str(len(names))])
+    return f"""<section>
+<h2>Settings</h2>
+{listening.table_html(("setting", "value"), rows)}</section>
+"""
+
+
+# All runs
+
+
+def find_runs(folder):
+    """`RunFacts` of every run in ``folder`` and in its folders, lowest error first.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = []
+    for config in sorted([*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]):
+        try:
+            run = read_facts(config.parent)
+        except UserError as error:  # one of many, or of another program
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if run.config.get("split"):
+            runs.append(run)
+    if not runs:
+        raise UserError(f"{folder}: no runs in it; train one, or give the folder of --runs_path")
+    return sorted(runs, key=lambda run: run.error if run.error is not None else float("inf"))
+
+
+def describe_runs(runs, folder):
+    """Rows of text of a table with `RUN_COLUMNS`."""
+    rows = []
+    for run in runs:
+        flags = run.flags
+        rates = [name for name in LEARNING_RATES if flags.get(name) is not None]
+        rows.append(
+            [
+                run.folder.relative_to(folder).as_posix(),
+                "" if run.error is None else f"{run.error:.2f}",  # in sight on a phone, too
+                f"{len(run.history)} of {flags.get('epochs', '?')}",
+                join_names(flags.get("origin")),
+                join_names(flags.get("target")),
+                str(flags.get("filters", "")),
+                " / ".join(f"{float(flags[name]):g}" for name in rates),
+                format_time(run.seconds),
+                run.verdict.partition(":")[0],
+            ]
+        )
+    return rows
+
+
+def write_overview(folder):
+    """Write the list of all runs, <folder>/index.html, and every run's own page.
+
+    Returns:
+        Rows of text, see `describe_runs`.
+
+    Raises:
+        UserError: there is no run.
+    """
+    folder = Path(folder)
+    runs = find_runs(folder)
+    rows = describe_runs(runs, folder)
+    for run in runs:
+        write_run_page(run.folder)
+    table = listening.table_html(RUN_COLUMNS, rows).replace("<table>", '<table class="runs">', 1)
+    for row in rows:
+        name = escape(row[0])
+        link = f'<a href="{quote(row[0])}/index.html">{name}</a>'
+        table = table.replace(f'<th scope="row">{name}</th>', f'<th scope="row">{link}</th>', 1)
+    section = f'<section id="piece1">\n{table}</section>\n'
+    sentence = "The lowest error on the held-out pieces comes first."
+    listening.write_index(folder, "Training runs", ["Runs"], [section], sentence)
+    return rows
+
+
+def print_runs(rows):
+    """Print the list of runs, its columns aligned."""
+    table = [RUN_COLUMNS, *rows]
+    widths = []
+    for column in zip(*table):
+        widths.append(max(len(cell) for cell in column))
+    for row in table:
+        cells = [one_line(cell).ljust(width) for cell, width in zip(row, widths)]
+        print("  ".join(cells).rstrip())
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags, list the runs."""
+    parser = cli.Parser(__doc__, prog="report")
+    parser.add_argument("runs", nargs="?", default="runs", help="folder of run folders")
+    folder = Path(parser.parse_args(argv).runs)
+    rows = write_overview(folder)
+    print_runs(rows)
+    print(f"-> {folder / 'index.html'}")

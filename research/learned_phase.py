@@ -1,0 +1,168 @@
+"""A network that learns phase: what turns the origin's phase into the target's.
+
+    --learn    x: dB scale of        y
+    phase      origin and target     `compute_rotation`, from the origin's phase to the target's
+    both       origin                dB scale of the target, and `compute_rotation`
+
+What step 2 needs of it is `keep_both`; what training needs, `PhasePairs`; what converting needs,
+`turn` and `with_phase`. The two kinds of network are `PHASE` and `BOTH`.
+"""
+
+import numpy as np
+
+import data
+from common.cli import UserError
+from research.kinds import Kind, kind_of
+from sound import phase as phases
+from training.dataset import TilePairs, write_tile
+
+
+def compute_rotation(origin, target):
+    """What turns the origin's phase into the target's: float32 (256, 256, 2), cosine and sine.
+
+    Both play the same notes, so along a partial the two phases advance alike and their difference
+    stands still, where each of them goes round many times in a tile. Both numbers are multiplied
+    by the target's dB scale: it says where phase matters, and is 0 where nothing sounds.
+
+    Args:
+        origin, target: tiles float16 (256, 256, 2): dB scale, and phase in half turns.
+    """
+    half_turns = target[..., 1].astype(np.float32) - origin[..., 1]
+    angle = half_turns * np.float32(np.pi)
+    return target[..., :1] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+class PhasePairs(TilePairs):
+    """`TilePairs` for a network that gives phase; what x and y are stands at the top of this file.
+
+    Args:
+        kind: `PHASE` or `BOTH`.
+        args, options: of `TilePairs`.
+
+    Raises:
+        UserError: as `TilePairs`, or the tiles hold no phase, or there are several instruments on
+            a side.
+    """
+
+    def __init__(self, kind, features, origins, targets, *args, **options):
+        if len(origins) > 1 or len(targets) > 1:
+            raise UserError(
+                f"--learn {kind.learn}: goes with one --target and one --origin; give one of each"
+            )
+        self.kind = kind
+        self.inputs = kind.inputs
+        self.outputs = kind.outputs
+        super().__init__(features, origins, targets, *args, **options)
+        for piece in self.tiles:
+            if not all(tiles.has_phase for tiles in piece):
+                raise UserError(
+                    f"--learn {kind.learn}: {features} holds no phase; "
+                    "run compute_features.py --phase --fresh"
+                )
+
+    def fill(self, row, x, y):
+        """Write the epoch's pair number ``row``."""
+        origin, target = self.read(row)
+        write_tile(origin, x[..., 0])
+        if self.kind.gives_picture:
+            write_tile(target, y[..., 0])
+        else:
+            write_tile(target, x[..., 1])
+        y[..., -2:] = compute_rotation(origin, target)
+
+    def trivial_errors(self, origin, target, median):
+        """Where a network gives phase only: the errors of no rotation at all, and of 0 everywhere.
+
+        Halved, for the network's range is two wide and the dB scale, which errors are on, one.
+        """
+        if self.kind.gives_picture:
+            return super().trivial_errors(origin, target, median)
+        rotation = compute_rotation(origin, target)
+        unturned = target[..., :1] * np.float32([1, 0])
+        return np.abs(rotation - unturned).mean() / 2, np.abs(rotation).mean() / 2
+
+
+class _Rotating(Kind):
+    """What both kinds share: they give a rotation, and are trained on `PhasePairs`."""
+
+    gives_rotation = True
+
+    def make_pairs(self, features, origins, targets, names, **options):
+        """`PhasePairs`."""
+        return PhasePairs(self, features, origins, targets, names, **options)
+
+
+class Both(_Rotating):
+    """The target's picture and the rotation, from the origin's magnitude."""
+
+    learn = "both"
+    outputs = 3  # the picture, and a rotation's cosine and sine
+
+    def measure_error(self, target, output):
+        """The picture's."""
+        import losses  # Keras, only once the device is known
+
+        return losses.picture_mae_db(target, output)
+
+
+class Phase(_Rotating):
+    """The rotation, from the magnitudes of both."""
+
+    learn = "phase"
+    inputs = 2  # the target's magnitude beside the origin's
+    outputs = 2
+    gives_picture = False
+
+    def prepare_preview(self, generator, features, target, names):
+        """None: a rotation is no picture to look at."""
+        return None
+
+
+BOTH = Both()
+PHASE = Phase()
+
+
+def turn(spectrum, rotation):
+    """A spectrum, or phasors, (..., 256), turned by a network's ``rotation``.
+
+    The latter is (..., 256, 2), cosine and sine of any length.
+    """
+    return spectrum * data.phasor(rotation[..., 0] + 1j * rotation[..., 1])
+
+
+def with_phase(model, phase_model):
+    """Magnitude network and phase network -> a function that gives what a network of both gives."""
+
+    predict = getattr(model, "predict_on_batch", model)  # of a network, or a function of its form
+
+    def convert(x):
+        magnitude = np.asarray(predict(x))[..., :1]
+        rotation = phase_model.predict_on_batch(np.concatenate([x, magnitude], axis=-1))
+        return np.concatenate([magnitude, rotation], axis=-1)
+
+    return convert
+
+
+def check_phases(names, model, phase_model=None, called="--model"):
+    """Check that a model, and maybe a phase model beside it, can give the phases ``names``.
+
+    ``called`` is how an error names the model.
+
+    Raises:
+        UserError: one of them is of the wrong kind, or a learned phase is asked of neither.
+    """
+    if not kind_of(model).gives_picture:
+        raise UserError(
+            f"{called}: gives a phase, no magnitude; "
+            "name it as --phase_model beside a --model of magnitudes"
+        )
+    if phase_model and kind_of(phase_model) is not PHASE:
+        raise UserError(
+            "--phase_model: gives a magnitude; give a model of train_generator.py --learn phase"
+        )
+    for name in names:
+        if name in phases.LEARNED and not phase_model and not kind_of(model).gives_rotation:
+            raise UserError(
+                f"--phase {name}: {called} gives no phase; "
+                "give --phase_model, or a --model of --learn both"
+            )

@@ -1,0 +1,173 @@
+"""One model for several targets: a tile of the target beside the input, the style, says which.
+
+What training needs of it is `StylePairs`; what converting needs, `with_style`. How the network
+takes the style is its kind, `FILM` or `TILE`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+import data
+from common.cli import UserError
+from common.names import piece_of
+from research.kinds import Kind
+from training.dataset import TilePairs, Tiles, write_tile
+
+ENCODER = (2, 4, 8, 8)  # channels of the style encoder's blocks, in multiples of the width
+
+
+class StylePairs(TilePairs):
+    """`TilePairs` of several targets. x has a second channel, the style.
+
+    Each tile of an origin makes a pair with each target that is another instrument. The style is a
+    tile of that target from another piece, so that it shows the timbre and not the notes.
+
+    Raises:
+        UserError: as `TilePairs`, or there is no other piece.
+    """
+
+    inputs = 2
+
+    def _sides(self):
+        """The pairs (origin, target) of instruments; every tile makes a pair for each of them."""
+        sides = []
+        for origin in self.origins:
+            sides += [(origin, target) for target in self.targets if target != origin]
+        return sides
+
+    def _list_pairs(self):
+        rows = []
+        for number, piece in enumerate(self.tiles):
+            for tile in range(len(piece[0])):
+                rows += [(number, tile, target) for _, target in self._sides()]
+        works = [piece_of(name) for name in self.names]  # versions of a piece are one work
+        self.works = np.unique(works, return_inverse=True)[1]
+        if self.works.max() == 0:
+            self._refuse_only_piece()
+        return rows
+
+    def _refuse_only_piece(self):
+        side = "to train on"
+        remedy = "lower"
+        if self.seed is None:
+            side = "held out"
+            remedy = "raise"
+        raise UserError(
+            f"{self.names[0]}: is the only piece {side}, and a style is taken from another; "
+            f"{remedy} --validation_split"
+        )
+
+    def draw(self, rng):
+        """Set each pair's origin, which follows from its number, and draw its style.
+
+        A style is a row of `index`, of another work than the pair's.
+        """
+        origins = np.array([origin for origin, _ in self._sides()])
+        self.drawn = origins[self.order % len(origins)]
+        self.styles = rng.integers(len(self.index), size=len(self.order))
+        own = self.works[self.index[self.order, 0]]
+        while True:
+            same = self.works[self.index[self.styles, 0]] == own
+            if not same.any():
+                return
+            self.styles[same] = rng.integers(len(self.index), size=same.sum())
+
+    def fill(self, row, x, y):
+        """Write the epoch's pair number ``row``, the style into the second channel of x."""
+        super().fill(row, x, y)
+        target = self.index[self.order[row], 2]
+        piece, tile, _ = self.index[self.styles[row]]
+        write_tile(self.tiles[piece][target][tile], x[..., 1])
+
+
+def with_style(model, picture):
+    """A model of several targets, and the timbre it is to take -> a function as `convert` takes it.
+
+    Args:
+        model: Keras generator with two input channels.
+        picture: dB scale (256, t), of the instrument wanted. The loudest stretch of 256 frames of
+            it is the style.
+    """
+    tiles = data.slice_tiles(picture)
+    loudest = tiles.mean(axis=(1, 2, 3)).argmax()
+    style = data.to_network(tiles[loudest].astype(np.float32))
+
+    def convert(x):
+        beside = np.broadcast_to(style, x.shape)
+        return model.predict_on_batch(np.concatenate([x, beside], axis=-1))
+
+    return convert
+
+
+class Tile(Kind):
+    """The style is a picture beside the input."""
+
+    style = "tile"
+    inputs = 2
+    takes_style = True
+
+    def make_pairs(self, features, origins, targets, names, **options):
+        """`StylePairs`."""
+        return StylePairs(features, origins, targets, names, **options)
+
+    def judged_part(self, inputs):
+        """The picture without its style."""
+        return inputs[..., :1]
+
+    def prepare_preview(self, generator, features, target, names):
+        """The generator with the style of the first piece of training."""
+        tiles = Tiles(Path(features) / target / f"{names[0]}.npy")
+        return with_style(generator, data.join_tiles(tiles.read(0, len(tiles))))
+
+
+class Film(Tile):
+    """An encoder describes the style, and modulates each block of the decoder.
+
+    Four convolutions and a mean over the tile describe it in 8 numbers times the width: timbre has
+    no place in a tile, and the skip connections bypass what is known at the bottom.
+    """
+
+    style = "film"
+
+    def read_layout(self):
+        """The picture and its style have kernels of their own, and what modulates is dense."""
+        return 1, self.outputs, True
+
+    def wire_generator(self, inputs, filters):
+        """The picture is read, and what is made of it modulated as the style says."""
+        described = encode_style(inputs[..., 1:], filters)
+
+        def adapt(x):
+            return modulate(x, described)
+
+        return inputs[..., :1], adapt
+
+
+TILE = Tile()
+FILM = Film()
+
+
+def encode_style(picture, filters):
+    """A tile of the target (n, 256, 256, 1) -> what describes its timbre, (n, 8 filters)."""
+    from keras import layers  # only once the device is known
+
+    from models import downsample
+
+    for width in ENCODER:
+        picture = downsample(width * filters)(picture)
+    return layers.GlobalAveragePooling2D()(picture)
+
+
+def modulate(x, described):
+    """Scale and shift each channel of x (n, h, w, c) as the numbers ``described`` (n, k) say.
+
+    FiLM (Perez et al. 2018).
+    """
+    from keras import layers
+
+    channels = x.shape[-1]
+    change = layers.Dense(2 * channels, kernel_initializer="zeros")(described)
+    change = layers.Reshape((1, 1, 2 * channels))(change)
+    scaled = layers.Multiply()([x, change[..., :channels]])
+    return layers.Add()([x, scaled, change[..., channels:]])

@@ -1,0 +1,199 @@
+"""What a recording's header says of its length, beside what there is.
+
+A file that lost its end, in a broken copy or a download, is read without an error by most decoders.
+Here the size that its header tells of is looked up, so that it can be said. No decoding.
+"""
+
+import os
+from typing import NamedTuple
+
+_EMPTY_WAV_BYTES = 4096  # a WAV file of no samples is smaller, whatever chunks it has
+_PIPED_WAV_BYTES = 0x7FF00000  # lengths from here on are made up by programs that do not know them
+_SLACK = 64  # bytes by which careless programs are wrong
+_SEARCHED = 2**16  # bytes at a file's beginning in which a header lies
+
+_XING_ENDS = 4 + 32 + 16  # bytes of an mp3's frame up to the end of what is looked up there
+
+_W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_EBML = b"\x1a\x45\xdf\xa3"
+_EBML_SEGMENT = b"\x18\x53\x80\x67"
+_ASF_HEADER = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
+_ASF_FILE_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
+
+
+def is_stale(path, frames):
+    """Whether a WAV file's header, which tells of ``frames``, was never finished.
+
+    It tells of less than half of the file, or of no samples at all in a file that cannot be empty.
+    """
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if not head.startswith(b"RIFF"):
+        return False
+    size = os.path.getsize(path)
+    declared = 8 + int.from_bytes(head[4:], "little")
+    return size > 2 * declared or (frames == 0 and size > _EMPTY_WAV_BYTES)
+
+
+def is_cut(path):
+    """Whether a file is shorter than its header says.
+
+    Knows WAV, AVI, RF64, W64, AIFF, au, caf, mp3 with a Xing header, Matroska and WebM, ASF (wma,
+    wmv). Of ogg see `read_ogg`; what the others say, if anything, is a duration.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_SEARCHED)
+        start = _id3_size(head)
+        file.seek(start)
+        frame = file.read(_XING_ENDS)
+    declared = _declared_size(head)
+    if declared is None:
+        declared = _read_xing(frame, start)
+    if declared is None:
+        return False
+    return os.path.getsize(path) + _SLACK < declared
+
+
+def _declared_size(head):
+    """A container's size in bytes by its first 64 KiB, ``head``; None where they do not tell."""
+    if head.startswith((b"RIFF", b"FORM")):
+        return _read_iff(head)
+    if head.startswith(b"RF64"):
+        return 8 + int.from_bytes(head[20:28], "little")  # EBU Tech 3306: the chunk ds64 is first
+    if head.startswith(_W64_RIFF):
+        return int.from_bytes(head[16:24], "little")
+    if head.startswith(b".snd"):
+        return _read_au(head)
+    if head.startswith(b"caff"):
+        return _read_caf(head)
+    if head.startswith(_EBML):
+        return _read_matroska(head)
+    if head.startswith(_ASF_HEADER):
+        return _read_asf(head)
+    return None
+
+
+def _read_iff(head):
+    """WAV, AVI (little endian) and AIFF (big endian).
+
+    A program that writes to a pipe gives a length near 2 or 4 GiB, which says nothing.
+    """
+    order = "little" if head.startswith(b"RIFF") else "big"
+    size = int.from_bytes(head[4:8], order)
+    if size >= _PIPED_WAV_BYTES:
+        return None
+    return 8 + size
+
+
+def _read_au(head):
+    """Sun's au: where the data begins, and its size, which may be unknown (all ones)."""
+    size = int.from_bytes(head[8:12], "big")
+    if size == 0xFFFFFFFF:
+        return None
+    return int.from_bytes(head[4:8], "big") + size
+
+
+def _read_caf(head):
+    """Apple's Core Audio Format: chunks of a type, a size of 64 bits, and their content.
+
+    Those that come before the data are walked over. A data chunk may end with the file (size -1).
+    """
+    position = 8
+    while position + 12 <= len(head):
+        size = int.from_bytes(head[position + 4 : position + 12], "big", signed=True)
+        if size < 0:
+            return None
+        end = position + 12 + size
+        if head[position : position + 4] == b"data":
+            return end
+        position = end
+    return None
+
+
+def _read_matroska(head):
+    """Matroska and WebM: the segment's size (RFC 8794, section 6), which may be unknown."""
+    start = head.find(_EBML_SEGMENT)
+    if start < 0 or start + 12 > len(head):
+        return None
+    first = start + len(_EBML_SEGMENT)
+    length = 9 - head[first].bit_length()  # leading zero bits tell how many bytes there are
+    if not 1 <= length <= 8:
+        return None
+    bits = 7 * length
+    size = int.from_bytes(head[first : first + length], "big") & ((1 << bits) - 1)
+    if size == (1 << bits) - 1:
+        return None
+    return first + length + size
+
+
+def _read_asf(head):
+    """Windows Media: the file size in the file properties object; 0 while it is being written."""
+    start = head.find(_ASF_FILE_PROPERTIES)
+    if start < 0:
+        return None
+    return int.from_bytes(head[start + 40 : start + 48], "little") or None
+
+
+def _id3_size(head):
+    """Bytes of the tags before an mp3's first frame (ID3v2: a size of 28 bits, seven a byte)."""
+    if not head.startswith(b"ID3") or len(head) < 10:
+        return 0
+    size = head[6:10]
+    return 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+
+
+def _read_xing(frame, start):
+    """mp3: the file's size without tags at its end, by the Xing or Info header, or None.
+
+    Args:
+        frame: the beginning of the first frame.
+        start: where in the file it lies.
+    """
+    is_layer_3 = len(frame) == _XING_ENDS and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
+    if not is_layer_3:
+        return None
+    is_mpeg1 = frame[1] & 0x18 == 0x18
+    is_mono = frame[3] & 0xC0 == 0xC0
+    side_info = {(True, True): 17, (True, False): 32, (False, True): 9, (False, False): 17}
+    tag = 4 + side_info[is_mpeg1, is_mono]
+    if frame[tag : tag + 4] not in (b"Xing", b"Info"):
+        return None
+    flags = frame[tag + 7]
+    if not flags & 2:  # no number of bytes
+        return None
+    place = tag + 8 + (4 if flags & 1 else 0)  # the number of frames stands before it
+    return start + int.from_bytes(frame[place : place + 4], "big")
+
+
+class Ogg(NamedTuple):
+    """What the pages of an ogg file say; of another file nothing."""
+
+    chained: bool = False  # it goes on after its first stream, with another one or something else
+    cut: bool = False  # it ends within a page, or without the page that ends a stream
+
+
+def read_ogg(path):
+    """What the pages of a file say, if it is ogg, by their headers (RFC 3533, section 6): `Ogg`."""
+    size = os.path.getsize(path)
+    data_seen = False
+    ended = False
+    with open(path, "rb") as file:
+        if file.read(4) != b"OggS":
+            return Ogg()
+        file.seek(0)
+        while True:
+            head = file.read(27)
+            if not head:
+                return Ogg(cut=not ended)
+            if len(head) < 27 or not head.startswith(b"OggS"):
+                return Ogg(len(head) == 27, not ended)
+            begins_stream = head[5] & 2
+            if begins_stream and data_seen:
+                return Ogg(chained=True)
+            if not begins_stream:
+                data_seen = True
+            ended = bool(head[5] & 4)
+            segments = file.read(head[26])
+            file.seek(sum(segments), os.SEEK_CUR)
+            if file.tell() > size or len(segments) < head[26]:
+                return Ogg(cut=True)

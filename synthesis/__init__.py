@@ -1,0 +1,1 @@
+"""From scores and single notes to aligned audio."""

@@ -1,0 +1,103 @@
+"""The structure: what lies at the root, and who imports whom."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = {
+    "render_notes",
+    "synthesize_audios",
+    "compute_features",
+    "train",
+    "train_generator",
+    "predict",
+    "evaluate",
+    "app",
+}
+METHOD = {"data", "models", "losses", "lr_finder", "NoteSynthesizer"}
+ROOMS = (
+    "common",
+    "sound",
+    "synthesis",
+    "conversion",
+    "training",
+    "measuring",
+    "report",
+    "research",
+)
+
+
+def find_modules():
+    """{dotted name: path} of the modules at the root and in the rooms."""
+    paths = list(ROOT.glob("*.py"))
+    for room in ROOMS:
+        paths += (ROOT / room).glob("*.py")
+    modules = {}
+    for path in paths:
+        if path.name != "__init__.py":
+            modules[".".join(path.relative_to(ROOT).with_suffix("").parts)] = path
+    return modules
+
+
+def find_imports(path, modules):
+    """Names of those ``modules`` that a file imports, at its head or within a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names & set(modules)
+
+
+@pytest.fixture(scope="module")
+def imports():
+    """{module: set of the modules that it imports}."""
+    modules = find_modules()
+    return {name: find_imports(path, modules) for name, path in modules.items()}
+
+
+def test_the_root_holds_the_scripts_and_the_method():
+    assert {path.stem for path in ROOT.glob("*.py")} == SCRIPTS | METHOD
+
+
+def test_no_import_runs_in_a_circle(imports):
+    left = dict(imports)
+    while left:
+        free = [name for name, below in left.items() if not below & set(left)]
+        assert free, f"a circle among {sorted(left)}"
+        for name in free:
+            del left[name]
+
+
+def test_nothing_imports_a_script(imports):
+    importers = {}
+    for name, below in imports.items():
+        for script in below & SCRIPTS:
+            importers[name] = script
+    assert importers == {}
+
+
+@pytest.mark.parametrize(
+    ("floor", "above"),
+    [
+        ("data", {*ROOMS, *SCRIPTS, *METHOD}),
+        ("common", {*ROOMS, *SCRIPTS, *METHOD} - {"common"}),
+        ("sound", {*ROOMS, *SCRIPTS, *METHOD} - {"common", "sound", "data"}),
+        ("losses", {*ROOMS, *SCRIPTS, *METHOD} - {"common", "data"}),
+        ("models", {"conversion", "training", "measuring", "report", *SCRIPTS}),
+        ("synthesis", {"conversion", "training", "measuring", "report", "research", "models"}),
+        ("conversion", {"training", "measuring", "report"}),
+        ("report", {"training", "measuring"}),
+        ("training", {"measuring"}),
+        ("measuring", {"training"}),
+    ],
+)
+def test_no_import_runs_upwards(imports, floor, above):
+    upwards = []
+    for name, below in imports.items():
+        if name.split(".")[0] == floor:
+            upwards += [(name, other) for other in below if other.split(".")[0] in above]
+    assert upwards == []

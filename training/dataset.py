@@ -1,0 +1,356 @@
+"""Read aligned pairs of tiles from disk, in batches.
+
+<features>/features.json
+<features>/<instrument>/<sub/folders>/<piece>.npy    float16 (tiles, 256, 256, 1) in [0, 1]
+
+No Keras here: `feeding.feed` makes a Keras data set of the pairs.
+"""
+
+import contextlib
+import errno
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from common.cli import UserError
+from common.files import read_json
+from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, to_network
+
+CHANNELS = (1, 2)  # of a tile; the first is the dB scale, all that the plain pairs look at
+MEDIAN_TILES = 512  # enough for a median, and read in a second
+
+# Every float16 there is, by its bits, as float32, and moved to the networks' range: to look a
+# number up takes half the time of converting it.
+_DB = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+with np.errstate(invalid="ignore"):
+    _NETWORK = _DB * 2 - 1
+
+
+def read_features_json(features):
+    """The contents of features.json.
+
+    Raises:
+        UserError: it is missing or damaged, or the tiles were made with other parameters than
+            data.py's.
+    """
+    path = Path(features) / "features.json"
+    description = read_json(path, "run compute_features.py --fresh", parameters=dict)
+    if description is None:
+        raise UserError(f"{path}: not found; make it with compute_features.py")
+    for key, ours in FEATURE_PARAMETERS.items():
+        found = description["parameters"].get(key)
+        if found != ours:
+            raise UserError(
+                f"{path}: {key} is {found}, this code's is {ours}; run compute_features.py --fresh"
+            )
+    return description
+
+
+class Tiles:
+    """The tiles of one piece, float16 (n, 256, 256, channels) in [0, 1], one channel or two.
+
+    The file is open only while it is read: a set may have more files than a process may open.
+
+    Args:
+        path: .npy file of compute_features.py.
+        cache: read all of it at once, and keep it in memory.
+
+    Raises:
+        UserError: the file is damaged, pickled, or of another shape or type.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path, cache=False):
+        self.path = Path(path)
+        try:
+            with self._named_limit(), open(self.path, "rb") as file:
+                shape, dtype = self._read_header(file)
+                self.offset = file.tell()
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # of damaged headers numpy lets Python's tokenizer's errors pass
+            raise self._damaged(error) from None
+        if dtype != np.float16 or shape[1:3] != (BINS, TILE_FRAMES) or len(shape) != 4:
+            raise self._unsuitable(f"{dtype} {shape}")
+        if shape[3] not in CHANNELS or not shape[0]:
+            raise self._unsuitable(f"{dtype} {shape}")
+        self.shape = shape
+        if self.path.stat().st_size < self.offset + 2 * math.prod(shape):
+            raise self._damaged("it ends too early")
+        self.kept = None
+        if cache:
+            self.kept = self.read(0, len(self))
+
+    @contextlib.contextmanager
+    def _named_limit(self):
+        """Within, too many open files are told as that."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise UserError(
+                f"{self.path}: too many files are open; give fewer --workers or raise ulimit -n"
+            ) from None
+
+    @staticmethod
+    def _read_header(file):
+        """Shape and dtype, the file left where the numbers begin. Raises ValueError."""
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, by_columns, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"format {version}")
+        if by_columns:
+            raise ValueError("column by column")
+        return shape, dtype
+
+    def _damaged(self, reason):
+        remedy = "delete it and run compute_features.py again"
+        return UserError(f"{self.path}: is damaged ({reason}); {remedy}")
+
+    def _unsuitable(self, found):
+        wanted = "float16 (n, 256, 256, 1 or 2)"
+        return UserError(f"{self.path}: holds {found}, not {wanted}; compute it again")
+
+    @property
+    def has_phase(self):
+        """Whether there is a phase beside the dB scale."""
+        return self.shape[3] > 1
+
+    def __len__(self):
+        """Number of tiles."""
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        """Tile number ``index``, float16 (256, 256, channels)."""
+        return self.read(index, index + 1)[0]
+
+    def read(self, start, stop):
+        """Tiles ``start`` ... ``stop`` - 1, as many as there are: float16 (n, 256, 256, channels).
+
+        Raises UserError if the file has become shorter.
+        """
+        stop = min(stop, len(self))
+        if self.kept is not None:
+            return self.kept[start:stop]
+        shape = (stop - start, *self.shape[1:])
+        size = 2 * math.prod(shape)  # bytes, two a number
+        first = self.offset + start * 2 * math.prod(self.shape[1:])
+        content = self._read_bytes(first, size)
+        return np.frombuffer(content, np.float16).reshape(shape)
+
+    def _read_bytes(self, first, size):
+        """``size`` bytes from number ``first``, by few calls of the system: it is done often."""
+        with self._named_limit():
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            os.lseek(descriptor, first, os.SEEK_SET)
+            content = os.read(descriptor, size)
+            while len(content) < size:  # the system may give less at a time
+                more = os.read(descriptor, size - len(content))
+                if not more:
+                    raise self._damaged("it ends too early")
+                content += more
+        finally:
+            os.close(descriptor)
+        return content
+
+
+class TilePairs:
+    """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, channels) in [-1, 1].
+
+    y is a tile of the target, x the same stretch of one of the origins. Of several origins each
+    epoch draws one for every tile; in order (see ``seed``) they take turns.
+
+    Args:
+        features: features folder.
+        origins: list of instruments.
+        targets: list of instruments; here of one.
+        names: pieces to draw from.
+        batch_size: pairs a batch.
+        seed: shuffle with this seed, and leave out what does not fill a batch; None: all of them,
+            in order.
+        cache: hold all tiles in memory.
+        epoch_tiles: pairs an epoch, drawn anew for each; None: all.
+        conditions: augment.Conditions, which change each pair's pictures on the fly; or None.
+        multiple: leave out what makes the number of pairs no multiple of this: for several devices,
+            each of which must get a share of the last batch.
+
+    Attributes:
+        tiles: `Tiles` by piece and instrument.
+        index: int32 (pairs, 3): piece, tile, and which instrument is the target.
+
+    Raises:
+        UserError: a piece has different numbers of tiles, or a batch is larger than the data.
+    """
+
+    inputs = outputs = 1  # channels of x and y
+
+    def __init__(
+        self,
+        features,
+        origins,
+        targets,
+        names,
+        batch_size,
+        seed=None,
+        cache=False,
+        epoch_tiles=None,
+        conditions=None,
+        multiple=1,
+    ):
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch_tiles = epoch_tiles
+        self.conditions = conditions
+        self.multiple = multiple
+        self.names = list(names)
+        self.instruments = list(dict.fromkeys(origins + targets))
+        self.origins = [self.instruments.index(name) for name in origins]
+        self.targets = [self.instruments.index(name) for name in targets]
+        self.tiles = [self._open_piece(Path(features), name, cache) for name in self.names]
+        self.index = np.array(self._list_pairs(), np.int32)
+        self._check_batch()
+        self.set_epoch(0)
+
+    def _open_piece(self, features, name, cache):
+        """`Tiles` of one piece, by instrument. Raises UserError if their numbers differ."""
+        piece = [Tiles(features / i / f"{name}.npy", cache) for i in self.instruments]
+        counts = [len(tiles) for tiles in piece]
+        if len(set(counts)) > 1:
+            each = [f"{count} tiles of {i}" for count, i in zip(counts, self.instruments)]
+            raise UserError(
+                f"{name}: {', '.join(each)}; cut the recordings to one length, or synthesize and "
+                "compute them again"
+            )
+        return piece
+
+    def _list_pairs(self):
+        """Rows of `index`."""
+        rows = []
+        for number, piece in enumerate(self.tiles):
+            rows += [(number, tile, self.targets[0]) for tile in range(len(piece[0]))]
+        return rows
+
+    def _check_batch(self):
+        count = min(len(self.index), self.epoch_tiles or len(self.index))
+        if self.seed is not None and self.batch_size > count:
+            raise UserError(
+                f"--batch_size {self.batch_size}: there are only {count} training tiles an epoch; "
+                "make it smaller"
+            )
+
+    def set_epoch(self, epoch):
+        """Put the pairs in this epoch's order: all that is drawn follows from (seed, epoch)."""
+        rng = np.random.default_rng((self.seed or 0, epoch))
+        if self.seed is None:
+            count = len(self.index) // self.multiple * self.multiple
+            self.order = np.arange(count or len(self.index))
+        else:
+            self.order = rng.permutation(len(self.index))[: self.epoch_tiles]
+        self.draw(rng)
+        self.epoch = epoch  # last: what another thread reads under this number must be of it
+
+    def draw(self, rng):
+        """Choose what else the epoch needs: here an origin for each pair, in `drawn` (pairs,)."""
+        origins = np.array(self.origins)
+        if self.seed is None:
+            self.drawn = origins[self.order % len(origins)]
+        else:
+            self.drawn = rng.choice(origins, len(self.order))
+
+    def __len__(self):
+        """Batches an epoch."""
+        full, rest = divmod(len(self.order), self.batch_size)
+        if rest and self.seed is None:
+            return full + 1
+        return full
+
+    def __getitem__(self, batch):
+        """Batch number ``batch`` of this epoch: (x, y)."""
+        start = batch * self.batch_size
+        count = min(self.batch_size, len(self.order) - start)
+        x = np.empty((count, BINS, TILE_FRAMES, self.inputs), np.float32)
+        y = np.empty((count, BINS, TILE_FRAMES, self.outputs), np.float32)
+        for k in range(count):
+            self.fill(start + k, x[k], y[k])
+        return x, y
+
+    def fill(self, row, x, y):
+        """Write the epoch's pair number ``row`` into x and y, float32 (256, 256, channels)."""
+        origin, target = self.read(row)
+        if not self.conditions:
+            write_tile(origin, x[..., 0])
+            write_tile(target, y[..., 0])
+            return
+        rng = np.random.default_rng((self.seed, self.epoch, self.order[row]))
+        other = None
+        if self.conditions.blends and len(self.origins) > 1:
+            other = self.read_other(row, rng)
+        origin, target = self.conditions(read_db(origin), read_db(target), rng, other)
+        x[..., 0] = to_network(origin)
+        y[..., 0] = to_network(target)
+
+    def read(self, row):
+        """The tiles (origin, target) of the epoch's pair number ``row``, float16 as stored."""
+        piece, tile, target = self.index[self.order[row]]
+        tiles = self.tiles[piece]
+        return tiles[self.drawn[row]][tile], tiles[target][tile]
+
+    def read_other(self, row, rng):
+        """The same stretch of any of the origins, drawn by ``rng``: dB scale, float32."""
+        piece, tile, _ = self.index[self.order[row]]
+        origin = self.origins[rng.integers(len(self.origins))]
+        return read_db(self.tiles[piece][origin][tile])
+
+    def trivial_errors(self, origin, target, median):
+        """MAE on the dB scale of two pictures beside a pair's target: the origin, and the median.
+
+        Args:
+            origin, target: tiles, as `read` gives them.
+            median: float32 (256,), see `find_target_median`.
+        """
+        origin = read_db(origin)
+        target = read_db(target)
+        identity = np.abs(origin - target).mean()
+        constant = np.abs(median[:, np.newaxis] - target).mean()
+        return identity, constant
+
+
+def read_db(tile):
+    """A tile's dB scale: float16 (256, 256, channels) -> float32 (256, 256) in [0, 1]."""
+    return np.take(_DB, tile[..., 0].view(np.uint16))
+
+
+def write_tile(tile, out):
+    """Write a tile's dB scale, float16 (256, 256, channels), to ``out``, float32 in [-1, 1]."""
+    np.take(_NETWORK, tile[..., 0].view(np.uint16), out=out, mode="clip")
+
+
+def find_target_median(pairs):
+    """Per-bin median of the targets: the constant picture nearest to them in MAE.
+
+    Float32 (256,) on the dB scale, from at most MEDIAN_TILES tiles, evenly spaced over the set.
+    """
+    count = min(MEDIAN_TILES, len(pairs.index))
+    rows = np.linspace(0, len(pairs.index) - 1, count).astype(int)
+    pictures = []
+    for piece, tile, target in pairs.index[rows]:
+        pictures.append(pairs.tiles[piece][target][tile][..., 0])
+    frames = np.concatenate(pictures, axis=1)
+    return np.median(frames.astype(np.float32), axis=1)
+
+
+def measure_baselines(pairs, median):
+    """Spectrogram MAE in dB of trivial systems over ``pairs``: {"identity": ..., "median": ...}."""
+    sums = np.zeros(2)
+    for row in range(len(pairs.order)):
+        origin, target = pairs.read(row)
+        sums += pairs.trivial_errors(origin, target, median)
+    identity, constant = sums / len(pairs.order) * DB_RANGE
+    return {"identity": float(identity), "median": float(constant)}

@@ -1,0 +1,469 @@
+"""The flags that train.py and train_generator.py share, and the run folder that they name.
+
+Imports nothing heavy: --help is quick, and so is the answer to a wrong name.
+"""
+
+from pathlib import Path
+
+from common import cli
+from common.cli import UserError, number
+from common.files import read_json
+
+# What a run that goes on does not take over from its last start.
+OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
+START_OVER = "give --name for another run, or --fresh to delete this one and start over"
+# What a run is: these flags cannot change while it goes on, and neither can weights of losses,
+# "--..._weight".
+FIXED_FLAGS = (
+    "script",
+    "origin",
+    "target",
+    "hold_out_origin",
+    "conditioning",
+    "learn",
+    "filters",
+    "seed",
+    "validation_split",
+    "test_split",
+    "epoch_offset",
+    "choose",
+    "ema",
+)
+# What runs were, of those, before there was a flag to say so; a loss had no weight.
+EARLIER = {
+    "hold_out_origin": None,
+    "conditioning": "film",
+    "learn": "magnitude",
+    "test_split": 0.0,
+    "epoch_offset": 0,
+    "choose": "best",
+    "ema": 0.0,
+}
+
+
+def parse(parser, argv, script, suffix=""):
+    """Parse the flags of a training. A run that is there gives what is not given: its own settings.
+
+    Args:
+        parser: with all flags of the script.
+        argv: list of text, or None for the command line's.
+        script: the script's name, "train", as config.json has it.
+        suffix: of the run folder's usual name.
+
+    Returns:
+        (args, folder): the flags, and the `Path` of the run folder.
+
+    Raises:
+        UserError: --resume names no run of this script, or --name is no name.
+    """
+    usual = {action.dest: action.default for action in parser._actions}
+    begun = _find_resumed(argv)
+    if begun.resume is not None:
+        folder = Path(begun.resume)
+        _take_over(parser, _read_resumed(begun, script))
+        args = parser.parse_args(argv)
+        if args.name is not None:
+            raise UserError(
+                f"--name {args.name}: goes without --resume, which goes on in {folder}; leave it "
+                f"out, or begin another run with this one's generator: --name {args.name} "
+                f"--weights {folder}"
+            )
+        whole = folder.resolve()
+        args.name, args.runs_path = whole.name, str(whole.parent)  # also of a run that was moved
+    else:
+        args = parser.parse_args(argv)
+        folder = name_folder(args, suffix)
+        if goes_on(args, folder):
+            _take_over(parser, read_flags(folder))
+            args = parser.parse_args(argv)
+    if goes_on(args, folder):
+        check_fixed(folder, read_flags(folder), {**vars(args), "script": script})
+    parser.set_defaults(**usual)  # which is what --help and the list of settings tell of
+    return args, folder
+
+
+def goes_on(args, folder):
+    """Whether there is a run in ``folder`` that this start continues."""
+    return not args.fresh and (folder / "last" / "state.json").is_file()
+
+
+def _find_resumed(argv):
+    """--resume and where to look for it. Read first: with it no other flag is required."""
+    parser = cli.Parser("", add_help=False)
+    parser.add_argument("--resume")
+    parser.add_argument("--runs_path", default="runs")
+    return parser.parse_known_args(argv)[0]
+
+
+def _read_resumed(begun, script):
+    """The flags of the run that --resume names. Raises UserError."""
+    folder = Path(begun.resume)
+    known = read_flags(folder)
+    if not known:
+        runs = sorted(path.parent for path in Path(begun.runs_path).glob("*/config.json"))
+        there = ", ".join(str(run) for run in runs[:5]) or f"none in {begun.runs_path}"
+        if len(runs) > 5:
+            there += ", ..."
+        raise UserError(
+            f"--resume {folder}: holds no run (no config.json); give the folder of one; there "
+            f"are: {there}"
+        )
+    trained_by = known.get("script", script)
+    if trained_by != script:
+        raise UserError(
+            f"--resume {folder}: was trained by {trained_by}.py; resume it with that script"
+        )
+    return known
+
+
+def read_flags(folder):
+    """The flags of a run's last start, by its config.json; {} if there is none."""
+    config = read_json(folder / "config.json", START_OVER, flags=dict)
+    return config["flags"] if config else {}
+
+
+def check_fixed(folder, before, flags):
+    """Check that a run goes on as what it is.
+
+    Args:
+        folder: of the run.
+        before, flags: dicts of its flags, as they were and as they are now.
+
+    Raises:
+        UserError: one of FIXED_FLAGS is another, with both values.
+    """
+    if not before:  # of a run that begins
+        return
+    before = _add_earlier(before, flags)
+    for key in [*FIXED_FLAGS, *_list_weights(flags)]:
+        if key in before and key in flags and cli.as_list(before[key]) != cli.as_list(flags[key]):
+            known, now = format_flag(before[key]), format_flag(flags[key])
+            raise UserError(
+                f"{folder}: was trained with --{key} {known}, now {now}; "
+                f"leave --{key} out to continue it, {START_OVER}"
+            )
+
+
+def _list_weights(flags):
+    """Those of the flags that are the weight of a loss."""
+    return [flag for flag in flags if flag.endswith("_weight")]
+
+
+def _add_earlier(known, flags):
+    """A run's flags, and what it was where it is older than one of today's ``flags``."""
+    return {**EARLIER, **dict.fromkeys(_list_weights(flags), 0.0), **known}
+
+
+def format_flag(value):
+    """A flag's value as one would type it."""
+    return " ".join(str(item) for item in cli.as_list(value)) or str(value)
+
+
+def _take_over(parser, known):
+    """Make a run's flags the defaults of ``parser``, and require none that it has."""
+    known = _add_earlier(known, [action.dest for action in parser._actions])
+    for action in parser._actions:
+        flag = action.dest
+        if flag not in known or flag in OF_ONE_START:
+            continue
+        value = known[flag]
+        if action.nargs in ("+", "*") and value is not None:
+            value = cli.as_list(value)  # one instrument stood by itself in older runs
+        action.default = value
+        action.required = False
+
+
+def name_folder(args, suffix=""):
+    """The run folder: <runs_path>/<name>, by default <origin>_2_<target><suffix>.
+
+    Several origins of one target are "many"; where there are several targets, "any" stands for
+    several instruments. What is not learned by default is named at the end.
+
+    Raises:
+        UserError: --name is no plain name.
+    """
+    if args.name is not None:
+        if args.name == "..":  # which pathlib takes for a name
+            raise UserError("--name ..: is the folder above; give a name, such as l1_only")
+        if not args.name.strip():
+            raise UserError(f"--name '{args.name}': is empty; give a name, or leave --name out")
+        if Path(args.name).name != args.name:
+            raise UserError(
+                f"--name {args.name}: is a path; give a name, and --runs_path for where it lies"
+            )
+        return Path(args.runs_path) / args.name
+    origin = args.origin[0]
+    target = args.target[0]
+    if len(args.target) > 1:
+        target = "any"
+    if len(args.origin) > 1:
+        origin = "any" if target == "any" else "many"
+    if args.learn != "magnitude":
+        suffix += f"_{args.learn}"
+    return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
+
+
+def check_dataset(args, folder):
+    """Raise UserError if an instrument has no tiles or is misnamed, or MAESTRO's table is none.
+
+    Done before the backend loads, which takes seconds. A run that goes on in its ``folder`` knows
+    its split, and needs no table.
+    """
+    from training import splits
+
+    strangers = args.hold_out_origin or []
+    splits.check_instruments(args.origin, args.target, strangers)
+    splits.check_folders(args.dataset_path, [*args.origin, *args.target, *strangers])
+    if args.maestro_split and not goes_on(args, folder):
+        splits.read_maestro(args.maestro_split)
+
+
+def add_training_flags(parser):
+    """Add all of them to ``parser``."""
+    data = parser.add_argument_group("data")
+    add_data_flags(data)
+    add_split_flags(data)
+    add_network_flags(parser.add_argument_group("network"))
+    schedule = parser.add_argument_group("schedule")
+    add_schedule_flags(schedule)
+    add_search_flags(schedule)
+    folder = parser.add_argument_group("machine and run folder")
+    add_machine_flags(folder)
+    add_watching_flags(folder)
+
+
+def add_data_flags(parser):
+    """What is trained on, and under which conditions."""
+    add = parser.add_argument
+    add("--dataset_path", required=True, help="features folder of compute_features.py")
+    add(
+        "--origin",
+        required=True,
+        nargs="+",
+        metavar="NAME",
+        help="instrument to convert from, say keyboard_acoustic; of several, each epoch draws one "
+        "for every tile",
+    )
+    add(
+        "--target",
+        required=True,
+        nargs="+",
+        metavar="NAME",
+        help="instrument to convert to, say guitar_acoustic; of several one model learns all, and "
+        "is shown a tile of the target, from another piece, as the style",
+    )
+    add(
+        "--hold_out_origin",
+        nargs="+",
+        metavar="NAME",
+        help="origins that are not trained on, but reported apart",
+    )
+    add(
+        "--conditions",
+        nargs="*",
+        metavar="NAME",
+        help="recording conditions to train under, such as room and noise (see sound/augment.py); "
+        "bare: all but detune; default: none",
+    )
+
+
+def add_split_flags(parser):
+    """Which pieces are held out."""
+    add = parser.add_argument
+    add(
+        "--validation_split",
+        type=number(float, 0, 0.9, low_open=True),
+        default=0.1,
+        help="fraction of pieces held out",
+    )
+    add(
+        "--test_split",
+        type=number(float, 0, 0.9),
+        default=0.0,
+        help="fraction of pieces kept aside for evaluate.py, which no choice rests on: neither "
+        "trained on nor held out",
+    )
+    add(
+        "--split_of",
+        metavar="MODEL",
+        help="hold out the pieces that this run or pretrained model held out; pieces that it did "
+        "not know go by --validation_split",
+    )
+    add(
+        "--maestro_split",
+        metavar="FILE",
+        help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test "
+        "kept aside",
+    )
+    add(
+        "--seed",
+        type=number(int, 0, 2**31),
+        default=0,
+        help="seed of split, weights, shuffling and dropout",
+    )
+
+
+def add_network_flags(parser):
+    """What the network is."""
+    add = parser.add_argument
+    add(
+        "--filters",
+        type=number(int, 1, 512),
+        default=64,
+        help="width of the networks: channels of the first layer",
+    )
+    add(
+        "--dropout",
+        type=number(float, 0, 0.9),
+        default=0.5,
+        help="dropout rate in the decoder's first three blocks",
+    )
+    add(
+        "--weights",
+        metavar="MODEL",
+        help="begin with this model, as wide or narrower: run folder, file, or (a part of) a "
+        "pretrained name",
+    )
+    add(
+        "--conditioning",
+        choices=("film", "tile"),
+        default="film",
+        help="with several targets: the style modulates the decoder's channels, or is a picture "
+        "beside the input",
+    )
+    add(
+        "--learn",
+        choices=("magnitude", "phase", "both"),
+        default="magnitude",
+        help="what the network gives: the target's magnitude; its phase, from both magnitudes; or "
+        "both at once",
+    )
+
+
+def add_delta_flag(parser):
+    """The loss on changes from frame to frame."""
+    parser.add_argument(
+        "--delta_weight",
+        type=number(float, 0),
+        default=0.0,
+        help="weight, beside L1, of the error of the change from frame to frame, which sharpens "
+        "attacks: 2 is a good one; 0: without it",
+    )
+
+
+def add_schedule_flags(parser):
+    """How long, and in which steps."""
+    add = parser.add_argument
+    add(
+        "--epochs",
+        type=number(int, 1),
+        default=100,
+        help="total number of epochs, those already done included",
+    )
+    add(
+        "--epoch_offset",
+        type=number(int, 0),
+        default=0,
+        help="number given to the epoch before the first",
+    )
+    add(
+        "--epoch_tiles",
+        type=number(int, 1),
+        help="tiles an epoch, drawn anew for each; default: all, which may be long",
+    )
+    add(
+        "--decay_epochs",
+        type=number(int, 0),
+        default=0,
+        help="learning rates fall linearly towards 0 over the last epochs",
+    )
+    add(
+        "--minutes",
+        type=number(float, 0, low_open=True),
+        help="train for so long, earlier starts of this run included; the rates fall linearly "
+        "towards 0 in the second half",
+    )
+    add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
+
+
+def add_search_flags(parser):
+    """The search of learning rates."""
+    add = parser.add_argument
+    add(
+        "--findlr",
+        nargs="?",
+        const=True,
+        default=False,
+        type=cli.boolean,
+        help="search the learning rates instead of training",
+    )
+    add(
+        "--findlr_steps",
+        type=number(int, 10),
+        help="steps of that search; default: one epoch's, but at least 400",
+    )
+
+
+def add_machine_flags(parser):
+    """Where it runs, and where it writes."""
+    add = parser.add_argument
+    add("--runs_path", default="runs", help="where run folders go")
+    add("--name", help="name of the run folder; default: <origin>_2_<target>")
+    add(
+        "--resume",
+        metavar="RUN",
+        help="go on with this run folder; what is not given here is as it was given there",
+    )
+    add("--fresh", action="store_true", help="delete this run's folder and start over")
+    add(
+        "--gpu",
+        help="GPU number (0), several for data parallel training (0,1), or cpu; default: 0 if "
+        "there is one",
+    )
+    add(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of the layers' arithmetic; auto: bfloat16 on a GPU that has it, float32 elsewhere",
+    )
+    add(
+        "--jit",
+        nargs="?",
+        const="on",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="compile with XLA; auto: on a GPU",
+    )
+    add("--cache", action="store_true", help="keep all tiles in memory (256 KiB a pair)")
+    add("--workers", type=number(int, 1), default=2, help="threads that read tiles")
+
+
+def add_watching_flags(parser):
+    """What one sees and keeps of it."""
+    add = parser.add_argument
+    add(
+        "--preview_every",
+        type=number(int, 0),
+        default=1,
+        help="epochs between previews of a held-out piece; 0: none",
+    )
+    add(
+        "--preview_piece",
+        metavar="PIECE",
+        help="held-out piece of the previews, or a part of its name; default: the first",
+    )
+    add(
+        "--keep_every",
+        type=number(int, 0),
+        default=0,
+        metavar="EPOCHS",
+        help="also keep the generator of every so many epochs, in epochs/; 0: only the chosen one",
+    )
+    add(
+        "--choose",
+        choices=("best", "last"),
+        default="best",
+        help="the epoch whose generator is the run's: the one of the lowest error on held-out "
+        "pieces, or the last",
+    )
+    add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")

@@ -1,0 +1,371 @@
+"""What train.py and train_generator.py share: the data and the start that the flags ask for.
+
+The run folder is training/run_folder.py's, what happens beside the steps training/callbacks.py's.
+"""
+
+import hashlib
+import importlib.metadata
+import math
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+import data
+import models
+from common import devices
+from common.cli import UserError, quiet_stderr
+from common.files import complete, read_json, undamaged
+from common.names import piece_of
+from conversion import model_files
+from conversion.known_models import find_pretrained
+from research import kinds, registry
+from sound import augment
+from training import dataset, splits, tensorboard_log
+from training.flags import format_flag
+from training.preview import choose_piece
+from training.run_folder import format_errors, networks_of
+
+
+def prepare(args, gpus):
+    """Check flags that depend on each other, seed all chance, set the precision.
+
+    Returns:
+        Name of Keras's dtype policy.
+
+    Raises:
+        UserError: flags that do not go together.
+    """
+    if args.decay_epochs > args.epochs:
+        raise UserError(
+            f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; "
+            "give a smaller number"
+        )
+    if gpus > 1 and args.batch_size % gpus:
+        raise UserError(
+            f"--batch_size {args.batch_size}: cannot be shared out to {gpus} GPUs; "
+            f"give a multiple of {gpus}"
+        )
+    if args.minutes and args.decay_epochs:
+        raise UserError(
+            f"--decay_epochs {args.decay_epochs}: goes without --minutes, which lowers the rates "
+            "by itself; leave it out"
+        )
+    if args.maestro_split and args.split_of:
+        raise UserError(f"--split_of {args.split_of}: goes without --maestro_split; give one")
+    if args.test_split and (args.maestro_split or args.split_of):
+        other = "--maestro_split" if args.maestro_split else "--split_of"
+        raise UserError(f"--test_split: {other} says what is kept for the test; leave one out")
+    if args.tensorboard:
+        tensorboard_log.check_packages()
+    devices.keep_memory()
+    with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
+        keras.utils.set_random_seed(args.seed)
+    return devices.set_precision(args.precision, gpus)
+
+
+def choose_kind(args):
+    """The `kinds.Kind` of network that the flags ask for."""
+    return registry.from_flags(args.learn, args.target, args.conditioning)
+
+
+class Sets(NamedTuple):
+    """What a run is trained and validated on."""
+
+    train: dataset.TilePairs
+    held_out: dataset.TilePairs  # held-out pieces, origins of the training
+    unheard: dataset.TilePairs | None  # held-out pieces, origins kept out of the training
+    split: dict  # {"train": names, "validation": names}, and maybe "test"
+    description: dict  # features.json
+
+
+def load_sets(args, run, gpus):
+    """The `Sets` that the flags ask for; says what it found.
+
+    Args:
+        args: flags.
+        run: the `Run`; one that goes on keeps its split.
+        gpus: number of GPUs, which share each batch.
+
+    Raises:
+        UserError: as `dataset`'s functions do, or a piece of the run is gone.
+    """
+    description = dataset.read_features_json(args.dataset_path)
+    split = find_split(args, run)
+    # Wrong names are told before a file changes, or --fresh deletes any.
+    choose_piece(args.preview_piece, split["validation"])
+    if args.weights and not run.history:
+        load_start(args.weights, args.filters, choose_kind(args))
+
+    batches = {"batch_size": args.batch_size, "cache": args.cache}
+    in_order = {**batches, "multiple": max(1, gpus)}
+    train = make_pairs(
+        args,
+        args.origin,
+        split["train"],
+        seed=args.seed,
+        epoch_tiles=args.epoch_tiles,
+        conditions=make_conditions(args),
+        **batches,
+    )
+    held_out = make_pairs(args, args.origin, split["validation"], **in_order)
+    unheard = None
+    if args.hold_out_origin:
+        unheard = make_pairs(args, args.hold_out_origin, split["validation"], **in_order)
+    print(f"training: {format_size(train)}")
+    print(f"held out: {format_size(held_out)}")
+    warn_of_one_piece(args, split["validation"])
+    return Sets(train, held_out, unheard, split, description)
+
+
+def warn_of_one_piece(args, held_out):
+    """Say that a single piece (of which ``held_out`` may name versions) is a poor test."""
+    if len({piece_of(name) for name in held_out}) > 1:
+        return
+    given = args.maestro_split or args.split_of  # where no fraction decides
+    advice = "give more music" if given else "raise --validation_split"
+    print(f"only one piece is held out: the error on it says little of others; {advice}")
+
+
+def find_split(args, run):
+    """Names of the pieces on each side: as the run has it, or else as the flags say.
+
+    Args:
+        args: flags.
+        run: the `Run`.
+
+    Raises:
+        UserError: as `load_sets`.
+    """
+    strangers = args.hold_out_origin or []
+    instruments = dict.fromkeys(args.origin + args.target + strangers)
+    names, unpaired = splits.pair_pieces(args.dataset_path, instruments)
+    for name in unpaired:
+        print(f"left out, no partner: {name}", file=sys.stderr)
+    return run.known_split(names) or choose_split(args, names)
+
+
+def format_size(pairs):
+    """How much music there is: "2 pieces, 1,024 tiles, 0.85 h"."""
+    hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
+    plural = "s" if len(pairs.names) > 1 else ""
+    return f"{len(pairs.names)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
+
+
+def make_pairs(args, origins, names, **options):
+    """The pairs of tiles that the flags ask for; ``options`` are `dataset.TilePairs`'s."""
+    make = choose_kind(args).make_pairs or dataset.TilePairs
+    return make(args.dataset_path, origins, args.target, names, **options)
+
+
+def make_conditions(args):
+    """The recording conditions of --conditions, or None. Raises UserError."""
+    if args.conditions is None:
+        return None
+    if choose_kind(args) is not kinds.PLAIN:
+        raise UserError(
+            "--conditions: goes with one --target and --learn magnitude; leave it out otherwise"
+        )
+    try:
+        return augment.Conditions(args.conditions or augment.DEFAULT)
+    except ValueError as error:
+        raise UserError(
+            f"--conditions {error}; give some of these, or none for the usual ones"
+        ) from None
+
+
+def choose_split(args, names):
+    """Split the pieces ``names`` as the flags say.
+
+    Returns:
+        {"train": names, "validation": names}, and maybe "test".
+    """
+    if args.maestro_split:
+        split = splits.maestro_split(args.maestro_split, names)
+        unlisted = len(names) - sum(len(side) for side in split.values())
+        print(f"pieces for the test: {len(split['test'])}; not in the table, left out: {unlisted}")
+        return split
+    if args.split_of:
+        other = read_split(args.split_of)
+        if other is None:
+            raise UserError(f"--split_of {args.split_of}: has no config.json; give a run folder")
+        return splits.split_like(other, names, args.validation_split, args.seed)
+    training, validation = splits.split_pieces(names, args.validation_split, args.seed)
+    if not args.test_split:
+        return {"train": training, "validation": validation}
+    training, test = splits.keep_for_test(training, args.test_split, args.seed)
+    print(f"pieces for the test: {len(test)}")
+    return {"train": training, "validation": validation, "test": test}
+
+
+def read_split(model):
+    """The split in the config.json beside a model, or None if there is none. Raises UserError."""
+    path = find_pretrained(model)
+    folder = path if path.is_dir() else path.parent
+    config = read_json(folder / "config.json", "give another model", split=dict)
+    return config and config["split"]
+
+
+def load_start(path, filters, kind):
+    """The generator of --weights, if one of width ``filters`` and this `kinds.Kind` can begin so.
+
+    Raises:
+        UserError: the width is less than that model's, or its kind is another.
+    """
+    trained = model_files.load_generator(path)
+    known = models.width_of(trained)
+    if filters < known:
+        raise UserError(
+            f"--weights {path}: is of width {known}; give --filters {known} or more, "
+            "or other weights"
+        )
+    if trained.kind is not kind:
+        raise UserError(
+            f"--weights {path}: is a model of another kind; give one of the same --learn and "
+            "--conditioning, of one target or several"
+        )
+    return trained
+
+
+def start_from(generator, path):
+    """Give a generator the weights of the model at ``path``, widened if it is narrower.
+
+    Raises UserError as `load_start` does.
+    """
+    trained = load_start(path, models.width_of(generator), generator.kind)
+    models.widen(trained, generator)
+
+
+def tell_overlap(path, split):
+    """Say how many of today's held-out pieces the model at ``path`` was trained on."""
+    other = read_split(path)
+    if other is None:
+        print(f"--weights {path}: what it was trained on is not known here", file=sys.stderr)
+        return
+    with undamaged(f"{path}: its config.json", "give another model"):
+        learned = {piece_of(name) for name in other["train"]}
+    held_out = {piece_of(name) for name in split["validation"]}
+    both = len(learned & held_out)
+    if both:
+        print(
+            f"--weights {path}: was trained on {both} of the {len(held_out)} pieces that are held "
+            f"out here, so the error on them comes out too low; to avoid it: --split_of {path}",
+            file=sys.stderr,
+        )
+
+
+def hash_model(path):
+    """SHA-256 of a model's file, in hexadecimal digits."""
+    return hashlib.sha256(model_files.find_generator(path).read_bytes()).hexdigest()
+
+
+def begin(run, model, sets, args, policy, script):
+    """Check that the run can go on so, give the model its weights, write config.json.
+
+    Raises:
+        UserError: the folder holds a run of other settings, or --weights are of another kind.
+    """
+    flags = {key: to_json(value) for key, value in vars(args).items() if key != "resume"}
+    flags["script"] = script
+    if sets.train.conditions:
+        flags["conditions"] = list(sets.train.conditions.names)
+    run.check(flags, policy)
+    fingerprint = sets.description.get("fingerprint")
+    if run.config.get("fingerprint", fingerprint) != fingerprint:
+        check_tiles(run, sets)
+    start = {"flags": flags, "policy": policy, "versions": list_versions()}
+    if args.weights and not run.history:
+        tell_overlap(args.weights, sets.split)
+        start_from(networks_of(model)["generator"], args.weights)
+        start["weights_sha256"] = hash_model(args.weights)
+    run.restore(model)
+    if run.config and epochs_done(args, run) >= args.epochs:
+        return  # nothing to train, so nothing to write
+    if run.config.get("baselines_db"):
+        run.record_start(start, {"fingerprint": fingerprint})
+        return
+    median = dataset.find_target_median(sets.train)
+    facts = {
+        "split": sets.split,
+        "tiles": len(sets.train) * args.batch_size,
+        "fingerprint": fingerprint,
+        **choose_kind(args).to_entry(),
+        "baselines_db": dataset.measure_baselines(sets.held_out, median),
+    }
+    if sets.unheard:
+        facts["unheard_baselines_db"] = dataset.measure_baselines(sets.unheard, median)
+    with complete(run.folder / "median.npy") as part, open(part, "wb") as file:
+        np.save(file, median)
+    run.record_start(start, facts)
+
+
+def check_tiles(run, sets):
+    """Check that the run's own tiles are still those that it was trained on.
+
+    The features' fingerprint also changes where other pieces or instruments came or went. So what
+    the run has noted of its own is computed again: the median of the targets that it trains on,
+    and the errors of trivial systems on the held-out pairs.
+
+    Raises:
+        UserError: they are others.
+    """
+    median = dataset.find_target_median(sets.train)
+    found = dataset.measure_baselines(sets.held_out, median)
+    known = run.config["baselines_db"]
+    if any(abs(found[name] - known[name]) > 1e-4 for name in known):
+        raise UserError(
+            f"{run.folder}: its pieces have changed since it was trained on them; compute them as "
+            "they were, or give --name for another run"
+        )
+    print("the features have changed, but not the pieces of this run", file=sys.stderr)
+
+
+def list_versions():
+    """Versions of the packages that decide what is computed."""
+    packages = ("keras", keras.backend.backend(), "numpy")
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def to_json(value):
+    """A flag's value as JSON has it."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def epochs_done(args, run):
+    """How many epochs need no training: those of the run, or all if its --minutes are over."""
+    if args.minutes and run.seconds_trained() >= 60 * args.minutes:
+        return args.epochs
+    return min(len(run.history), args.epochs)
+
+
+def introduce(parser, args, model, run, policy, gpus):
+    """Print the flags, the networks, what there is to beat, and how far the run is."""
+    print("settings, * = not the default")
+    for key, value in sorted(vars(args).items()):
+        print(format_setting(key, value, parser.get_default(key)))
+    sizes = [f"{name} {net.count_params():,}" for name, net in networks_of(model).items()]
+    backend = keras.backend.backend()
+    print(f"parameters: {', '.join(sizes)}; {policy}; {backend}, {gpus or 'no'} GPU")
+    print(f"held-out MAE to beat: {format_errors(run.config['baselines_db'])}")
+    if "unheard_baselines_db" in run.config:
+        print(f"of unheard origins: {format_errors(run.config['unheard_baselines_db'])}")
+    done = epochs_done(args, run)
+    if done >= args.epochs:
+        goes_on = f"--epochs {2 * max(args.epochs, len(run.history))}"
+        if len(run.history) < args.epochs:
+            minutes = max(args.minutes, run.seconds_trained() / 60)
+            goes_on = f"--minutes {math.ceil(2 * minutes)}"
+        print(f"nothing to train: the run is complete; {goes_on} goes on")
+    elif run.history:
+        print(f"continuing after {len(run.history)} of {args.epochs} epochs")
+
+
+def format_setting(flag, value, default):
+    """A flag's value, and its default where that is another."""
+    if value == default:
+        return f"    {flag:17} {format_flag(value)}"
+    if default in (None, []):
+        return f"  * {flag:17} {format_flag(value)}"
+    return f"  * {flag:17} {format_flag(value)}   (default {format_flag(default)})"

@@ -1,0 +1,203 @@
+"""Which pieces there are, and which of them are held out."""
+
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+
+from common.cli import UserError
+from common.files import find_named, read_csv
+from common.names import piece_of
+
+
+def check_instruments(origins, targets, held_out=()):
+    """Raise UserError if an instrument is named twice, or stands alone on both sides.
+
+    ``held_out`` are origins that are not trained on.
+    """
+    named = {"--origin": origins, "--target": targets, "--hold_out_origin": held_out}
+    for flag, instruments in named.items():
+        for instrument in instruments:
+            if instruments.count(instrument) > 1:
+                raise UserError(f"{flag} {instrument}: is named twice; name it once")
+    for instrument in held_out:
+        if instrument in targets or instrument in origins:
+            raise UserError(
+                f"--hold_out_origin {instrument}: is trained on, too; name it in one flag only"
+            )
+    if len(targets) == 1 and targets[0] in origins:
+        raise UserError(f"--target {targets[0]}: is the origin too; name another")
+    if len(origins) == 1 and origins[0] in targets:
+        raise UserError(f"--target {origins[0]}: is the origin too; name another")
+
+
+def check_folders(features, instruments):
+    """Raise UserError if an instrument (of a list of names) has no folder in ``features``."""
+    features = Path(features)
+    if not features.is_dir():
+        raise UserError(
+            f"--dataset_path {features}: no such folder; give that of compute_features.py"
+        )
+    for instrument in instruments:
+        folder = features / instrument
+        if not folder.is_dir():
+            there = sorted(path.name for path in features.glob("*") if path.is_dir())
+            listing = ", ".join(there) or "none"
+            raise UserError(f"{folder}: no such instrument; there are: {listing}")
+
+
+def pair_pieces(features, instruments):
+    """Pieces that all the ``instruments`` (a list of names) have.
+
+    Returns:
+        (pieces, unpaired): sorted names (paths below the instrument's folder, without extension),
+        and the files' paths relative to ``features`` that lack a partner.
+
+    Raises:
+        UserError: an instrument is not there, or there is no common piece.
+    """
+    features = Path(features)
+    names = {}
+    check_folders(features, instruments)
+    for instrument in instruments:
+        names[instrument] = set(find_named(features / instrument, (".npy",)))
+    common = set.intersection(*names.values())
+    if not common:
+        who = " and ".join(names)
+        raise UserError(
+            f"{features}: {who} have no piece in common; synthesize them from the same MIDI files, "
+            "or call recordings of the same music by the same name"
+        )
+    unpaired = []
+    for instrument, found in names.items():
+        unpaired += [f"{instrument}/{name}" for name in found - common]
+    return sorted(common), sorted(unpaired)
+
+
+def _draw(seed, piece):
+    """A number in [0, 1) that follows from the seed and a piece's name alone."""
+    digest = hashlib.sha256(os.fsencode(f"{seed}/{piece}")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_pieces(names, validation_split, seed=0):
+    """Split by piece: all versions (transpositions, speeds) of one piece land on one side.
+
+    A piece is held out if its own number, which follows from (seed, its name), is below
+    ``validation_split``. So each stays where it is when pieces come or go, and the fraction is met
+    in the mean only. Where a side would be empty, it gets the piece that is nearest to it.
+
+    Returns:
+        (training, validation): lists of names, in the order of ``names``.
+
+    Raises:
+        UserError: there is only one piece.
+    """
+    draws = {piece_of(name): _draw(seed, piece_of(name)) for name in names}
+    pieces = sorted(draws, key=draws.get)
+    if len(pieces) < 2:
+        raise UserError(f"{pieces[0]}: is the only piece; training needs a second one to hold out")
+    count = sum(draw < validation_split for draw in draws.values())
+    count = min(max(count, 1), len(pieces) - 1)
+    held_out = set(pieces[:count])
+    training = [name for name in names if piece_of(name) not in held_out]
+    validation = [name for name in names if piece_of(name) in held_out]
+    return training, validation
+
+
+def keep_for_test(training, test_split, seed=0):
+    """Take pieces out of training for the test: those whose number is nearest to 1.
+
+    `split_pieces` holds out those nearest to 0, so that the held-out ones are the same with a test
+    side as without.
+
+    Args:
+        training: `split_pieces`' first list.
+        test_split: fraction of all pieces; met in the mean only, but one piece at least.
+        seed: as of `split_pieces`.
+
+    Returns:
+        (training, test): lists of names, in the order of ``training``.
+
+    Raises:
+        UserError: no piece would be left to train on.
+    """
+    draws = {piece_of(name): _draw(seed, piece_of(name)) for name in training}
+    limit = min(1 - test_split, max(draws.values()))
+    kept = [name for name in training if draws[piece_of(name)] >= limit]
+    rest = [name for name in training if draws[piece_of(name)] < limit]
+    if not rest:
+        raise UserError(
+            f"--test_split {test_split:g}: leaves no piece to train on; give a smaller one"
+        )
+    return rest, kept
+
+
+def split_like(split, names, validation_split, seed):
+    """Split as another run did, so far as it knew the pieces; the others by `split_pieces`' rule.
+
+    Args:
+        split: that run's, {"train": names, "validation": names}, and maybe "test", which is kept
+            out of both sides.
+        names: pieces that there are.
+        validation_split, seed: for pieces that it did not know.
+
+    Raises:
+        UserError: a side would be empty.
+    """
+    side_of = {}
+    for side, known in split.items():
+        side_of |= {piece_of(name): side for name in known}
+    sides = {"train": [], "validation": [], "test": []}
+    for name in names:
+        piece = piece_of(name)
+        drawn = "validation" if _draw(seed, piece) < validation_split else "train"
+        sides[side_of.get(piece, drawn)].append(name)
+    for side in ("train", "validation"):
+        if not sides[side]:
+            raise UserError(
+                f"--split_of: puts none of the {len(names)} pieces in {side}; leave it out"
+            )
+    if not sides["test"]:
+        del sides["test"]
+    return sides
+
+
+def read_maestro(path):
+    """MAESTRO's table -> {piece: "train", "validation" or "test"}. Raises UserError."""
+    sides = {}
+    rows = read_csv(path)
+    try:
+        names = rows[0].index("midi_filename")
+        split = rows[0].index("split")
+        for row in rows[1:]:
+            piece = PurePosixPath(row[names]).with_suffix("").as_posix()
+            sides[piece] = row[split]
+    except (IndexError, ValueError):
+        raise UserError(
+            f"--maestro_split {path}: is no table with midi_filename and split; "
+            "give maestro-v3.0.0.csv"
+        ) from None
+    return sides
+
+
+def maestro_split(path, names):
+    """Split as MAESTRO's table says: CSV with the columns ``midi_filename`` and ``split``.
+
+    All versions of a piece go where the piece goes; a piece that the table lacks goes nowhere.
+
+    Returns:
+        {"train": names, "validation": names, "test": names}, each sorted as ``names`` are.
+
+    Raises:
+        UserError: it is no such table, or it leaves training or validation without a piece.
+    """
+    sides = read_maestro(path)
+    split = {}
+    for side in ("train", "validation", "test"):
+        split[side] = [name for name in names if sides.get(piece_of(name)) == side]
+        if not split[side] and side != "test":
+            raise UserError(
+                f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}, such as "
+                f"{names[0]}; give these pieces' table, and step 1 the table's own folder"
+            )
+    return split

@@ -1,0 +1,71 @@
+"""A run's numbers, pictures and sounds for TensorBoard, beside what the run folder has itself."""
+
+import importlib.util
+
+import keras
+import numpy as np
+
+import data
+from common.cli import UserError
+from report import listening
+from sound.recordings import read_audio
+
+
+def check_packages():
+    """Raise UserError where the packages that --tensorboard needs are missing."""
+    needed = ("tensorflow", "tensorboard")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--tensorboard: needs {' and '.join(missing)}; pip install {' '.join(missing)}"
+        )
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """What the run folder has of each epoch, for TensorBoard: numbers, preview, its sound.
+
+    The steps are the epochs' numbers. Goes after `Session`, which makes what this one reads.
+    """
+
+    def __init__(self, run):
+        super().__init__()
+        import tensorflow  # whatever the backend is
+
+        self.run = run
+        self.tf = tensorflow
+        self.writer = None
+        self.fixed_written = False  # by this start
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the newest row of the history, and its preview if there is one."""
+        if self.writer is None:  # now, so that a start that trains nothing leaves no file
+            folder = self.run.folder / "tensorboard"
+            self.writer = self.tf.summary.create_file_writer(str(folder))
+        row = self.run.history[-1]
+        step = row["epoch"]
+        preview = self.run.folder / "previews" / f"epoch_{step:03d}"
+        with self.writer.as_default(step=step):
+            for name, value in row.items():
+                if name != "epoch":
+                    self.tf.summary.scalar(name, value)
+            picture = preview / "spectrogram.png"
+            if picture.is_file():
+                pixels = self.tf.io.decode_png(picture.read_bytes(), channels=4)
+                self.tf.summary.image("preview", pixels[self.tf.newaxis])
+            self._write_sound("output", preview / "output")
+            if not self.fixed_written:
+                self.fixed_written = self._write_fixed()
+        self.writer.flush()
+
+    def _write_fixed(self):
+        """The preview's input and target, the same for all epochs; whether they are there yet."""
+        folder = self.run.folder / "previews"
+        for name in ("input", "target"):
+            self._write_sound(name, folder / name)
+        return listening.sound_path(folder / "target").is_file()
+
+    def _write_sound(self, name, stem):
+        path = listening.sound_path(stem)
+        if path.is_file():
+            audio = read_audio(path)[np.newaxis, :, np.newaxis]
+            self.tf.summary.audio(name, audio, sample_rate=data.SAMPLE_RATE)
