@@ -35,7 +35,7 @@ class MappedPairs:
 
         self.pairs = pairs
         self.maps = {}
-        for tiles in itertools.chain.from_iterable(pairs.tiles):
+        for tiles in itertools.chain.from_iterable(piece.values() for piece in pairs.tiles):
             self.maps[tiles.path] = np.load(tiles.path, mmap_mode="r")
 
     def __len__(self):

@@ -1,4 +1,4 @@
-"""Names of pieces and of their versions: transposed, faster, with longer notes."""
+"""Names of pieces, of their versions (transposed, faster), and of instruments."""
 
 import re
 
@@ -22,3 +22,8 @@ def piece_of(name):
     All versions of a piece belong on one side of a split.
     """
     return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
+
+
+def family_of(instrument):
+    """``"organ_electronic_001"`` -> ``"organ_electronic"``: its name without the preset."""
+    return re.sub(r"_\d{3}$", "", instrument)

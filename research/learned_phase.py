@@ -54,7 +54,7 @@ class PhasePairs(TilePairs):
         self.outputs = kind.outputs
         super().__init__(features, origins, targets, *args, **options)
         for piece in self.tiles:
-            if not all(tiles.has_phase for tiles in piece):
+            if not all(tiles.has_phase for tiles in piece.values()):
                 raise UserError(
                     f"--learn {kind.learn}: {features} holds no phase; "
                     "run compute_features.py --phase --fresh"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import data
 from common.cli import UserError
 from common.names import piece_of, version_name
+from sound import augment
 from training import dataset, splits
 
 NAMES = ["bach/one", "bach/two", "four", "three"]
@@ -391,3 +392,86 @@ def test_baselines_equal_the_slow_computation(features):
     assert baselines["identity"] == pytest.approx(np.abs(x - y).mean() * 96.3297 / 2, rel=1e-4)
     picture = (median * 2 - 1)[:, None, None]
     assert baselines["median"] == pytest.approx(np.abs(picture - y).mean() * 96.3297 / 2, rel=1e-4)
+
+
+def make_sparse(folder, pieces):
+    """A features folder from {instrument: pieces}: one tile each, whose value tells them apart."""
+    for number, (instrument, names) in enumerate(pieces.items()):
+        (folder / instrument).mkdir(parents=True)
+        for name in names:
+            tile = np.full((1, 256, 256, 1), number / 16, np.float16)
+            np.save(folder / instrument / f"{name}.npy", tile)
+    return folder
+
+
+def test_an_origin_may_lack_some_of_the_pieces(tmp_path):
+    pieces = {TARGET: "abcd", ORIGIN: "abd", "organ_electronic": "bce", "organ_electronic_001": ""}
+    make_sparse(tmp_path, pieces)
+    origins = [ORIGIN, "organ_electronic", "organ_electronic_001"]
+    names, unpaired = splits.pair_pieces(tmp_path, [TARGET], origins)
+    assert names == ["a", "b", "c", "d"]
+    assert unpaired == ["organ_electronic/e"]
+    pairs = dataset.TilePairs(tmp_path, origins, [TARGET], names, 1)
+    x, _ = all_batches(pairs)
+    drawn = (x[:, 0, 0, 0] + 1) * 8  # the instruments' numbers; in order they take turns
+    np.testing.assert_array_equal(drawn, [1, 2, 2, 1])
+    shuffled = dataset.TilePairs(tmp_path, origins, [TARGET], names, 1, seed=0)
+    seen = {name: set() for name in names}
+    for epoch in range(12):
+        shuffled.set_epoch(epoch)
+        for row in range(4):
+            origin, _ = shuffled.read(row)
+            seen[names[shuffled.index[shuffled.order[row]][0]]].add(float(origin.max()) * 16)
+    assert seen == {"a": {1}, "b": {1, 2}, "c": {2}, "d": {1}}
+
+
+def test_pieces_that_some_instrument_has(tmp_path):
+    make_sparse(tmp_path, {ORIGIN: "ab", "organ_electronic": "b"})
+    assert splits.keep_played(tmp_path, ["organ_electronic"], ["a", "b"], "--flag") == ["b"]
+    with pytest.raises(UserError, match="--flag organ_electronic: has none of the 1 pieces"):
+        splits.keep_played(tmp_path, ["organ_electronic"], ["a"], "--flag")
+
+
+def test_families_get_their_shares(tmp_path):
+    """Pianos a half, whatever the number of other instruments, and of the pieces they have."""
+    names = ["piano_a", "piano_a_001", "organ_a", "organ_a_001", "harp_a"]
+    has = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 0], [1, 1, 0, 0, 1], [1, 1, 1, 0, 0]], bool)
+    chances = dataset.weigh_origins(names, has, {"piano_a": 0.5})
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    assert not chances[~has].any()
+    assert chances[0, 0] == chances[0, 1]
+    assert chances[1, 0] > chances[0, 0]  # alone there
+    # the organ has three pieces of four, the harp one: a quarter of all tiles for each
+    organ = 0.25 / 0.75
+    np.testing.assert_allclose(chances[1, 2:4], organ / (0.5 + organ) / 2)
+    np.testing.assert_allclose(chances[2, 4], 1 / (0.5 + 1))
+    equal = dataset.weigh_origins(names, has, {})
+    np.testing.assert_allclose(equal[0], [1 / 3, 1 / 3, 1 / 3, 0, 0])
+
+
+def test_shares_are_kept_in_what_is_drawn(tmp_path):
+    origins = [ORIGIN, *(f"organ_electronic_{i:03d}" for i in range(5))]
+    make_sparse(tmp_path, {TARGET: "ab", **dict.fromkeys(origins, "ab")})
+    shares = {ORIGIN: 0.75}
+    pairs = dataset.TilePairs(tmp_path, origins, [TARGET], "ab", 1, seed=0, shares=shares)
+    drawn = []
+    for epoch in range(400):
+        pairs.set_epoch(epoch)
+        drawn += pairs.drawn.tolist()
+    share = np.mean(np.array(drawn) == pairs.origins[0])
+    assert 0.7 < share < 0.8
+    assert len(set(drawn)) == 6
+
+
+def test_blends_stay_within_a_family(tmp_path):
+    origins = [ORIGIN, f"{ORIGIN}_001", "organ_electronic"]
+    make_sparse(tmp_path, {TARGET: "a", **dict.fromkeys(origins, "a")})
+    conditions = augment.Conditions(["blend"])
+    pairs = dataset.TilePairs(tmp_path, origins, [TARGET], "a", 1, seed=0, conditions=conditions)
+    partners = {1: set(), 2: set(), 3: set()}
+    for epoch in range(60):
+        pairs.set_epoch(epoch)
+        own = float(pairs.read(0)[0].max()) * 16
+        other = pairs.read_other(0, np.random.default_rng(epoch))
+        partners[own].add(float(other.max()) * 16)
+    assert partners == {1: {1, 2}, 2: {1, 2}, 3: {3}}

@@ -34,7 +34,7 @@ from conversion import convert, model_files
 from research import kinds
 from research.styles import FILM
 from sound.recordings import write_audio
-from training import callbacks, dataset, feeding, preview, run_folder, setup
+from training import callbacks, dataset, feeding, preview, run_folder, setup, splits
 from training.flags import EARLIER, FIXED_FLAGS, add_training_flags, check_dataset, name_folder
 from training.preview import write_sound
 
@@ -611,6 +611,44 @@ def test_many_origins_one_target_and_a_stranger(features, tmp_path):
         assert float(row[column]) == pytest.approx(error, rel=1e-4)
     assert f"unheard origin {float(row['unheard_mae_db']):5.2f} dB" in output
     assert (run / "previews/epoch_001/spectrogram.png").exists()
+
+
+def test_origins_with_pieces_of_their_own(features, tmp_path):
+    """Each origin lacks some pieces, a stranger all of those held out but one."""
+    made = shutil.copytree(features, tmp_path / "features")
+    for name in ("organ_electronic", "flute_acoustic"):
+        shutil.copytree(features / ORIGIN, made / name)
+    flags = ["--dataset_path", made, *SMALL, "--runs_path", tmp_path, "--epochs", 1]
+    flags += ["--origin", ORIGIN, "organ_electronic", "--target", TARGET]
+    flags += ["--validation_split", 0.5, "--preview_every", 0, "--family_share", f"{ORIGIN}=0.4"]
+    training, held_out = splits.split_pieces(["bach/one", "bach/two", "four", "three"], 0.5)
+    (made / ORIGIN / f"{training[0]}.npy").unlink()
+    (made / "organ_electronic" / f"{held_out[0]}.npy").unlink()
+    for name in held_out[1:]:
+        (made / "flute_acoustic" / f"{name}.npy").unlink()
+    flags += ["--hold_out_origin", "flute_acoustic"]
+    code, _, errors = run_main(train_generator, *flags)
+    assert code == 0, errors
+    assert "no partner" not in errors
+    run = tmp_path / f"many_2_{TARGET}_generator"
+    assert config_of(run)["split"] == {"train": training, "validation": held_out}
+    (row,) = history(run)
+    assert float(row["unheard_mae_db"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("share", "reason"),
+    [
+        ("organ_acoustic=0.3", "is no share of a family of origins"),
+        (f"{ORIGIN}=1.5", "is no share"),
+        (ORIGIN, "is no share"),
+    ],
+)
+def test_shares_that_are_none(features, tmp_path, share, reason):
+    flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", tmp_path]
+    code, _, errors = run_main(train, *flags, "--family_share", share)
+    assert code == 2
+    assert f"--family_share {share}: {reason}" in last_line(errors)
 
 
 def test_conditions_that_there_are_not(features, tmp_path):

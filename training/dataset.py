@@ -16,6 +16,7 @@ import numpy as np
 
 from common.cli import UserError
 from common.files import read_json
+from common.names import family_of
 from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, to_network
 
 CHANNELS = (1, 2)  # of a tile; the first is the dB scale, all that the plain pairs look at
@@ -46,6 +47,35 @@ def read_features_json(features):
                 f"{path}: {key} is {found}, this code's is {ours}; run compute_features.py --fresh"
             )
     return description
+
+
+def weigh_origins(names, has, shares):
+    """How often each origin is drawn for a tile of each piece.
+
+    A family's weight is its share over the fraction of the pieces that have it, so that it gets
+    about its share of all tiles, however few pieces it has. Its instruments share it equally, piece
+    by piece.
+
+    Args:
+        names: origins.
+        has: bool (pieces, origins), whether an origin has a piece.
+        shares: {family: fraction}; the other families share the rest equally. {}: all origins are
+            equal.
+
+    Returns:
+        Probabilities, float64 (pieces, origins); each row's sum is 1.
+    """
+    weights = has.astype(float)
+    if shares:
+        families = [family_of(name) for name in names]
+        others = sorted(set(families) - set(shares))
+        rest = (1 - sum(shares.values())) / max(len(others), 1)
+        for family in set(families):
+            members = np.array([each == family for each in families])
+            count = has[:, members].sum(axis=1)  # of its instruments, for each piece
+            share = shares.get(family, rest) / (count > 0).mean()
+            weights[:, members] *= (share / np.maximum(count, 1))[:, np.newaxis]
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 class Tiles:
@@ -165,7 +195,8 @@ class TilePairs:
     """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, channels) in [-1, 1].
 
     y is a tile of the target, x the same stretch of one of the origins. Of several origins each
-    epoch draws one for every tile; in order (see ``seed``) they take turns.
+    epoch draws one for every tile; in order (see ``seed``) they take turns. An origin may lack some
+    of the pieces.
 
     Args:
         features: features folder.
@@ -178,6 +209,8 @@ class TilePairs:
         cache: hold all tiles in memory.
         epoch_tiles: pairs an epoch, drawn anew for each; None: all.
         conditions: augment.Conditions, which change each pair's pictures on the fly; or None.
+        shares: {family: fraction of the tiles} of the origins, see `weigh_origins`; {}: all origins
+            are equal.
         multiple: leave out what makes the number of pairs no multiple of this: for several devices,
             each of which must get a share of the last batch.
 
@@ -203,6 +236,7 @@ class TilePairs:
         epoch_tiles=None,
         conditions=None,
         multiple=1,
+        shares=None,
     ):
         self.batch_size = batch_size
         self.seed = seed
@@ -214,27 +248,41 @@ class TilePairs:
         self.origins = [self.instruments.index(name) for name in origins]
         self.targets = [self.instruments.index(name) for name in targets]
         self.tiles = [self._open_piece(Path(features), name, cache) for name in self.names]
+        self.shares = shares or {}
+        self._find_origins()
         self.index = np.array(self._list_pairs(), np.int32)
         self._check_batch()
         self.set_epoch(0)
 
     def _open_piece(self, features, name, cache):
         """`Tiles` of one piece, by instrument. Raises UserError if their numbers differ."""
-        piece = [Tiles(features / i / f"{name}.npy", cache) for i in self.instruments]
-        counts = [len(tiles) for tiles in piece]
-        if len(set(counts)) > 1:
-            each = [f"{count} tiles of {i}" for count, i in zip(counts, self.instruments)]
+        piece = {}
+        for i, instrument in enumerate(self.instruments):
+            path = features / instrument / f"{name}.npy"
+            if i in self.targets or path.is_file():
+                piece[i] = Tiles(path, cache)
+        counts = {self.instruments[i]: len(tiles) for i, tiles in piece.items()}
+        if len(set(counts.values())) > 1:
+            each = [f"{count} tiles of {i}" for i, count in counts.items()]
             raise UserError(
                 f"{name}: {', '.join(each)}; cut the recordings to one length, or synthesize and "
                 "compute them again"
             )
         return piece
 
+    def _find_origins(self):
+        """Which origins each piece has, as bool (pieces, origins), and how often each is drawn."""
+        has = [[origin in piece for origin in self.origins] for piece in self.tiles]
+        self.has = np.array(has)
+        names = [self.instruments[origin] for origin in self.origins]
+        self.chances = np.cumsum(weigh_origins(names, self.has, self.shares), axis=1)
+        self.families = [family_of(name) for name in self.instruments]
+
     def _list_pairs(self):
         """Rows of `index`."""
         rows = []
         for number, piece in enumerate(self.tiles):
-            rows += [(number, tile, self.targets[0]) for tile in range(len(piece[0]))]
+            rows += [(number, tile, self.targets[0]) for tile in range(len(piece[self.targets[0]]))]
         return rows
 
     def _check_batch(self):
@@ -260,9 +308,21 @@ class TilePairs:
         """Choose what else the epoch needs: here an origin for each pair, in `drawn` (pairs,)."""
         origins = np.array(self.origins)
         if self.seed is None:
-            self.drawn = origins[self.order % len(origins)]
-        else:
+            self.drawn = self._take_turns()
+        elif self.has.all() and not self.shares:
             self.drawn = rng.choice(origins, len(self.order))
+        else:
+            chances = self.chances[self.index[self.order, 0]]  # (pairs, origins), cumulative
+            draws = rng.random((len(self.order), 1)) * chances[:, -1:]
+            self.drawn = origins[(draws >= chances).sum(axis=1)]
+
+    def _take_turns(self):
+        """An origin for each pair, in order: a piece's own, one after the other."""
+        drawn = np.empty(len(self.order), int)
+        for row, number in enumerate(self.order):
+            there = np.flatnonzero(self.has[self.index[number, 0]])
+            drawn[row] = self.origins[there[number % len(there)]]
+        return drawn
 
     def __len__(self):
         """Batches an epoch."""
@@ -303,10 +363,11 @@ class TilePairs:
         return tiles[self.drawn[row]][tile], tiles[target][tile]
 
     def read_other(self, row, rng):
-        """The same stretch of any of the origins, drawn by ``rng``: dB scale, float32."""
+        """The same stretch of an origin of the same family, drawn by ``rng``: dB scale, float32."""
         piece, tile, _ = self.index[self.order[row]]
-        origin = self.origins[rng.integers(len(self.origins))]
-        return read_db(self.tiles[piece][origin][tile])
+        family = self.families[self.drawn[row]]
+        there = [i for i in self.origins if i in self.tiles[piece] and self.families[i] == family]
+        return read_db(self.tiles[piece][there[rng.integers(len(there))]][tile])
 
     def trivial_errors(self, origin, target, median):
         """MAE on the dB scale of two pictures beside a pair's target: the origin, and the median.

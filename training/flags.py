@@ -245,6 +245,14 @@ def add_data_flags(parser):
         "for every tile",
     )
     add(
+        "--family_share",
+        nargs="+",
+        metavar="FAMILY=FRACTION",
+        help="of several origins, how large a part of the tiles a family of them gets, such as "
+        "keyboard_acoustic=0.33; the other families share the rest equally; default: all origins "
+        "are equal",
+    )
+    add(
         "--target",
         required=True,
         nargs="+",

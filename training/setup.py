@@ -18,7 +18,7 @@ import models
 from common import devices
 from common.cli import UserError, quiet_stderr
 from common.files import complete, read_json, undamaged
-from common.names import piece_of
+from common.names import family_of, piece_of
 from conversion import model_files
 from conversion.known_models import find_pretrained
 from research import kinds, registry
@@ -108,12 +108,16 @@ def load_sets(args, run, gpus):
         seed=args.seed,
         epoch_tiles=args.epoch_tiles,
         conditions=make_conditions(args),
+        shares=read_shares(args),
         **batches,
     )
     held_out = make_pairs(args, args.origin, split["validation"], **in_order)
     unheard = None
     if args.hold_out_origin:
-        unheard = make_pairs(args, args.hold_out_origin, split["validation"], **in_order)
+        names = splits.keep_played(
+            args.dataset_path, args.hold_out_origin, split["validation"], "--hold_out_origin"
+        )
+        unheard = make_pairs(args, args.hold_out_origin, names, **in_order)
     print(f"training: {format_size(train)}")
     print(f"held out: {format_size(held_out)}")
     warn_of_one_piece(args, split["validation"])
@@ -140,8 +144,11 @@ def find_split(args, run):
         UserError: as `load_sets`.
     """
     strangers = args.hold_out_origin or []
-    instruments = dict.fromkeys(args.origin + args.target + strangers)
-    names, unpaired = splits.pair_pieces(args.dataset_path, instruments)
+    if len(args.target) == 1:  # each origin may have pieces of its own
+        names, unpaired = splits.pair_pieces(args.dataset_path, args.target, args.origin)
+    else:
+        instruments = dict.fromkeys(args.origin + args.target + strangers)
+        names, unpaired = splits.pair_pieces(args.dataset_path, instruments)
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
     return run.known_split(names) or choose_split(args, names)
@@ -158,6 +165,29 @@ def make_pairs(args, origins, names, **options):
     """The pairs of tiles that the flags ask for; ``options`` are `dataset.TilePairs`'s."""
     make = choose_kind(args).make_pairs or dataset.TilePairs
     return make(args.dataset_path, origins, args.target, names, **options)
+
+
+def read_shares(args):
+    """{family: fraction} of --family_share. Raises UserError."""
+    if args.family_share and len(args.target) > 1:
+        raise UserError("--family_share: goes with one --target; leave it out")
+    shares = {}
+    families = {family_of(name) for name in args.origin}
+    for text in args.family_share or []:
+        family, _, number = text.partition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = 0
+        if family not in families or not 0 < share < 1:
+            raise UserError(
+                f"--family_share {text}: is no share of a family of origins; write "
+                f"FAMILY=FRACTION, such as {min(families)}=0.3"
+            )
+        shares[family] = share
+    if sum(shares.values()) > 1:
+        raise UserError("--family_share: the shares add up to more than 1; give smaller ones")
+    return shares
 
 
 def make_conditions(args):

@@ -45,8 +45,8 @@ def check_folders(features, instruments):
             raise UserError(f"{folder}: no such instrument; there are: {listing}")
 
 
-def pair_pieces(features, instruments):
-    """Pieces that all the ``instruments`` (a list of names) have.
+def pair_pieces(features, instruments, some_of=()):
+    """Pieces that all the ``instruments`` have, and at least one of ``some_of`` (lists of names).
 
     Returns:
         (pieces, unpaired): sorted names (paths below the instrument's folder, without extension),
@@ -57,10 +57,12 @@ def pair_pieces(features, instruments):
     """
     features = Path(features)
     names = {}
-    check_folders(features, instruments)
-    for instrument in instruments:
+    check_folders(features, [*instruments, *some_of])
+    for instrument in [*instruments, *some_of]:
         names[instrument] = set(find_named(features / instrument, (".npy",)))
-    common = set.intersection(*names.values())
+    common = set.intersection(*(names[instrument] for instrument in instruments))
+    if some_of:
+        common &= set.union(*(names[instrument] for instrument in some_of))
     if not common:
         who = " and ".join(names)
         raise UserError(
@@ -71,6 +73,24 @@ def pair_pieces(features, instruments):
     for instrument, found in names.items():
         unpaired += [f"{instrument}/{name}" for name in found - common]
     return sorted(common), sorted(unpaired)
+
+
+def keep_played(features, instruments, names, flag):
+    """Those of the pieces ``names`` that at least one of the ``instruments`` has.
+
+    Raises:
+        UserError: there is none; it names the ``flag`` that named the instruments.
+    """
+    kept = []
+    for name in names:
+        if any((Path(features) / each / f"{name}.npy").is_file() for each in instruments):
+            kept.append(name)
+    if not kept:
+        raise UserError(
+            f"{flag} {instruments[0]}: has none of the {len(names)} pieces that are held out; "
+            "synthesize them on it, or leave it out"
+        )
+    return kept
 
 
 def _draw(seed, piece):
