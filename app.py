@@ -23,7 +23,7 @@ import numpy as np
 
 import data
 from common.cli import UserError
-from common.files import read_json, undamaged
+from common.files import MEND, read_json, undamaged
 from conversion import convert, known_models
 from research import registry
 from sound import survey
@@ -235,18 +235,29 @@ def convert_upload(source, name, model, quality, seconds, folder, progress):
     return before, after, picture
 
 
+def _needs_only_a_recording(path):
+    """Whether a model converts a recording without any other input. Raises UserError."""
+    where = path / "config.json"
+    config = read_json(where, MEND)
+    if config is None:
+        return True
+    with undamaged(where, MEND):
+        kind = registry.read_from_run(config)
+    return kind.gives_picture and not kind.takes_style
+
+
 def list_choices():
-    """(label, path) of each model that needs nothing but a recording. Raises UserError."""
+    """(label, path) of each model that needs nothing but a recording. Raises UserError.
+
+    A model whose config.json is damaged is named on stderr and passed over.
+    """
     paths = []
     for path in known_models.find_models():
-        where, remedy = path / "config.json", "train it again"
-        config = read_json(where, remedy)
-        if config is not None:
-            with undamaged(where, remedy):
-                kind = registry.read_from_run(config)
-            if kind.takes_style or not kind.gives_picture:
-                continue
-        paths.append(path)
+        suits = cli.attempt(_needs_only_a_recording, path)
+        if isinstance(suits, UserError):
+            cli.pass_over(suits)
+        elif suits:
+            paths.append(path)
     if not paths:
         raise UserError(
             "pretrained/, runs/: hold no model; train one with train.py, or get pretrained/ with "

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from common.cli import UserError, pass_over
+from common.cli import UserError, attempt, pass_over
 
 try:
     import fcntl
@@ -403,19 +403,17 @@ def list_folder(folder):
 
 
 def list_folders(folder):
-    """The folders in a folder that are not hidden, sorted. What cannot be looked at is named."""
-    folders = []
-    try:
-        entries = list_folder(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        pass_over(f"{folder}: {error.strerror}")
-        return []
-    for entry in entries:
-        if os.path.isdir(entry.path):
-            folders.append(Path(folder) / entry.name)
-    return sorted(folders)
+    """The folders in a folder that are not hidden, sorted.
+
+    Returns:
+        list of paths; None if the folder is not there, or cannot be looked at, which is told.
+    """
+    entries = attempt(list_folder, folder)
+    if isinstance(entries, UserError):
+        if os.path.isdir(folder):
+            pass_over(entries)
+        return None
+    return sorted(Path(folder) / entry.name for entry in entries if os.path.isdir(entry.path))
 
 
 def check_folder(folder, flag):

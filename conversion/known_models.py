@@ -3,18 +3,20 @@
 A model is a folder that holds a generator; its name is ``<origin>_2_<target>``.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from common import cli
 from common.cli import PROJECT, UserError
-from common.files import read_csv, read_json, undamaged
+from common.files import MEND, list_folders, read_csv, read_json, undamaged
 from sound import phase
 
 PRETRAINED = PROJECT / "pretrained"
 RUNS = Path("runs")
 GENERATORS = ("generator.keras", "generator.weights.h5")
+_DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
 _SOURCES = ("_acoustic", "_electronic", "_synthetic")  # NSynth's second word of an instrument
 
 
@@ -28,9 +30,19 @@ class KnownModel(NamedTuple):
 
 def find_models():
     """Paths of all models: those of pretrained/ first, then those of runs/, sorted by name."""
-    folders = [*PRETRAINED.glob("*"), *RUNS.glob("*"), *RUNS.glob("*/*")]
-    models = [path for path in folders if path.is_dir() and find_weights(path) is not None]
+    folders = [*(list_folders(PRETRAINED) or ()), *find_run_folders(RUNS)]
+    models = [path for path in folders if find_weights(path) is not None]
     return sorted(models, key=_place)
+
+
+def find_run_folders(runs):
+    """The folders in ``runs`` and those in them; what cannot be looked at is named."""
+    found = []
+    for folder in list_folders(runs) or ():
+        inner = list_folders(folder)
+        if inner is not None:
+            found += [folder, *inner]
+    return found
 
 
 def _place(path):
@@ -44,10 +56,10 @@ def _is_shipped(path):
 def find_weights(path):
     """The file that holds a model's generator; None if there is none."""
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     for name in GENERATORS:
-        if (path / name).is_file():
+        if os.path.isfile(path / name):  # False where the folder cannot be entered
             return path / name
     return None
 
@@ -129,10 +141,57 @@ def is_of_piano(path):
     return "keyboard" in origin or "piano" in origin
 
 
+class RunFacts(NamedTuple):
+    """What a run folder's config.json and history.csv say of its run."""
+
+    folder: Path
+    config: dict  # {} without the file
+    history: list  # one dict of text an epoch, as history.csv has it
+    error: float | None  # see `find_error`
+    seconds: float  # time that its epochs took
+
+    @property
+    def flags(self):
+        """Of its last start."""
+        return self.config.get("flags", {})
+
+    @property
+    def baselines(self):
+        """Errors of trivial systems on the held-out pieces, dB: {"identity": ..., ...}."""
+        return self.config.get("baselines_db", {})
+
+
+def read_facts(folder):
+    """`RunFacts` of a run folder: the one reader for all lists of models and runs.
+
+    Raises:
+        UserError: one of its files is damaged.
+    """
+    folder = Path(folder)
+    about = folder / "config.json"
+    config = read_json(about, MEND) or {}
+    with undamaged(about, MEND):
+        for key in ("flags", "baselines_db", "split", "versions"):
+            if not isinstance(config.get(key, {}), dict):
+                raise TypeError
+    epochs = folder / "history.csv"
+    history = read_history(epochs)
+    with undamaged(about if "mean" in config else epochs, MEND):
+        error = find_error(history, config)
+        seconds = sum(float(row.get("seconds") or 0) for row in history)
+    return RunFacts(folder, config, history, error, seconds)
+
+
 def describe_model(path):
-    """What a model knows and how good it is, on one line."""
-    config = read_json(path / "config.json", "train it again") or {}
-    flags = config.get("flags", {})
+    """What a model knows and how good it is, on one line. Raises UserError if that is damaged."""
+    run = read_facts(path)
+    with undamaged(path / "config.json", MEND):
+        return ", ".join(_list_facts(run)) or "nothing is written down about it"
+
+
+def _list_facts(run):
+    """What `describe_model` puts together, a list of text."""
+    flags = run.flags
     parts = []
     if "origin" in flags and "target" in flags:
         parts.append(f"{join_names(flags['origin'])} -> {join_names(flags['target'])}")
@@ -140,16 +199,15 @@ def describe_model(path):
         parts.append("in rooms and noise")
     if "filters" in flags:
         parts.append(f"width {flags['filters']}")
-    error = find_error(read_history(path / "history.csv"), config)
-    if error is not None:
-        held_out = config.get("split", {}).get("validation", ())
+    if run.error is not None:
+        held_out = run.config.get("split", {}).get("validation", ())
         pieces = "a piece" if len(held_out) == 1 else "pieces"
-        text = f"{error:.2f} dB off on {pieces} it has not seen"
-        unchanged = config.get("baselines_db", {}).get("identity")
+        text = f"{run.error:.2f} dB off on {pieces} it has not seen"
+        unchanged = run.baselines.get("identity")
         if unchanged is not None:
             text += f" (input unchanged {unchanged:.2f})"
         parts.append(text)
-    return ", ".join(parts) or "nothing is written down about it"
+    return parts
 
 
 def read_pull(path):
@@ -163,9 +221,9 @@ def read_pull(path):
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    where, remedy = folder / "config.json", "train the model again"
-    config = read_json(where, remedy) or {}
-    with undamaged(where, remedy):
+    where = folder / "config.json"
+    config = read_json(where, MEND) or {}
+    with undamaged(where, MEND):
         pull = float(config.get("pull", phase.PULL))
         if not 0 <= pull <= 10:
             raise ValueError
@@ -181,11 +239,18 @@ def join_names(names):
 
 
 def read_history(path):
-    """The rows of a run's history.csv, a dict of text each; none where there is no file."""
+    """The rows of a run's history.csv, a dict of text each; none where there is no file.
+
+    Decimal commas, which spreadsheets of many countries write, become points.
+    """
     if not path.is_file():
         return []
-    lines = read_csv(path)
-    return [dict(zip(lines[0], line)) for line in lines[1:]]
+    columns, *lines = read_csv(path) or [[]]
+    rows = []
+    for line in lines:
+        cells = [_DECIMAL_COMMA.sub(r"\1.\2", cell.strip()) for cell in line]
+        rows.append(dict(zip(columns, cells)))
+    return rows
 
 
 def find_error(history, config):
@@ -197,7 +262,7 @@ def find_error(history, config):
             of epochs, which older shipped models are, has the error itself.
     """
     if "mean" in config:
-        return config["mean"]["val_mae_db"]
+        return float(config["mean"]["val_mae_db"])
     errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db", "") != ""]
     if not errors:
         return None
@@ -207,10 +272,14 @@ def find_error(history, config):
 
 
 def list_models():
-    """`KnownModel` of each model there is."""
+    """`KnownModel` of each model there is. One whose files are damaged is named and passed over."""
     found = []
     for path in find_models():
-        found.append(KnownModel(path, make_label(path), describe_model(path)))
+        line = cli.attempt(describe_model, path)
+        if isinstance(line, UserError):
+            cli.pass_over(line)
+        else:
+            found.append(KnownModel(path, make_label(path), line))
     return found
 
 

@@ -1,6 +1,6 @@
 """Pictures of spectrograms and training histories."""
 
-import csv
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from common.cli import one_line
 from common.files import complete
+from conversion.known_models import read_history
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 
 GREY = "#808080"
@@ -204,12 +205,11 @@ def _list_panels(columns):
 
 
 def _read_columns(csv_path):
-    """A CSV file of numbers -> {column: list of floats, NaN for an empty cell}."""
-    with open(csv_path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    """A run's history.csv -> {column: list of floats, NaN for an empty cell}."""
+    rows = read_history(Path(csv_path))
     columns = {}
     for name in rows[0] if rows else ():
-        columns[name] = [float(row[name] or "nan") for row in rows]
+        columns[name] = [float(row.get(name) or "nan") for row in rows]
     return columns
 
 

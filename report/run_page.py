@@ -7,16 +7,14 @@ No Keras is needed.
 """
 
 import functools
-import sys
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 from common import cli
-from common.cli import UserError, as_list, one_line
-from common.files import read_json
-from conversion.known_models import find_error, join_names, read_history
+from common.cli import UserError, as_list, attempt, one_line, pass_over
+from common.files import MEND, list_folders, read_json, undamaged
+from conversion.known_models import find_run_folders, join_names, read_facts
 from report import listening
 from sound.recordings import read_audio
 
@@ -41,43 +39,11 @@ HEADINGS = {  # of history.csv's columns, for people
 }
 
 
-class RunFacts(NamedTuple):
-    """What a run folder says of its run."""
-
-    folder: Path
-    config: dict
-    history: list  # one dict of text an epoch, as history.csv has it
-
-    @property
-    def flags(self):
-        """Of its last start."""
-        return self.config.get("flags", {})
-
-    @property
-    def error(self):
-        """See `known_models.find_error`."""
-        return find_error(self.history, self.config)
-
-    @property
-    def seconds(self):
-        """Time that its epochs took."""
-        return sum(float(row.get("seconds") or 0) for row in self.history)
-
-    @property
-    def verdict(self):
-        """See `describe_error`."""
-        if self.error is None:
-            return "no epoch yet"
-        return describe_error(self.error, self.config.get("baselines_db", {}))
-
-
-def read_facts(folder):
-    """`RunFacts` of a run folder; None if it has no config.json. Raises UserError if damaged."""
-    folder = Path(folder)
-    config = read_json(folder / "config.json", "restore it from a copy", flags=dict)
-    if config is None:
-        return None
-    return RunFacts(folder, config, read_history(folder / "history.csv"))
+def judge(run):
+    """A run's error in words, see `describe_error`; ``run`` is a `RunFacts`."""
+    if run.error is None:
+        return "no epoch yet"
+    return describe_error(run.error, run.baselines)
 
 
 def describe_error(error, baselines):
@@ -126,8 +92,14 @@ def write_run_page(folder):
         UserError: there is no run in ``folder``.
     """
     run = read_facts(folder)
-    if run is None:
+    if not run.config:
         raise UserError(f"{folder}: holds no run (no config.json); give a run folder")
+    with undamaged(run.folder / "config.json", MEND):
+        _write_page(run)
+
+
+def _write_page(run):
+    """Write the page of a `RunFacts`."""
     sections = []
     titles = []
     previews = find_previews(run.folder)
@@ -162,7 +134,7 @@ def _describe(run):
     plural = "s" if epochs > 1 else ""
     return (
         f"{pair}: {epochs} epoch{plural} in {format_time(run.seconds)}; held-out error "
-        f"{run.error:.2f} dB, {run.verdict}."
+        f"{run.error:.2f} dB, {judge(run)}."
     )
 
 
@@ -171,14 +143,25 @@ def find_previews(folder):
 
     Only those of the piece that the newest one is of: --preview_piece may have changed.
     """
-    folders = sorted(folder.glob("previews/epoch_[0-9]*"), key=_epoch_of, reverse=True)
-    folders = [path for path in folders if (path / "about.json").is_file()]
-    if not folders:
+    known = {}  # folder: what it is a preview of
+    folders = [path for path in list_folders(folder / "previews") or () if _is_preview(path)]
+    for path in sorted(folders, key=_epoch_of, reverse=True):
+        about = attempt(read_about, path)
+        if isinstance(about, UserError):
+            pass_over(about)
+        elif about:
+            known[path] = about
+    if not known:
         return []
-    about = read_about(folders[0])
-    same = [path for path in folders if read_about(path) == about]
+    newest = next(iter(known.values()))
+    same = [path for path, about in known.items() if about == newest]
     step = -(-len(same) // SHOWN_PREVIEWS)
     return same[::step]
+
+
+def _is_preview(folder):
+    """Whether a folder is named as previews are: a copy, "epoch_0010 (2)", is not."""
+    return folder.name.startswith("epoch_") and folder.name.removeprefix("epoch_").isdecimal()
 
 
 def _epoch_of(preview):
@@ -187,8 +170,8 @@ def _epoch_of(preview):
 
 
 def read_about(preview):
-    """What a preview is of: {"piece": ..., "origin": ..., "target": ...}."""
-    return read_json(preview / "about.json", "delete it", piece=str, origin=str, target=str)
+    """What a preview is of: {"piece": ..., "origin": ..., "target": ...}, None if unknown."""
+    return read_json(preview / "about.json", MEND, piece=str, origin=str, target=str)
 
 
 def _previews_html(folder, previews):
@@ -282,59 +265,63 @@ def _settings_html(run):
 def find_runs(folder):
     """`RunFacts` of every run in ``folder`` and in its folders, lowest error first.
 
+    A run whose files are damaged is named and passed over.
+
     Raises:
         UserError: there is none.
     """
     runs = []
-    for config in sorted([*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]):
-        try:
-            run = read_facts(config.parent)
-        except UserError as error:  # one of many, or of another program
-            print(f"left out: {error}", file=sys.stderr)
-            continue
-        if run.config.get("split"):
+    for path in find_run_folders(folder):
+        run = attempt(read_facts, path)
+        if isinstance(run, UserError):
+            pass_over(run)
+        elif run.config.get("split"):  # a shipped model has none
             runs.append(run)
-    if not runs:
-        raise UserError(f"{folder}: no runs in it; train one, or give the folder of --runs_path")
+        elif not run.flags and (path / "config.json").is_file():
+            pass_over(f"{path / 'config.json'}: is of no run")
     return sorted(runs, key=lambda run: run.error if run.error is not None else float("inf"))
 
 
-def describe_runs(runs, folder):
-    """Rows of text of a table with `RUN_COLUMNS`."""
-    rows = []
-    for run in runs:
-        flags = run.flags
+def describe_run(run, folder):
+    """A row of text of a table with `RUN_COLUMNS`. Raises UserError if its config is damaged."""
+    flags = run.flags
+    with undamaged(run.folder / "config.json", MEND):
         rates = [name for name in LEARNING_RATES if flags.get(name) is not None]
-        rows.append(
-            [
-                run.folder.relative_to(folder).as_posix(),
-                "" if run.error is None else f"{run.error:.2f}",  # in sight on a phone, too
-                f"{len(run.history)} of {flags.get('epochs', '?')}",
-                join_names(flags.get("origin")),
-                join_names(flags.get("target")),
-                str(flags.get("filters", "")),
-                " / ".join(f"{float(flags[name]):g}" for name in rates),
-                format_time(run.seconds),
-                run.verdict.partition(":")[0],
-            ]
-        )
-    return rows
+        return [
+            run.folder.relative_to(folder).as_posix(),
+            "" if run.error is None else f"{run.error:.2f}",  # in sight on a phone, too
+            f"{len(run.history)} of {flags.get('epochs', '?')}",
+            join_names(flags.get("origin")),
+            join_names(flags.get("target")),
+            str(flags.get("filters", "")),
+            " / ".join(f"{float(flags[name]):g}" for name in rates),
+            format_time(run.seconds),
+            judge(run).partition(":")[0],
+        ]
 
 
 def write_overview(folder):
     """Write the list of all runs, <folder>/index.html, and every run's own page.
 
     Returns:
-        Rows of text, see `describe_runs`.
+        Rows of text, see `describe_run`.
 
     Raises:
         UserError: there is no run.
     """
     folder = Path(folder)
-    runs = find_runs(folder)
-    rows = describe_runs(runs, folder)
-    for run in runs:
-        write_run_page(run.folder)
+    rows = []
+    for run in find_runs(folder):
+        row = attempt(describe_run, run, folder)
+        if isinstance(row, UserError):
+            pass_over(row)
+            continue
+        rows.append(row)
+        page = attempt(write_run_page, run.folder)
+        if isinstance(page, UserError):
+            pass_over(page)
+    if not rows:
+        raise UserError(f"{folder}: no runs in it; train one, or give the folder of --runs_path")
     table = listening.table_html(RUN_COLUMNS, rows).replace("<table>", '<table class="runs">', 1)
     for row in rows:
         name = escape(row[0])

@@ -1,10 +1,14 @@
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
 
+import app
+import predict
 from common.cli import UserError
+from common.files import read_csv
 from report import pictures, run_page
 from sound.recordings import write_audio
 
@@ -110,14 +114,98 @@ def test_all_runs_are_listed_the_best_first(tmp_path, capsys):
         assert (tmp_path / run / "index.html").is_file()
 
 
-def test_one_damaged_config_costs_no_other_run_its_place(tmp_path, capsys):
-    make_run(tmp_path / "one", [4.0])
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign/config.json").write_text("{}")
-    assert run_page.main([str(tmp_path)]) == 0
+DAMAGED = {  # content of a run's file, and what is said of it
+    "config.json": {
+        "half": '{"flags": {"orig',
+        "of another program": "{}",
+        "a list": "[1]",
+        "null flags": '{"flags": null, "split": {"train": ["a"]}}',
+        "no numbers": '{"flags": {"gen_lr": "x"}, "split": {"train": ["a"]}}',
+        "a baseline of text": '{"split": {"a": []}, "baselines_db": {"identity": "x"}}',
+        "nothing": "",
+    },
+    "history.csv": {"words": "epoch,val_mae_db\n1,05. Aug\n", "bytes": "a\0b"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(name, content) for name, contents in DAMAGED.items() for content in contents.values()],
+)
+def test_one_damaged_run_costs_no_other_its_place(tmp_path, monkeypatch, capsys, name, content):
+    monkeypatch.chdir(tmp_path)
+    for run in ("a_2_b", "one_2_two"):
+        make_run(tmp_path / "runs" / run, [4.0])
+        (tmp_path / "runs" / run / "generator.keras").touch()
+    (tmp_path / "runs/a_2_b" / name).write_text(content)
+    assert run_page.main([]) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[1].split()[0] == "one"
-    assert "left out:" in printed.err and "foreign/config.json: damaged" in printed.err
+    lines = printed.out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["one_2_two"]
+    assert printed.err.startswith(f"passed over: runs/a_2_b/{name}: ")
+    assert "delete" not in printed.err and "train it" not in printed.err
+    assert predict.main(["--list"]) == 0
+    printed = capsys.readouterr()
+    assert "runs/one_2_two: piano -> guitar" in printed.out
+    assert "guitar_acoustic: " in printed.out  # a shipped one
+    assert len(printed.err.splitlines()) <= 1
+    assert "runs/one_2_two" in [path for _, path in app.list_choices()]
+
+
+@pytest.mark.parametrize("country", ["germany", "libreoffice", "us", "unicode text"])
+def test_a_history_that_a_spreadsheet_saved_is_read(tmp_path, monkeypatch, capsys, country):
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "runs/one_2_two", [7.5, 4.0])
+    (run / "generator.keras").touch()
+    rows = read_csv(run / "history.csv")
+    encoding = {"unicode text": "utf-16"}.get(country, "utf-8-sig")
+    delimiter = {"germany": ";", "unicode text": "\t"}.get(country, ",")
+    if country != "us":
+        rows = [[cell.replace(".", ",") for cell in row] for row in rows]
+    with open(run / "history.csv", "w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert run_page.main([]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1].split()[:5] == ["one_2_two", "4.00", "2", "of", "?"]
+    assert predict.main(["--list"]) == 0
+    printed = capsys.readouterr()
+    assert "4.00 dB off on a piece" in printed.out
+    assert printed.err == ""
+    pictures.write_history(run / "history.csv", tmp_path / "history.png", BASELINES)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions")
+@pytest.mark.parametrize("name", ["", "config.json", "history.csv"])
+def test_a_run_that_may_not_be_read_costs_no_other_its_place(
+    tmp_path, monkeypatch, capsys, powerless, name
+):
+    monkeypatch.chdir(tmp_path)
+    for run in ("a_2_b", "m_2_n", "one_2_two"):
+        make_run(tmp_path / "runs" / run, [4.0])
+        (tmp_path / "runs" / run / "generator.keras").touch()
+    (tmp_path / "runs/loop").symlink_to("loop")
+    (tmp_path / "runs/m_2_n" / name).chmod(0)
+    for command in (run_page.main, lambda argv: predict.main(["--list"])):
+        assert command([]) == 0
+        printed = capsys.readouterr()
+        assert "one_2_two" in printed.out and "a_2_b" in printed.out
+        assert "m_2_n" not in printed.out
+        assert printed.err.startswith("passed over: runs/m_2_n")
+        assert "Permission denied" in printed.err and len(printed.err.splitlines()) == 1
+    (tmp_path / "runs/m_2_n" / name).chmod(0o755)
+
+
+def test_a_damaged_preview_costs_only_itself(tmp_path, capsys):
+    run = make_run(tmp_path / "run", [4.0, 3.0])
+    for epoch in (1, 2):
+        add_preview(run, epoch)
+    (run / "previews/epoch_002/about.json").write_text('{"piece"')
+    (run / "previews/epoch_001 (copy)").mkdir()
+    (run / "previews/epoch_001 (copy)/about.json").write_text("{}")
+    run_page.write_run_page(run)
+    assert [path.name for path in run_page.find_previews(run)] == ["epoch_001"]
+    told = capsys.readouterr().err
+    assert "epoch_002/about.json: damaged; mend it, or restore it from a copy" in told
 
 
 def test_a_link_to_a_run_of_any_name_leads_there(tmp_path):
