@@ -24,9 +24,11 @@ import numpy as np
 import data
 from common import parallel
 from common.cli import UserError
-from common.files import complete, find_files, read_json, write_json
+from common.files import MEND, complete, find_files, read_json, write_json
 from common.record import Record
 from sound.recordings import AUDIO_EXTENSIONS, read_mono, resample_stream
+
+ANOTHER_FOLDER = "give another --features"  # a remedy that loses nothing
 
 
 def write_tiles(audio_path, tiles_path, phase=False):
@@ -112,14 +114,14 @@ def read_description(features, parameters, fresh=False):
     path = features / "features.json"
     if fresh and path.is_file():  # only ever delete a folder that this script made
         shutil.rmtree(features)
-    description = read_json(path, "give --fresh to start over", parameters=dict)
+    description = read_json(path, f"{MEND}, or {ANOTHER_FOLDER}", parameters=dict)
     if description is None:
         return {}
     found = description["parameters"]
     changed = [key for key in parameters | found if found.get(key) != parameters.get(key)]
     if changed:
         raise UserError(
-            f"{path}: made with other parameters ({', '.join(changed)}); give --fresh to start over"
+            f"{path}: made with other parameters ({', '.join(changed)}); {ANOTHER_FOLDER}"
         )
     return description
 
@@ -153,13 +155,13 @@ def remove_outdated(features, audios, outdated, described, record):
     if outdated and described not in (None, str(audios.resolve())):
         raise UserError(
             f"{features}: made from {described}, whose recordings are not those of {audios}; "
-            "give another --features, or --fresh to replace it"
+            f"{ANOTHER_FOLDER}"
         )
     for path in outdated:
         if not record.knows(path):
             raise UserError(
                 f"{path}: is there, and not known to be made from its recording (by hand? by an "
-                "older version?); give another --features, or --fresh to make all anew"
+                f"older version?); {ANOTHER_FOLDER}"
             )
     for path in outdated:
         path.unlink()

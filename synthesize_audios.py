@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from common import parallel
 from common.cli import UserError
-from common.files import find_files, find_named, read_json, write_json
+from common.files import MEND, find_files, find_named, read_json, write_json
 from common.names import piece_of, version_name
 from common.record import Record
 from data import SAMPLE_RATE
@@ -119,7 +119,7 @@ def check_settings(audios, settings, record, fresh=False):
     ``fresh`` deletes that audio first: wav files of ours, of the instruments in audios.json.
     """
     path = audios / "audios.json"
-    remedy = "delete this file: audio that was made otherwise is then made again"
+    remedy = f"{MEND}, or choose another --audios_path"
     found = read_json(path, remedy, notes=dict) or settings
     if fresh:
         for instrument in found["notes"]:
@@ -137,7 +137,7 @@ def check_settings(audios, settings, record, fresh=False):
     if changed:
         raise UserError(
             f"{path}: the audio there was made with {', '.join(changed)}; "
-            "choose another folder or give --fresh"
+            "choose another --audios_path"
         )
     notes = found["notes"] | settings["notes"]
     write_json(path, settings | {"notes": notes}, indent=2)

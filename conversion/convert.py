@@ -337,7 +337,7 @@ def run_network(model, tiles, batch_size):
         outputs.append(np.asarray(run(inputs[start : start + batch_size])))
     converted = np.concatenate(outputs)[:count]
     if not np.isfinite(converted).all():
-        remedy = "train it again with a lower learning rate"
+        remedy = "train another, with a lower learning rate"
         raise UserError(f"--model: its network gives NaN or infinite values; {remedy}")
     if kinds.kind_of(model).gives_picture:
         converted[..., 0] = data.from_network(converted[..., 0])

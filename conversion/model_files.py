@@ -91,7 +91,7 @@ def find_generator(path):
         if found not in sums.read_text(errors="replace").split():
             raise UserError(
                 f"{file}: is not the file that {sums.name} names; "
-                f"restore it: git checkout {file.parent}"
+                f"move it away, then get it back: git checkout {file}"
             )
     return file
 

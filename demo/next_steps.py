@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
-from common.files import read_json
+from common.files import MEND, read_json
 
 NEXT = """
 hear it            {page}/index.html
@@ -56,7 +56,7 @@ def main(argv=None):
         f"held-out MAE {ours:.2f} dB, {1 - ours / unchanged:.0%} below that of the unchanged "
         f"input ({unchanged:.2f} dB)"
     )
-    config = read_json(args.run / "config.json", "train it again", flags=dict)
+    config = read_json(args.run / "config.json", MEND, flags=dict)
     if config is None:
         raise cli.UserError(f"{args.run / 'config.json'}: not found; train it again")
     runs = args.run.parent

@@ -16,7 +16,7 @@ import numpy as np
 import data
 from common import cli
 from common.cli import UserError
-from common.files import find_files, find_named, read_csv, read_json, undamaged
+from common.files import MEND, find_files, find_named, read_csv, read_json, undamaged
 from common.names import piece_of
 from conversion import known_models
 from sound.conditions import CONDITIONS
@@ -78,11 +78,10 @@ def read_run(model):
         UserError: config.json is damaged.
     """
     where = Path(model) / "config.json"
-    remedy = "train the model again"
-    config = read_json(where, remedy, flags=dict, split=dict)
+    config = read_json(where, MEND, flags=dict, split=dict)
     if config is None:
         return None
-    with undamaged(where, remedy):
+    with undamaged(where, MEND):
         flags = config["flags"]
         unheard = _read_names(flags.get("hold_out_origin"))
         origins = [name for name in _read_names(flags["origin"]) if name not in unheard]

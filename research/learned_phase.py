@@ -57,7 +57,7 @@ class PhasePairs(TilePairs):
             if not all(tiles.has_phase for tiles in piece.values()):
                 raise UserError(
                     f"--learn {kind.learn}: {features} holds no phase; "
-                    "run compute_features.py --phase --fresh"
+                    "compute them with compute_features.py --phase, into another folder"
                 )
 
     def fill(self, row, x, y):

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 import two_devices
 from conftest import ORIGIN, ROOT, TARGET
-from files import arrays_in
+from files import arrays_in, contents
 from sounds import identity
 
 import losses
@@ -870,8 +870,29 @@ def test_a_folders_own_settings_are_the_defaults(copied, features):
     code, _, errors = run_main(train, *where, *PAIR, "--filters", 3)
     assert code == 2
     line = last_line(errors)
-    ways = [line.index(way) for way in ("--filters out to continue", "--name", "--fresh")]
-    assert ways == sorted(ways)  # the one that deletes comes last
+    assert line.index("--filters out to continue") < line.index("--name")
+    assert "--fresh" not in line  # which would delete the run
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_that_an_editor_saved_goes_on(copied, encoding):
+    for path in (copied / "config.json", copied / "last/state.json"):
+        path.write_text(path.read_text(), encoding=encoding)
+    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4)
+    assert code == 0, errors
+    assert len(history(copied)) == 4
+
+
+@pytest.mark.parametrize("name", ["config.json", "last/state.json"])
+def test_what_is_offered_for_a_damaged_run_loses_nothing(copied, name):
+    (copied / name).write_text('{"fl')
+    before = contents(copied)
+    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4)
+    assert code == 2
+    line = last_line(errors)
+    assert f"{copied / name}: damaged; mend it" in line and f"--weights {copied}" in line
+    assert "--fresh" not in line and "delete" not in line
+    assert contents(copied) == before
 
 
 @pytest.mark.parametrize(

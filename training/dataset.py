@@ -22,6 +22,8 @@ from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, to_network
 CHANNELS = (1, 2)  # of a tile; the first is the dB scale, all that the plain pairs look at
 MEDIAN_TILES = 512  # enough for a median, and read in a second
 
+COMPUTE_ANEW = "compute the features anew, into another folder, with compute_features.py"
+
 # Every float16 there is, by its bits, as float32, and moved to the networks' range: to look a
 # number up takes half the time of converting it.
 _DB = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
@@ -37,15 +39,13 @@ def read_features_json(features):
             data.py's.
     """
     path = Path(features) / "features.json"
-    description = read_json(path, "run compute_features.py --fresh", parameters=dict)
+    description = read_json(path, COMPUTE_ANEW, parameters=dict)
     if description is None:
         raise UserError(f"{path}: not found; make it with compute_features.py")
     for key, ours in FEATURE_PARAMETERS.items():
         found = description["parameters"].get(key)
         if found != ours:
-            raise UserError(
-                f"{path}: {key} is {found}, this code's is {ours}; run compute_features.py --fresh"
-            )
+            raise UserError(f"{path}: {key} is {found}, this code's is {ours}; {COMPUTE_ANEW}")
     return description
 
 
@@ -140,7 +140,7 @@ class Tiles:
         return shape, dtype
 
     def _damaged(self, reason):
-        remedy = "delete it and run compute_features.py again"
+        remedy = "move it away and run compute_features.py again"
         return UserError(f"{self.path}: is damaged ({reason}); {remedy}")
 
     def _unsuitable(self, found):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from common import cli
 from common.cli import UserError, number
-from common.files import read_json
+from common.files import MEND, read_json
 
 # What a run that goes on does not take over from its last start.
 OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
-START_OVER = "give --name for another run, or --fresh to delete this one and start over"
+ANOTHER_RUN = "give --name for another run"
 # What a run is: these flags cannot change while it goes on, and neither can weights of losses,
 # "--..._weight".
 FIXED_FLAGS = (
@@ -118,8 +118,13 @@ def _read_resumed(begun, script):
 
 def read_flags(folder):
     """The flags of a run's last start, by its config.json; {} if there is none."""
-    config = read_json(folder / "config.json", START_OVER, flags=dict)
+    config = read_json(folder / "config.json", mend_or_begin_anew(folder), flags=dict)
     return config["flags"] if config else {}
+
+
+def mend_or_begin_anew(folder):
+    """What to do about a damaged file of a run: a remedy that keeps all that was trained."""
+    return f"{MEND}; or {ANOTHER_RUN}, and --weights {folder} to begin with its generator"
 
 
 def check_fixed(folder, before, flags):
@@ -140,7 +145,7 @@ def check_fixed(folder, before, flags):
             known, now = format_flag(before[key]), format_flag(flags[key])
             raise UserError(
                 f"{folder}: was trained with --{key} {known}, now {now}; "
-                f"leave --{key} out to continue it, {START_OVER}"
+                f"leave --{key} out to continue it, or {ANOTHER_RUN}"
             )
 
 

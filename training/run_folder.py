@@ -27,7 +27,7 @@ from conversion import model_files
 from conversion.known_models import find_error
 from report import run_page
 from report.run_page import LEARNING_RATES
-from training.flags import START_OVER, check_fixed
+from training.flags import check_fixed, mend_or_begin_anew
 
 KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
 FIRST_COLUMNS = (  # of history.csv; what else the networks log comes after them
@@ -82,7 +82,8 @@ class Run:
             self._read()
 
     def _read(self):
-        state = read_json(self.state_file, START_OVER, history=list)
+        remedy = mend_or_begin_anew(self.folder)
+        state = read_json(self.state_file, remedy, history=list)
         if state is None and (self.folder / "history.csv").is_file():
             raise UserError(
                 f"{self.state_file}: is not there, so this run cannot go on; give --name for "
@@ -92,7 +93,7 @@ class Run:
         for row in self.history:
             if "heldout_mae_db" in row:  # its name in earlier versions
                 row["unheard_mae_db"] = row.pop("heldout_mae_db")
-        config = read_json(self.config_file, START_OVER, flags=dict, split=dict)
+        config = read_json(self.config_file, remedy, flags=dict, split=dict)
         if self.history:  # before the first epoch is done there is nothing to lose
             self.config = config or {}
 
@@ -153,7 +154,7 @@ class Run:
         if not self.config:
             return None
         split = self.config["split"]
-        with undamaged(self.config_file, START_OVER):
+        with undamaged(self.config_file, mend_or_begin_anew(self.folder)):
             known = set().union(*split.values())
             used = {*split["train"], *split["validation"]}
         gone = sorted(used - set(names))
@@ -237,7 +238,8 @@ class Run:
             self.history.pop()
             damage = try_to_load(model, self.weights)
         if damage is not None:
-            raise UserError(f"{self.weights}: cannot be loaded ({damage}); {START_OVER}")
+            remedy = mend_or_begin_anew(self.folder)
+            raise UserError(f"{self.weights}: cannot be loaded ({damage}); {remedy}")
         model.optimizer.learning_rate = rate  # the flag's, not the stored one
         self.settle()
 
