@@ -229,6 +229,7 @@ def convert_upload(source, name, model, quality, seconds, folder, progress):
         phase_iterations=how.phase_iterations,
         pull=known_models.read_pull(model),
         hops=how.hops,
+        bits=choose_bits(source),
     )
     picture = folder / "spectrograms.png"
     draw_spectrograms(before, after, picture)
@@ -244,6 +245,15 @@ def _needs_only_a_recording(path):
     with undamaged(where, MEND):
         kind = registry.read_from_run(config)
     return kind.gives_picture and not kind.takes_style
+
+
+def choose_bits(source):
+    """Depth of a recording's output, for `convert.convert_file`: None is the recording's own.
+
+    24 bits for floating-point recordings, whose peaks above full scale a browser would clip.
+    """
+    with open_sound(source) as sound:
+        return 24 if sound.bits == "float" else None
 
 
 def list_choices():

@@ -8,7 +8,11 @@
 A model is named by any part of its name that fits only one, or by its path. Without --output the
 result lies beside the input, as song_guitar.wav, and never replaces anything. Every recording, and
 the sound of every video, is read, at any sampling rate, mono or not, and of any length: it streams
-through, so memory does not grow with it. The output has the input's length, channels and rate.
+through, so memory does not grow with it. The output has the input's length, channels, rate and
+bit depth: 16 bits for compressed inputs, and 24 where flac cannot hold a float.
+
+The output is as loud as the input. Where its true peaks would exceed -1 dBTP a limiter turns them
+down, and them alone. Floating-point outputs are not limited, for they hold such peaks.
 
 A folder is mirrored below --output. Running the command again converts what is missing and what
 was made otherwise: from another recording, by another model, with other flags. Files that this
@@ -41,6 +45,7 @@ from research import kinds, learned_phase, styles
 from sound import phase as phases
 from sound import survey
 from sound.recordings import (
+    DEPTHS,
     RATES,
     check_writable,
     mix_down,
@@ -57,7 +62,10 @@ _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaini
 
 def in_decibels(amplitude):
     """Amplitude -> text in dBFS."""
-    return f"{20 * np.log10(amplitude):+.1f} dBFS" if amplitude else "silence"
+    if not amplitude:
+        return "silence"
+    decibels = round(20 * np.log10(amplitude), 1)
+    return f"{decibels:+.1f} dBFS" if decibels else "0 dBFS"
 
 
 def convert_one(model, job, heard, args, place):
@@ -95,6 +103,7 @@ def convert_one(model, job, heard, args, place):
             level=args.level,
             normalize=args.normalize,
             place=place_output,
+            bits=args.bits,
             progress=bar.update,
             phase=args.phase,
             phase_iterations=args.phase_iterations,
@@ -121,16 +130,20 @@ def find_remark(heard, model):
 
 def describe_level(done, heard):
     """How loud an output is, in words: a `convert.Conversion`, and the `survey.Survey` before."""
+    peak = "silence" if not done.peak else f"peak {in_decibels(done.peak)}"
+    if done.peak > 1:
+        peak += " (kept, for the output is floating-point)"
     if not np.isfinite(done.loudness):
-        return "silence" if not done.peak else f"peak {in_decibels(done.peak * done.gain)}"
-    text = f"{done.loudness:.1f} LUFS"
+        return peak
+    remarks = []
     difference = done.loudness - heard.loudness
     if abs(difference) < 0.1:
-        text += " (as loud as the input)"
+        remarks.append("as loud as the input")
     else:
-        text += f" ({difference:+.1f} LU against the input"
-        text += ", scaled so that its peak fits)" if done.limited else ")"
-    return f"{text}, peak {in_decibels(done.peak * done.gain)}"
+        remarks.append(f"{difference:+.1f} LU against the input")
+    if done.limited:
+        remarks.append("peaks limited")
+    return f"{done.loudness:.1f} LUFS ({', '.join(remarks)}), {peak}"
 
 
 def convert_all(jobs, args, planned):
@@ -184,7 +197,7 @@ def check_files(job, args):
     """Raise UserError if a recording cannot be read, or its output not be written."""
     check_folder(job.target.parent, "--output")
     with open_sound(job.source) as sound:
-        check_writable(job.target, sound.channels, args.sr or sound.samplerate)
+        check_writable(job.target, sound.channels, args.sr or sound.samplerate, args.bits)
 
 
 def convert_recorded(model, job, args, surveys):
@@ -410,6 +423,11 @@ def add_phase_flags(parser):
     )
 
 
+def depth(text):
+    """--bits as one of `recordings.DEPTHS`."""
+    return text if text == "float" else int(text)
+
+
 def add_stream_flags(parser):
     """How the recording goes through the network, and on what."""
     add = parser.add_argument
@@ -423,6 +441,13 @@ def add_stream_flags(parser):
         "--sr",
         type=cli.number(int, *RATES),
         help="sampling rate of the output, Hz; default: the input's",
+    )
+    add(
+        "--bits",
+        type=depth,
+        choices=DEPTHS,
+        help="depth of a wav's or flac's samples; float (wav only) keeps peaks above full scale; "
+        "default: the input's, 16 if that is compressed with loss",
     )
     add(
         "--batch_size",
@@ -461,6 +486,8 @@ def read_settings(args, model):
         *("start", "seconds", "seed", "style", "phase_model"),
     )
     settings = {name: getattr(args, name) for name in names}
+    if args.bits is not None:  # unasked, as in older records, it goes without saying
+        settings["bits"] = args.bits
     if args.phase == "griffinlim_anchored":
         pull = known_models.read_pull(model) if args.pull is None else args.pull
         if pull != phases.PULL:  # the usual one goes without saying, as in older records

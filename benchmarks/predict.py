@@ -44,7 +44,7 @@ STAGES = {  # stage -> what to time; where several nest, each counts without wha
     "phase": (convert, "estimate_phases"),
     "inverse STFT": (convert, "istft_stream"),
     "measuring the output": (loudness.Meter, "watch"),
-    "writing": (convert, "write_spool"),
+    "writing": (convert, "write_blocks"),
 }
 
 

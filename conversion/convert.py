@@ -24,16 +24,18 @@ from common.files import complete
 from research import kinds, learned_phase
 from sound import phase as phases
 from sound import survey
-from sound.loudness import Meter
+from sound.loudness import SAFE_PEAK, Limiter, Meter
 from sound.recordings import (
     check_writable,
+    choose_depth,
     create_sound,
     named_errors,
     open_sound,
     print_remarks,
     read_blocks,
+    read_spool,
     resample_stream,
-    write_spool,
+    write_blocks,
 )
 
 # Without overlap the picture jumps at tile borders 2.7 times as much as elsewhere. A quarter of a
@@ -47,6 +49,12 @@ HOPS = (1, 2, 4)  # how many pictures may be interleaved
 # on keyboard_acoustic (-33 ... -23 LUFS). Notes of a bank are scaled so that a median note at
 # velocity 100 peaks at 0.28 (`NoteSynthesizer.LEVEL`), so it is much the same for every bank.
 TRAINING_LOUDNESS = -28.7  # LUFS
+
+# What a limiter takes from the loudness is made up by so much gain at most: more would press all
+# that is loud to one level. A square wave, whose peaks cannot give way, stays softer.
+MAKE_UP = 6.0  # dB
+MAKE_UP_ROUNDS = 4
+LOUDNESS_TOLERANCE = 0.1  # LU: less than anyone hears
 
 LEVELS = {  # of convert_file: what becomes of the level
     "match": "as loud as the input (ITU-R BS.1770)",
@@ -383,10 +391,10 @@ class Conversion(NamedTuple):
     """What `convert_file` did."""
 
     seconds: float
-    peak: float  # of the network's output, before the gain
-    gain: float  # that was applied to it
+    peak: float  # of the output as written, full scale = 1
+    gain: float  # that was applied to the network's output
     loudness: float  # of the output as written, LUFS; -inf for silence
-    limited: bool  # whether its peak, not ``level``, decided about the gain
+    limited: bool  # whether peaks were turned down
 
 
 def convert_file(
@@ -399,6 +407,7 @@ def convert_file(
     level="match",
     normalize=None,
     place=os.replace,
+    bits=None,
     **options,
 ):
     """Convert one recording, or a part of it, whatever its length, at flat memory.
@@ -408,14 +417,20 @@ def convert_file(
     wait in a nameless temporary file beside the output, which the system removes even if the
     process is killed.
 
+    Peaks above `loudness.CEILING` are limited, and the whole is raised by what that costs in
+    loudness, by at most `MAKE_UP`. Floating-point output is not limited: it holds such peaks, and
+    whoever mixes it turns it down without loss.
+
     Args:
         model: see `convert_stream`.
         source, target: paths; the target's extension chooses the format.
         rate: of the output, Hz; default: the input's.
         heard: `survey.Survey` of the part to convert; default: of all of it.
         level: one of `LEVELS`.
-        normalize: peak wanted instead, dBFS; else the output is turned down only if it would clip.
+        normalize: peak wanted instead, dBFS; then nothing is limited.
         place: how the complete file gets its name, see `files.complete`.
+        bits: depth of the output, one of `recordings.DEPTHS`; default: the input's, as far as the
+            format has it.
         options: of `convert_stream`, and ``progress``: called with the seconds done, block by
             block.
 
@@ -427,21 +442,22 @@ def convert_file(
     """
     with open_sound(source) as sound:
         rate = rate or sound.samplerate
-        check_writable(target, sound.channels, rate)
+        check_writable(target, sound.channels, rate, bits)
+    depth = choose_depth(target, bits or sound.bits)
     heard = heard or survey.listen(source)
     with (
         open_sound(source) as sound,
         named_errors(target),
         complete(target, place) as part,
         tempfile.TemporaryFile(dir=Path(target).parent) as spool,
-        create_sound(target, part, sound.channels, rate, heard.seconds) as output,
+        create_sound(target, part, sound.channels, rate, heard.seconds, depth or 16) as output,
     ):
         made = _convert_to_spool(model, sound, spool, rate, heard, level, **options)
-        gain, limited = _choose_gain(made, heard, level, normalize)
-        write_spool(spool, output, made.samples, gain)
+        gain = _choose_gain(made, heard, level, normalize)
+        may_limit = normalize is None and depth != "float"
+        done = _write(spool, output, made, gain, may_limit)
     print_remarks(sound)
-    loudness = made.loudness + 20 * math.log10(gain)
-    return Conversion(made.samples / rate, made.peak, gain, loudness, limited)
+    return done
 
 
 class _Made(NamedTuple):
@@ -469,11 +485,67 @@ def _convert_to_spool(model, sound, spool, rate, heard, level, progress=None, **
 
 
 def _choose_gain(made, heard, level, normalize):
-    """(gain for what was `_Made`, whether its peak decided about it): see `convert_file`."""
+    """Gain for what was `_Made`, before its peaks are limited: see `convert_file`."""
+    if not made.peak:
+        return 1.0
+    if normalize is not None:
+        return 10 ** (normalize / 20) / made.peak
     gain = 1 / made.gain_in
     if level == "match":
         gain = find_gain(made.loudness, heard.loudness, otherwise=gain)
-    return _fit_peak(gain, made.peak, normalize)
+    return gain
+
+
+def _write(spool, output, made, gain, may_limit):
+    """Write what was `_Made` into an open file, times ``gain``; gives `Conversion`."""
+    rate = output.samplerate
+    loudness = made.loudness + 20 * math.log10(gain)
+    if may_limit and gain * made.peak > SAFE_PEAK:
+        gain, loss = _make_up(spool, output, made, gain)
+        loudness -= loss
+    limiter = Limiter(rate)
+    blocks = _read_amplified(spool, output, made, gain)
+    if may_limit:
+        blocks = limiter.limit(blocks)
+    peak = write_blocks(output, blocks)
+    return Conversion(made.samples / rate, peak, gain, loudness, limiter.is_used)
+
+
+def _make_up(spool, output, made, gain):
+    """Give back what a limiter takes, as far as may be: (gain, LU that stay lost).
+
+    The more it limits, the less a higher gain gives: the steps follow the secant.
+    """
+    rate = output.samplerate
+    unlimited = _measure(_read_amplified(spool, output, made, gain), rate)
+
+    def find_loss(raised):
+        blocks = _read_amplified(spool, output, made, gain * 10 ** (raised / 20))
+        return unlimited - _measure(Limiter(rate).limit(blocks), rate)
+
+    raised = 0.0  # dB
+    loss = find_loss(raised)
+    step = loss
+    for _ in range(MAKE_UP_ROUNDS):
+        if not loss > LOUDNESS_TOLERANCE or raised == MAKE_UP:
+            break
+        step = min(step, MAKE_UP - raised)
+        raised += step
+        before, loss = loss, find_loss(raised)
+        step *= loss / max(before - loss, 0.1 * step)
+    return gain * 10 ** (raised / 20), loss if math.isfinite(loss) else 0.0
+
+
+def _read_amplified(spool, output, made, gain):
+    return _amplify(read_spool(spool, output.channels, made.samples), gain)
+
+
+def _measure(blocks, rate):
+    """Loudness of a stream, LUFS."""
+    meter = Meter()
+    for _ in meter.watch(resample_stream(blocks, rate, data.SAMPLE_RATE)):
+        pass
+    return meter.integrated()
 
 
 def _fill_spool(spool, blocks, rate, progress):
@@ -492,17 +564,6 @@ def find_gain(loudness, wanted, otherwise=1.0):
     if not math.isfinite(loudness) or not math.isfinite(wanted):
         return otherwise
     return 10 ** ((wanted - loudness) / 20)
-
-
-def _fit_peak(gain, peak, normalize):
-    """(gain, whether the peak decided about it): to ``normalize`` dBFS, or below full scale."""
-    if not peak:
-        return 1.0, False
-    if normalize is not None:
-        return 10 ** (normalize / 20) / peak, True
-    if gain * peak > 1:
-        return 1 / peak, True
-    return gain, False
 
 
 def _amplify(blocks, gain):

@@ -1,7 +1,8 @@
-"""How loud a sound is to people: ITU-R BS.1770-4, of a stream, at flat memory."""
+"""Loudness and true peaks of a stream by ITU-R BS.1770-4, and a limiter; memory stays flat."""
 
 import numpy as np
 import pyloudnorm
+import scipy.ndimage
 import scipy.signal
 
 import data
@@ -10,6 +11,18 @@ STEP = data.SAMPLE_RATE // 10  # samples: gating blocks of 400 ms begin every 10
 STEPS = 4  # of a gating block
 SILENCE = -70.0  # LUFS: blocks below do not count
 RELATIVE_GATE = -10.0  # LU: nor those so far below the mean of the others
+
+CEILING = -1.0  # dBTP: EBU R 128's highest true peak; lossy codecs add less than that
+LOOKAHEAD = 0.005  # s; the gain falls within twice that: faster would be a click
+RELEASE = 100.0  # dB/s; between the peaks of 50 Hz and above it does not even begin
+OVERSAMPLING = 4  # as in BS.1770-4, annex 2
+_TAPS = 16  # samples that a point between two samples is interpolated from
+_INTERPOLATE = OVERSAMPLING * scipy.signal.firwin(
+    OVERSAMPLING * _TAPS + 1, 1 / OVERSAMPLING, window=("kaiser", 6)
+)
+_OVERSHOOT = 2.1  # a true peak is at most so many times the largest sample: the phases' L1 norm
+SAFE_PEAK = 10 ** (CEILING / 20) / _OVERSHOOT  # of samples: no true peak is above the ceiling
+_CHUNK = 2**16  # samples
 
 
 class Meter:
@@ -74,3 +87,74 @@ def _to_lufs(power):
     """Mean power of K-weighted audio -> LUFS, BS.1770's equation 2; nothing gives -inf."""
     with np.errstate(divide="ignore"):
         return -0.691 + 10 * np.log10(power)
+
+
+class Limiter:
+    """Turns a stream down where its true peaks would exceed a ceiling, and nowhere else.
+
+    The gain falls within 2 x `LOOKAHEAD` before a peak and rises again by `RELEASE`, that of all
+    channels together, so that the stereo picture stays. Where no peak is near, samples come out
+    as they came in, bit by bit.
+
+    Attributes:
+        is_used: whether anything has been turned down so far.
+    """
+
+    def __init__(self, rate, ceiling=CEILING):
+        """``rate`` in Hz; ``ceiling`` in dBTP, of 4 x oversampling as in BS.1770-4, annex 2."""
+        self.is_used = False
+        self._ceiling = 10 ** (ceiling / 20)
+        self._reach = round(LOOKAHEAD * rate)
+        self._margin = 2 * self._reach + _TAPS  # samples that the gain looks to either side
+        window = np.hanning(2 * self._reach + 3)[1:-1]
+        self._window = window / window.sum()
+        self._slope = RELEASE / rate * np.log(10) / 20  # nepers from sample to sample
+        self._held = 0.0  # attenuation that is being released, nepers
+
+    def limit(self, blocks):
+        """Stream of float32 (channels, any), full scale = 1 -> the same, as many samples."""
+        margin = self._margin
+        for chunk in data.rechunk(_pad(blocks, margin), _CHUNK, keep=2 * margin):
+            inner = chunk[:, margin : chunk.shape[1] - margin]
+            excess = _find_excess(chunk, self._ceiling)
+            if self._held or excess.any():
+                self.is_used = True
+                inner = inner * np.exp(-self._attenuate(excess)).astype(np.float32)
+            yield inner
+
+    def _attenuate(self, excess):
+        """Attenuation of a chunk's inner samples, from what all of its samples need; nepers.
+
+        Every value that is averaged for a sample is at least what this sample needs, for it is the
+        largest within the reach of the average. So the average is enough, too.
+        """
+        needed = scipy.ndimage.maximum_filter1d(excess, 2 * self._reach + 1, mode="constant")
+        fallen = self._slope * np.arange(1, len(needed) + 1)
+        held = np.maximum.accumulate(np.maximum(needed + fallen, self._held)) - fallen
+        held = np.maximum(held, 0)
+        self._held = held[min(_CHUNK, len(held)) - 1]  # where the next chunk begins
+        return np.convolve(held, self._window, mode="same")[self._margin : -self._margin]
+
+
+def _pad(blocks, margin):
+    """Zeros before and after a stream of (channels, any)."""
+    for i, block in enumerate(blocks):
+        if i == 0:
+            yield np.zeros((len(block), margin), np.float32)
+        yield block
+    yield np.zeros((len(block), margin), np.float32)
+
+
+def _find_excess(audio, ceiling):
+    """How far the true peak about each sample exceeds an amplitude: (channels, n) -> nepers (n,).
+
+    That of sample k is the largest of any channel at k, k + 1/4, k + 1/2 and k + 3/4.
+    """
+    peak = np.abs(audio).max(axis=0, initial=0)
+    if peak.max() * _OVERSHOOT <= ceiling:
+        return np.zeros(audio.shape[1])
+    fine = scipy.signal.upfirdn(_INTERPOLATE, audio, up=OVERSAMPLING)
+    delay = OVERSAMPLING * _TAPS // 2
+    fine = np.abs(fine[:, delay : delay + OVERSAMPLING * audio.shape[1]]).max(axis=0)
+    peak = np.maximum(peak, fine.reshape(-1, OVERSAMPLING).max(axis=1))
+    return np.log(np.maximum(peak / ceiling, 1))

@@ -30,6 +30,7 @@ MAX_CHANNELS = 32  # they stream side by side, so memory grows with them
 MAX_SAMPLE = 2.0**32  # of a float file, full scale = 1: its power is still far from float32's end
 READ_SIZE = 2**18  # samples of a block
 
+DEPTHS = (16, 24, "float")  # bits of a sample that are written; "float" has 32
 WRITTEN_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 AUDIO_EXTENSIONS = (  # one that FFmpeg is to read also needs its container in _DEMUXERS
     *WRITTEN_EXTENSIONS,
@@ -43,6 +44,14 @@ _DEMUXERS = (  # what FFmpeg may take a file for: no playlists, which would open
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,wv"
 )
 _WRITTEN_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
+_WRITTEN_DEPTHS = {  # libsndfile's names; ogg and mp3 have no depth
+    ".wav": {16: "PCM_16", 24: "PCM_24", "float": "FLOAT"},
+    ".flac": {16: "PCM_16", 24: "PCM_24"},
+}
+_SNDFILE_DEPTHS = {  # of what libsndfile reads; 32-bit integers need a float to keep their level
+    **{"PCM_24": 24, "ALAC_20": 24, "ALAC_24": 24},
+    **{"PCM_32": "float", "ALAC_32": "float", "FLOAT": "float", "DOUBLE": "float"},
+}
 _MAX_OGG_RATE = 200_000  # Hz: above it libvorbis ends the process
 _MAX_WAV_BYTES = 2**32 - 2**20  # its sizes have 32 bits; a mebibyte is more than any header
 _WRITE_SIZE = 2**16  # frames: libvorbis overflows its stack on much longer blocks
@@ -60,14 +69,16 @@ class Sound:
         samplerate: Hz.
         channels: their number.
         frames: samples a channel: exact, an estimate, or None, as the file and its format allow.
+        bits: depth of its samples, one of `DEPTHS`; 16 for lossy formats, which have none.
         remarks: list of sentences on what had to be done to read it; complete once it is read.
     """
 
-    def __init__(self, name, samplerate, channels, frames):
+    def __init__(self, name, samplerate, channels, frames, bits):
         self.name = str(name)
         self.samplerate = samplerate
         self.channels = channels
         self.frames = frames
+        self.bits = bits
         self.remarks = []
         self._position = 0
 
@@ -98,7 +109,8 @@ class _SndfileSound(Sound):
     """What libsndfile reads."""
 
     def __init__(self, path, file):
-        super().__init__(path, file.samplerate, file.channels, file.frames)
+        bits = _SNDFILE_DEPTHS.get(file.subtype, 16)
+        super().__init__(path, file.samplerate, file.channels, file.frames, bits)
         self._file = file
 
     def _read(self, size):
@@ -144,7 +156,8 @@ class _FFmpegSound(Sound):
             first = next(frames, None)
             if first is None:
                 raise UserError(f"{path}: holds no sound that can be decoded; export it again")
-            super().__init__(path, first.sample_rate, first.layout.nb_channels, None)
+            bits = _depth_of(stream.codec_context, first.format)
+            super().__init__(path, first.sample_rate, first.layout.nb_channels, None, bits)
             self.frames = self._estimate_frames(container, stream)
             if stream.duration and _TIMED_FORMATS & set(container.format.name.split(",")):
                 self._declared = self.frames
@@ -243,6 +256,18 @@ class _FFmpegSound(Sound):
     def close(self):
         """Close the file."""
         self._opened.close()
+
+
+def _depth_of(codec, form):
+    """Depth of what FFmpeg decodes, one of `DEPTHS`: av.CodecContext and av.AudioFormat.
+
+    Lossy decoders give floats, too, or 32 bits, but hold nothing below 16 bits worth keeping.
+    """
+    if not codec.codec.lossless:
+        return 16
+    if form.name.startswith(("flt", "dbl")) or codec.name.startswith("pcm_s32"):
+        return "float"
+    return 24 if form.bits > 16 else 16
 
 
 def open_sound(path):
@@ -464,13 +489,14 @@ def find_audio(folder, name):
     return None
 
 
-def check_writable(target, channels, rate):
+def check_writable(target, channels, rate, bits=None):
     """Check, before any work, that ``target``'s format takes these channels and this rate.
 
     Args:
         target: path; its extension chooses the format, one of `WRITTEN_EXTENSIONS`.
         channels: their number.
         rate: Hz.
+        bits: depth that was asked for, one of `DEPTHS`, or None: whatever the format has.
 
     Raises:
         UserError: it does not.
@@ -480,6 +506,8 @@ def check_writable(target, channels, rate):
         raise UserError(
             f"{target}: '{extension}' cannot be written; give {', '.join(WRITTEN_EXTENSIONS)}"
         )
+    if bits is not None:
+        _check_depth(target, extension, bits)
     taken = extension != ".ogg" or rate <= _MAX_OGG_RATE
     if taken:
         taken = _can_encode(_WRITTEN_FORMATS[extension], channels, rate)
@@ -488,6 +516,32 @@ def check_writable(target, channels, rate):
             f"{target}: this format does not take {channels} channels at {rate} Hz; "
             "give another extension or --sr"
         )
+
+
+def _check_depth(target, extension, bits):
+    """Raise UserError if a format has no samples of a depth."""
+    depths = _WRITTEN_DEPTHS.get(extension)
+    if depths is None:
+        raise UserError(
+            f"--bits {bits}: {target} would be compressed, and have no bit depth; leave --bits "
+            "out, or give a .wav or .flac"
+        )
+    if bits not in depths:
+        raise UserError(
+            f"--bits {bits}: flac holds whole numbers only; give --bits 24, or a .wav instead of "
+            f"{target}"
+        )
+
+
+def choose_depth(target, bits):
+    """Depth that ``target``'s format writes for sound of a depth: (one of `DEPTHS` or None).
+
+    FLAC gets 24 bits of a float, the most it takes; ogg and mp3 have none.
+    """
+    depths = _WRITTEN_DEPTHS.get(Path(target).suffix.lower())
+    if depths is None:
+        return None
+    return bits if bits in depths else 24
 
 
 def _can_encode(kind, channels, rate):
@@ -500,14 +554,15 @@ def _can_encode(kind, channels, rate):
     return True
 
 
-def create_sound(target, part, channels, rate, seconds=0.0):
-    """Open ``part`` for writing what ``target``'s extension says: 16-bit PCM, Vorbis or MP3.
+def create_sound(target, part, channels, rate, seconds=0.0, bits=16):
+    """Open ``part`` for writing what ``target``'s extension says: PCM, Vorbis or MP3.
 
     Args:
         target, channels, rate: see `check_writable`.
         part: path that is written to.
         seconds: length that is going to be written. A WAV file of more than 4 GiB becomes RF64,
             which has the same extension and is read by what reads such files at all.
+        bits: depth, one of `DEPTHS`, where the format has one: see `choose_depth`.
 
     Returns:
         soundfile.SoundFile.
@@ -516,11 +571,15 @@ def create_sound(target, part, channels, rate, seconds=0.0):
         UserError: the format does not take it, or the file cannot be created.
     """
     check_writable(target, channels, rate)
-    kind = _WRITTEN_FORMATS[Path(target).suffix.lower()]
-    if kind == "WAV" and 2 * channels * rate * seconds > _MAX_WAV_BYTES:
+    extension = Path(target).suffix.lower()
+    kind = _WRITTEN_FORMATS[extension]
+    subtype = None  # ogg's and mp3's own
+    if extension in _WRITTEN_DEPTHS:
+        subtype = _WRITTEN_DEPTHS[extension][choose_depth(target, bits)]
+    sample_bytes = 4 if bits == "float" else bits // 8
+    if kind == "WAV" and sample_bytes * channels * rate * seconds > _MAX_WAV_BYTES:
         kind = "RF64"
     name = os.fsencode(part) if os.name == "posix" else str(part)
-    subtype = "PCM_16" if kind == "RF64" else None  # else the format's own
     try:
         return soundfile.SoundFile(name, "w", rate, channels, subtype, format=kind)
     except soundfile.LibsndfileError as error:
@@ -563,11 +622,22 @@ def write_audio(path, audio, sample_rate=SAMPLE_RATE):
             output.write(audio[start : start + _WRITE_SIZE])
 
 
-def write_spool(spool, output, length, gain):
-    """Write the first ``length`` frames of raw float32 in ``spool``, times ``gain``."""
+def read_spool(spool, channels, length):
+    """The first ``length`` frames of raw float32 in ``spool``: stream of (channels, any).
+
+    At least one block comes.
+    """
     spool.seek(0)
-    for start in range(0, length, _WRITE_SIZE):
+    for start in range(0, max(1, length), _WRITE_SIZE):
         count = min(_WRITE_SIZE, length - start)
-        raw = spool.read(count * output.channels * 4)
-        block = np.frombuffer(raw, np.float32).reshape(-1, output.channels)
-        output.write(block * np.float32(gain))
+        raw = spool.read(count * channels * 4)
+        yield np.frombuffer(raw, np.float32).reshape(-1, channels).T
+
+
+def write_blocks(output, blocks):
+    """Write a stream of float32 (channels, any) to an open file; returns its peak."""
+    peak = 0.0
+    for block in blocks:
+        peak = max(peak, float(np.abs(block).max(initial=0)))
+        output.write(block.T)
+    return peak

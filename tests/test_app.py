@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 from browser import CHROMIUM, open_page
 from sounds import identity, tone
 
@@ -176,3 +177,9 @@ def test_from_upload_to_download(tmp_path, monkeypatch, quiet_gradio):
     assert result["name"].endswith("my song_guitar.wav")
     assert not result["overflow"]
     assert result["outside"] == []
+
+
+@pytest.mark.parametrize(("subtype", "bits"), [("PCM_16", None), ("PCM_24", None), ("FLOAT", 24)])
+def test_nothing_is_played_that_a_browser_would_clip(tmp_path, subtype, bits):
+    soundfile.write(tmp_path / "x.wav", tone(seconds=0.1), 44100, subtype)
+    assert app.choose_bits(tmp_path / "x.wav") == bits

@@ -5,6 +5,7 @@ import sys
 import types
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +15,7 @@ import predict
 from common import cli, devices
 from common.record import NAME
 from conversion import convert, known_models
-from sound import survey
+from sound import recordings, survey
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,14 +93,123 @@ def test_sr_sets_the_outputs_rate(tmp_path, run, new_rate):
     assert (rate, len(audio)) == (new_rate, new_rate)
 
 
-def test_a_peak_beyond_full_scale_is_turned_down(tmp_path, run):
+def write_loud(path, rate=44100, **options):
+    """Three seconds of loud chords with a burst that the network makes a peak of; gives path."""
+    audio = music(3 * rate, rate, level=0.8)
+    audio[rate : rate + 40] += 2 * np.sin(np.arange(40) * 0.9)
+    audio = np.clip(audio, -1, 1)
+    soundfile.write(path, audio, rate, **options)
+    return path
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+def test_one_peak_does_not_make_a_loud_recording_softer(tmp_path, run, rate):
+    source, target = write_loud(tmp_path / "loud.wav", rate), tmp_path / "out.wav"
+    code, out, err = run(shifted, "--input", source, "--output", target)
+    assert (code, err) == (0, "")
+    assert "peaks limited" in out and "+0.0 dBFS" not in out
+    heard = [survey.listen(path).loudness for path in (source, target)]
+    assert heard[1] == pytest.approx(heard[0], abs=0.15)
+    audio, _ = soundfile.read(target)
+    assert 20 * np.log10(np.abs(audio).max()) <= -0.98
+    assert 20 * np.log10(np.abs(audio).max()) > -2
+
+
+def test_a_sine_beyond_full_scale_is_limited(tmp_path, run):
     write(tmp_path / "loud.wav", 0.8 * np.sin(np.arange(50000) * 0.05))
     flags = "--input", tmp_path / "loud.wav", "--output", tmp_path / "out.wav", "--level", "off"
     _, out, _ = run(louder, *flags)
     audio, _ = soundfile.read(tmp_path / "out.wav")
-    assert "so that its peak fits" in out
-    assert 0.999 < np.abs(audio).max() <= 1
-    assert (np.abs(audio) > 0.999).sum() < 10  # not clipped
+    assert "peaks limited), peak -1.0 dBFS" in out
+    top = np.abs(audio[10_000:40_000]).reshape(-1, 1000).max(axis=1)
+    assert 20 * np.log10(top) == pytest.approx(-1, abs=0.1)  # not clipped: it stays a sine
+    assert 0.6 < np.sqrt((audio[10_000:40_000] ** 2).mean()) / top.max() < 0.72
+
+
+def test_floating_point_keeps_peaks_above_full_scale(tmp_path, run):
+    source, target = write_loud(tmp_path / "a.wav", subtype="FLOAT"), tmp_path / "b.wav"
+    code, out, _ = run(shifted, "--input", source, "--output", target)
+    assert code == 0 and "kept, for the output is floating-point" in out
+    assert soundfile.info(target).subtype == "FLOAT"
+    assert np.abs(soundfile.read(target)[0]).max() > 1.05
+    heard = [survey.listen(path).loudness for path in (source, target)]
+    assert heard[1] == pytest.approx(heard[0], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("source", "subtype", "target", "flag", "expected"),
+    [
+        ("a.wav", "PCM_U8", "b.wav", None, "PCM_16"),
+        ("a.wav", "PCM_16", "b.wav", None, "PCM_16"),
+        ("a.wav", "PCM_24", "b.wav", None, "PCM_24"),
+        ("a.wav", "PCM_32", "b.wav", None, "FLOAT"),
+        ("a.wav", "DOUBLE", "b.wav", None, "FLOAT"),
+        ("a.wav", "ULAW", "b.wav", None, "PCM_16"),
+        ("a.flac", "PCM_24", "b.wav", None, "PCM_24"),
+        ("a.flac", "PCM_24", "b.flac", None, "PCM_24"),
+        ("a.wav", "FLOAT", "b.flac", None, "PCM_24"),
+        ("a.ogg", None, "b.wav", None, "PCM_16"),
+        ("a.mp3", None, "b.flac", None, "PCM_16"),
+        ("a.wav", "PCM_24", "b.mp3", None, "MPEG_LAYER_III"),
+        ("a.wav", "FLOAT", "b.ogg", None, "VORBIS"),
+        ("a.wav", "PCM_24", "b.wav", "16", "PCM_16"),
+        ("a.wav", "PCM_16", "b.wav", "24", "PCM_24"),
+        ("a.wav", "PCM_16", "b.wav", "float", "FLOAT"),
+        ("a.mp3", None, "b.flac", "24", "PCM_24"),
+    ],
+)
+def test_the_output_has_the_inputs_depth_or_the_one_asked_for(
+    tmp_path, run, source, subtype, target, flag, expected
+):
+    soundfile.write(tmp_path / source, music(20_000), 44100, subtype)
+    flags = [] if flag is None else ["--bits", flag]
+    flags += ["--input", tmp_path / source, "--output", tmp_path / target]
+    code, _, err = run(identity, *flags)
+    assert (code, err) == (0, "")
+    assert soundfile.info(tmp_path / target).subtype == expected
+    if expected in ("PCM_24", "FLOAT"):
+        fine = soundfile.read(tmp_path / target)[0] * 2**15
+        assert np.abs(fine - np.round(fine)).max() > 0.1  # more than 16 bits are used
+
+
+@pytest.mark.parametrize(
+    ("codec", "depth"), [("alac", "s16p"), ("alac", "s32p"), ("wavpack", "fltp"), ("aac", "fltp")]
+)
+def test_depth_of_what_ffmpeg_reads(tmp_path, codec, depth):
+    path = tmp_path / ("a.wv" if codec == "wavpack" else "a.m4a")
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=44100, layout="mono", format=depth)
+        resampler = av.AudioResampler(depth, "mono", 44100)
+        frame = av.AudioFrame.from_ndarray(music(20_000)[np.newaxis], "fltp", "mono")
+        frame.sample_rate = 44100
+        for part in resampler.resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode())
+    with recordings.open_sound(path) as sound:
+        assert sound.bits == {"s16p": 16, "s32p": 24, "fltp": "float"}[depth] or codec == "aac"
+        assert sound.bits == 16 or codec != "aac"
+
+
+@pytest.mark.parametrize(
+    ("target", "bits", "remedy"),
+    [
+        ("b.flac", "float", "--bits 24, or a .wav"),
+        ("b.mp3", "24", "leave --bits out, or give a .wav or .flac"),
+        ("b.ogg", "float", "leave --bits out, or give a .wav or .flac"),
+    ],
+)
+def test_a_depth_that_a_format_lacks_is_refused(tmp_path, run, target, bits, remedy):
+    write(tmp_path / "a.wav", music(2000))
+    flags = "--input", tmp_path / "a.wav", "--output", tmp_path / target, "--bits", bits
+    code, _, err = run(identity, *flags)
+    assert code == 2 and len(err.splitlines()) == 1
+    assert f"--bits {bits}: " in err and remedy in err and target in err
+    assert list_names(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize(("peak", "text"), [(1, "0 dBFS"), (0.998, "0 dBFS"), (2, "+6.0 dBFS")])
+def test_peaks_in_words(peak, text):
+    assert predict.in_decibels(peak) == text
 
 
 @pytest.mark.parametrize(
@@ -288,7 +398,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, run, monkeypatch, err
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(convert, "write_spool", fail)
+    monkeypatch.setattr(convert, "write_blocks", fail)
     code, _, err = run(identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "b.wav")
     assert (
         code == 2
