@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pretty_midi
 import pytest
+import soundfile
 from conftest import ORIGIN, ROOT, TARGET, melody
 from music import midi_bytes, note, note_sound
 from sounds import encode
@@ -186,6 +187,23 @@ def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
     pages = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
     assert [name for name in in_docs if f"]({name})" not in pages.replace("docs/", "")] == []
     assert all((ROOT / "docs" / name).stat().st_size < 300_000 for name in in_docs)
+
+
+def test_a_long_pair_of_loud_masters_can_be_cut(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "data_recordings.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("piano.flac", 0), ("synth.wav", 1)):
+        loud = np.clip(9 * melody(seed, (1, 0.5), 68), -1, 1)
+        soundfile.write(name, loud, 48000)
+        assert np.abs(read_audio(name)).max() > 1.01
+    exec(recipe, {})
+    for instrument in ("piano_own", "synth_own"):
+        cut = sorted(Path("audios", instrument).iterdir())
+        seconds = [soundfile.info(path).duration for path in cut]
+        assert sorted(seconds) == pytest.approx([68 * 44.1 / 48 - 60, 60], abs=0.01)
+        pieces = [read_audio(path) for path in cut]
+        assert 0.99 < max(np.abs(piece).max() for piece in pieces) <= 1
 
 
 def test_the_picture_of_strangers(tmp_path, monkeypatch, capsys):
