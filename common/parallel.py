@@ -30,7 +30,6 @@ TASK_MODULES = (  # what workers of a cluster are sent
     "sound/*.py",
     "synthesis/*.py",
 )
-END_TIMEOUT = 2  # s for workers that were killed to be gone
 
 # These warnings would break into the user's output and tell of nothing wrong: loky restarts a
 # worker whose memory grew by 300 MB, as it does with a second instrument's notes, and no job is
@@ -100,7 +99,6 @@ def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
     jobs = [joblib.delayed(function)(*task) for task in tasks]
     results = None
     finished = []
-    patience = 0
     try:
         with _sigint_afterwards():  # the processes inherit that Ctrl-C is not for them
             results = parallel(jobs)
@@ -110,21 +108,13 @@ def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
             finished.append(result)
     except BaseException:
         if is_local and results is not None:  # a cluster's workers go on with what they have
-            results.close()  # ends the processes, which have no time to remove anything
-            patience = END_TIMEOUT
+            with _sigint_afterwards():
+                results.close()  # ends the processes, which have no time to remove anything
         raise
     finally:  # a cluster may have lost workers on the way to success
-        _remove_leftovers({path.parent for path in writes}, patience)
+        for folder in {path.parent for path in writes}:
+            remove_leftovers(folder)
     return finished
-
-
-def _remove_leftovers(folders, patience):
-    """Remove what workers left half-written, in all for ``patience`` s while some still run."""
-    end = time.monotonic() + patience
-    busy = [folder for folder in folders if remove_leftovers(folder)]
-    while busy and time.monotonic() < end:
-        time.sleep(0.02)
-        busy = [folder for folder in busy if remove_leftovers(folder)]
 
 
 def _start_trackers():
@@ -146,16 +136,36 @@ def _start_trackers():
 def _sigint_afterwards():
     """Within, Ctrl-C waits for the end; processes that are started never see it.
 
-    Else each of them would print a traceback.
+    Else each of them would print a traceback. They inherit the mask. It does not make Ctrl-C wait:
+    the system gives the signal to another thread then, numpy's for one, and Python raises
+    KeyboardInterrupt in the main thread all the same. So it is noted, and raised at the end.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    noted = []
+    with _sigint_handler(lambda *_: noted.append(True)):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if noted:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _sigint_handler(handler):
+    """Within, ``handler`` takes the main thread's Ctrl-C, unless it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with_parent(parent):
