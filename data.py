@@ -52,7 +52,9 @@ def _cut_frames(audio, hop_length):
 def stft(audio):
     """Short-time Fourier transform of a whole sound, all bins, unscaled.
 
-    Frame t is centred on sample t * HOP_LENGTH; the ends are padded with zeros.
+    Frame t is centred on sample t * HOP_LENGTH; the ends are padded with zeros. The same as
+    ``librosa.stft(audio, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, pad_mode="constant")``;
+    ours, because recordings of any length go as streams (`stft_stream`), which librosa cannot.
 
     Args:
         audio: (n,), full scale = 1.

@@ -1,24 +1,34 @@
 """Scores: a MIDI file -> an array of notes, and its variations in time and pitch.
 
-`smf` takes the file apart; here its messages become notes. Rules where files are unclear:
+`smf` takes the file apart; here its messages become notes, without drums (`drums`). Of a whole file
+they must be the same notes as pretty_midi's, with ``pedal=False``, but for three kinds:
+
+- Notes of one pitch that overlap each keep their own end. pretty_midi ends them all at the first.
+- Notes of no length are kept. pretty_midi leaves them out.
+- Drums that are not on channel 10 are left out. pretty_midi takes them for a melody.
+
+Why a reader of our own: pretty_midi refuses many damaged files, and does not apply the pedal.
+
+Rules where files are unclear. A channel is one of a port's 16.
 
 - Of one pitch struck twice, what was struck first is released first.
-- A note that is never switched off lasts until its pitch is struck again on its channel, or else to
-  the end of the file: a lost note-off harms one note, not all later ones of that pitch.
-- A note-off in another track of the same channel ends a note that its own track leaves sounding.
+- A note that is never switched off lasts until its pitch is struck again or released on its
+  channel, in any track, or else to the end of the file. So does FluidSynth. A lost note-off harms
+  one note, not all later ones of that pitch.
 - "All notes off" lifts every key of its channel, in all tracks; "all sound off" lifts the pedal's
   notes, too.
 - The patterns of a type 2 file are played one after the other, each with its own tempo and pedal.
 """
 
 import bisect
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 
 from common.cli import UserError
 from synthesis import smf
+from synthesis.drums import DrumParts
 
 # One row a note: onset and duration in seconds, MIDI pitch and velocity (1 - 127)
 NOTE = np.dtype(
@@ -26,7 +36,6 @@ NOTE = np.dtype(
 )
 MAX_BYTES = 4 << 20  # of a file: half a million notes
 MAX_SECONDS = 4 * 3600  # of a piece: a stray tick of a broken file must not become a gap of days
-DRUMS = 9  # General MIDI's drum channel, counted from 0
 DEFAULT_TEMPO = 500_000  # microseconds a quarter note, until a file says otherwise: 120 a minute
 
 # Controllers
@@ -216,23 +225,28 @@ class _Notes:
     """The notes of tracks that play together, in ticks."""
 
     def __init__(self, tracks, repairs):
-        self.rows = []  # (on, off, channel, pitch, velocity)
+        self.rows = []  # (on, off, part, pitch, velocity)
         self.drums = 0
-        self.controls = defaultdict(_Controls)  # by channel
+        self.controls = defaultdict(_Controls)  # by part
         self.end = max((track.end for track in tracks), default=0)
-        self._strikes = defaultdict(list)  # ticks, by (channel, pitch), of all tracks
-        self._endless = defaultdict(list)  # (on, velocity), by (channel, pitch)
-        self._stray = defaultdict(list)  # ticks of releases of what is not held in their track
+        self._drum_parts = DrumParts(tracks)
+        # By (part, pitch), of all tracks: ticks of strikes and of releases
+        self._strikes = defaultdict(list)
+        self._releases = defaultdict(list)
+        # By (part, pitch): (on, velocity) of notes that their own track never ends, and how many
+        # releases at a tick find nothing held in their own track
+        self._endless = defaultdict(list)
+        self._stray = defaultdict(Counter)
         for track in tracks:
             self._add_track(track)
         for key, notes in self._endless.items():
             self._end_notes(key, sorted(notes), repairs)
 
     def _add_track(self, track):
-        keys = {}  # those that sound: {(channel, pitch): _Key}
+        keys = {}  # those that sound: {(part, pitch): _Key}
         for message in track.messages:
             if message.kind == smf.CONTROL:
-                if self.controls[message.channel].add(message):
+                if self.controls[message.part].add(message):
                     self._lift_all(keys, message)
             elif message.kind == smf.NOTE_ON and message.second > 0:
                 self._strike(keys, message)
@@ -242,19 +256,20 @@ class _Notes:
             self._keep(key, sounding)
 
     def _strike(self, keys, message):
-        if message.channel == DRUMS:
+        if self._drum_parts.has(message.part, message.tick):
             self.drums += 1
         elif message.first < 128:  # a damaged pitch is none
-            key = message.channel, message.first
+            key = message.part, message.first
             self._strikes[key].append(message.tick)
             if key not in keys:
                 keys[key] = _Key()
             keys[key].strike(message.tick, message.second)
 
     def _release(self, keys, message):
-        key = message.channel, message.first
+        key = message.part, message.first
+        self._releases[key].append(message.tick)
         if key not in keys:
-            self._stray[key].append(message.tick)
+            self._stray[key][message.tick] += 1
             return
         is_silent = keys[key].release(message.tick)
         if is_silent:
@@ -262,8 +277,8 @@ class _Notes:
 
     def _lift_all(self, keys, message):
         for key in list(keys):
-            channel, _ = key
-            if channel == message.channel:
+            part, _ = key
+            if part == message.part:
                 sounding = keys.pop(key)
                 sounding.release_all(message.tick)
                 self._keep(key, sounding)
@@ -275,18 +290,19 @@ class _Notes:
 
     def _end_notes(self, key, notes, repairs):
         """End notes that their own tracks leave sounding: [(on, velocity)], sorted."""
-        channel, _ = key
-        stray = sorted(self._stray[key])
+        part, _ = key
+        stray = self._stray[key]
+        releases = sorted(self._releases[key])
         strikes = sorted(self._strikes[key])
-        lifts = sorted(self.controls[channel].notes_off)
+        lifts = sorted(self.controls[part].notes_off)
         for on, velocity in notes:
-            released = _first_after(on, stray)
+            released = _first_after(on, releases)
             lifted = _first_after(on, lifts)
             struck = _first_after(on, strikes)
             ends = [tick for tick in (released, lifted, struck) if tick is not None]
             off = min(ends, default=self.end)
-            if off == released:
-                stray.remove(off)  # it ends one note
+            if stray[off] > 0:
+                stray[off] -= 1  # it was meant for this note
             elif off != lifted:
                 repairs["note never switched off"] += 1
             self.rows.append((on, off, *key, velocity))
@@ -304,8 +320,8 @@ def _first_after(tick, ticks):
 def _make_score(notes, tempos, file, pedal):
     """`_Notes` of tracks that play together -> array (n,) of `NOTE`, not sorted."""
     rows = np.array(notes.rows, np.int64).reshape(-1, 5)
-    on, off, channel, pitch, velocity = rows.T
-    off = _apply_controls(on, off, channel, pitch, notes.controls, pedal)
+    on, off, part, pitch, velocity = rows.T
+    off = _apply_controls(on, off, part, pitch, notes.controls, pedal)
     score = np.empty(len(rows), NOTE)
     score["onset"] = _to_seconds(on, tempos, file)
     score["duration"] = _to_seconds(off, tempos, file) - score["onset"]
@@ -314,12 +330,12 @@ def _make_score(notes, tempos, file, pedal):
     return score
 
 
-def _apply_controls(on, off, channel, pitch, controls, pedal):
-    """Off ticks (n,) by what all channels' controllers do: {channel: `_Controls`}."""
+def _apply_controls(on, off, part, pitch, controls, pedal):
+    """Off ticks (n,) by what all parts' controllers do: {part: `_Controls`}."""
     off = off.copy()
     last = off.max(initial=0)
     for number, control in controls.items():
-        mine = np.flatnonzero(channel == number)
+        mine = np.flatnonzero(part == number)
         ends = _cut(on[mine], off[mine], control.notes_off)
         if pedal and control.pedal:
             presses = sorted(control.pedal, key=_tick_of)

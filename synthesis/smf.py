@@ -19,12 +19,12 @@ PROGRAM, CHANNEL_PRESSURE, PITCH_BEND = 0xC0, 0xD0, 0xE0
 _ONE_DATA_BYTE = (PROGRAM, CHANNEL_PRESSURE)  # the others have two
 
 _META, _SYSEX, _SYSEX_MORE = 0xFF, 0xF0, 0xF7
-_END_OF_TRACK, _TEMPO, _KEY_SIGNATURE = 0x2F, 0x51, 0x59
+_PORT, _END_OF_TRACK, _TEMPO, _KEY_SIGNATURE = 0x21, 0x2F, 0x51, 0x59
 # Bytes that a meta event of a kind must have; kinds that are not named here may have any number
 _META_SIZES = {
     0x00: (0, 2),  # sequence number
     0x20: (1,),  # channel prefix
-    0x21: (1,),  # port
+    _PORT: (1,),
     _END_OF_TRACK: (0,),
     _TEMPO: (3,),
     0x54: (5,),  # SMPTE offset
@@ -34,6 +34,7 @@ _META_SIZES = {
 # Data bytes of system messages, which belong on a cable and not into a file
 _SYSTEM_DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}
 
+CHANNELS = 16  # of a port
 DEFAULT_TICKS_PER_BEAT = 480  # where the header says 0: the commonest
 
 
@@ -45,6 +46,20 @@ class Message(NamedTuple):
     channel: int  # 0 - 15
     first: int  # data byte, 0 - 127; more only in a damaged file
     second: int  # data byte, 0 - 127; 0 where the kind has one byte only
+    port: int = 0  # of the instrument, 0 - 255: each has 16 channels of its own
+
+    @property
+    def part(self):
+        """Number of this channel of this port."""
+        return CHANNELS * self.port + self.channel
+
+
+class Sysex(NamedTuple):
+    """A system exclusive message: a maker's own, or a universal one."""
+
+    tick: int  # from the track's beginning
+    port: int  # 0 - 255
+    content: bytes  # without the first byte, 0xF0, and the last, 0xF7
 
 
 @dataclass
@@ -52,6 +67,7 @@ class Track:
     """What one track says that matters to a score."""
 
     messages: list = field(default_factory=list)  # of Message, in their order
+    sysex: list = field(default_factory=list)  # of Sysex, in their order
     tempos: list = field(default_factory=list)  # of (tick, microseconds a quarter note)
     end: int = 0  # tick of the last event of any kind
 
@@ -198,6 +214,7 @@ class _TrackReader:
         self.track = Track()
         self.ended = False
         self._tick = 0
+        self._port = 0  # until a meta event names another
         self._running_status = None  # of the last channel message: a message may leave it out
 
     def read_event(self):
@@ -215,7 +232,9 @@ class _TrackReader:
         elif status == _META:
             self._read_meta(tick)
         elif status in (_SYSEX, _SYSEX_MORE):
-            self._take(self._read_number())
+            content = self._take(self._read_number())
+            content = content.removeprefix(b"\xf0").removesuffix(b"\xf7")
+            self.track.sysex.append(Sysex(tick, self._port, content))
         else:
             self._take(_SYSTEM_DATA_BYTES.get(status, 0))
         self._tick = tick
@@ -229,7 +248,8 @@ class _TrackReader:
         if first > 127 or second > 127:
             self.repairs["data byte above 127"] += 1
             second = min(second, 127)
-        self.track.messages.append(Message(tick, kind, status & 0x0F, first, second))
+        channel = status & 0x0F
+        self.track.messages.append(Message(tick, kind, channel, first, second, self._port))
 
     def _read_meta(self, tick):
         kind = self._read_byte()
@@ -238,6 +258,8 @@ class _TrackReader:
             self.ended = True
         if not _is_well_formed(kind, content):
             self.repairs["malformed meta event passed over"] += 1
+        elif kind == _PORT:
+            self._port = content[0]
         elif kind == _TEMPO:
             tempo = int.from_bytes(content, "big")
             if tempo > 0:

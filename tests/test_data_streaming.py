@@ -3,7 +3,9 @@
 import librosa
 import numpy as np
 import pytest
+import soundfile
 import soxr
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import combine
@@ -108,6 +110,22 @@ def test_the_shortest_streams_come_back_whole(hop_length, length):
     spectra = list(data.stft_stream([noise(2, length)], hop_length))
     restored = data.istft_frames(np.concatenate(spectra, axis=1), hop_length)
     assert length <= restored.shape[1] < length + 512
+
+
+@HOPS
+def test_of_a_real_recording_a_stream_gives_librosas_stft(hop_length):
+    audio, _ = soundfile.read(ROOT / "docs/audio/piano.ogg", dtype="float32", always_2d=True)
+    audio = audio.T
+    spectra = list(data.stft_stream(iter(cut(audio, [70_000, 1, 15_000])), hop_length))
+    steps = 512 // hop_length
+    frames = np.concatenate(spectra, axis=1)[:, steps - 1 :]  # before: centred before the sound
+    window = data.WINDOW.astype(float)
+    expected = librosa.stft(
+        audio, n_fft=1024, hop_length=hop_length, window=window, pad_mode="constant"
+    )
+    expected = np.swapaxes(expected[:, : data.BINS], 1, 2) * (2 / window.sum())
+    assert 0.01 < np.abs(expected).max() < 1
+    np.testing.assert_allclose(frames[:, : expected.shape[1]], expected, atol=1e-6)
 
 
 @HOPS

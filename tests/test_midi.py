@@ -1,6 +1,7 @@
 import random
 import struct
 import time
+from pathlib import Path
 
 import numpy as np
 import pretty_midi
@@ -489,3 +490,169 @@ def test_random_bytes_give_a_score_or_a_reason(read, body, framed):
         return
     assert np.isfinite(score["onset"]).all()
     assert (score["duration"] >= 0).all()
+
+
+# Ports and drum parts
+
+
+def port(number, tick=0):
+    """A track's message: from here on its channels are this port's."""
+    return [(tick, 0xFF, 0x21, 1, number)]
+
+
+def sysex(tick, *content):
+    """A system exclusive message with its last byte, 0xF7."""
+    return [(tick, 0xF0, len(content) + 1, *content, 0xF7)]
+
+
+def bank(tick, number, channel):
+    """Bank select, upper half, and a program change, as a file chooses an instrument."""
+    return [(tick, 0xB0 | channel, 0, number), (tick, 0xC0 | channel, 0)]
+
+
+def test_a_port_has_channels_of_its_own(repair):
+    """Its pedal, "all notes off" and note-offs are no other port's."""
+    first = note(0, 480) + note(960, 1440, 62)
+    pedal = [(0, 0xB0, 64, 127), (1920, 0xB0, 64, 0)]
+    second = [*pedal, (240, 0x80, 60, 0), (1200, 0xB0, 123, 0), *note(1440, 1680, 64)]
+    expected = [IT, (1.0, 0.5, 62, 100)]
+    assert repair(midi_bytes(first, port(1) + second)) == ([*expected, (1.5, 0.5, 64, 100)], "")
+    one_track = first + port(1, 1440) + [(1440, 0xB0, 64, 127)] + note(1440, 1680, 64)
+    assert repair(midi_bytes(one_track))[0][:2] == expected
+
+
+def test_channel_10_of_every_port_is_drums(read):
+    drums = note(0, 480, 36, channel=9)
+    assert rows(read(midi_bytes(note(0, 480), drums, port(1) + drums))) == [IT]
+
+
+GM_ON = (0x7E, 0x7F, 9, 1)
+GM2_ON = (0x7E, 0x7F, 9, 3)
+GS_RESET = (0x41, 0x10, 0x42, 0x12, 0x40, 0, 0x7F, 0, 0x41)
+XG_ON = (0x43, 0x10, 0x4C, 0, 0, 0x7E, 0)
+
+
+def gs_rhythm(part, value):
+    """GS's "use for rhythm part", with a check sum."""
+    address = (0x40, 0x10 | part, 0x15, value)
+    return (0x41, 0x10, 0x42, 0x12, *address, -sum(address) % 128)
+
+
+def xg_part(part, value):
+    """XG's "part mode"."""
+    return (0x43, 0x10, 0x4C, 8, part, 7, value)
+
+
+@pytest.mark.parametrize(
+    ("setup", "channel", "is_drums"),
+    [
+        (sysex(0, *XG_ON) + bank(0, 127, 10), 10, True),
+        (sysex(0, *XG_ON) + bank(0, 126, 10), 10, True),
+        (sysex(0, *XG_ON) + bank(0, 64, 10), 10, False),  # effects as a melody
+        (sysex(0, *XG_ON) + bank(0, 0, 9), 9, True),
+        (sysex(0, *XG_ON, 0x7F) + bank(0, 127, 10), 10, True),  # more bytes than needed
+        (bank(0, 127, 10), 10, True),  # no reset: a melody has no such bank
+        (sysex(0, *XG_ON) + bank(0, 127, 10) + bank(1, 0, 10), 10, False),
+        (sysex(0, *XG_ON) + sysex(0, *xg_part(10, 1)), 10, True),
+        (sysex(0, *XG_ON) + sysex(0, *xg_part(10, 2)) + bank(0, 0, 10), 10, True),
+        (sysex(0, *XG_ON) + sysex(0, *xg_part(9, 0)), 9, False),
+        (sysex(0, *XG_ON) + sysex(0, *xg_part(3, 1)), 10, False),  # another channel
+        (sysex(0, *GS_RESET) + sysex(0, *gs_rhythm(11, 1)), 11, True),
+        (sysex(0, *gs_rhythm(11, 2)), 11, True),
+        (sysex(0, *gs_rhythm(4, 1)), 3, True),
+        (sysex(0, *gs_rhythm(0, 0)), 9, False),
+        (sysex(0, *gs_rhythm(11, 1)) + sysex(1, *gs_rhythm(11, 0)), 11, False),
+        (sysex(0, *gs_rhythm(11, 1)) + bank(1, 8, 11), 11, True),
+        (sysex(0, *GS_RESET) + bank(0, 127, 10), 10, False),  # there, an MT-32's melodies
+        (sysex(0, *GM2_ON) + bank(0, 120, 10), 10, True),
+        (sysex(0, *GM2_ON) + bank(0, 121, 9), 9, False),
+        (sysex(0, *XG_ON) + bank(0, 121, 9), 9, True),
+        (sysex(0, *gs_rhythm(11, 1)) + sysex(1, *GS_RESET), 11, False),
+        (sysex(0, *xg_part(10, 1)) + sysex(1, *XG_ON), 10, False),
+        (sysex(0, *GM2_ON) + bank(0, 120, 10) + sysex(1, *GM_ON), 10, False),
+        (sysex(0, *GS_RESET) + sysex(1, *GS_RESET[:-3], 0x7F, 0x7F) + bank(2, 127, 10), 10, True),
+        (sysex(0, *XG_ON[:4]) + sysex(0, 0x41) + sysex(0, 0x43) + [(0, 0xF0, 0)], 10, False),
+        (port(1) + sysex(0, *xg_part(10, 1)) + port(0), 10, False),
+        (port(1) + bank(0, 127, 10) + sysex(0, *gs_rhythm(11, 1)) + port(0), 10, False),
+    ],
+)
+@pytest.mark.parametrize("own_track", [True, False])
+def test_what_makes_a_part_drums(read, setup, channel, is_drums, own_track):
+    piano = note(0, 480)
+    part = note(10, 490, 40, channel=channel)
+    tracks = [piano, setup + part] if own_track else [piano, part, setup]
+    assert len(read(midi_bytes(*tracks))) == (1 if is_drums else 2)
+
+
+def test_a_part_is_drums_from_then_on(read):
+    part = note(0, 480, 40, channel=10) + note(1440, 1920, 40, channel=10)
+    switch = bank(960, 127, 10)
+    assert rows(read(midi_bytes(part, switch))) == [(0.0, 0.5, 40, 100)]
+    held = note(0, 1440, 40, channel=10)  # the key comes up when the part is drums already
+    assert rows(read(midi_bytes(held, switch))) == [(0.0, 1.5, 40, 100)]
+
+
+# Notes struck more often than released
+
+
+LATER = note(48_000, 48_480, 64)  # 50 s on: a pitch that is left sounding would last until then
+FIFTY = (50.0, 0.5, 64, 100)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "expected"),
+    [
+        # At one tick: the release ends both, as pretty_midi has it
+        ([[(0, 0x90, 60, 100), *note(0, 480)]], [IT, IT]),
+        ([[(0, 0x90, 60, 100), *note(0, 480), *note(960, 1440)]], [IT, IT, (1.0, 0.5, 60, 100)]),
+        # Struck again before its release: the second strike ends the first, as FluidSynth has it
+        ([[(0, 0x90, 60, 100), *note(240, 480)]], [(0.0, 0.25, 60, 100), (0.25, 0.25, 60, 100)]),
+        # In two tracks of one channel
+        ([[(0, 0x90, 60, 100)], note(0, 480)], [IT, IT]),
+        ([[(240, 0x90, 60, 100)], note(0, 480)], [IT, (0.25, 0.25, 60, 100)]),
+        ([[(0, 0x90, 60, 100)], [(0, 0x90, 60, 100)], [(480, 0x80, 60, 0)]], [IT, IT]),
+    ],
+)
+def test_one_release_of_two_strikes_leaves_nothing_sounding(repair, tracks, expected):
+    notes, repairs = repair(midi_bytes(*tracks, LATER))
+    assert notes == [*expected, FIFTY]
+    assert repairs == "note never switched off: 1"
+
+
+def test_two_strikes_with_two_releases_keep_both(repair):
+    both = note(0, 480) + note(0, 960)
+    assert repair(midi_bytes(both, LATER)) == ([IT, (0.0, 1.0, 60, 100), FIFTY], "")
+    assert repair(midi_bytes(note(0, 480), note(0, 960), LATER))[0][:2] == [
+        IT,
+        (0.0, 1.0, 60, 100),
+    ]
+
+
+# Whole files
+
+
+PIECES = sorted((Path(__file__).parent.parent / "demo/midi").glob("*.mid"))
+
+
+@pytest.mark.parametrize("path", PIECES, ids=lambda path: path.stem)
+def test_real_pieces_give_the_same_notes_as_pretty_midi(path):
+    """But for notes of one pitch that overlap: it ends them all at the first end."""
+    score, repairs = read_repaired(path, pedal=False)
+    assert repairs == ""
+    ours = sort_notes(score.tolist())
+    theirs = []
+    for instrument in pretty_midi.PrettyMIDI(str(path)).instruments:
+        theirs += [(n.start, n.end - n.start, n.pitch, n.velocity) for n in instrument.notes]
+    theirs = sort_notes(theirs)
+    ends = ours[:, 0] + ours[:, 1]
+    for row in np.flatnonzero(~np.isclose(ours[:, 1], theirs[:, 1], rtol=0, atol=1e-5)):
+        onset, _, pitch, _ = ours[row]
+        ends_of_pitch = ends[ours[:, 2] == pitch]
+        ours[row, 1] = ends_of_pitch[ends_of_pitch > onset + 1e-5].min() - onset
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def sort_notes(rows):
+    """Rows of onset, duration, pitch, velocity -> an array in one order for both readers."""
+    notes = np.array(rows)
+    return notes[np.lexsort((notes[:, 3], notes[:, 0].round(4), notes[:, 2]))]

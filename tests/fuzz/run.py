@@ -100,7 +100,7 @@ def with_atheris(args):
         ) from None
     corpus = Path(f"corpus-{args.target}")
     corpus.mkdir(exist_ok=True)
-    ours = ["midi", "smf", "audio", "compute_features", "data", "dataset", "models"]
+    ours = ["common", "compute_features", "data", "models", "sound", "synthesis", "training"]
     with atheris.instrument_imports(include=ours):
         for number, content in enumerate(targets.seeds(args.target)):
             assert targets.run_one(args.target, content)
