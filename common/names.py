@@ -24,6 +24,19 @@ def piece_of(name):
     return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
 
 
+TARGET_NAMES = {  # how models are called by what they make
+    "keyboard_acoustic": "piano",
+    "guitar_acoustic": "guitar",
+    "string_acoustic": "strings",
+    "synth_lead_synthetic": "synth",
+}
+
+
+def target_name(instrument):
+    """What a model of many origins that makes an instrument is called by: ``"strings"``."""
+    return TARGET_NAMES.get(instrument, instrument)
+
+
 def family_of(instrument):
     """``"organ_electronic_001"`` -> ``"organ_electronic"``: its name without the preset."""
     return re.sub(r"_\d{3}$", "", instrument)

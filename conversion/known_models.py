@@ -80,7 +80,9 @@ def find_model(text):
     named = [path for path in models if path.name == text]
     shipped_name = [path for path in named if _is_shipped(path)]
     word = text.removesuffix("s").lower()  # "strings" is the model of string_acoustic
-    shipped = [path for path in models if _is_shipped(path) and make_label(path) == word]
+    shipped = [
+        path for path in models if _is_shipped(path) and make_label(path).removesuffix("s") == word
+    ]
     targets = [path for path in models if makes(path.name, text)]
     anywhere = [path for path in models if word in path.name.lower()]
     for fitting in (shipped_name, named, shipped, targets, anywhere):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -770,6 +771,17 @@ def test_any_part_of_a_name_that_fits_one_model_will_do(shelf):
     for text in ("bass", "xylophone", "keyboard"):
         with pytest.raises(cli.UserError, match=text):
             known_models.find_model(text)
+
+
+def test_models_of_many_origins_are_called_by_what_they_make(shelf):
+    for name in ("guitar", "strings"):
+        shutil.rmtree(next((shelf / "pretrained").glob(f"*_2_{name.removesuffix('s')}*")))
+        folder = shelf / "pretrained" / f"many_2_{name}"
+        folder.mkdir()
+        (folder / "generator.keras").write_bytes(b"")
+        assert known_models.find_model(name) == known_models.find_pretrained(name) == folder
+        assert known_models.make_label(folder) == name
+        assert not known_models.is_of_piano(folder)
 
 
 def test_a_shipped_models_label_stays_its_own(shelf):

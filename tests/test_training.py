@@ -594,7 +594,7 @@ def test_many_origins_one_target_and_a_stranger(features, tmp_path):
     flags += ["--origin", ORIGIN, f"{ORIGIN}_001", "--hold_out_origin", f"{ORIGIN}_002"]
     code, output, errors = run_main(train_generator, *flags, "--target", TARGET, "--conditions")
     assert code == 0, errors
-    run = tmp_path / f"many_2_{TARGET}_generator"
+    run = tmp_path / "many_2_guitar_generator"
     config = config_of(run)
     assert config["flags"]["origin"] == [ORIGIN, f"{ORIGIN}_001"]
     assert "room" in config["flags"]["conditions"]
@@ -630,7 +630,7 @@ def test_origins_with_pieces_of_their_own(features, tmp_path):
     code, _, errors = run_main(train_generator, *flags)
     assert code == 0, errors
     assert "no partner" not in errors
-    run = tmp_path / f"many_2_{TARGET}_generator"
+    run = tmp_path / "many_2_guitar_generator"
     assert config_of(run)["split"] == {"train": training, "validation": held_out}
     (row,) = history(run)
     assert float(row["unheard_mae_db"]) > 0
@@ -732,6 +732,8 @@ def test_hints(disc_loss, hint):
         (["a", "c"], ["b"], "many_2_b"),
         (["a"], ["b", "c"], "a_2_any"),
         (["a", "d"], ["b", "c"], "any_2_any"),
+        (["a", "c"], ["string_acoustic"], "many_2_strings"),
+        (["a"], ["string_acoustic"], "a_2_string_acoustic"),
     ],
 )
 def test_the_run_folders_name(origins, targets, name):
@@ -739,6 +741,14 @@ def test_the_run_folders_name(origins, targets, name):
     args = train.build_parser().parse_args(given)
     assert name_folder(args).name == name
     assert name_folder(args, "_generator").name == f"{name}_generator"
+
+
+def test_a_run_folder_of_the_name_of_before_is_taken(tmp_path):
+    (tmp_path / "many_2_guitar_acoustic").mkdir()
+    given = ["--dataset_path", "x", "--origin", "a", "b", "--target", "guitar_acoustic"]
+    args = train.build_parser().parse_args([*given, "--runs_path", str(tmp_path)])
+    assert name_folder(args).name == "many_2_guitar_acoustic"
+    assert name_folder(args, "_generator").name == "many_2_guitar_generator"
 
 
 BAD_FLAGS = [

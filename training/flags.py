@@ -8,6 +8,7 @@ from pathlib import Path
 from common import cli
 from common.cli import UserError, number
 from common.files import MEND, read_json
+from common.names import target_name
 
 # What a run that goes on does not take over from its last start.
 OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
@@ -181,8 +182,9 @@ def _take_over(parser, known):
 def name_folder(args, suffix=""):
     """The run folder: <runs_path>/<name>, by default <origin>_2_<target><suffix>.
 
-    Several origins of one target are "many"; where there are several targets, "any" stands for
-    several instruments. What is not learned by default is named at the end.
+    Several origins of one target are "many", and the target is called as people say: many_2_guitar.
+    Where there are several targets, "any" stands for several instruments. What is not learned by
+    default is named at the end.
 
     Raises:
         UserError: --name is no plain name.
@@ -205,7 +207,10 @@ def name_folder(args, suffix=""):
         origin = "any" if target == "any" else "many"
     if args.learn != "magnitude":
         suffix += f"_{args.learn}"
-    return Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
+    folder = Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
+    if origin == "many" and not folder.exists():  # else a run of before, which goes on
+        folder = folder.with_name(f"{origin}_2_{target_name(target)}{suffix}")
+    return folder
 
 
 def check_dataset(args, folder):
