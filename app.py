@@ -1,4 +1,4 @@
-"""Step 4 in a browser: drop or record a sound, choose an instrument, hear both.
+"""Step 4 in a browser: drop or record a sound, choose instruments, hear all of them.
 
     pip install -r requirements-app.txt
     python app.py
@@ -6,234 +6,130 @@
 Opens a page that only this computer reaches. It converts by the same code as predict.py, with the
 models of pretrained/ and runs/. Nothing is sent anywhere. What was uploaded and made is deleted
 when its tab is closed, and all of it when the program ends (Ctrl-C); download what you like.
+
+With --host 0.0.0.0 every computer of the network reaches the page, and may make this one work:
+give --auth NAME:PASSWORD, too. See docs/app.md.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+import asyncio
+import contextlib
 import functools
 import html
+import math
 import os
-import shutil
 import signal
 import tempfile
-import threading
 from pathlib import Path
-from urllib.parse import quote
+from typing import NamedTuple
 
-import numpy as np
-
-import data
 from common.cli import UserError
 from common.files import MEND, read_json, undamaged
 from conversion import convert, known_models
 from research import registry
-from sound import survey
-from sound.recordings import (
-    AUDIO_EXTENSIONS,
-    create_sound,
-    mix_down,
-    open_sound,
-    read_blocks,
-    resample_stream,
-)
+from webapp import work
+from webapp.door import Door
+from webapp.tabs import Result, Tabs
+from webapp.worker import Busy, Died, Stopped, Worker
 
 FIRST_SECONDS = 120  # of a recording that are offered: about as many are waited for on two cores
-PICTURE_SECONDS = 12  # of a spectrogram: more are too fine to see
 LONGEST_SECONDS = 3600
-UPLOAD_LIMIT = "2gb"
-KEPT_MODELS = 3  # in memory, 220 MB each
-DELETE_AFTER = 3600  # s: uploads whose tab was left open
+STEP = 0.1  # s of the slider
+PATIENCE = 0.2  # s between two looks at how far a conversion is
+SPEEDS = {"draft": 0.4, "normal": 0.8, "best": 2.0}  # s of work for 1 s of sound, two cores
+WAITING = 20  # conversions of all tabs together
 
-# Nothing is loaded from elsewhere, whatever a library's page asks for
-CONTENT_POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
-)
-SWITCH = """
-element.addEventListener('click', event => {
-  const chosen = event.target.closest('button[data-sound]');
-  if (!chosen) return;
-  const sounds = [...element.querySelectorAll('audio')];
-  const next = sounds[Number(chosen.dataset.sound)];
-  const playing = sounds.find(sound => !sound.paused);
-  const wasPlaying = playing === next;
-  if (playing) {
-    playing.pause();
-    next.currentTime = playing.currentTime;
-  }
-  if (!wasPlaying) next.play();
-  for (const button of element.querySelectorAll('button[data-sound]'))
-    button.setAttribute('aria-pressed', String(button === chosen && !wasPlaying));
-});
-"""
-STYLE = """
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 1rem; }
-.pair audio { width: 100%; }
-.pair button { width: 100%; padding: .7rem; border: 2px solid currentColor; border-radius: .5rem;
-  background: transparent; color: inherit; font: inherit; cursor: pointer; }
-.pair button[aria-pressed=true] { border-color: #e8730c; font-weight: bold; }
-"""
+HERE = Path(__file__).resolve().parent / "webapp"
+GONE = "The recording is no longer here. Drop it again."
+FULL = "Too many people use this page at the moment. Try again in a minute."
 
 
-class Tab:
-    """The files of one browser tab: what was uploaded, and a folder of what was made."""
+class Workers(NamedTuple):
+    """Processes that listen to recordings and convert them; either may die of a file."""
 
-    def __init__(self, root, name):
-        self.folder = Path(root) / name
-        self._uploads = set()
+    listener: Worker
+    converter: Worker
+    load: object  # of `work.convert_order`
 
-    def keep(self, upload):
-        """Remember an uploaded file, to delete it with the rest."""
-        self._uploads.add(Path(upload))
-
-    def new_folder(self):
-        """A folder for one conversion. Those of earlier ones are deleted."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        return self.folder
-
-    def delete(self):
-        """Delete everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for upload in self._uploads:
-            upload.unlink(missing_ok=True)
+    def close(self):
+        """End both."""
+        self.listener.close()
+        self.converter.close()
 
 
-class Tabs:
-    """Each open `Tab`, by the name that Gradio gives it."""
-
-    def __init__(self, root):
-        self._root = root
-        self._tabs = {}
-        self._lock = threading.Lock()
-
-    def of(self, request):
-        """The tab that a Gradio request belongs to."""
-        name = request.session_hash
-        with self._lock:
-            if name not in self._tabs:
-                self._tabs[name] = Tab(self._root, name)
-            return self._tabs[name]
-
-    def end(self, request):
-        """Delete what a tab, which is closed, has left."""
-        with self._lock:
-            tab = self._tabs.pop(request.session_hash, None)
-        if tab is not None:
-            tab.delete()
-
-
-@functools.lru_cache(maxsize=KEPT_MODELS)
-def load_model(path):
-    """The generator of a model's folder, loaded once."""
-    from conversion.model_files import load_generator
-
-    return load_generator(path)
-
-
-def measure_length(path):
-    """Length of a recording in seconds; it is read to its end if its header does not say it."""
-    with open_sound(path) as sound:
-        if sound.frames:
-            return sound.frames / sound.samplerate
-        for _ in read_blocks(sound):
-            pass
-        return sound.tell() / sound.samplerate
+def start_workers(setup=None, load=work.load_model):
+    """`Workers`; ``setup`` is called in the converting one before all else."""
+    return Workers(Worker(), Worker(setup, WAITING), load)
 
 
 def describe_length(seconds):
-    """What is offered of a recording: (seconds to convert, sentence)."""
+    """Length of a recording as text: "8.2 s", from a minute on "1:01"."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    text = f"{minutes}:{rest:02d} long."
-    if seconds <= FIRST_SECONDS:
-        return max(1, round(seconds)), text
-    first = FIRST_SECONDS // 60
-    return FIRST_SECONDS, f"{text} Its first {first} minutes are converted; more takes longer."
+    return f"{minutes}:{rest:02d}"
 
 
-def write_excerpt(source, target, seconds):
-    """Write the first seconds of a recording as WAV, for browsers to play."""
-    with open_sound(source) as sound:
-        excerpt = survey.Excerpt(sound.samplerate, 0.0, seconds)
-        with create_sound(target, target, sound.channels, sound.samplerate, seconds) as output:
-            for block in excerpt.cut(read_blocks(sound)):
-                output.write(np.clip(block.T, -1, 1))
+def describe_recording(name, heard, choices):
+    """What the page says of a recording, as HTML: `work.Heard`; choices as of `list_choices`."""
+    lines = [f"<b>{html.escape(name)}</b> is {describe_length(heard.seconds)} long."]
+    if heard.seconds > FIRST_SECONDS:
+        first = FIRST_SECONDS // 60
+        lines[0] += f" Its first {first} minutes are converted; more takes longer."
+    remarks = list(heard.notes) + describe_remarks(heard.survey, choices)
+    for remark in remarks:
+        text = html.escape(cli.one_line(remark))
+        lines.append(f"<span class='remark'>{text[0].upper()}{text[1:]}.</span>")
+    return f"<div>{'<br>'.join(lines)}</div>"
 
 
-def read_picture(path):
-    """The spectrogram of a sound's beginning, dB scale, float32 (256, t)."""
-    with open_sound(path) as sound:
-        excerpt = survey.Excerpt(sound.samplerate, 0.0, PICTURE_SECONDS)
-        mono = mix_down(np.concatenate(list(excerpt.cut(read_blocks(sound))), axis=1))
-        resampled = list(resample_stream([mono], sound.samplerate, data.SAMPLE_RATE))
-    return data.spectrogram(np.concatenate(resampled, axis=1)[0])
+def describe_remarks(survey, choices):
+    """Sentences on what the models can make little of, as predict.py says them."""
+    labels = {}  # of the models, by remark
+    for label, path in choices:
+        remark = known_models.find_remark(survey, path)
+        if remark:
+            labels.setdefault(remark, []).append(label)
+    sentences = []
+    for remark, affected in labels.items():
+        whom = "" if len(affected) == len(choices) else f" of {', '.join(affected)}"
+        sentences.append(f"{remark}; expect little{whom}")
+    return sentences
 
 
-def draw_spectrograms(before, after, path):
-    """Write the spectrograms of two sounds, side by side, as a picture."""
-    from report import pictures
-
-    shown = {"input": read_picture(before), "output": read_picture(after)}
-    pictures.write_spectrograms(shown, path)
+def write_mistake(text):
+    """HTML of what went wrong, in words."""
+    return f"<div class='mistake' role='alert'>{html.escape(cli.one_line(text))}</div>"
 
 
-def write_pair(before, after, instrument):
-    """HTML of two players, which change over at the same moment."""
-    cells = []
-    for number, (path, name) in enumerate(((before, "Original"), (after, instrument))):
-        address = html.escape(f"/gradio_api/file={quote(str(path))}")
-        name = html.escape(name)
-        cells.append(
-            f"<div><button data-sound='{number}' aria-pressed='false'>Play {name}</button>"
-            f"<audio src='{address}' controls preload='auto' aria-label='{name}'></audio></div>"
+def write_progress(text, part=None):
+    """HTML of what is being done; ``part`` of it is done, 0 ... 1."""
+    value = "" if part is None else f" value='{part:.3f}'"
+    return f"<div class='progress'>{html.escape(text)}<progress{value}></progress></div>"
+
+
+def write_batches(batches):
+    """HTML of all batches, newest first."""
+    parts = []
+    for batch in reversed(batches):
+        cards = [_write_card(result) for result in batch.results]
+        heading = f"{html.escape(batch.name)} <small>{html.escape(batch.how)}</small>"
+        parts.append(
+            f"<section class='batch'><h2>{heading}</h2>"
+            f"<div class='cards'>{''.join(cards)}</div></section>"
         )
-    return f"<div class='pair'>{''.join(cells)}</div>"
+    return "".join(parts)
 
 
-def convert_upload(source, name, model, quality, seconds, folder, progress):
-    """Convert the first seconds of a recording.
-
-    Args:
-        source: path of the recording.
-        name: what it is called, for the output's name.
-        model: path of a model.
-        quality: key of `convert.QUALITIES`.
-        seconds: of the recording that are converted.
-        folder: where the outputs go.
-        progress: called with the part done, 0 ... 1.
-
-    Returns:
-        (excerpt of the input, output, picture): paths.
-
-    Raises:
-        UserError: the recording or the model cannot be used.
-    """
-    label = known_models.make_label(model)
-    before = folder / "input.wav"
-    after = folder / f"{Path(name).stem[:80]}_{label}.wav"
-    write_excerpt(source, before, seconds)
-    how = convert.QUALITIES[quality]
-    done = 0.0
-
-    def report_progress(block_seconds):
-        nonlocal done
-        done += block_seconds
-        progress(min(1.0, done / seconds))
-
-    convert.convert_file(
-        load_model(model),
-        source,
-        after,
-        heard=survey.listen(source, seconds=seconds),
-        progress=report_progress,
-        phase=how.phase,
-        phase_iterations=how.phase_iterations,
-        pull=known_models.read_pull(model),
-        hops=how.hops,
-        bits=choose_bits(source),
+def _write_card(result):
+    title, name = html.escape(result.title), html.escape(result.name)
+    return (
+        f"<article class='card'><button class='play' data-sound='{result.sound}' "
+        f"aria-pressed='false' aria-label='Play {title}'>{title}</button>"
+        f"<div class='picture'><img src='{result.picture}' alt='Spectrogram: {title}'>"
+        "<i></i></div>"
+        f"<a class='download' href='{result.sound}' download='{name}'>Download</a></article>"
     )
-    picture = folder / "spectrograms.png"
-    draw_spectrograms(before, after, picture)
-    return before, after, picture
 
 
 def _needs_only_a_recording(path):
@@ -245,15 +141,6 @@ def _needs_only_a_recording(path):
     with undamaged(where, MEND):
         kind = registry.read_from_run(config)
     return kind.gives_picture and not kind.takes_style
-
-
-def choose_bits(source):
-    """Depth of a recording's output, for `convert.convert_file`: None is the recording's own.
-
-    24 bits for floating-point recordings, whose peaks above full scale a browser would clip.
-    """
-    with open_sound(source) as sound:
-        return 24 if sound.bits == "float" else None
 
 
 def list_choices():
@@ -279,72 +166,208 @@ def list_choices():
     return list(zip(labels, map(str, paths)))
 
 
-def make_actions(tabs, choices):
-    """What the page does: (when a sound comes or goes, on the button).
-
-    Arguments as of `build_page`.
-    """
-    import gradio as gr
-
-    labels = {path: label for label, path in choices}
-
-    def look(upload, recording, request: gr.Request):
-        source = upload or recording
-        if source is None:
-            return gr.update(), ""
-        tabs.of(request).keep(source)
-        try:
-            length = measure_length(source)
-        except UserError as error:
-            raise gr.Error(in_words(error, source), print_exception=False) from None
-        seconds, text = describe_length(length)
-        top = max(1, min(LONGEST_SECONDS, round(length)))
-        return gr.update(maximum=top, value=seconds), text
-
-    bar = gr.Progress()  # Gradio fills it in where it is a default
-
-    def start(upload, recording, model, quality, seconds, request: gr.Request, progress=bar):
-        source = upload or recording
-        if source is None:
-            raise gr.Error("Drop a recording first, or record one.", print_exception=False)
-        progress(0, desc="loading the model")
-        folder = tabs.of(request).new_folder()
-        name = Path(source).name if upload else "recording"
-        tell = functools.partial(progress, desc="converting")
-        try:
-            made = convert_upload(source, name, model, quality, seconds, folder, tell)
-        except UserError as error:
-            raise gr.Error(in_words(error, source), print_exception=False) from None
-        before, after, picture = made
-        pair = write_pair(before, after, labels[model])
-        return pair, str(picture), gr.update(value=str(after), interactive=True)
-
-    return look, start
-
-
-def build_page(tabs, choices):
-    """The page, as gradio.Blocks: what it shows; what its buttons do is `make_actions`.
+class Actions:
+    """What the page does when something is dropped or clicked.
 
     Args:
         tabs: `Tabs`.
         choices: see `list_choices`.
+        workers: `Workers`.
+    """
+
+    def __init__(self, tabs, choices, workers):
+        self._tabs = tabs
+        self._choices = choices
+        self._labels = {path: label for label, path in choices}
+        self._workers = workers
+        self._speed = dict(SPEEDS)
+
+    async def look(self, upload, recording, session):
+        """A recording came or went: (update of the seconds' slider, HTML that says what it is)."""
+        import gradio as gr
+
+        source = upload or recording
+        if source is None:
+            return gr.update(), ""
+        tab = self._tabs.of(session)
+        file = tab.uploads.get(str(source))
+        if file is None:
+            return gr.update(), write_mistake(GONE)
+        try:
+            job = self._workers.listener.submit(work.listen_to, str(source))
+            tab.begin("listening", job)
+            heard = await finish(job)
+        except Stopped:  # another recording came meanwhile
+            return gr.update(), ""
+        except (UserError, Died, Busy, RuntimeError) as error:
+            return gr.update(), write_mistake(in_words(error, file))
+        text = describe_recording(file.name, heard, self._choices)
+        return make_slider(heard.seconds), text
+
+    async def start(self, upload, recording, models, quality, seconds, session):
+        """Convert; yields (HTML of all results, HTML of the progress, whether it is under way)."""
+        tab = self._tabs.of(session)
+        source = upload or recording
+        file = tab.uploads.get(str(source))
+        models = [models] if isinstance(models, str) else models
+        problem = None
+        if source is None:
+            problem = "Drop a recording first, or record one."
+        elif file is None:
+            problem = GONE
+        elif not models:
+            problem = "Choose an instrument first."
+        if problem is not None:
+            yield write_batches(tab.batches), write_mistake(problem), False
+            return
+        batch = tab.new_batch(file.name if upload else "recording")
+        mistake = ""
+        try:
+            for model in models:
+                length = min(max(float(seconds or 0), STEP), LONGEST_SECONDS)
+                order = work.Order(str(source), 0.0, length, model, quality, batch.folder)
+                job = self._submit(tab, order)
+                async for text in self._follow(job, self._labels[model]):
+                    yield write_batches(tab.batches), text, True
+                add_result(tab, batch, self._labels[model], order, await finish(job))
+        except Stopped:
+            pass
+        except (UserError, Died, Busy, RuntimeError) as error:
+            mistake = write_mistake(in_words(error, file))
+        finally:
+            tab.stop("converting")  # if the page went away meanwhile
+            if not batch.results:
+                tab.drop(batch)
+        yield write_batches(tab.batches), mistake, False
+
+    def stop(self, session):
+        """End the conversion under way."""
+        self._tabs.of(session).stop("converting")
+
+    def leave(self, session):
+        """The tab was closed."""
+        self._tabs.end(session)
+
+    def _submit(self, tab, order):
+        """The `Job` of an order, which ends with the tab. Raises Busy."""
+        cost = order.seconds * self._speed[order.quality]
+        converter, load = self._workers.converter, self._workers.load
+        job = converter.submit(work.convert_order, load, order, cost=cost)
+        tab.begin("converting", job)
+        return job
+
+    async def _follow(self, job, label):
+        """Yield HTML of how far a job is, whenever that changes, until it is done."""
+        told = None
+        while not job.is_done and not job.is_stopped:
+            text = self._describe(job, label)
+            if text != told:
+                yield text
+            told = text
+            await asyncio.sleep(PATIENCE)
+
+    def _describe(self, job, label):
+        """HTML of how far a job is."""
+        before = self._workers.converter.jobs_before(job)
+        if before:
+            seconds = sum(other.left() for other in before)
+            return write_progress(f"{label}: {len(before)} before you, {describe_wait(seconds)}")
+        if not job.part:
+            return write_progress(f"{label}: loading the network")
+        left = describe_wait(job.left())
+        return write_progress(f"{label}: {100 * job.part:.0f} %, {left}", job.part)
+
+
+def add_result(tab, batch, label, order, made):
+    """Add what came of an order, `work.Made`, to a `Batch`."""
+    if not batch.results:
+        batch.how = f"{describe_length(made.seconds)}, {order.quality}"
+        sound = tab.publish(made.before, "input.wav")
+        picture = tab.publish(made.before_picture, "input.png")
+        batch.results.append(Result("Original", "input.wav", sound, picture))
+    stem = Path(batch.name).stem[:80]
+    name = f"{stem}_{known_models.make_label(order.model)}.wav"
+    sound = tab.publish(made.after, name)
+    picture = tab.publish(made.after_picture, "output.png")
+    batch.results.append(Result(label, name, sound, picture))
+
+
+async def finish(job):
+    """Result of a job. Raises as `webapp.worker.Job.wait`; `Stopped` at once."""
+    while not job.is_done:
+        if job.is_stopped:
+            raise Stopped
+        await asyncio.sleep(PATIENCE / 4)
+    return job.wait()
+
+
+def describe_wait(seconds):
+    """A time that is to be waited for, in words."""
+    if seconds < 1.5:
+        return "a moment more"
+    if seconds < 90:
+        return f"about {seconds:.0f} s more"
+    return f"about {seconds / 60:.0f} minutes more"
+
+
+def make_slider(length):
+    """Update of the slider of seconds for a recording of ``length`` s: all of it, or its first."""
+    import gradio as gr
+
+    top = math.ceil(round(min(length, LONGEST_SECONDS) / STEP, 6)) * STEP  # never less
+    is_needed = top >= 2 * STEP
+    return gr.update(maximum=max(top, 2 * STEP), value=min(top, FIRST_SECONDS), visible=is_needed)
+
+
+def in_words(error, file):
+    """What went wrong with a `webapp.tabs.File`, for people: its name in place of its path."""
+    if isinstance(error, Busy):
+        return FULL
+    if isinstance(error, Died):
+        return f"{file.name} {error}; export it again, as wav, and give that"
+    if isinstance(error, UserError):
+        return cli.one_line(str(error).replace(str(file.path), file.name))
+    return f"{file.name}: {error}: a mistake of this program, which its terminal tells more about"
+
+
+def build_page(actions, choices):
+    """The page, as gradio.Blocks.
+
+    Args:
+        actions: `Actions`.
+        choices: see `list_choices`.
     """
     import gradio as gr
 
-    look, start = make_actions(tabs, choices)
+    async def look(upload, recording, request: gr.Request):
+        return await actions.look(upload, recording, request.session_hash)
+
+    async def start(upload, recording, model, quality, seconds, request: gr.Request):
+        session = request.session_hash
+        work = actions.start(upload, recording, model, quality, seconds, session)
+        async with contextlib.aclosing(work) as steps:
+            async for results, status, is_busy in steps:
+                yield results, status, gr.update(visible=not is_busy), gr.update(visible=is_busy)
+
+    def stop(request: gr.Request):
+        actions.stop(request.session_hash)
 
     def leave(request: gr.Request):
-        tabs.end(request)
+        actions.leave(request.session_hash)
 
-    with gr.Blocks(title="Timbre transfer", delete_cache=(600, DELETE_AFTER)) as page:
+    with gr.Blocks(title="Timbre transfer", analytics_enabled=False) as page:
         gr.Markdown("# The same music on another instrument")
         with gr.Row():
             with gr.Column():
-                upload = gr.File(label="A recording or a video", file_types=list(AUDIO_EXTENSIONS))
-                recording = gr.Audio(sources=["microphone"], type="filepath", label="or record one")
-                length = gr.Markdown()
+                upload = gr.File(label="A recording or a video", elem_id="upload")
+                heard = gr.HTML(elem_id="heard")
+                recording = gr.Audio(
+                    sources=["microphone"], type="filepath", label="or record one", buttons=[]
+                )
             with gr.Column():
-                model = gr.Dropdown(choices, value=choices[0][1], label="Instrument")
+                model = gr.CheckboxGroup(
+                    choices, value=[choices[0][1]], label="Instrument", elem_id="instruments"
+                )
                 quality = gr.Radio(
                     list(convert.QUALITIES),
                     value="normal",
@@ -352,28 +375,39 @@ def build_page(tabs, choices):
                     info="draft takes half as long as normal, best almost three times as long",
                 )
                 seconds = gr.Slider(
-                    1, FIRST_SECONDS, value=FIRST_SECONDS, step=1, label="Seconds to convert"
+                    STEP,
+                    FIRST_SECONDS,
+                    value=FIRST_SECONDS,
+                    step=STEP,
+                    label="Seconds to convert",
+                    elem_id="seconds",
                 )
                 button = gr.Button("Convert", variant="primary", elem_id="convert")
-        pair = gr.HTML(js_on_load=SWITCH, elem_id="pair")
-        picture = gr.Image(label="Spectrograms", type="filepath", interactive=False)
-        download = gr.DownloadButton("Download", interactive=False, elem_id="download")
+                end = gr.Button("Stop", variant="stop", elem_id="stop", visible=False)
+        status = gr.HTML(elem_id="status")
+        results = gr.HTML(js_on_load=read_file("page.js"), elem_id="results")
 
         sounds = [upload, recording]
         for component in sounds:
-            component.change(look, sounds, [seconds, length], queue=False)
-        inputs = [*sounds, model, quality, seconds]
-        button.click(start, inputs, [pair, picture, download], concurrency_limit=1)
+            component.change(look, sounds, [seconds, heard], queue=False, show_progress="hidden")
+        button.click(
+            start,
+            [*sounds, model, quality, seconds],
+            [results, status, button, end],
+            concurrency_limit=None,
+            show_progress="hidden",
+        )
+        end.click(stop, queue=False)
         page.unload(leave)
     return page
 
 
-def in_words(error, source):
-    """A `UserError` for the page: in place of the path of an upload, which says nothing."""
-    return cli.one_line(str(error).replace(str(source), Path(source).name))
+def read_file(name):
+    """Text of a file of webapp/."""
+    return (HERE / name).read_text(encoding="utf-8")
 
 
-def launch(page, root, host, port, open_browser, **options):
+def launch(page, tabs, host, port, open_browser, auth=None, **options):
     """Serve a page in the background; `gradio.Blocks.block_thread` then waits for Ctrl-C.
 
     Returns:
@@ -384,7 +418,7 @@ def launch(page, root, host, port, open_browser, **options):
 
     fonts = ["system-ui", "sans-serif"]  # Gradio's own are fetched from elsewhere
     theme = gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"])
-    page.queue(default_concurrency_limit=1)
+    page.queue(default_concurrency_limit=1, max_size=4 * WAITING)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -394,32 +428,20 @@ def launch(page, root, host, port, open_browser, **options):
         prevent_thread_lock=True,
         ssr_mode=False,
         theme=theme,
-        css=STYLE,
+        css=read_file("page.css"),
         footer_links=[],
-        allowed_paths=[str(root)],
-        max_file_size=UPLOAD_LIMIT,
-        app_kwargs={"middleware": [Middleware(StayHere)]},
+        app_kwargs={"middleware": [Middleware(Door, tabs=tabs, host=host, auth=auth)]},
         **options,
     )
     return address
 
 
-class StayHere:
-    """ASGI middleware: tells browsers to load nothing from other addresses."""
-
-    def __init__(self, app):
-        self._app = app
-
-    async def __call__(self, scope, receive, send):
-        """Handle one request."""
-
-        async def send_with_policy(message):
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", CONTENT_POLICY.encode())
-                message = message | {"headers": [*message["headers"], policy]}
-            await send(message)
-
-        await self._app(scope, receive, send_with_policy)
+def name_and_password(text):
+    """An argparse ``type=`` for NAME:PASSWORD."""
+    name, colon, password = text.partition(":")
+    if not name or not colon or not password:
+        raise cli.argparse.ArgumentTypeError(f"'{text}' is not of the form NAME:PASSWORD")
+    return name, password
 
 
 def build_parser():
@@ -428,6 +450,12 @@ def build_parser():
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: other computers, too")
     add("--port", type=cli.number(int, 1, 65535), help="port; default: the first free from 7860")
+    add(
+        "--auth",
+        type=name_and_password,
+        metavar="NAME:PASSWORD",
+        help="let in only who knows these; for --host",
+    )
     add("--no_browser", action="store_true", help="do not open the page, only print its address")
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
     return parser
@@ -439,23 +467,34 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     choices = list_choices()
     print("loading; the page opens in a moment ...", flush=True)
-    from common import devices
-
-    devices.setup_device(args.gpu)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is below is deleted
     with tempfile.TemporaryDirectory(prefix="timbre-") as root:
         keep_to_oneself(root)
-        page = build_page(Tabs(root), choices)
-        address = launch(page, root, args.host, args.port, not args.no_browser)
-        print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
-        page.block_thread()
+        workers = start_workers(functools.partial(work.set_up, args.gpu))
+        with contextlib.closing(workers):
+            serve(args, choices, Tabs(root), workers)
+
+
+def serve(args, choices, tabs, workers):
+    """Open the page and wait for Ctrl-C."""
+    page = build_page(Actions(tabs, choices, workers), choices)
+    workers.converter.wait_until_ready()
+    address = launch(page, tabs, args.host, args.port, not args.no_browser, args.auth)
+    print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
+    if args.auth is None and args.host not in ("127.0.0.1", "localhost", "::1"):
+        print(
+            "everybody in this network may use the page; --auth NAME:PASSWORD asks for a password",
+            flush=True,
+        )
+    page.block_thread()
 
 
 def keep_to_oneself(root):
-    """Have Gradio report to nobody and put uploads into ``root``. Before it is imported."""
+    """Have Gradio report to nobody and put all files into ``root``. Before it is imported."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(Path(root) / "uploads")
+    tempfile.tempdir = str(root)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def convert_one(model, job, heard, args, place):
         job = job._replace(target=place(part, path))
 
     began = time.perf_counter()
-    remark = find_remark(heard, job.model)
+    remark = known_models.find_remark(heard, job.model)
     if remark:
         print(f"{cli.one_line(job.source)}: {remark}; expect little", file=sys.stderr)
     name = cli.one_line(job.source.name)
@@ -119,13 +119,6 @@ def convert_one(model, job, heard, args, place):
         f"{speed:.1f} x real time"
     )
     return job
-
-
-def find_remark(heard, model):
-    """What is unlike the recordings that a model was made for, in words, or ""."""
-    if heard.held and known_models.is_of_piano(model):
-        return "its notes seem held, not struck as a piano's, which this model knows"
-    return heard.remark
 
 
 def describe_level(done, heard):

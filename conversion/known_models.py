@@ -184,6 +184,13 @@ def read_facts(folder):
     return RunFacts(folder, config, history, error, seconds)
 
 
+def find_remark(heard, model):
+    """How a recording, `sound.survey.Survey`, is unlike those a model was made for, or ""."""
+    if heard.held and is_of_piano(model):
+        return "its notes seem held, not struck as a piano's, which this model knows"
+    return heard.remark
+
+
 def describe_model(path):
     """What a model knows and how good it is, on one line. Raises UserError if that is damaged."""
     run = read_facts(path)

@@ -14,6 +14,11 @@ def identity(tiles):
     return tiles
 
 
+def load_identity(path):
+    """A model that changes nothing, for what loads one by its path."""
+    return identity
+
+
 def louder(tiles):
     """A network that adds 9.6 dB, and noise where there was silence."""
     return np.minimum(tiles + 0.2, 1)

@@ -25,6 +25,7 @@ ROOMS = (
     "measuring",
     "report",
     "research",
+    "webapp",
 )
 
 
@@ -93,6 +94,7 @@ def test_nothing_imports_a_script(imports):
         ("report", {"training", "measuring"}),
         ("training", {"measuring"}),
         ("measuring", {"training"}),
+        ("webapp", {"training", "measuring", "synthesis", *SCRIPTS}),
     ],
 )
 def test_no_import_runs_upwards(imports, floor, above):

@@ -911,7 +911,7 @@ REMARKS = {
 def test_a_recording_unlike_a_piano_gets_one_line(tmp_path, word):
     write(tmp_path / "a.wav", REMARKS[word])
     heard = survey.listen(tmp_path / "a.wav")
-    remark = predict.find_remark(heard, "keyboard_acoustic_2_guitar_acoustic")
+    remark = known_models.find_remark(heard, "keyboard_acoustic_2_guitar_acoustic")
     assert word in remark and bool(word) == bool(remark)
-    of_organ = predict.find_remark(heard, "organ_electronic_2_guitar_acoustic")
+    of_organ = known_models.find_remark(heard, "organ_electronic_2_guitar_acoustic")
     assert of_organ == ("" if word == "held" else remark)

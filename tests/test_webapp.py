@@ -1,0 +1,491 @@
+"""app.py's server as an attacker and a careless user meet it: real requests to the real page."""
+
+import base64
+import concurrent.futures
+import http.client
+import json
+import threading
+import uuid
+from urllib.parse import urlsplit
+
+import pytest
+from sounds import encode, load_identity, noise, tone, write
+from worker_jobs import abort, add, kill, load_or_crash, raise_error, sleep
+
+from sound.recordings import open_sound
+
+pytest.importorskip("gradio")
+import app
+from webapp import work
+from webapp.tabs import Full, Tabs
+from webapp.worker import Busy, Died, Stopped, Worker
+
+MODEL = "x_2_guitar"
+
+
+class Page:
+    """The page as seen by one browser tab, by HTTP."""
+
+    def __init__(self, address, session=None):
+        self.address = address
+        self.session = session or uuid.uuid4().hex[:11]
+
+    def ask(self, method, path, body=None, headers=()):
+        """(status, text) of a request."""
+        place = urlsplit(self.address)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
+        try:
+            connection.request(method, path, body, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
+        finally:
+            connection.close()
+
+    def post(self, path, content):
+        body = json.dumps(content)
+        return self.ask("POST", path, body, {"Content-Type": "application/json"})
+
+    def upload(self, path, name=None):
+        """Upload a file; returns what the page then calls it by."""
+        head = (
+            '--x\r\nContent-Disposition: form-data; name="files"; '
+            f'filename="{name or path.name}"\r\n\r\n'
+        )
+        body = head.encode() + path.read_bytes() + b"\r\n--x--\r\n"
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        status, text = self.ask("POST", "/gradio_api/upload", body, kind)
+        assert status == 200, text
+        return as_file(json.loads(text)[0])
+
+    def look(self, file):
+        """(update of the slider, HTML) of a recording that was dropped."""
+        call = {"data": [file, None], "session_hash": self.session}
+        status, text = self.post("/gradio_api/run/look", call)
+        assert status == 200, text
+        return json.loads(text)["data"]
+
+    def join(self, file, model=MODEL, seconds=2, quality="draft"):
+        """Press Convert: (status, text)."""
+        config = json.loads(self.ask("GET", "/config")[1])
+        start = [call["id"] for call in config["dependencies"] if call["api_name"] == "start"]
+        data = [file, None, [model], quality, seconds]
+        call = {"data": data, "fn_index": start[0], "session_hash": self.session}
+        return self.post("/gradio_api/queue/join", call)
+
+    def convert(self, file, **options):
+        """Press Convert and wait: (HTML of the results, HTML of a mistake)."""
+        status, text = self.join(file, **options)
+        assert status == 200, text
+        _, stream = self.ask("GET", f"/gradio_api/queue/data?session_hash={self.session}")
+        messages = [json.loads(line[5:]) for line in stream.splitlines() if line.startswith("data")]
+        ends = [each for each in messages if each["msg"] == "process_completed"]
+        assert ends[0]["success"], ends
+        return ends[0]["output"]["data"][:2]
+
+
+def as_file(path):
+    return {"path": path, "orig_name": "x", "meta": {"_type": "gradio.FileData"}}
+
+
+def find_sounds(results):
+    """Addresses of the sounds in HTML of results."""
+    return [part.split("'")[0] for part in results.split("data-sound='")[1:]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """(address of the page, `Tabs`), with networks that change nothing."""
+    root = tmp_path_factory.mktemp("root")
+    with pytest.MonkeyPatch.context() as patch:
+        quieten(patch, root)
+        workers = app.start_workers(load=load_or_crash)
+        tabs = Tabs(root)
+        choices = [("guitar", MODEL), ("crash", "x_2_crash")]
+        page = app.build_page(app.Actions(tabs, choices, workers), choices)
+        address = app.launch(page, tabs, "127.0.0.1", None, False)
+        yield address, tabs
+        page.close()
+        workers.close()
+
+
+def quieten(patch, root):
+    """Gradio's variables as main sets them, for a test only."""
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "GRADIO_TEMP_DIR"):
+        patch.setenv(name, "")
+    patch.setattr(app.tempfile, "tempdir", None)
+    app.keep_to_oneself(root)
+
+
+@pytest.fixture
+def page(server):
+    return Page(server[0])
+
+
+@pytest.fixture
+def song(tmp_path):
+    return write(tmp_path / "song.wav", tone(seconds=2))
+
+
+@pytest.mark.parametrize("name", ["{}", "../victim", "..", ".", "", "uploads", None, 3, ["x"]])
+def test_a_tab_s_name_is_never_a_path(server, song, tmp_path, name):
+    root = server[1].root
+    for victim in (tmp_path / "victim", root.parent / "victim", root / "uploads" / "victim"):
+        victim.mkdir(parents=True, exist_ok=True)
+    page = Page(server[0])
+    file = page.upload(song)
+    page.session = name.format(tmp_path / "victim") if isinstance(name, str) else name
+    refused = 200 if name == "uploads" else 400  # a word like any other
+    assert page.join(file)[0] == refused
+    for action in ("look", "stop", "leave"):
+        call = {"data": [file, None], "session_hash": page.session}
+        data = call if action == "look" else {**call, "data": []}
+        assert page.post(f"/gradio_api/run/{action}", data)[0] == refused
+    assert (tmp_path / "victim").is_dir()
+    assert (root.parent / "victim").is_dir()
+    assert (root / "uploads" / "victim").is_dir()
+
+
+def test_two_tabs_with_the_same_song_do_not_share_it(server, song):
+    first, second = Page(server[0]), Page(server[0])
+    files = [first.upload(song), second.upload(song)]
+    first.look(files[0])
+    second.look(files[1])
+    first.post("/gradio_api/run/leave", {"data": [], "session_hash": first.session})
+    results, mistake = second.convert(files[1])
+    assert mistake == ""
+    assert len(find_sounds(results)) == 2
+
+
+def test_a_song_dropped_again_after_a_reload_is_another(server, song):
+    before, after = Page(server[0]), Page(server[0])
+    before.look(before.upload(song))
+    file = after.upload(song)
+    before.post("/gradio_api/run/leave", {"data": [], "session_hash": before.session})
+    assert "2.0 s long" in after.look(file)[1]
+
+
+def test_files_of_other_tabs_and_of_the_disk_are_not_taken(server, page, song, tmp_path):
+    own = page.upload(song)
+    page.look(own)
+    other = Page(server[0])
+    for path in (own["path"], str(song), f"{own['path']}/../recording.wav", "http://127.0.0.1/x"):
+        assert other.join(as_file(path))[0] == 403
+        assert other.join({"path": path})[0] == 403
+        call = {"data": [as_file(path), None], "session_hash": other.session}
+        assert other.post("/gradio_api/run/look", call)[0] == 403
+
+
+def test_only_uploads_and_results_are_served_and_by_names_nobody_guesses(server, page, song):
+    file = page.upload(song, name="../../my #1 song.wav")
+    results, _ = page.convert(file)
+    for address in find_sounds(results):
+        token = address.split("/")[2]
+        assert len(token) > 20
+        assert page.ask("GET", address)[0] == 200
+    assert page.ask("GET", f"/gradio_api/file={file['path']}")[0] == 200
+    tab = server[1].of(page.session)
+    inner = [str(file.path) for file in tab.results.values()]
+    assert len(inner) == 4  # two sounds, two pictures
+    for path in [*inner, str(song), "/etc/passwd", f"{file['path']}/../recording.wav"]:
+        assert page.ask("GET", f"/gradio_api/file={path}")[0] == 404
+        assert page.ask("GET", f"/sound/{path}")[0] == 404
+    for name in ("/sound/", "/sound/x/y", "/sound//etc/passwd"):
+        assert page.ask("GET", name)[0] == 404
+
+
+def test_nothing_of_gradio_s_that_the_page_does_not_use_is_reached(page):
+    for path in (
+        "/gradio_api/file=http://example.org/x",
+        "/gradio_api/proxy=http://example.org/x",
+        f"/gradio_api/deep_link?session_hash={page.session}",
+        "/gradio_api/info",
+        "/monitoring",
+        "/login",
+        "/gradio_api/stream/a/b/1/playlist.m3u8",
+    ):
+        assert page.ask("GET", path)[0] == 404, path
+    for path in (
+        "component_server",
+        "call/start",
+        "call/v2/start",
+        "process_recording",
+        "api/look",
+    ):
+        assert page.post(f"/gradio_api/{path}", {"session_hash": "x"})[0] == 404, path
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example:7860"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "[::1"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_other_websites_cannot_use_the_page(page, headers):
+    assert page.ask("GET", "/config", headers=headers)[0] == 403
+    assert page.ask("POST", "/gradio_api/upload", b"", headers)[0] == 403
+    call = json.dumps({"data": [], "session_hash": "x"})
+    assert page.ask("POST", "/gradio_api/run/leave", call, headers)[0] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:7860", "[::1]:7860", "192.168.1.5"])
+def test_own_names_and_origins_are_let_in(page, host):
+    origin = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    assert page.ask("GET", "/config", headers=origin)[0] == 200
+
+
+def test_the_page_may_be_opened_by_a_link_but_not_shown_in_a_frame(page):
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert page.ask("GET", "/", headers=headers)[0] == 200
+    place = urlsplit(page.address)
+    connection = http.client.HTTPConnection(place.hostname, place.port)
+    connection.request("GET", "/")
+    policy = connection.getresponse().headers["content-security-policy"]
+    connection.close()
+    assert "frame-ancestors 'none'" in policy
+
+
+def test_bodies_larger_than_the_page_sends_are_refused(page):
+    call = {"data": ["x" * 1_100_000, None], "session_hash": page.session}
+    assert page.post("/gradio_api/run/look", call)[0] == 413
+    nested = "[" * 100_000
+    assert page.ask("POST", "/gradio_api/run/look", nested)[0] == 400
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    large = {**kind, "Content-Length": "3000000000"}
+    assert page.ask("POST", "/gradio_api/upload", b"", large)[0] == 413
+    endless = {**kind, "Transfer-Encoding": "chunked"}
+    assert page.ask("POST", "/gradio_api/upload", b"0\r\n\r\n", endless)[0] == 411
+    assert page.ask("POST", "/gradio_api/upload", b"x", kind)[0] == 400
+
+
+def test_uploads_leave_room_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("webapp.tabs.DISK", 1000)
+    monkeypatch.setattr("webapp.tabs.SPARE", 0)
+    tabs = Tabs(tmp_path)
+    path = tabs.new_upload("x.wav")
+    path.write_bytes(b"x" * 500)
+    tabs.add_upload(path, "x.wav")
+    tabs.reserve(400)
+    with pytest.raises(Full):
+        tabs.reserve(200)
+    tabs.release(400)
+    tabs.reserve(200)
+
+
+def test_uploads_that_no_page_asks_about_are_deleted(tmp_path, monkeypatch):
+    tabs = Tabs(tmp_path)
+    path = tabs.new_upload("x.wav")
+    path.touch()
+    tabs.add_upload(path, "x.wav")
+    tabs.reserve(0)
+    assert path.exists()
+    monkeypatch.setattr("webapp.tabs.UNCLAIMED", -1)
+    tabs.reserve(0)
+    assert not path.exists()
+
+
+def test_the_number_of_tabs_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr("webapp.tabs.TABS", 3)
+    tabs = Tabs(tmp_path)
+    first = tabs.of("a")
+    folder = first.new_batch("x").folder
+    for name in "bcd":
+        tabs.of(name)
+    assert not folder.exists()
+    assert not first.is_open
+
+
+def test_a_password_keeps_others_out(tmp_path, monkeypatch, song):
+    monkeypatch.setattr("webapp.door.LOGIN_SECONDS", 0.01)
+    quieten(monkeypatch, tmp_path / "root")
+    workers = app.start_workers(load=load_identity)
+    tabs = Tabs(tmp_path / "root")
+    choices = [("guitar", MODEL)]
+    page = app.build_page(app.Actions(tabs, choices, workers), choices)
+    address = app.launch(page, tabs, "127.0.0.1", None, False, auth=("anna", "bäume"))
+    try:
+        client = Page(address)
+        for words in (None, "anna:x", "anna", ":", "anna:bäume "):
+            code = "" if words is None else base64.b64encode(words.encode()).decode()
+            headers = {} if words is None else {"Authorization": f"Basic {code}"}
+            for path in ("/", "/config", "/sound/x", "/gradio_api/heartbeat/x", "/assets/x"):
+                assert client.ask("GET", path, headers=headers)[0] == 401
+            assert client.ask("POST", "/gradio_api/upload", b"", headers)[0] == 401
+        code = base64.b64encode("anna:bäume".encode()).decode()
+        assert client.ask("GET", "/", headers={"Authorization": f"Basic {code}"})[0] == 200
+        assert client.ask("GET", "/", headers={"Authorization": "Basic ?"})[0] == 401
+    finally:
+        page.close()
+        workers.close()
+
+
+def test_auth_takes_a_name_and_a_password(capsys):
+    args = app.build_parser().parse_args(["--auth", "anna:a:b"])
+    assert args.auth == ("anna", "a:b")
+    for text in ("anna", "anna:", ":x"):
+        with pytest.raises(SystemExit):
+            app.build_parser().parse_args(["--auth", text])
+        assert f"'{text}' is not of the form NAME:PASSWORD" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 1.2, 20.53])
+def test_a_recording_of_any_length_keeps_it(page, tmp_path, seconds):
+    song = write(tmp_path / "song.wav", tone(seconds=seconds))
+    file = page.upload(song)
+    slider, text = page.look(file)
+    assert "long" in text
+    assert slider["maximum"] > app.STEP
+    results, mistake = page.convert(file, seconds=slider["value"])
+    assert mistake == ""
+    for address in find_sounds(results):
+        place = urlsplit(page.address)
+        connection = http.client.HTTPConnection(place.hostname, place.port)
+        connection.request("GET", address)
+        (tmp_path / "made.wav").write_bytes(connection.getresponse().read())
+        connection.close()
+        with open_sound(tmp_path / "made.wav") as sound:
+            assert sound.frames == round(seconds * 44100)
+
+
+def test_a_length_that_is_only_guessed_is_measured(page, tmp_path):
+    sound = noise(40 * 44100)
+    sound[44100:] = 0
+    path = encode(tmp_path / "guessed.aac", sound, "aac")
+    slider, text = page.look(page.upload(path))
+    assert "40.0 s long" in text or "40.1 s long" in text
+    assert slider["maximum"] == pytest.approx(40.0, abs=0.2)
+
+
+def test_a_wrong_file_is_told_in_words_where_it_was_dropped(page, tmp_path):
+    path = tmp_path / "letter.txt"
+    path.write_text("no sound")
+    _, text = page.look(page.upload(path))
+    assert "letter.txt: cannot be read as audio" in text
+    assert str(tmp_path) not in text
+    assert "uploads" not in text
+    results, mistake = page.convert(page.upload(path))
+    assert "letter.txt: cannot be read as audio" in mistake
+    assert results == ""
+
+
+def test_what_the_models_know_nothing_of_is_told_before_it_is_converted(page, tmp_path):
+    path = write(tmp_path / "hiss.wav", noise(44100 * 6))
+    _, text = page.look(page.upload(path))
+    assert "noise or percussion" in text
+    assert "expect little" in text
+
+
+def test_what_was_odd_in_a_file_is_told(page, tmp_path):
+    whole = write(tmp_path / "whole.wav", tone(seconds=3)).read_bytes()
+    path = tmp_path / "cut.wav"
+    path.write_bytes(whole[:-100_000])
+    _, text = page.look(page.upload(path))
+    assert "its end is missing" in text.lower()
+
+
+def test_a_file_that_kills_the_process_costs_only_itself(page, song):
+    file = page.upload(song)
+    page.look(file)
+    results, mistake = page.convert(file, model="x_2_crash")
+    assert "song.wav crashed the program that reads it" in mistake
+    assert results == ""
+    results, mistake = page.convert(file)
+    assert mistake == ""
+    assert len(find_sounds(results)) == 2
+
+
+def test_a_tab_s_earlier_results_keep_their_names(page, tmp_path):
+    for name in ("first.wav", "second & last.wav"):
+        results, _ = page.convert(page.upload(write(tmp_path / name, tone(seconds=1))))
+    assert results.index("second &amp; last.wav") < results.index("first.wav")
+    assert "download='first_guitar.wav'" in results
+    assert "download='second &amp; last_guitar.wav'" in results
+
+
+@pytest.mark.parametrize("seconds", [None, -3, 1e9, 0])
+def test_odd_numbers_of_seconds_do_no_harm(page, song, seconds):
+    file = page.upload(song)
+    status, text = page.join(file, seconds=seconds)
+    assert status == 200, text
+    _, stream = page.ask("GET", f"/gradio_api/queue/data?session_hash={page.session}")
+    assert "process_completed" in stream
+    assert "2.0 s long" in page.look(file)[1]
+
+
+def test_what_a_tab_left_is_deleted_with_it(server, song):
+    page = Page(server[0])
+    file = page.upload(song)
+    results, _ = page.convert(file)
+    folder = server[1].of(page.session).folder
+    assert folder.is_dir()
+    page.post("/gradio_api/run/leave", {"data": [], "session_hash": page.session})
+    assert not folder.exists()
+    assert page.ask("GET", find_sounds(results)[0])[0] == 404
+    assert page.ask("GET", f"/gradio_api/file={file['path']}")[0] == 404
+    assert page.join(file)[0] == 403
+
+
+@pytest.fixture
+def worker():
+    worker = Worker(longest=2)
+    yield worker
+    worker.close()
+
+
+def test_a_worker_that_dies_is_replaced(worker):
+    assert worker.submit(add, 1, 2).wait() == 3
+    with pytest.raises(Died, match="crashed the program"):
+        worker.submit(abort).wait()
+    assert worker.submit(add, 3, 4).wait() == 7
+
+
+def test_memory_is_blamed_only_if_the_process_was_killed(worker):
+    with pytest.raises(Died, match="memory"):
+        worker.submit(kill).wait()
+
+
+def test_stopped_work_ends_and_what_waits_goes_on(worker):
+    long, waiting = worker.submit(sleep, 600), worker.submit(sleep, 600)
+    last = worker.submit(add, 1, 1)
+    assert worker.jobs_before(last) == [long, waiting]
+    waiting.stop()
+    assert worker.jobs_before(last) == [long]
+    long.stop()
+    assert last.wait() == 2
+    for job in (long, waiting):
+        with pytest.raises(Stopped):
+            job.wait()
+
+
+def test_only_so_many_wait(worker):
+    jobs = [worker.submit(sleep, 600) for _ in range(3)]
+    with pytest.raises(Busy):
+        worker.submit(add, 1, 1)
+    for job in jobs:
+        job.stop()
+
+
+def test_a_full_disk_is_told_without_its_path(worker):
+    with pytest.raises(app.UserError, match="No space left"):
+        worker.submit(raise_error).wait()
+
+
+def test_closing_ends_what_is_under_way():
+    worker = Worker()
+    job = worker.submit(sleep, 600)
+    threading.Timer(0.1, worker.close).start()
+    with concurrent.futures.ThreadPoolExecutor() as pool, pytest.raises(Stopped):
+        pool.submit(job.wait).result(timeout=30)
+
+
+def test_a_picture_has_a_column_for_each_moment(tmp_path):
+    path = write(tmp_path / "x.wav", tone(seconds=60))
+    picture = work.read_picture(path)
+    assert picture.shape[0] == 256
+    assert 600 < picture.shape[1] <= 1000

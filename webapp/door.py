@@ -1,0 +1,276 @@
+"""Who may come in: ASGI middleware before Gradio, which lets through what the page needs.
+
+Gradio serves and takes much more than this page uses, by paths that its clients send. Here
+requests of other websites, foreign host names, unknown addresses, large bodies and files that are
+not the tab's own end; uploads are stored and results served by names of our own.
+"""
+
+import asyncio
+import base64
+import binascii
+import ipaddress
+import json
+import mimetypes
+import re
+import secrets
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
+
+from webapp.tabs import SOUND, Full, is_session
+
+UPLOAD_BYTES = 2e9  # of one upload
+BODY_BYTES = 1e6  # of any other request: what the page sends has a thousand or so
+LOGIN_SECONDS = 1.0  # a wrong password takes so long, and only one is checked at a time
+
+UPLOAD = "/gradio_api/upload"
+PROGRESS = "/gradio_api/upload_progress"
+FILE = "/gradio_api/file="
+_READ = re.compile(
+    r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*)?"
+    r"|/gradio_api/(startup-events|app_id/?|queue/data|heartbeat/[A-Za-z0-9_-]{1,64})"
+)
+_WRITTEN = re.compile(r"/gradio_api/(queue/join|run/\w+|cancel|reset)/?")
+_EVENTS = "text/event-stream"
+_STARTED = "/gradio_api/startup-events"  # asked by Gradio itself, without a password
+
+# Nothing is loaded from elsewhere, whatever a library's page asks for
+CONTENT_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+}
+
+
+class Door:
+    """ASGI middleware.
+
+    Args:
+        app: what is behind it.
+        tabs: `tabs.Tabs`.
+        host: address that the server listens on.
+        auth: (name, password), or None: everybody who reaches the page may use it.
+    """
+
+    def __init__(self, app, tabs, host, auth=None):
+        self._app = app
+        self._tabs = tabs
+        self._names = find_own_names(host)
+        self._auth = auth
+        self._wrong = asyncio.Lock()
+
+    async def __call__(self, scope, receive, send):
+        """Handle one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+
+        async def send_safely(message):
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        answer = self._refuse(scope) or await self._ask_password(scope)
+        try:
+            answer = answer or await self._answer(scope, receive)
+        except ClientDisconnect:
+            return
+        if isinstance(answer, bytes):  # the body, which was read here
+            receive = _replay(answer, receive)
+            answer = self._app
+        await answer(scope, receive, send_safely)
+
+    def _refuse(self, scope):
+        """A refusal, if a foreign page or name is behind the request; else None."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not is_own_name(host, self._names):
+            return PlainTextResponse(
+                f"{host[:100]!r} is not this page's name: open it by its IP address or by the "
+                "computer's name, or start it with --host NAME",
+                403,
+            )
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return PlainTextResponse("another website may not use this page", 403)
+        opens = scope["path"] == "/" and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not opens:
+            return PlainTextResponse("another website may not use this page", 403)
+        return None
+
+    async def _ask_password(self, scope):
+        """A refusal if name and password are wanted and not given; else None."""
+        if self._auth is None or scope["path"] == _STARTED:
+            return None
+        given = Headers(scope=scope).get("authorization")
+        if given is not None:
+            if is_authorized(given, self._auth):
+                return None
+            async with self._wrong:
+                await asyncio.sleep(LOGIN_SECONDS)
+        ask = {"www-authenticate": 'Basic realm="timbre transfer", charset="UTF-8"'}
+        return PlainTextResponse("name and password, please", 401, headers=ask)
+
+    async def _answer(self, scope, receive):
+        """The response, the app behind this, or the body for it."""
+        method, path = scope["method"], scope["path"]
+        if method in ("GET", "HEAD"):
+            if path.startswith(SOUND):
+                return serve(self._tabs.find_result(path.split("/")[2]))
+            if path.startswith(FILE):
+                return serve(self._tabs.find_upload(path.removeprefix(FILE)))
+            if path == PROGRESS:  # the page asks beside each upload; its end says enough
+                return PlainTextResponse('data: {"msg": "done"}\n\n', media_type=_EVENTS)
+            if _READ.fullmatch(path):
+                return self._app
+        elif method == "POST" and path.rstrip("/") == UPLOAD:
+            return await self._take_upload(Request(scope, receive))
+        elif method == "POST" and _WRITTEN.fullmatch(path):
+            return await self._check_call(Request(scope, receive))
+        return PlainTextResponse("no such address", 404)
+
+    async def _check_call(self, request):
+        """The body of a call of one of the page's functions, or a refusal."""
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > BODY_BYTES:
+                return _say("this request is too large", 413)
+        try:
+            call = json.loads(body)
+        except (ValueError, RecursionError):
+            return _say("this request is damaged", 400)
+        session = call.get("session_hash") if isinstance(call, dict) else None
+        if not is_session(session):
+            return _say("this request comes from no page", 400)
+        for path in find_paths(call):
+            if not self._tabs.claim(session, path):
+                return _say("The recording is no longer here. Drop it again.", 403)
+        return bytes(body)
+
+    async def _take_upload(self, request):
+        """Store what is uploaded; the answer has its paths, as Gradio's own has."""
+        length = request.headers.get("content-length", "")
+        if not length.isascii() or not length.isdigit():
+            return PlainTextResponse("the length of an upload must be known", 411)
+        size = int(length)
+        if size > UPLOAD_BYTES:
+            return PlainTextResponse(f"at most {UPLOAD_BYTES / 1e9:g} GB are taken", 413)
+        try:
+            await run_in_threadpool(self._tabs.reserve, 2 * size)  # it is copied once
+        except Full:
+            return PlainTextResponse("no room for it now: close other tabs, or wait", 507)
+        try:
+            async with request.form(max_files=20, max_fields=20) as form:
+                uploads = [item for item in form.getlist("files") if not isinstance(item, str)]
+                paths = [await run_in_threadpool(self._store, upload) for upload in uploads]
+        except (HTTPException, MultiPartException, KeyError):
+            return PlainTextResponse("this upload is damaged", 400)
+        finally:
+            self._tabs.release(2 * size)
+        return JSONResponse(paths)
+
+    def _store(self, upload):
+        """Copy one upload to its place; returns the path as text."""
+        name = Path(upload.filename or "recording").name
+        path = self._tabs.new_upload(name)
+        with open(path, "xb") as file:
+            while block := upload.file.read(2**20):
+                file.write(block)
+        self._tabs.add_upload(path, name)
+        return str(path)
+
+
+def serve(file):
+    """Response with a `tabs.File`, a part of it if asked; 404 for None."""
+    if file is None or not file.path.is_file():
+        return PlainTextResponse("no such sound; it may have been deleted", 404)
+    kind = mimetypes.guess_type(file.path)[0] or ""
+    is_harmless = kind.startswith(("audio/", "video/")) or kind == "image/png"
+    return FileResponse(
+        file.path,
+        filename=file.name,
+        media_type=kind if is_harmless else "application/octet-stream",
+        content_disposition_type="inline" if is_harmless else "attachment",
+        headers={"cache-control": "private, no-store"},
+    )
+
+
+def find_own_names(host):
+    """Names by which browsers may reach a server that listens on ``host``, in small letters."""
+    name = socket.gethostname()
+    names = ["localhost", host, name, f"{name}.local", socket.getfqdn()]
+    return {name.lower().rstrip(".") for name in names}
+
+
+def is_own_name(host, names):
+    """Whether a Host header is an IP address or one of ``names``.
+
+    A website that has its own name point to this computer (DNS rebinding) sends its own name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.rstrip(".") in names
+    return True
+
+
+def is_authorized(given, auth):
+    """Whether an Authorization header has the right (name, password)."""
+    kind, _, code = given.partition(" ")
+    if kind.lower() != "basic":
+        return False
+    try:
+        words = base64.b64decode(code, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return secrets.compare_digest(words, ":".join(auth).encode())
+
+
+def find_paths(content):
+    """What parsed JSON names as a file: each value of a key ``path``, anywhere in it."""
+    paths = []
+    rest = [content]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, dict):
+            rest.extend(item.values())
+            if "path" in item:
+                paths.append(str(item["path"]))
+        elif isinstance(item, list):
+            rest.extend(item)
+    return paths
+
+
+def _say(words, status):
+    """A refusal whose words Gradio's page shows."""
+    return JSONResponse({"detail": words, "error": words}, status)
+
+
+def _replay(body, receive):
+    """An ASGI ``receive`` that gives ``body`` first."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def give():
+        if messages:
+            return messages.pop()
+        return await receive()
+
+    return give

@@ -1,0 +1,232 @@
+"""Whose file is whose: each browser tab has its uploads and results, and sees no other's.
+
+A tab is known by the word that its page sends, which anybody may choose. It is looked up here and
+is never part of a path: files have random names of our own.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from sound.recordings import AUDIO_EXTENSIONS
+
+TABS = 100  # more are no longer people: the one longest unused ends
+KEPT_BATCHES = 8  # of a tab; older ones are deleted
+DISK = 10e9  # bytes of all tabs together
+SPARE = 1e9  # bytes that stay free on the disk
+UNCLAIMED = 600  # s after which an upload that no page asked about is deleted
+SOUND = "/sound/"  # where results are served
+_SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Full(Exception):
+    """There is no room for another upload."""
+
+
+class File(NamedTuple):
+    """A file that may be served."""
+
+    path: Path
+    name: str  # for people; never part of a path
+    began: float  # s, `time.monotonic`
+
+
+class Result(NamedTuple):
+    """One sound of a `Batch`."""
+
+    title: str
+    name: str  # of the file that is downloaded
+    sound: str  # addresses
+    picture: str
+
+
+class Batch:
+    """What was made of one recording at one click.
+
+    Attributes:
+        name: the recording's.
+        how: how it was made, in words.
+        folder: where its files are.
+        results: of `Result`.
+    """
+
+    def __init__(self, name, folder):
+        self.name = name
+        self.how = ""
+        self.folder = folder
+        self.results = []
+
+
+class Tab:
+    """One browser tab: uploads, results and the work under way."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.uploads = {}  # `File` by its path as text
+        self.results = {}  # `File` by the random part of its address
+        self.batches = []  # oldest first
+        self.jobs = {}  # `worker.Job` by what it is for
+        self.is_open = True
+        self.used = time.monotonic()
+
+    def begin(self, kind, job):
+        """Note a job, so that it ends with the tab; one of the same kind before it is stopped."""
+        before = self.jobs.get(kind)
+        if before is not None:
+            before.stop()
+        self.jobs[kind] = job
+        if not self.is_open:  # closed meanwhile
+            job.stop()
+
+    def stop(self, kind):
+        """Stop the job of a kind, if there is one."""
+        if kind in self.jobs:
+            self.jobs[kind].stop()
+
+    def new_batch(self, name):
+        """A new `Batch` of a recording called ``name``; the oldest one may have to go."""
+        folder = self.folder / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        self.batches.append(Batch(name, folder))
+        if len(self.batches) > KEPT_BATCHES:
+            self.drop(self.batches[0])
+        return self.batches[-1]
+
+    def drop(self, batch):
+        """Delete a batch."""
+        if batch in self.batches:
+            self.batches.remove(batch)
+        for token, file in list(self.results.items()):
+            if file.path.parent == batch.folder:
+                del self.results[token]
+        shutil.rmtree(batch.folder, ignore_errors=True)
+
+    def publish(self, path, name):
+        """Serve a file of this tab under an address that nobody can guess; returns it."""
+        token = secrets.token_urlsafe(16)
+        self.results[token] = File(Path(path), name, time.monotonic())
+        return f"{SOUND}{token}/{quote(name)}"
+
+    def delete(self):
+        """Stop its work and delete its files."""
+        self.is_open = False
+        for job in self.jobs.values():
+            job.stop()
+        for upload in self.uploads.values():
+            shutil.rmtree(upload.path.parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Tabs:
+    """All open tabs.
+
+    Args:
+        root: folder for all files; uploads lie in ``uploads`` below it.
+    """
+
+    def __init__(self, root):
+        self.root = Path(root)
+        self._tabs = {}  # by session
+        self._unclaimed = {}  # `File` by its path as text
+        self._reserved = 0  # bytes of uploads under way
+        self._lock = threading.Lock()
+
+    def of(self, session):
+        """The `Tab` of a session, a new one if need be. Raises ValueError for no such name."""
+        if not is_session(session):
+            raise ValueError(f"session {session!r}: not one that a page sends")
+        ended = []
+        with self._lock:
+            tab = self._tabs.get(session)
+            if tab is None:
+                while len(self._tabs) >= TABS:
+                    longest = min(self._tabs, key=lambda name: self._tabs[name].used)
+                    ended.append(self._tabs.pop(longest))
+                tab = self._tabs[session] = Tab(self.root / secrets.token_hex(16))
+            tab.used = time.monotonic()
+        for old in ended:
+            old.delete()
+        return tab
+
+    def end(self, session):
+        """Delete what a tab, which is closed, has left."""
+        with self._lock:
+            tab = self._tabs.pop(session, None)
+        if tab is not None:
+            tab.delete()
+
+    def reserve(self, size):
+        """Room for an upload of ``size`` bytes, until `release`. Raises Full."""
+        self._delete_unclaimed()
+        used = sum(path.lstat().st_size for path in self.root.rglob("*") if path.is_file())
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        with self._lock:
+            total = self._reserved + size
+            if used + total > DISK or free - total < SPARE:
+                raise Full
+            self._reserved = total
+
+    def release(self, size):
+        """Give back what `reserve` took: the upload is on the disk, or failed."""
+        with self._lock:
+            self._reserved -= size
+
+    def new_upload(self, name):
+        """A new path for an upload called ``name``, of which only a known ending is kept."""
+        folder = self.root / "uploads" / secrets.token_hex(16)
+        folder.mkdir(parents=True)
+        ending = os.path.splitext(name)[1].lower()
+        return folder / f"recording{ending if ending in AUDIO_EXTENSIONS else ''}"
+
+    def add_upload(self, path, name):
+        """An upload is complete. The first tab that names it has it for its own."""
+        with self._lock:
+            self._unclaimed[str(path)] = File(path, name, time.monotonic())
+
+    def claim(self, session, path):
+        """Whether ``path``, a text, is an upload of this session, which may then use it."""
+        tab = self.of(session)
+        with self._lock:
+            if path in self._unclaimed:
+                tab.uploads[path] = self._unclaimed.pop(path)
+        return path in tab.uploads
+
+    def find_upload(self, path):
+        """`File` of an upload by its path as text, or None."""
+        with self._lock:
+            if path in self._unclaimed:
+                return self._unclaimed[path]
+            return _find(path, [tab.uploads for tab in self._tabs.values()])
+
+    def find_result(self, token):
+        """`File` of a result by the random part of its address, or None."""
+        with self._lock:
+            return _find(token, [tab.results for tab in self._tabs.values()])
+
+    def _delete_unclaimed(self):
+        oldest = time.monotonic() - UNCLAIMED
+        with self._lock:
+            old = [path for path, file in self._unclaimed.items() if file.began < oldest]
+            files = [self._unclaimed.pop(path) for path in old]
+        for file in files:
+            shutil.rmtree(file.path.parent, ignore_errors=True)
+
+
+def is_session(text):
+    """Whether a word may be a session's."""
+    return isinstance(text, str) and _SESSION.fullmatch(text) is not None
+
+
+def _find(key, books):
+    """What the first of several dicts that knows ``key`` has under it, or None."""
+    for book in books:
+        if key in book:
+            return book[key]
+    return None

@@ -1,0 +1,286 @@
+"""A process for work that may crash: if a decoder dies there, the page goes on.
+
+Jobs are done one after the other. A process that dies, or is stopped, is replaced.
+"""
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+
+from common.cli import UserError
+
+_STEP = 0.1  # s between two looks at whether a job is to stop
+_PATIENCE = 5  # s until a process whose connection broke has surely ended
+
+
+class Job:
+    """A piece of work, waiting, under way or done.
+
+    Attributes:
+        part: how much of it is done, 0 ... 1.
+        is_running: whether it is under way.
+        cost: seconds that it is expected to take.
+        result: what its function returned; valid once `wait` has returned.
+    """
+
+    def __init__(self, function, args, cost=0.0):
+        self.part = 0.0
+        self.cost = cost
+        self.result = None
+        self.is_running = False
+        self._began = None  # s, of a clock
+        self._call = function, args
+        self._error = None
+        self._stop = threading.Event()
+        self._done = threading.Event()
+
+    def left(self):
+        """Seconds until it is done, as far as one can tell."""
+        if self._began is None or self.part < 0.05:
+            return self.cost
+        return (time.monotonic() - self._began) * (1 / self.part - 1)
+
+    def stop(self):
+        """End it soon, or never begin it: `wait` then raises `Stopped`."""
+        self._stop.set()
+
+    @property
+    def is_stopped(self):
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    @property
+    def is_done(self):
+        """Whether `wait` returns at once."""
+        return self._done.is_set()
+
+    def wait(self):
+        """Its result, once there is one.
+
+        Raises:
+            UserError: raised by the function.
+            Stopped: it was stopped.
+            Died: the process died at it.
+            RuntimeError: another error of the function, whose traceback was printed.
+        """
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self.result
+
+    def _end(self, result=None, error=None):
+        self.result = result
+        self._error = error
+        self.is_running = False
+        self._done.set()
+
+    def _begin(self):
+        self._began = time.monotonic()
+        self.is_running = True
+
+
+class Stopped(Exception):
+    """The job was stopped."""
+
+
+class Died(Exception):
+    """The process died: of memory (SIGKILL), or in a decoder."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+    def __str__(self):
+        """What the file did, in words that follow its name."""
+        if os.name != "nt" and self.code == -signal.SIGKILL:  # nobody else kills it
+            return "was probably too much for this computer's memory"
+        return "crashed the program that reads it"
+
+
+class Busy(Exception):
+    """Too many jobs are waiting."""
+
+
+class Worker:
+    """Runs functions in another process, one after the other.
+
+    Args:
+        setup: called once in each new process; a function that can be pickled, or None.
+        longest: how many jobs may wait.
+    """
+
+    def __init__(self, setup=None, longest=20):
+        self._setup = setup
+        self._longest = longest
+        self._jobs = []  # waiting ones, and first the one under way
+        self._changed = threading.Condition()
+        self._life = threading.Lock()  # of the process
+        self._closed = False
+        self._process = None
+        self._connection = None
+        self._start(is_first=True)
+        threading.Thread(target=self._work, daemon=True).start()
+        atexit.register(self.close)
+
+    def wait_until_ready(self):
+        """Wait for the process's setup. Raises UserError as the setup does."""
+        self.submit(_do_nothing).wait()
+
+    def submit(self, function, *args, cost=0.0):
+        """Have ``function(*args, tell)`` called; ``tell`` takes the part done, 0 ... 1.
+
+        Function, arguments and result must be such that can be pickled.
+
+        Returns:
+            `Job`.
+
+        Raises:
+            Busy: too many jobs wait already.
+        """
+        job = Job(function, args, cost)
+        with self._changed:
+            self._jobs = [waiting for waiting in self._jobs if not waiting.is_done]
+            if len(self._jobs) > self._longest:
+                raise Busy
+            self._jobs.append(job)
+            self._changed.notify_all()
+        return job
+
+    def jobs_before(self, job):
+        """The jobs that are done before this one."""
+        with self._changed:
+            jobs = list(self._jobs)
+        if job not in jobs:
+            return []
+        return [other for other in jobs[: jobs.index(job)] if not other.is_stopped]
+
+    def close(self):
+        """End the process, and what waits for it."""
+        atexit.unregister(self.close)
+        with self._changed:
+            self._closed = True
+            for job in self._jobs:
+                job.stop()
+            self._changed.notify_all()
+        with self._life:
+            self._kill()
+
+    def _work(self):
+        """Do the jobs, in a thread of their own."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                if not self._jobs:
+                    return
+                job = self._jobs[0]
+            try:
+                job._end(result=self._do(job))
+            except Exception as error:  # for who waits for it; the thread goes on
+                job._end(error=error)
+            with self._changed:
+                self._jobs.remove(job)
+
+    def _do(self, job):
+        """Result of a job. Raises as `Job.wait`."""
+        if job.is_stopped:
+            raise Stopped
+        job._begin()
+        try:
+            if not self._process.is_alive():
+                self._restart()
+            self._connection.send(job._call)
+            return self._receive(job)
+        except (EOFError, OSError):
+            self._process.join(_PATIENCE)
+            code = self._process.exitcode
+            self._restart()
+            if job.is_stopped:
+                raise Stopped from None
+            raise Died(code) from None
+
+    def _receive(self, job):
+        """Wait for a job's result. Raises EOFError if the process dies meanwhile."""
+        while True:
+            if job.is_stopped:
+                self._restart()
+                raise Stopped
+            if not self._connection.poll(_STEP):
+                continue
+            kind, content = self._connection.recv()
+            if kind == "part":
+                job.part = content
+            elif kind == "mistake":
+                raise UserError(content)
+            elif kind == "error":
+                raise RuntimeError(content)
+            else:
+                return content
+
+    def _restart(self):
+        with self._life:
+            self._kill()
+            if not self._closed:
+                self._start()
+
+    def _start(self, is_first=False):
+        context = multiprocessing.get_context("spawn")  # forking beside threads may hang
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._setup, is_first))
+        self._process.start()
+        theirs.close()
+
+    def _kill(self):
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+def _do_nothing(tell):
+    """The job that `Worker.wait_until_ready` waits for."""
+
+
+def _serve(connection, setup, is_first):
+    """Do one job after another, in the process, until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
+    mistake = None
+    try:
+        if setup is not None and is_first:
+            setup()
+        elif setup is not None:
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                setup()  # its news are known
+    except UserError as error:
+        mistake = str(error)
+
+    def tell(part):
+        connection.send(("part", part))
+
+    while True:
+        try:
+            function, args = connection.recv()
+            if mistake is not None:
+                connection.send(("mistake", mistake))
+            else:
+                connection.send(_answer(function, args, tell))
+        except (EOFError, OSError):  # the parent has ended
+            return
+
+
+def _answer(function, args, tell):
+    """What becomes of a job: (kind, content)."""
+    try:
+        return "result", function(*args, tell)
+    except UserError as error:
+        return "mistake", str(error)
+    except BrokenPipeError:  # the parent has ended
+        raise
+    except OSError as error:
+        return "mistake", f"the computer says: {error.strerror or error}"
+    except Exception as error:
+        traceback.print_exc()
+        return "error", f"{type(error).__name__}: {error}"
