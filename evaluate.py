@@ -22,8 +22,8 @@ tables). The rows:
 
 Columns: see measuring/metrics.py; "picture" is the network's or the true one, "audio" what was
 written, both against the target's. Several origins (--origin) are a table each, and one more that
-compares them: pianos heard in training, pianos never heard; so are rooms and noises
-(--conditions).
+compares them, one by one and by family: pianos heard in training, pianos never heard; so are rooms
+and noises (--conditions).
 
 Several models share tables and page, on the pieces that all of them held out: a row "model LABEL
 (phase: NAME)" for each, and each one's paired difference from the first, also in differences.csv.
@@ -41,6 +41,7 @@ import data
 from common import devices
 from common.cli import UserError
 from common.files import check_folder, find_named, read_json, write_csv, write_json
+from common.names import family_of
 from conversion import convert, known_models
 from measuring import judges, tables, tagger
 from measuring.page import SHOWN_COLUMNS, GroupPage, describe_candidates
@@ -63,6 +64,10 @@ from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 
 # ---- One group: its tables ---------------------------------------------------------------------
+
+
+# Columns of the table that compares origins
+OVERVIEW = ("mae_db", "level_matched_db", judges.NOTE_F1.key, tagger.DISTANCE)
 
 
 def find_scores(folder):
@@ -236,6 +241,29 @@ def write_group(folder, results, about):
     print(f"-> {folder / 'results.csv'}, {folder / 'results.json'}")
 
 
+def average_families(groups, summaries):
+    """Of families with several instruments, heard and unheard ones apart: the mean over those.
+
+    Args:
+        groups: list of `Group`.
+        summaries: {group's title: (summary, differences)}.
+
+    Returns:
+        {title: (summary, differences)} of the families.
+    """
+    families = {}
+    for group in groups:
+        if group.origin and not group.condition:
+            title = group.title.replace(group.origin, family_of(group.origin), 1)
+            families.setdefault(title, []).append(summaries[group.title])
+    means = {}
+    for title, members in families.items():
+        if len(members) > 1:
+            summary, differences = map(tables.average, zip(*members))
+            means[f"{title}: mean of {len(members)} instruments"] = summary, differences
+    return means
+
+
 def compare_groups(summaries, rows_of_models):
     """A table that compares groups: the input unchanged, each model, and its difference.
 
@@ -246,7 +274,10 @@ def compare_groups(summaries, rows_of_models):
     Returns:
         (header, rows) of text.
     """
-    columns = [column for column in COLUMNS if column.key in ("mae_db", "level_matched_db")]
+    known = set()
+    for summary, _ in summaries.values():
+        known = known.union(*summary.values())
+    columns = [column for column in SHOWN_COLUMNS if column.key in OVERVIEW and column.key in known]
     header = [""]
     for column in columns:
         header.append(f"{column.heading}: unchanged")
@@ -570,6 +601,7 @@ def main(argv=None):
         for candidate in candidates:
             model = name_model(candidate.label)
             rows_of_models[model] = name_row(model, settings.phases[0])
+        summaries |= average_families(groups, summaries)
         header, rows = compare_groups(summaries, rows_of_models)
         print(f"\n{tables.markdown(header, rows)}")
         write_csv(output / "overview.csv", [header, *rows])

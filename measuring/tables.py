@@ -38,6 +38,22 @@ def spread_of(values):
     return {"mean": float(np.mean(values)), "spread": spread, "n": len(values)}
 
 
+def average(tables_of):
+    """The mean of several tables {row: {key: cell}}, cell by cell; each table counts once.
+
+    A cell's spread is that of the tables' means, its n the sum of theirs. What a table lacks is
+    left out.
+    """
+    means = {}
+    for row in tables_of[0]:
+        means[row] = {}
+        for key in tables_of[0][row]:
+            cells = [table[row][key] for table in tables_of if key in table.get(row, {})]
+            cell = spread_of([cell["mean"] for cell in cells])
+            means[row][key] = cell | {"n": sum(cell["n"] for cell in cells)}
+    return means
+
+
 def compare(results, pairs, columns):
     """Paired differences: of two systems on the same pieces, piece by piece.
 

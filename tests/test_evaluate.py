@@ -465,6 +465,26 @@ def test_command_compares_origins(audios, run_folder, tmp_path, capsys):
         assert written["origin"] == name
 
 
+def test_command_compares_families(audios, run_folder, tmp_path, capsys):
+    """Two flutes that were never heard, and one piano that was, which is no family here."""
+    shutil.copytree(audios, tmp_path / "audios")
+    for name in ("flute_acoustic", "flute_acoustic_003"):
+        side = TARGET if name == "flute_acoustic" else ORIGIN
+        shutil.copytree(audios / side, tmp_path / "audios" / name)
+    flags = ["--model", run_folder, "--audios_path", tmp_path / "audios", "--limit", 1]
+    flags += ["--origin", ORIGIN, "flute_acoustic", "flute_acoustic_003", "--phase", "input"]
+    flags += ["--output", tmp_path / "out", "--gpu", "cpu"]
+    assert evaluate.main([*map(str, flags)]) == 0
+    piano, _, _, family = table_rows(capsys.readouterr().out)[-1]
+    assert "flute_acoustic → " in family and "mean of 2 instruments" in family
+    assert "never heard" in family and "never heard" not in piano
+    with open(tmp_path / "out" / "overview.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))[1:]
+    found = [float(line[1].partition(" ")[0]) for line in lines]
+    assert found[3] == pytest.approx((found[1] + found[2]) / 2, abs=0.006)
+    assert lines[3][-1] == "2"
+
+
 def test_command_compares_rooms_and_noises(audios, run_folder, tmp_path, capsys):
     flags = ["--model", run_folder, "--audios_path", audios, "--limit", 1, "--phase", "input"]
     flags += ["--output", tmp_path, "--conditions", "noise", "quiet"]
