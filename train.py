@@ -11,6 +11,13 @@ learning rates first.
 from common import cli, devices
 from training import flags
 
+# Keras loads after the device is chosen.
+lr_finder = cli.load_later("lr_finder")
+models = cli.load_later("models")
+registry = cli.load_later("research.registry")
+feeding = cli.load_later("training.feeding")
+setup = cli.load_later("training.setup")
+
 
 def build_parser():
     """The flags."""
@@ -36,12 +43,20 @@ def build_parser():
     return parser
 
 
-def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
-    """Both networks, compiled. The rates are ``gen_lr``, a number or a schedule, times a factor."""
-    import models
-    from training import setup
+def build_model(args):
+    """Build both networks, compiled with the rates that the flags give."""
+    return build_pair(args, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
 
-    kind = setup.choose_kind(args)
+
+def build_pair(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
+    """Build both networks, compiled.
+
+    Args:
+        args: flags.
+        gen_lr: learning rate, a number or a schedule.
+        gen_factor, disc_factor: what it is multiplied by for each network.
+    """
+    kind = registry.from_flags(args.learn, args.target, args.conditioning)
     generator = models.build_generator(args.filters, kind, args.dropout)
     discriminator = models.build_discriminator(args.filters, kind)
     model = models.Pix2Pix(generator, discriminator, args.l1_weight, args.ema, args.delta_weight)
@@ -50,32 +65,34 @@ def build_model(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
     return model
 
 
-def find_rates(args, sets, folder):
+def find_rates(training):
     """--findlr: one search for the generator alone, one for the discriminator, one for both."""
-    import lr_finder
-    import models
-    from training import feeding, setup
-
-    kind = setup.choose_kind(args)
+    args = training.args
 
     def generator_alone(rate):
         return models.compiled_generator(
-            args.filters, rate, args.jit, args.delta_weight, kind=kind, dropout=args.dropout
+            args.filters,
+            rate,
+            args.jit,
+            args.delta_weight,
+            kind=training.kind,
+            dropout=args.dropout,
         )
 
     def discriminator_alone(rate):
-        return build_model(args, rate, gen_factor=0.0)
+        return build_pair(args, rate, gen_factor=0.0)
 
     def both(rate):
-        return build_model(args, rate)
+        return build_pair(args, rate)
 
     sweeps = {
         "generator": lr_finder.Sweep("gen_lr", "loss", generator_alone),
         "discriminator": lr_finder.Sweep("disc_lr", "disc_loss", discriminator_alone),
         "both": lr_finder.Sweep(None, "loss", both),
     }
-    batches = feeding.feed(sets.train, args.workers)
-    lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
+    batches = feeding.feed(training.sets.train, args.workers)
+    folder = training.run.folder / "lr_finder"
+    lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder)
 
 
 @cli.command
@@ -85,35 +102,11 @@ def main(argv=None):
     args, folder = flags.parse(parser, argv, "train")
     flags.check_dataset(args, folder)
     gpus = devices.setup_device(args.gpu, trains=True)
-
-    from training import (
-        callbacks,  # Keras loads here, once the device is known
-        feeding,
-        setup,
-    )
-    from training.run_folder import Run
-
-    policy = setup.prepare(args, gpus)
-    run = Run(folder, args.epoch_offset, args.fresh, args.choose)
-    sets = setup.load_sets(args, run, gpus)
+    training = setup.prepare(args, folder, "train", gpus)  # Keras loads here
     if args.findlr:
-        find_rates(args, sets, folder)
+        find_rates(training)
         return
-    with run.locked():
-        with devices.device_scope(gpus):
-            model = build_model(args, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
-            setup.begin(run, model, sets, args, policy, script="train")
-        setup.introduce(parser, args, model, run, policy, gpus)
-        model.fit(
-            feeding.feed(sets.train, args.workers),
-            validation_data=feeding.feed(sets.held_out, args.workers),
-            epochs=args.epochs,
-            initial_epoch=setup.epochs_done(args, run),
-            callbacks=callbacks.make_callbacks(model, args, run, sets),
-            shuffle=False,  # the pairs come shuffled
-            verbose=0,
-        )
-        print(run.summarise())
+    setup.fit(training, build_model, parser)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,13 @@ again to continue.
 from common import cli, devices
 from training import flags
 
+# Keras loads after the device is chosen.
+lr_finder = cli.load_later("lr_finder")
+models = cli.load_later("models")
+registry = cli.load_later("research.registry")
+feeding = cli.load_later("training.feeding")
+setup = cli.load_later("training.setup")
+
 
 def build_parser():
     """The flags."""
@@ -21,28 +28,35 @@ def build_parser():
     return parser
 
 
-def build_model(args, rate):
-    """The generator, compiled. ``rate`` is a number or a schedule."""
-    import models
-    from training import setup
+def build_model(args, rate=None):
+    """Build the generator, compiled.
 
-    kind = setup.choose_kind(args)
+    Args:
+        args: flags.
+        rate: learning rate, a number or a schedule; None: the flag's.
+    """
+    kind = registry.from_flags(args.learn, args.target, args.conditioning)
     return models.compiled_generator(
-        args.filters, rate, args.jit, args.delta_weight, kind=kind, dropout=args.dropout
+        args.filters,
+        rate or args.lr,
+        args.jit,
+        args.delta_weight,
+        kind=kind,
+        dropout=args.dropout,
     )
 
 
-def find_rate(args, sets, folder):
+def find_rate(training):
     """--findlr: one search."""
-    import lr_finder
-    from training import feeding
+    args = training.args
 
     def build(rate):
         return build_model(args, rate)
 
     sweeps = {"generator": lr_finder.Sweep("lr", "loss", build)}
-    batches = feeding.feed(sets.train, args.workers)
-    lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder / "lr_finder")
+    batches = feeding.feed(training.sets.train, args.workers)
+    folder = training.run.folder / "lr_finder"
+    lr_finder.search(sweeps, batches, args.findlr_steps, args.seed, folder)
 
 
 @cli.command
@@ -52,35 +66,11 @@ def main(argv=None):
     args, folder = flags.parse(parser, argv, "train_generator", suffix="_generator")
     flags.check_dataset(args, folder)
     gpus = devices.setup_device(args.gpu, trains=True)
-
-    from training import (
-        callbacks,  # Keras loads here, once the device is known
-        feeding,
-        setup,
-    )
-    from training.run_folder import Run
-
-    policy = setup.prepare(args, gpus)
-    run = Run(folder, args.epoch_offset, args.fresh, args.choose)
-    sets = setup.load_sets(args, run, gpus)
+    training = setup.prepare(args, folder, "train_generator", gpus)  # Keras loads here
     if args.findlr:
-        find_rate(args, sets, folder)
+        find_rate(training)
         return
-    with run.locked():
-        with devices.device_scope(gpus):
-            model = build_model(args, args.lr)
-            setup.begin(run, model, sets, args, policy, script="train_generator")
-        setup.introduce(parser, args, model, run, policy, gpus)
-        model.fit(
-            feeding.feed(sets.train, args.workers),
-            validation_data=feeding.feed(sets.held_out, args.workers),
-            epochs=args.epochs,
-            initial_epoch=setup.epochs_done(args, run),
-            callbacks=callbacks.make_callbacks(model, args, run, sets),
-            shuffle=False,  # the pairs come shuffled
-            verbose=0,
-        )
-        print(run.summarise())
+    setup.fit(training, build_model, parser)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every script shares at its edge: flag types, one-line errors, files, locks.
+"""What every script shares at its edge: flag types, one-line errors, late imports.
 
 Imports nothing heavy, so that ``--help`` answers at once. Scripts import it before all else: what
 goes wrong while the rest loads (Ctrl-C, a package that is missing) is then told in one line, too.
@@ -8,16 +8,12 @@ import argparse
 import contextlib
 import errno
 import functools
+import importlib.util
 import os
 import signal
 import sys
 import threading
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 PROJECT = Path(__file__).resolve().parents[1]
 INTERRUPTED = "interrupted; run the same command again to continue"
@@ -98,6 +94,22 @@ def boolean(text):
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
     return words[text.lower()]
+
+
+def load_later(name):
+    """Import a module when its first attribute is read; for the heads of scripts.
+
+    Keras chooses its backend and device when it is imported, so that must wait until the flags are
+    known; and --help must not wait for Keras.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def as_list(value):

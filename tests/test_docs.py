@@ -319,6 +319,7 @@ def names_taken(file, module):
     """What a file takes of a module, which it imports anywhere; None if it does not import it."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     room, _, name = module.rpartition(".")
+    late = f"cli.load_later('{module}')"
     aliases = set()
     taken = set()
     for node in ast.walk(tree):
@@ -328,6 +329,8 @@ def names_taken(file, module):
             taken |= {each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == room:
             aliases |= {each.asname or each.name for each in node.names if each.name == name}
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value) == late:
+            aliases.add(ast.unparse(node.targets[0]))
     if not aliases and not taken:
         return None
     for node in ast.walk(tree):

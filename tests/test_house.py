@@ -42,7 +42,7 @@ def find_modules():
 
 
 def find_imports(path, modules):
-    """Names of those ``modules`` that a file imports, at its head or within a function."""
+    """Names of those ``modules`` that a file imports: anywhere in it, or by `cli.load_later`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -50,6 +50,8 @@ def find_imports(path, modules):
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "cli.load_later":
+            names.add(node.args[0].value)
     return names & set(modules)
 
 

@@ -772,7 +772,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused():
     flags = ["--dataset_path", "x", *PAIR, "--batch_size", "3"]
     args = train.build_parser().parse_args(flags)
     with pytest.raises(UserError, match="cannot be shared out to 2 GPUs; give a multiple of 2"):
-        setup.prepare(args, gpus=2)
+        setup.check_flags(args, gpus=2)
 
 
 def test_find_learning_rates(features, tmp_path):
@@ -837,7 +837,8 @@ def test_a_complete_run_says_for_how_many_minutes_it_goes_on():
     for minutes, more in ((0.2, 3), (1.4, 3), (1, 3)):
         args.minutes = minutes
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            setup.introduce(parser, args, models.build_generator(1), run, "float32", 0)
+            training = setup.Training(args, "train", kinds.PLAIN, run, 0, "float32")
+            setup.introduce(training, models.build_generator(1), parser)
         assert f"--minutes {more} goes on" in output.getvalue()
 
 
@@ -846,9 +847,9 @@ def test_a_previews_pictures_are_as_long_as_its_sound(tmp_path, monkeypatch, cap
     """So that a click on a picture plays what it shows: a tile may reach beyond the sound."""
     shown = []
     monkeypatch.setattr(
-        preview.report, "write_card_picture", lambda picture, path: shown.append(picture)
+        preview.pictures, "write_card_picture", lambda picture, path: shown.append(picture)
     )
-    monkeypatch.setattr(preview.report, "write_spectrograms", lambda *_, **__: None)
+    monkeypatch.setattr(preview.pictures, "write_spectrograms", lambda *_, **__: None)
     tiles = np.zeros((11, 256, 256, 1), np.float16)
     for instrument in (ORIGIN, TARGET):
         path = tmp_path / "features" / instrument / "piece.npy"
@@ -861,7 +862,9 @@ def test_a_previews_pictures_are_as_long_as_its_sound(tmp_path, monkeypatch, cap
     split = {"train": ["piece"], "validation": ["piece"]}
     for audios, sounds in ((tmp_path / "audios", True), (tmp_path / "gone", False)):
         sets = SimpleNamespace(split=split, description={"audios": str(audios)})
-        preview.Preview(tmp_path / "run", identity, args, sets, kinds.PLAIN)(1)
+        run = run_folder.Run(tmp_path / "run")
+        training = setup.Training(args, "train", kinds.PLAIN, run, 0, "float32", sets)
+        preview.Preview(training, identity)(1)
         heard = min(seconds, preview.PREVIEW_SECONDS) if sounds else preview.PREVIEW_SECONDS
         for picture in shown:
             assert abs(picture.shape[1] * 512 / 44100 - heard) < 0.02

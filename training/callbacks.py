@@ -18,7 +18,6 @@ from report import pictures, run_page
 from training.feeding import feed
 from training.preview import Preview
 from training.run_folder import networks_of
-from training.setup import choose_kind
 from training.tensorboard_log import TensorBoard
 
 COMPILING = "compiling the first step, up to half a minute"
@@ -26,12 +25,14 @@ SUMS = ("loss", "val_loss")  # of what is logged by itself
 STEPS_BETWEEN_ESTIMATES = 20  # of the time that is left, on the bar
 
 
-def make_callbacks(model, args, run, sets):
+def make_callbacks(model, training):
     """Keras's callbacks for what the flags ask for.
 
     `Session` saves an epoch and notes its seconds; `TimeLimit` and `TensorBoard`, which come after
     it, read what it has noted.
     """
+
+    args, run, sets = training.args, training.run, training.sets
 
     def begin_epoch(epoch, logs):
         reseed(model, sets.train, args.seed, epoch)
@@ -41,7 +42,7 @@ def make_callbacks(model, args, run, sets):
         rate = float(model.optimizer.learning_rate)
         callbacks.append(make_decay(rate, args.epochs, args.decay_epochs))
     generator = networks_of(model)["generator"]
-    preview = Preview(run.folder, generator, args, sets, choose_kind(args))
+    preview = Preview(training, generator)
     unheard = feed(sets.unheard, args.workers) if sets.unheard else None
     session = Session(run, sets.train, preview, unheard, args.keep_every, args.minutes)
     callbacks.append(session)

@@ -28,18 +28,16 @@ class Preview:
         previews/epoch_003/spectrogram.png, about.json
 
     Args:
-        folder: run folder.
+        training: `setup.Training`.
         generator: Keras model.
-        args: flags.
-        sets: `setup.Sets`.
-        kind: `kinds.Kind` of the generator.
 
     Raises:
         UserError: --preview_piece fits no held-out piece, or several.
     """
 
-    def __init__(self, folder, generator, args, sets, kind):
-        self.folder = folder / "previews"
+    def __init__(self, training, generator):
+        args, sets = training.args, training.sets
+        self.folder = training.run.folder / "previews"
         self.every = args.preview_every
         self.origin = (args.hold_out_origin or args.origin)[0]
         self.target = next(name for name in args.target if name != self.origin)
@@ -47,7 +45,9 @@ class Preview:
         self.audios = Path(sets.description.get("audios", ""))
         features = Path(args.dataset_path)
         training_pieces = sets.split["train"]
-        self.model = kind.prepare_preview(generator, features, self.target, training_pieces)
+        self.model = training.kind.prepare_preview(
+            generator, features, self.target, training_pieces
+        )
         self.audio = None  # of the input, where there is a recording of it
         frames = PREVIEW_SECONDS * data.SAMPLE_RATE // data.HOP_LENGTH
         if self.every and self.model is not None:

@@ -1,8 +1,11 @@
-"""What train.py and train_generator.py share: the data and the start that the flags ask for.
+"""Set up and run a training: what train.py and train_generator.py share.
 
-The run folder is training/run_folder.py's, what happens beside the steps training/callbacks.py's.
+`prepare` checks the flags, seeds and reads the data; `fit` trains the model that a script builds.
+The run folder is in run_folder.py, Keras's callbacks are in callbacks.py.
 """
 
+import argparse
+import dataclasses
 import hashlib
 import importlib.metadata
 import math
@@ -24,20 +27,100 @@ from conversion.known_models import find_pretrained
 from research import kinds, registry
 from sound import augment
 from training import dataset, splits, tensorboard_log
+from training.callbacks import make_callbacks
+from training.feeding import feed
 from training.flags import format_flag
 from training.preview import choose_piece
-from training.run_folder import format_errors, networks_of
+from training.run_folder import Run, format_errors, networks_of
 
 
-def prepare(args, gpus):
-    """Check flags that depend on each other, seed all chance, set the precision.
+class Sets(NamedTuple):
+    """What a run is trained and validated on."""
+
+    train: dataset.TilePairs
+    held_out: dataset.TilePairs  # held-out pieces, origins of the training
+    unheard: dataset.TilePairs | None  # held-out pieces, origins kept out of the training
+    split: dict  # {"train": names, "validation": names}, and maybe "test"
+    description: dict  # features.json
+
+
+@dataclasses.dataclass
+class Training:
+    """One start of a training run: everything that its parts need."""
+
+    args: argparse.Namespace  # flags
+    script: str  # "train" or "train_generator"
+    kind: kinds.Kind  # of the generator
+    run: Run  # the run folder
+    gpus: int  # that share each batch; 0: the CPU
+    policy: str  # name of Keras's dtype policy
+    sets: Sets | None = None
+
+    def epochs_done(self):
+        """Return how many epochs need no training: all of them if --minutes are over."""
+        args, run = self.args, self.run
+        if args.minutes and run.seconds_trained() >= 60 * args.minutes:
+            return args.epochs
+        return min(len(run.history), args.epochs)
+
+
+def prepare(args, folder, script, gpus):
+    """Check flags, seed all chance, set the precision, open the run folder and the data.
+
+    Args:
+        args: flags.
+        folder: `Path` of the run folder.
+        script: "train" or "train_generator".
+        gpus: number of GPUs.
 
     Returns:
-        Name of Keras's dtype policy.
+        `Training`.
 
     Raises:
-        UserError: flags that do not go together.
+        UserError: flags that do not go together, or the data or the run folder cannot be used.
     """
+    check_flags(args, gpus)
+    if args.tensorboard:
+        tensorboard_log.check_packages()
+    devices.keep_memory()
+    with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
+        keras.utils.set_random_seed(args.seed)
+    policy = devices.set_precision(args.precision, gpus)
+    kind = registry.from_flags(args.learn, args.target, args.conditioning)
+    run = Run(folder, args.epoch_offset, args.fresh, args.choose)
+    training = Training(args, script, kind, run, gpus, policy)
+    training.sets = load_sets(training)
+    return training
+
+
+def fit(training, build, parser):
+    """Train the model that ``build`` makes, from where the run stands to its last epoch.
+
+    Args:
+        training: `Training`.
+        build: function of the flags that returns a compiled model: a generator or `Pix2Pix`.
+        parser: of the script, whose defaults are printed beside the flags.
+    """
+    args, run, sets = training.args, training.run, training.sets
+    with run.locked():
+        with devices.device_scope(training.gpus):
+            model = build(args)
+            begin(training, model)
+        introduce(training, model, parser)
+        model.fit(
+            feed(sets.train, args.workers),
+            validation_data=feed(sets.held_out, args.workers),
+            epochs=args.epochs,
+            initial_epoch=training.epochs_done(),
+            callbacks=make_callbacks(model, training),
+            shuffle=False,  # the pairs come shuffled
+            verbose=0,
+        )
+        print(run.summarise())
+
+
+def check_flags(args, gpus):
+    """Raise UserError for flags that do not go together."""
     if args.decay_epochs > args.epochs:
         raise UserError(
             f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; "
@@ -58,66 +141,43 @@ def prepare(args, gpus):
     if args.test_split and (args.maestro_split or args.split_of):
         other = "--maestro_split" if args.maestro_split else "--split_of"
         raise UserError(f"--test_split: {other} says what is kept for the test; leave one out")
-    if args.tensorboard:
-        tensorboard_log.check_packages()
-    devices.keep_memory()
-    with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
-        keras.utils.set_random_seed(args.seed)
-    return devices.set_precision(args.precision, gpus)
 
 
-def choose_kind(args):
-    """The `kinds.Kind` of network that the flags ask for."""
-    return registry.from_flags(args.learn, args.target, args.conditioning)
+def load_sets(training):
+    """Read the `Sets` that the flags of a `Training` ask for; print what was found.
 
-
-class Sets(NamedTuple):
-    """What a run is trained and validated on."""
-
-    train: dataset.TilePairs
-    held_out: dataset.TilePairs  # held-out pieces, origins of the training
-    unheard: dataset.TilePairs | None  # held-out pieces, origins kept out of the training
-    split: dict  # {"train": names, "validation": names}, and maybe "test"
-    description: dict  # features.json
-
-
-def load_sets(args, run, gpus):
-    """The `Sets` that the flags ask for; says what it found.
-
-    Args:
-        args: flags.
-        run: the `Run`; one that goes on keeps its split.
-        gpus: number of GPUs, which share each batch.
+    A run that is continued keeps its split.
 
     Raises:
         UserError: as `dataset`'s functions do, or a piece of the run is gone.
     """
+    args, run = training.args, training.run
     description = dataset.read_features_json(args.dataset_path)
     split = find_split(args, run)
     # Wrong names are told before a file changes, or --fresh deletes any.
     choose_piece(args.preview_piece, split["validation"])
     if args.weights and not run.history:
-        load_start(args.weights, args.filters, choose_kind(args))
+        load_start(args.weights, args.filters, training.kind)
 
     batches = {"batch_size": args.batch_size, "cache": args.cache}
-    in_order = {**batches, "multiple": max(1, gpus)}
+    in_order = {**batches, "multiple": max(1, training.gpus)}
     train = make_pairs(
-        args,
+        training,
         args.origin,
         split["train"],
         seed=args.seed,
         epoch_tiles=args.epoch_tiles,
-        conditions=make_conditions(args),
+        conditions=make_conditions(training),
         shares=read_shares(args),
         **batches,
     )
-    held_out = make_pairs(args, args.origin, split["validation"], **in_order)
+    held_out = make_pairs(training, args.origin, split["validation"], **in_order)
     unheard = None
     if args.hold_out_origin:
         names = splits.keep_played(
             args.dataset_path, args.hold_out_origin, split["validation"], "--hold_out_origin"
         )
-        unheard = make_pairs(args, args.hold_out_origin, names, **in_order)
+        unheard = make_pairs(training, args.hold_out_origin, names, **in_order)
     print(f"training: {format_size(train)}")
     print(f"held out: {format_size(held_out)}")
     warn_of_one_piece(args, split["validation"])
@@ -161,9 +221,10 @@ def format_size(pairs):
     return f"{len(pairs.names)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
 
 
-def make_pairs(args, origins, names, **options):
-    """The pairs of tiles that the flags ask for; ``options`` are `dataset.TilePairs`'s."""
-    make = choose_kind(args).make_pairs or dataset.TilePairs
+def make_pairs(training, origins, names, **options):
+    """Make the pairs of tiles that the flags ask for; ``options`` are `dataset.TilePairs`'s."""
+    make = training.kind.make_pairs or dataset.TilePairs
+    args = training.args
     return make(args.dataset_path, origins, args.target, names, **options)
 
 
@@ -190,11 +251,12 @@ def read_shares(args):
     return shares
 
 
-def make_conditions(args):
+def make_conditions(training):
     """The recording conditions of --conditions, or None. Raises UserError."""
+    args = training.args
     if args.conditions is None:
         return None
-    if choose_kind(args) is not kinds.PLAIN:
+    if training.kind is not kinds.PLAIN:
         raise UserError(
             "--conditions: goes with one --target and --learn magnitude; leave it out otherwise"
         )
@@ -291,27 +353,28 @@ def hash_model(path):
     return hashlib.sha256(model_files.find_generator(path).read_bytes()).hexdigest()
 
 
-def begin(run, model, sets, args, policy, script):
+def begin(training, model):
     """Check that the run can go on so, give the model its weights, write config.json.
 
     Raises:
         UserError: the folder holds a run of other settings, or --weights are of another kind.
     """
+    args, run, sets = training.args, training.run, training.sets
     flags = {key: to_json(value) for key, value in vars(args).items() if key != "resume"}
-    flags["script"] = script
+    flags["script"] = training.script
     if sets.train.conditions:
         flags["conditions"] = list(sets.train.conditions.names)
-    run.check(flags, policy)
+    run.check(flags, training.policy)
     fingerprint = sets.description.get("fingerprint")
     if run.config.get("fingerprint", fingerprint) != fingerprint:
         check_tiles(run, sets)
-    start = {"flags": flags, "policy": policy, "versions": list_versions()}
+    start = {"flags": flags, "policy": training.policy, "versions": list_versions()}
     if args.weights and not run.history:
         tell_overlap(args.weights, sets.split)
         start_from(networks_of(model)["generator"], args.weights)
         start["weights_sha256"] = hash_model(args.weights)
     run.restore(model)
-    if run.config and epochs_done(args, run) >= args.epochs:
+    if run.config and training.epochs_done() >= args.epochs:
         return  # nothing to train, so nothing to write
     if run.config.get("baselines_db"):
         run.record_start(start, {"fingerprint": fingerprint})
@@ -321,7 +384,7 @@ def begin(run, model, sets, args, policy, script):
         "split": sets.split,
         "tiles": len(sets.train) * args.batch_size,
         "fingerprint": fingerprint,
-        **choose_kind(args).to_entry(),
+        **training.kind.to_entry(),
         "baselines_db": dataset.measure_baselines(sets.held_out, median),
     }
     if sets.unheard:
@@ -363,25 +426,20 @@ def to_json(value):
     return str(value) if isinstance(value, Path) else value
 
 
-def epochs_done(args, run):
-    """How many epochs need no training: those of the run, or all if its --minutes are over."""
-    if args.minutes and run.seconds_trained() >= 60 * args.minutes:
-        return args.epochs
-    return min(len(run.history), args.epochs)
-
-
-def introduce(parser, args, model, run, policy, gpus):
+def introduce(training, model, parser):
     """Print the flags, the networks, what there is to beat, and how far the run is."""
+    args, run = training.args, training.run
     print("settings, * = not the default")
     for key, value in sorted(vars(args).items()):
         print(format_setting(key, value, parser.get_default(key)))
     sizes = [f"{name} {net.count_params():,}" for name, net in networks_of(model).items()]
     backend = keras.backend.backend()
-    print(f"parameters: {', '.join(sizes)}; {policy}; {backend}, {gpus or 'no'} GPU")
+    gpus = training.gpus or "no"
+    print(f"parameters: {', '.join(sizes)}; {training.policy}; {backend}, {gpus} GPU")
     print(f"held-out MAE to beat: {format_errors(run.config['baselines_db'])}")
     if "unheard_baselines_db" in run.config:
         print(f"of unheard origins: {format_errors(run.config['unheard_baselines_db'])}")
-    done = epochs_done(args, run)
+    done = training.epochs_done()
     if done >= args.epochs:
         goes_on = f"--epochs {2 * max(args.epochs, len(run.history))}"
         if len(run.history) < args.epochs:
