@@ -32,10 +32,9 @@ def _kernel():
 
 def _convolution(layer, filters):
     """A 4x4 convolution with stride 2; ``layer`` is Keras's Conv2D or Conv2DTranspose."""
-    made = layer(
+    return layer(
         filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()
     )
-    return kernels.speed_up(made) if kernels else made
 
 
 def downsample(filters, batch_norm=True):

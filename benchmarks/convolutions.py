@@ -6,8 +6,7 @@
 Every layer asks for three: its output, the gradient of its input, the gradient of its kernel.
 TensorFlow's operation for each, which on a CPU is oneDNN's, runs by itself on tensors of that
 shape, over and over, so that all it needs is in the caches as far as it fits. A step that did
-nothing else would take the sum. --products measures common/kernels.py's gradient of the kernel as
-matrix products as well, where that is used, and the sum has the faster of the two.
+nothing else would take the sum.
 
 Prints the operations, the slowest first, and their speed; then the sum, and its share of a step of
 `Pix2Pix.fit` measured in the same process: convolutions alone / whole step.
@@ -84,19 +83,16 @@ def list_operations(filters):
     return operations
 
 
-def time_operation(operation, batch, precision, seconds, products):
+def time_operation(operation, batch, precision, seconds):
     """Least seconds of one run of an operation.
 
     Args:
         operation: an `Operation`.
         batch: tiles.
         precision: "float32" or "bfloat16".
-        seconds: to run it for, each way of computing it.
-        products: whether the matrix products of common/kernels.py count as such a way.
+        seconds: to run it for.
     """
     import tensorflow as tf
-
-    from common import kernels
 
     side = operation.side * operation.stride
     large = tf.cast(tf.random.normal((batch, side, side, operation.large)), precision)
@@ -116,11 +112,8 @@ def time_operation(operation, batch, precision, seconds, products):
             input=large, filter_sizes=kernel.shape, out_backprop=small, **layout
         ),
     }
-    ways = [runs[operation.kind]]
-    fits = operation.side <= kernels.PRODUCTS_SIDE and operation.stride == 2
-    if products and operation.kind == "kernel" and fits:
-        ways.append(lambda: kernels.kernel_gradient(large, small))
-    return min(min(call_times(tf.function(way), seconds, warm_up=3)) for way in ways)
+    run = tf.function(runs[operation.kind])
+    return min(call_times(run, seconds, warm_up=3))
 
 
 def build_parser():
@@ -130,11 +123,6 @@ def build_parser():
     add("--filters", type=cli.number(int, 1), default=64, help="width of the networks")
     add("--batch_size", type=cli.number(int, 1), default=8, help="tiles a step")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
-    add(
-        "--products",
-        action="store_true",
-        help="matrix products too, as in common/kernels.py",
-    )
     add(
         "--seconds",
         type=cli.number(float, 0.1),
@@ -155,9 +143,7 @@ def main(argv=None):
     operations = list_operations(args.filters)
     seconds_each = args.seconds / len(operations)  # all together as long as the whole step
     for operation in operations:
-        took = time_operation(
-            operation, args.batch_size, args.precision, seconds_each, args.products
-        )
+        took = time_operation(operation, args.batch_size, args.precision, seconds_each)
         work = operation.gflop(args.batch_size)
         total += operation.count * took
         gflop += operation.count * work

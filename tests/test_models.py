@@ -457,48 +457,6 @@ def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_pa
         model_files.load_generator("b_2_a")
 
 
-def convolve_whole_numbers(layer, x, upstream):
-    """Output of a convolution with a kernel of -1, 0 and 1; gradients of sum(output * upstream)."""
-    import tensorflow as tf
-
-    rng = np.random.default_rng(1)
-    x = tf.constant(x)
-    layer.build(x.shape)
-    layer.kernel.assign(rng.integers(-1, 2, layer.kernel.shape))
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        output = layer(x)
-        loss = tf.reduce_sum(output * tf.cast(upstream, output.dtype))
-    return [output, *tape.gradient(loss, [x, layer.kernel.value])]
-
-
-@tensorflow_only
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("side", [2, 8, 32])
-@pytest.mark.parametrize("kind", ["Conv2D", "Conv2DTranspose"])
-def test_convolutions_and_their_gradients_are_exact(kind, side, precision):
-    """Whole numbers up to 256 are exact in bfloat16, summed in any order, on any processor."""
-    from common import kernels  # which imports TensorFlow
-
-    rng = np.random.default_rng(0)
-    larger = side * 2 if kind == "Conv2DTranspose" else side // 2
-    x = rng.choice([-1.0, 0.0, 1.0], size=(2, side, side, 6), p=[0.1, 0.8, 0.1])
-    upstream = rng.choice([-1.0, 0.0, 1.0], size=(2, larger, larger, 5), p=[0.15, 0.7, 0.15])
-    options = {"strides": 2, "padding": "same", "use_bias": False}
-    ours = kernels.speed_up(getattr(keras.layers, kind)(5, 4, dtype=precision, **options))
-    exact = getattr(keras.layers, kind)(5, 4, dtype="float64", **options)
-    try:
-        found = convolve_whole_numbers(ours, x.astype(np.float32), upstream)
-    except kernels.tf.errors.AbortedError as error:
-        if "primitive descriptor" not in str(error):
-            raise
-        pytest.skip("oneDNN has no such convolution with its instruction sets limited")
-    expected = convolve_whole_numbers(exact, x, upstream)
-    for result, reference in zip(found, expected):
-        assert 0 < np.abs(reference).max() <= 256
-        np.testing.assert_array_equal(np.asarray(result, np.float64), reference)
-
-
 @pytest.mark.parametrize("compiled", [True, False])
 def test_saved_generators_load_with_plain_keras(tmp_path, compiled):
     generator = models.build_generator(2)
