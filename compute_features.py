@@ -24,7 +24,15 @@ import numpy as np
 import data
 from common import parallel
 from common.cli import UserError
-from common.files import MEND, complete, find_files, read_json, write_json
+from common.files import (
+    MEND,
+    complete,
+    find_files,
+    is_spared,
+    look_for_files,
+    read_json,
+    write_json,
+)
 from common.record import Record
 from sound.recordings import AUDIO_EXTENSIONS, read_mono, resample_stream
 
@@ -65,13 +73,17 @@ def keep_magnitude(spectrum):
 
 
 def find_work(audios, features):
-    """(audio path, tiles path) of every piece below ``audios``.
+    """(audio path, tiles path) of every piece below ``audios``, and what cannot be looked at.
+
+    Returns:
+        (list of pairs of paths, list of paths relative to ``audios``).
 
     Raises:
         UserError: there is none, one lies in no instrument's folder, or two have the same name.
     """
     work = {}
-    for path in find_files(audios, AUDIO_EXTENSIONS):
+    found = look_for_files(audios, AUDIO_EXTENSIONS)
+    for path in found.files:
         relative = path.relative_to(audios)
         if len(relative.parts) < 2:
             raise UserError(
@@ -83,7 +95,8 @@ def find_work(audios, features):
         work[tiles_path] = path
     if not work:
         raise UserError(f"{audios}: holds no audio; make it with synthesize_audios.py")
-    return [(audio, tiles) for tiles, audio in work.items()]
+    unreadable = [path.relative_to(audios) for path in found.unreadable]
+    return [(audio, tiles) for tiles, audio in work.items()], unreadable
 
 
 def check_apart(features, work):
@@ -126,14 +139,17 @@ def read_description(features, parameters, fresh=False):
     return description
 
 
-def find_gone(features, work, record):
-    """Tiles in the folder without a recording: (ours, others'), lists of paths."""
+def find_gone(features, work, unreadable, record):
+    """Tiles in the folder without a recording: (ours, others'), lists of paths.
+
+    Of what is ``unreadable`` today, see `find_work`, the tiles stay.
+    """
     expected = {tiles for _, tiles in work}
     ours = []
     others = []
     if features.is_dir():
         for path in find_files(features, (".npy",)):
-            if path in expected:
+            if path in expected or is_spared(path.relative_to(features), unreadable):
                 continue
             if record.knows(path):
                 ours.append(path)
@@ -282,12 +298,12 @@ def main(argv=None):
     if args.phase:
         parameters["phase"] = True
 
-    work = find_work(args.audios, features)
+    work, unreadable = find_work(args.audios, features)
     check_apart(features, work)
     found = read_description(features, parameters, args.fresh)
     record = Record(features)
     missing = find_missing(work, record, parameters)
-    gone, others = find_gone(features, work, record)
+    gone, others = find_gone(features, work, unreadable, record)
     outdated = gone + [tiles for _, tiles in missing if tiles.exists()]
     remove_outdated(features, args.audios, outdated, found.get("audios"), record)
 

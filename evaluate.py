@@ -41,7 +41,7 @@ import data
 from common import devices
 from common.cli import UserError
 from common.files import check_folder, find_named, read_json, write_csv, write_json
-from common.names import family_of
+from common.names import MIDI_EXTENSIONS, family_of
 from conversion import convert, known_models
 from measuring import judges, tables, tagger
 from measuring.page import SHOWN_COLUMNS, GroupPage, describe_candidates
@@ -61,7 +61,7 @@ from measuring.rows import (
 from research import kinds, learned_phase, styles
 from sound import phase as phases
 from sound.conditions import CONDITIONS
-from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
+from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
 
 # ---- One group: its tables ---------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ def find_scores(folder):
     """
     if not folder:
         return {}
-    scores = find_named(folder, (".mid", ".midi"))
+    scores = find_named(folder, MIDI_EXTENSIONS)
     if not judges.is_installed():
         print(
             f"evaluate.py: --midi_path {folder}: note F1 is left out, for its judge is not "
@@ -116,7 +116,7 @@ def read_notes(scores, piece, seconds):
 
 
 def evaluate_group(models, group, median, settings, scores=(), page=None, listener=None):
-    """Evaluate a group piece by piece.
+    """Evaluate a group piece by piece. One that cannot be read is named and passed over.
 
     Args:
         models: see `make_rows`.
@@ -129,11 +129,21 @@ def evaluate_group(models, group, median, settings, scores=(), page=None, listen
 
     Returns:
         results, see measuring/tables.py.
+
+    Raises:
+        UserError: none of the pieces can be read.
     """
     results = []
     with tqdm(total=len(group.pieces), unit="piece", desc="evaluate") as bar:
         for piece in group.pieces:
-            audio, reference = read_piece(piece)
+            read = cli.attempt(read_piece, piece)
+            if isinstance(read, UserError):
+                if len(group.pieces) == 1:
+                    raise read
+                cli.pass_over(read)
+                bar.update()
+                continue
+            audio, reference = read
             if group.condition:
                 audio = CONDITIONS[group.condition].apply(audio)
             target = None if reference is None else MeasuredSound(reference)
@@ -151,7 +161,20 @@ def evaluate_group(models, group, median, settings, scores=(), page=None, listen
             if page:
                 page.add(piece, sounds, measured)
             bar.update()
+    if not results:
+        raise UserError(f"{group.pieces[0].source}: none of these can be read; give others")
     return results
+
+
+def leave_out_unread(group, results):
+    """The group without the pieces that `evaluate_group` passed over, which it tells of."""
+    names = {name for name, _, _ in results}
+    pieces = [piece for piece in group.pieces if piece.name in names]
+    missing = [cli.one_line(piece.name) for piece in group.pieces if piece.name not in names]
+    if not missing:
+        return group
+    about = f"{group.about}; left out, as they cannot be read: {', '.join(missing)}"
+    return group._replace(pieces=pieces, about=about)
 
 
 def pairs_to_compare(models, settings):
@@ -546,6 +569,7 @@ def run_group(candidates, group, settings, scores, args, output):
         models[name_model(candidate.label)] = network
     listener = tagger.Listener() if args.tagger else None
     results = evaluate_group(models, group, median, settings, scores, page, listener)
+    group = leave_out_unread(group, results)
     summary = tables.summarise(results, SHOWN_COLUMNS)
     if listener:
         add_distances(summary, listener.distances(TARGET), len(group.pieces))
@@ -580,10 +604,6 @@ def main(argv=None):
     if args.tagger:
         tagger.check_installed()
     groups = find_groups(args, candidates)
-    for group in groups:
-        for piece in group.pieces:
-            for path in filter(None, (piece.source, piece.reference)):
-                open_sound(path).close()  # a mistake shows before the work
     scores = find_scores(args.midi_path)
     output = choose_output(args, candidates)
     check_folder(output, "--output")

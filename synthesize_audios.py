@@ -4,7 +4,7 @@
     python synthesize_audios.py --nsynth_path notes --midi_path midi --audios_path audios \\
         --transpose -2 0 2
 
-Reads .mid and .midi files below --midi_path and writes
+Reads MIDI files (.mid, .midi, .kar, .rmi) below --midi_path and writes
 <audios>/<instrument>/<sub/folders>/<piece>.wav, 44.1 kHz mono 16 bit; of several transpositions or
 speeds each combination becomes a piece of its own, such as <piece>~t+2~s0.9.wav.
 Damaged MIDI files are read as far as they make sense, and what was repaired is said. A wav is made
@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from common import parallel
 from common.cli import UserError
-from common.files import MEND, find_files, find_named, read_json, write_json
-from common.names import piece_of, version_name
+from common.files import MEND, find_named, is_spared, look_for_files, read_json, write_json
+from common.names import MIDI_EXTENSIONS, piece_of, version_name
 from common.record import Record
 from data import SAMPLE_RATE
 from NoteSynthesizer import (
@@ -63,14 +63,16 @@ def find_versions(midi_path, speeds, transposes):
     """All versions of all scores.
 
     Returns:
-        (list of `Version`, scores whose name is too long for their audio's: list of paths).
+        (list of `Version`, scores whose name is too long for their audio's: list of paths,
+        what cannot be looked at: list of paths relative to ``midi_path``).
 
     Raises:
         UserError: there is none, or two would have the same name.
     """
     versions = {}
     too_long = []
-    for path in find_files(midi_path, (".mid", ".midi")):
+    found = look_for_files(midi_path, MIDI_EXTENSIONS)
+    for path in found.files:
         piece = path.relative_to(midi_path).with_suffix("").as_posix()
         for speed, transpose in itertools.product(speeds, transposes):
             name = version_name(piece, transpose, speed)
@@ -82,8 +84,9 @@ def find_versions(midi_path, speeds, transposes):
             else:
                 versions[name] = Version(name, path, speed, transpose)
     if not versions and not too_long:
-        raise UserError(f"{midi_path}: holds no .mid or .midi file; check the path")
-    return list(versions.values()), list(dict.fromkeys(too_long))
+        raise UserError(f"{midi_path}: holds no {' or '.join(MIDI_EXTENSIONS)}; check the path")
+    unreadable = [path.relative_to(midi_path) for path in found.unreadable]
+    return list(versions.values()), list(dict.fromkeys(too_long)), unreadable
 
 
 def find_renderings(versions, instrument, audios, settings):
@@ -336,12 +339,19 @@ def get_settings(args):
     }
 
 
-def handle_orphans(versions, args, record):
-    """Audio of ours whose score is gone: delete it if that was asked for, or else say so."""
+def handle_orphans(versions, unreadable, args, record):
+    """Audio of ours whose score is gone: delete it if that was asked for, or else say so.
+
+    Of scores that are ``unreadable`` today, see `find_versions`, it stays.
+    """
     pieces = {piece_of(version.name) for version in versions}
     orphans = []
     for instrument in args.instruments:
-        orphans += find_own_wavs(args.audios_path / instrument, record, pieces)
+        folder = args.audios_path / instrument
+        for wav in find_own_wavs(folder, record, pieces):
+            name = wav.relative_to(folder).with_suffix("").as_posix()
+            if not is_spared(Path(f"{piece_of(name)}.wav"), unreadable):
+                orphans.append(wav)
     if not orphans:
         return
     if args.prune:
@@ -369,7 +379,8 @@ def main(argv=None):
     """Render what is missing or out of date, report."""
     args = parse_flags(argv)
     start = time.time()
-    versions, too_long = find_versions(args.midi_path, args.playback_speed, args.transpose)
+    found = find_versions(args.midi_path, args.playback_speed, args.transpose)
+    versions, too_long, barred = found
     for path in too_long:
         say_left_out(f"{path}: too long a name for its wav files; rename it")
     settings = get_settings(args)
@@ -394,7 +405,7 @@ def main(argv=None):
             samples += done[1]
 
     say_foreign(foreign)
-    handle_orphans(versions, args, record)
+    handle_orphans(versions, barred, args, record)
     left_out = len(too_long) + unreadable
     there = len(versions) * len(args.instruments) - len(all_due)
     seconds = time.time() - start

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common import cli
 from common.files import find_files
+from common.names import MIDI_EXTENSIONS
 
 try:
     import resource
@@ -39,9 +40,9 @@ def find_midi(folder):
     Raises:
         cli.UserError: there is no such folder, or none in it.
     """
-    files = find_files(folder, (".mid", ".midi"))
+    files = find_files(folder, MIDI_EXTENSIONS)
     if not files:
-        raise cli.UserError(f"--midi_path {folder}: holds no .mid or .midi file; check the path")
+        raise cli.UserError(f"--midi_path {folder}: holds no MIDI file; check the path")
     return files
 
 

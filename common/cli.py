@@ -244,7 +244,9 @@ def pass_over(what):
     line = f"passed over: {one_line(what)}"
     if line not in _told:
         _told.add(line)
-        print(line, file=sys.stderr)
+        bars = sys.modules.get("tqdm")  # which need not be loaded; its bars are drawn anew below
+        write = bars.tqdm.write if bars else print
+        write(line, file=sys.stderr)
 
 
 def _on_error_while_loading(kind, error, trace):

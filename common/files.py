@@ -390,6 +390,19 @@ def _walk(entries, extensions, above, found):
             pass_over(f"{path}: {error.strerror}")
 
 
+def is_spared(path, unreadable):
+    """Whether what ``path`` was made from may lie among what could not be looked at.
+
+    Args:
+        path: of a file that is named as what it was made from, but for the extension.
+        unreadable: as of `FoundFiles`, relative to the same folder as ``path``.
+    """
+    for entry in unreadable:
+        if entry in path.parents or entry.with_suffix("") == path.with_suffix(""):
+            return True
+    return False
+
+
 def list_folder(folder):
     """The entries of a folder that are not hidden, as of os.scandir.
 

@@ -2,6 +2,8 @@
 
 import re
 
+MIDI_EXTENSIONS = (".mid", ".midi", ".kar", ".rmi")
+
 
 def version_name(piece, transpose=0, speed=1.0):
     """Name of one version of a piece, unchanged for 0 and 1.

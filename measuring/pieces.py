@@ -20,7 +20,7 @@ from common.files import MEND, find_files, find_named, read_csv, read_json, unda
 from common.names import piece_of
 from conversion import known_models
 from sound.conditions import CONDITIONS
-from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
+from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 
 SIDE_WORDS = {  # --pieces: in words
     "held_out": "held out from training",
@@ -281,6 +281,33 @@ def find_inputs(paths):
     return [Piece(str(path), path, None) for path in files]
 
 
+def keep_readable(pieces):
+    """Those pieces whose recordings can be opened, before any work; others are named.
+
+    Raises:
+        UserError: none of them can.
+    """
+    kept = []
+    for piece in pieces:
+        result = cli.attempt(_open_both, piece)
+        if not isinstance(result, UserError):
+            kept.append(piece)
+        elif len(pieces) == 1:
+            raise result
+        else:
+            cli.pass_over(result)
+    if not kept:
+        raise UserError(f"{pieces[0].source}: none of these recordings can be read; give others")
+    return kept
+
+
+def _open_both(piece):
+    """Open a piece's recordings. Raises UserError or OSError if one cannot be opened."""
+    for path in (piece.source, piece.reference):
+        if path is not None:
+            open_sound(path).close()
+
+
 def find_groups(args, candidates):
     """What is to be evaluated, a table each: list of `Group`. Raises UserError.
 
@@ -344,7 +371,7 @@ def _find_known_groups(args, candidates):
     groups = []
     for target, origin, side in itertools.product(targets, origins, sides):
         pieces = find_pieces(runs, origin, target, args.audios_path, side)
-        pieces = pieces[: args.limit]
+        pieces = keep_readable(pieces[: args.limit])
         folder = []  # only what tells this group from others
         if args.target or _knows_several(candidates):
             folder.append(target)
@@ -390,7 +417,7 @@ def _find_unknown_group(args, candidates):
     if args.pieces:
         raise UserError("--pieces: goes with --audios_path; leave it out")
     pieces = read_pairs(args.pairs) if args.pairs else find_inputs(args.inputs)
-    pieces = pieces[: args.limit]
+    pieces = keep_readable(pieces[: args.limit])
     were = "the model was" if len(candidates) == 1 else "the models were"
     about = (
         f"{_count_pieces(pieces)}; whether {were} trained on them is not known here: "
@@ -545,7 +572,11 @@ def _take_median(names, folder):
     for name in names[::pieces_apart]:
         path = find_audio(folder, name)
         if path:
-            picture = data.spectrogram(read_audio(path))
+            audio = cli.attempt(read_audio, path)
+            if isinstance(audio, UserError):
+                cli.pass_over(audio)
+                continue
+            picture = data.spectrogram(audio)
             frames_apart = 1 + picture.shape[1] // MEDIAN_FRAMES
             frames.append(picture[:, ::frames_apart])
     if not frames:

@@ -6,6 +6,7 @@ each note is held for `HELD` seconds and then damped.
 """
 
 import hashlib
+import itertools
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
+from common import cli
 from common.cli import UserError
 from common.files import find_files
 from data import SAMPLE_RATE
@@ -147,20 +149,37 @@ def choose_source(recordings, pitch, layer):
 def render_recordings(recordings, name):
     """Every note that the recordings give, with a progress bar of this name.
 
+    A recording that cannot be read is named and passed over: the nearest others take its place.
+
     Returns:
         {(pitch, velocity): float32 (64000,) at `NOTE_RATE`}, at their levels in the recordings.
+
+    Raises:
+        UserError: none can be read.
     """
-    plays = {}  # recording -> the notes it plays: each file is read once
-    for velocity, layer in choose_layers(recordings).items():
-        for pitch in PITCHES:
-            source = choose_source(recordings, pitch, layer)
+    layers = choose_layers(recordings)
+    usable = list(recordings)
+    due = list(itertools.product(PITCHES, layers))
+    notes = {}
+    while due:
+        plays = {}  # recording -> the notes it plays: each file is read once
+        for pitch, velocity in due:
+            source = choose_source(usable, pitch, layers[velocity])
             if source is not None:
                 plays.setdefault(source, []).append((pitch, velocity))
-    notes = {}
-    for recording, keys in tqdm(plays.items(), desc=name, unit="file"):
-        sound = trim_onset(read_audio(recording.path, READ_RATE), READ_RATE)
-        for pitch, velocity in keys:
-            notes[pitch, velocity] = shape_note(sound, pitch - recording.pitch)
+        due = []
+        for recording, keys in tqdm(plays.items(), desc=name, unit="file"):
+            sound = cli.attempt(read_audio, recording.path, READ_RATE)
+            if isinstance(sound, UserError):
+                cli.pass_over(sound)
+                usable.remove(recording)
+                due += keys
+                continue
+            sound = trim_onset(sound, READ_RATE)
+            for pitch, velocity in keys:
+                notes[pitch, velocity] = shape_note(sound, pitch - recording.pitch)
+    if not usable:
+        raise UserError(f"{name}: none of its recordings can be read; give others")
     return notes
 
 

@@ -256,6 +256,30 @@ def test_a_damaged_file_is_named_and_passed_over(folders):
     assert f"{ORIGIN}/bad.npy" not in folders.tiles()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links, permissions")
+def test_of_what_cannot_be_looked_at_today_the_tiles_stay(folders, powerless):
+    extra = folders.audios / ORIGIN / "locked/five.wav"
+    extra.parent.mkdir()
+    shutil.copy(folders.audios / ORIGIN / "sub/a.wav", extra)
+    shutil.copy(extra, folders.audios / ORIGIN / "six.wav")
+    folders.run()
+    kept = [folders.features / ORIGIN / name for name in ("locked/five.npy", "six.npy")]
+    extra.parent.chmod(0)
+    (folders.audios / ORIGIN / "six.wav").unlink()
+    (folders.audios / ORIGIN / "six.wav").symlink_to("six.wav")
+    os.utime(folders.audios / ORIGIN / "sub/a.wav", (1, 1))  # it has changed since
+    (folders.audios / ORIGIN / "sub/a.wav").chmod(0)
+    code, out, err = folders.run()
+    extra.parent.chmod(0o755)
+    assert code == 2 and "0 files computed, 1 were there, 1 left out" in out
+    assert all(path.is_file() for path in kept)
+    for name in ("locked: Permission denied", "six.wav: Too many levels", "a.wav: Permission"):
+        assert name in err
+    extra.unlink()  # this recording is gone, not unreadable
+    folders.run()
+    assert [path.is_file() for path in kept] == [False, True]
+
+
 def test_mistakes(audios, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "none", audios / ORIGIN):

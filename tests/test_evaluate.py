@@ -3,6 +3,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -519,6 +520,39 @@ def test_command_takes_recordings_without_reference(audios, run_folder, tmp_path
     assert table_rows(printed) == [["identity", "model (phase: input)"]]
     header = next(line for line in printed.splitlines() if line.startswith("|"))
     assert "MAE" not in header and "re-analysis" in header
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links, permissions")
+def test_recordings_that_cannot_be_read_stop_no_other(
+    audios, run_folder, tmp_path, capsys, powerless, monkeypatch
+):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav", "c.wav", "d.wav"):
+        shutil.copy(audios / ORIGIN / "three.wav", folder / name)
+    (folder / "b.wav").chmod(0)
+    (folder / "c.wav").write_bytes(b"no sound")
+    (folder / "self").symlink_to("self")
+    read = evaluate.read_piece
+
+    def read_piece(piece):
+        if piece.source.name == "d.wav":  # damaged in its middle
+            raise UserError(f"{piece.source}: is damaged")
+        return read(piece)
+
+    monkeypatch.setattr(evaluate, "read_piece", read_piece)
+    flags = ["--model", run_folder / "generator.keras", "--inputs", folder, "--phase", "input"]
+    assert evaluate.main([*map(str, flags), "--output", str(tmp_path), "--gpu", "cpu"]) == 0
+    printed = capsys.readouterr()
+    for name in ("b.wav", "c.wav", "d.wav", "self"):
+        assert printed.err.count(f"passed over: {folder / name}: ") == 1
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert f"left out, as they cannot be read: {folder / 'd.wav'}" in results["pieces"]
+    measured = results["rows"]["model (phase: input)"].values()
+    assert {cell["n"] for cell in measured} == {1}
+    flags[3] = folder / "c.wav"
+    assert evaluate.main([*map(str, flags), "--output", str(tmp_path), "--gpu", "cpu"]) == 2
+    assert "passed over" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -331,6 +331,24 @@ def check_note(path, pitch, peak):
     assert np.abs(note[56000:]).max() < 0.01 * peak
 
 
+def test_a_recording_that_cannot_be_read_is_passed_over_for_its_neighbour(piano, capsys):
+    recordings, _ = recorded_notes.find_recorded_notes([piano])
+    bad = recordings[0]
+    bad.path.write_bytes(b"no sound")
+    notes = recorded_notes.render_recordings(recordings, "piano")
+    again = recorded_notes.render_recordings(recordings[1:], "piano")
+    layers = recorded_notes.choose_layers(recordings)
+    assert layers == recorded_notes.choose_layers(recordings[1:])
+    assert notes.keys() == again.keys()
+    for key, note in notes.items():
+        np.testing.assert_array_equal(note, again[key])
+    assert f"passed over: {bad.path}: " in capsys.readouterr().err
+    for recording in recordings:
+        recording.path.write_bytes(b"no sound")
+    with pytest.raises(UserError, match="piano: none of its recordings can be read"):
+        recorded_notes.render_recordings(recordings, "piano")
+
+
 def test_a_short_recording_ends_without_a_click():
     sound = np.ones(recorded_notes.READ_RATE // 2, np.float32)
     note = recorded_notes.shape_note(sound, 0)

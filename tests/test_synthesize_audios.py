@@ -156,6 +156,35 @@ def test_a_score_that_has_become_unreadable_leaves_a_word_about_its_audio(folder
     assert "the audio of an earlier version of it is still there" in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links, permissions")
+def test_of_scores_that_cannot_be_looked_at_today_the_audio_stays(folder, run, powerless):
+    (folder / "midi/locked").mkdir()
+    for name in ("locked/five.mid", "six.mid"):
+        shutil.copy(folder / "midi/a.mid", folder / "midi" / name)
+    run()
+    wavs = sorted((folder / "audios").rglob("*.wav"))
+    (folder / "midi/locked").chmod(0)
+    (folder / "midi/six.mid").unlink()
+    (folder / "midi/six.mid").symlink_to("six.mid")
+    code, _, err = run("--prune")
+    (folder / "midi/locked").chmod(0o755)
+    assert code == 0
+    assert sorted((folder / "audios").rglob("*.wav")) == wavs
+    assert "locked: Permission denied" in err and "six.mid: Too many levels" in err
+
+
+def test_karaoke_and_riff_midi_files_are_rendered_from_folders(folder, run):
+    content = TUNE
+    (folder / "midi/song.kar").write_bytes(content)
+    riff = b"RMIDdata" + len(content).to_bytes(4, "little") + content
+    (folder / "midi/theme.RMI").write_bytes(b"RIFF" + len(riff).to_bytes(4, "little") + riff)
+    assert run()[0] == 0
+    wavs = {}
+    for name in ("a", "song", "theme"):
+        wavs[name] = next((folder / "audios").rglob(f"{name}.wav")).read_bytes()
+    assert wavs["a"] == wavs["song"] == wavs["theme"]
+
+
 def test_what_was_repaired_is_said_once_a_file(folder, run):
     damaged = midi_bytes([*note(0, 480), (0, 0xFF, 0x51, 3, 0, 0, 0), (0, 0x90, 67, 90)])
     (folder / "midi/damaged.mid").write_bytes(damaged)
