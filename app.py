@@ -70,31 +70,19 @@ def describe_length(seconds):
     return f"{minutes}:{rest:02d}"
 
 
-def describe_recording(name, heard, choices):
-    """What the page says of a recording, as HTML: `work.Heard`; choices as of `list_choices`."""
+def describe_recording(name, heard):
+    """What the page says of a recording, as HTML; ``heard`` is a `work.Heard`."""
     lines = [f"<b>{html.escape(name)}</b> is {describe_length(heard.seconds)} long."]
     if heard.seconds > FIRST_SECONDS:
         first = FIRST_SECONDS // 60
         lines[0] += f" Its first {first} minutes are converted; more takes longer."
-    remarks = list(heard.notes) + describe_remarks(heard.survey, choices)
+    remarks = list(heard.notes)
+    if heard.survey.remark:
+        remarks.append(f"{heard.survey.remark}; expect little")
     for remark in remarks:
         text = html.escape(cli.one_line(remark))
         lines.append(f"<span class='remark'>{text[0].upper()}{text[1:]}.</span>")
     return f"<div>{'<br>'.join(lines)}</div>"
-
-
-def describe_remarks(survey, choices):
-    """Sentences on what the models can make little of, as predict.py says them."""
-    labels = {}  # of the models, by remark
-    for label, path in choices:
-        remark = known_models.find_remark(survey, path)
-        if remark:
-            labels.setdefault(remark, []).append(label)
-    sentences = []
-    for remark, affected in labels.items():
-        whom = "" if len(affected) == len(choices) else f" of {', '.join(affected)}"
-        sentences.append(f"{remark}; expect little{whom}")
-    return sentences
 
 
 def write_mistake(text):
@@ -177,7 +165,6 @@ class Actions:
 
     def __init__(self, tabs, choices, workers):
         self._tabs = tabs
-        self._choices = choices
         self._labels = {path: label for label, path in choices}
         self._workers = workers
         self._speed = dict(SPEEDS)
@@ -201,7 +188,7 @@ class Actions:
             return gr.update(), ""
         except (UserError, Died, Busy, RuntimeError) as error:
             return gr.update(), write_mistake(in_words(error, file))
-        text = describe_recording(file.name, heard, self._choices)
+        text = describe_recording(file.name, heard)
         return make_slider(heard.seconds), text
 
     async def start(self, upload, recording, models, quality, seconds, session):

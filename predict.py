@@ -87,9 +87,8 @@ def convert_one(model, job, heard, args, place):
         job = job._replace(target=place(part, path))
 
     began = time.perf_counter()
-    remark = known_models.find_remark(heard, job.model)
-    if remark:
-        print(f"{cli.one_line(job.source)}: {remark}; expect little", file=sys.stderr)
+    if heard.remark:
+        print(f"{cli.one_line(job.source)}: {heard.remark}; expect little", file=sys.stderr)
     name = cli.one_line(job.source.name)
     with tqdm(
         total=round(heard.seconds), desc=name, leave=False, disable=None, bar_format=_BAR

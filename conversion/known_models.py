@@ -137,12 +137,6 @@ def make_labels(paths):
     return labels
 
 
-def is_of_piano(path):
-    """Whether a model's name says that it converts from a piano, or another keyboard."""
-    origin = Path(path).resolve().name.partition("_2_")[0].lower()
-    return "keyboard" in origin or "piano" in origin
-
-
 class RunFacts(NamedTuple):
     """What a run folder's config.json and history.csv say of its run."""
 
@@ -182,13 +176,6 @@ def read_facts(folder):
         error = find_error(history, config)
         seconds = sum(float(row.get("seconds") or 0) for row in history)
     return RunFacts(folder, config, history, error, seconds)
-
-
-def find_remark(heard, model):
-    """How a recording, `sound.survey.Survey`, is unlike those a model was made for, or ""."""
-    if heard.held and is_of_piano(model):
-        return "its notes seem held, not struck as a piano's, which this model knows"
-    return heard.remark
 
 
 def describe_model(path):

@@ -7,6 +7,7 @@ by the flags. Models are always a list here.
 
 import contextlib
 import itertools
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -239,7 +240,7 @@ def read_pairs(path):
     """
     pieces = []
     for number, line in enumerate(read_csv(path), 1):
-        cells = [cell.strip() for cell in line]
+        cells = [_as_name(cell.strip()) for cell in line]
         if cells == ["input", "reference"]:  # the heading
             continue
         if len(cells) > 2 or not cells[0]:
@@ -252,6 +253,11 @@ def read_pairs(path):
     if not pieces:
         raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
     return _name_apart(pieces)
+
+
+def _as_name(text):
+    """Text of a UTF-8 file as the name of a file, whatever the locale says names are in."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def _name_apart(pieces):

@@ -108,16 +108,16 @@ def quiet_gradio(tmp_path, monkeypatch):
     app.keep_to_oneself(tmp_path / "root")
 
 
-def hear(seconds, remark="", held=False):
+def hear(seconds, remark=""):
     """A recording as `app.describe_recording` is told of it."""
-    return work.Heard(seconds, [], Survey(0.0, seconds, -20.0, remark, held))
+    return work.Heard(seconds, [], Survey(0.0, seconds, -20.0, remark))
 
 
 def test_a_long_recording_is_offered_as_its_first_minutes():
     assert app.describe_length(61.2) == "1:01"
     assert app.describe_length(20.53) == "20.5 s"
     assert app.make_slider(451.0)["value"] == 120
-    text = app.describe_recording("x.wav", hear(451), [])
+    text = app.describe_recording("x.wav", hear(451))
     assert "is 7:31 long. Its first 2 minutes" in text
 
 
@@ -129,14 +129,9 @@ def test_a_short_recording_is_offered_to_its_last_sample(seconds):
     assert slider["value"] <= slider["maximum"]
 
 
-def test_a_remark_names_the_models_that_it_is_about(tmp_path):
-    choices = [("guitar", "keyboard_2_guitar"), ("flute", "violin_2_flute")]
-    both = app.describe_remarks(hear(9, "it is <silent>").survey, choices)
-    assert both == ["it is <silent>; expect little"]
-    one = app.describe_remarks(hear(9, held=True).survey, choices)
-    assert len(one) == 1
-    assert one[0].endswith("expect little of guitar")
-    assert "It is &lt;silent&gt;" in app.describe_recording("x", hear(9, "it is <silent>"), choices)
+def test_a_remark_is_shown_as_predict_says_it():
+    shown = app.describe_recording("x", hear(9, "it is <silent>"))
+    assert "It is &lt;silent&gt;; expect little." in shown
 
 
 def test_a_conversion_holds_the_part_asked_for(tmp_path):

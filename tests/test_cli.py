@@ -402,6 +402,41 @@ def test_a_name_is_taken_when_it_is_used(tmp_path, monkeypatch, links):
     assert texts == {"song.wav": "the user's", "song_2.wav": "2", "song_3.wav": "1"}
 
 
+def test_a_backend_that_a_notebook_left_stops_no_script(tmp_path):
+    environment = {**os.environ, "MPLBACKEND": "module://no_such.backend"}
+    command = [sys.executable, "-m", "report", str(tmp_path)]
+    options = {"cwd": cli.PROJECT, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "no runs in it" in done.stderr
+
+
+@posix
+def test_names_keep_their_bytes_where_the_locale_knows_ascii_only(tmp_path):
+    (tmp_path / "pairs.csv").write_text("Étude.wav,Ré.wav\n", encoding="utf-8")
+    code = """
+import os, sys
+from pathlib import Path
+from conversion.outputs import _check_target, _name_beside
+from measuring.pieces import read_pairs
+assert sys.getfilesystemencoding() == "ascii"
+target = _name_beside(Path(sys.argv[1]), "guitar")
+_check_target(Path(sys.argv[1]), target, ())
+piece = read_pairs(Path("pairs.csv"))[0]
+names = target, _name_beside(Path(sys.argv[1] * 99), "x"), piece.source, piece.reference
+sys.stdout.buffer.write(b"\\n".join(map(os.fsencode, names)))
+"""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment["PYTHONPATH"] = str(cli.PROJECT)
+    command = [sys.executable, "-c", code, "Étude.wav"]
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True}
+    done = subprocess.run(command, check=False, **options)
+    assert done.returncode == 0, done.stderr.decode()
+    beside, cut, source, reference = done.stdout.decode().split("\n")  # all is UTF-8 still
+    assert (beside, source, reference) == ("Étude_guitar.wav", "Étude.wav", "Ré.wav")
+    assert cut.startswith("Étude") and 230 < len(cut.encode()) <= 240
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_json_as_editors_save_it(tmp_path, encoding):
     path = tmp_path / "config.json"
