@@ -23,7 +23,7 @@ from sound.recordings import AUDIO_EXTENSIONS, read_audio
 
 PITCHES = range(21, 109)  # MIDI numbers of NSynth's notes, the 88 keys of a piano
 VELOCITIES = (25, 50, 75, 100, 127)  # NSynth's five
-NOTE_RATE = 16000  # Hz, NSynth's
+NOTE_RATE = 16000  # Hz, NSynth's; notes of any rate are read
 HELD, RELEASED = 3, 1  # s: a note of NSynth's is held, and then rings on
 DEFAULT_INSTRUMENTS = (
     "keyboard_acoustic",

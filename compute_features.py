@@ -4,9 +4,10 @@
 
 Reads <audios>/<instrument>/<sub/folders>/<piece>.wav, or any other recording or video, at any
 sampling rate, and writes <features>/<instrument>/<sub/folders>/<piece>.npy, float16
-(tiles, 256, 256, 1) in [0, 1], and features.json. With --phase the tiles have a second channel,
+(tiles, bins, 256, 1) in [0, 1], and features.json. With --phase the tiles have a second channel,
 the phase in half turns, [-1, 1]: what train_generator.py --learn phase and train.py --learn both
 need.
+The bins are 256, 0 - 11 kHz, or 512, 0 - 22 kHz, where the recordings have something up there.
 Tiles that were made from these recordings, as they are now, are kept. What is out of date is made
 again, and tiles whose recording is gone are removed. Exit code 2 if some file had to be left out.
 """
@@ -34,12 +35,15 @@ from common.files import (
     write_json,
 )
 from common.record import Record
+from sound import survey
 from sound.recordings import AUDIO_EXTENSIONS, read_mono, resample_stream
 
 ANOTHER_FOLDER = "give another --features"  # a remedy that loses nothing
+SAMPLE = 12  # recordings that are looked at before the height of all is chosen
+SAMPLE_SECONDS = 60  # of each
 
 
-def write_tiles(audio_path, tiles_path, phase=False):
+def write_tiles(audio_path, tiles_path, bins=data.BINS, phase=False):
     """Write one recording's tiles. It streams through, at its picture's memory.
 
     Returns:
@@ -53,21 +57,22 @@ def write_tiles(audio_path, tiles_path, phase=False):
 
     def compute_channels(mono, rate):
         mono = resample_stream(mono, rate, data.SAMPLE_RATE)
-        blocks = [make_channels(spectra[0]) for spectra in data.stft_stream(mono)]
-        return np.concatenate(blocks, axis=1)  # (channels, frames, 256)
+        stream = data.stft_stream(mono, bins=bins)
+        blocks = [make_channels(spectra[0]) for spectra in stream]
+        return np.concatenate(blocks, axis=1)  # (channels, frames, bins)
 
     channels, sound = read_mono(audio_path, compute_channels)
     samples = round(sound.tell() * data.SAMPLE_RATE / sound.samplerate)
     channels = channels[:, : 1 + samples // data.HOP_LENGTH]
     pictures = [data.slice_tiles(channel.T) for channel in channels]
-    tiles = np.concatenate(pictures, axis=-1)  # (tiles, 256, 256, channels)
+    tiles = np.concatenate(pictures, axis=-1)  # (tiles, bins, 256, channels)
     with complete(tiles_path) as part, open(part, "wb") as file:
         np.save(file, np.ascontiguousarray(tiles), allow_pickle=False)
     return len(tiles), sound.remarks
 
 
 def keep_magnitude(spectrum):
-    """What the tiles hold of a spectrum: complex64 (t, 256) -> float16 (1, t, 256), dB scale."""
+    """What the tiles hold of a spectrum: complex64 (t, bins) -> float16 (1, t, bins), dB scale."""
     mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
     return mag_db[np.newaxis].astype(np.float16)
 
@@ -116,6 +121,34 @@ def check_apart(features, work):
                 f"--features {features}: holds recordings too, {audio} for one, which --fresh "
                 "would delete; give a folder without any"
             )
+
+
+def choose_bins(work, args):
+    """Height of the pictures where --bins does not say it: see --help. Says what it chose.
+
+    Args:
+        work: (audio path, tiles path) of each piece.
+        args: the flags.
+
+    Raises:
+        UserError: features.json is damaged.
+    """
+    if not args.fresh:
+        path = args.features / "features.json"
+        found = read_json(path, f"{MEND}, or {ANOTHER_FOLDER}", parameters=dict)
+        if found is not None:
+            return found["parameters"].get("bins", data.BINS)
+    apart = -(-len(work) // SAMPLE)
+    for audio, _ in work[::apart]:
+        try:
+            sound = survey.read_part(audio, 0.0, SAMPLE_SECONDS)
+        except UserError:  # told when its tiles are made
+            continue
+        if survey.has_treble(data.spectrogram(sound, data.FULL_BINS)):
+            print(f"pictures of {data.FULL_BINS} bins: {cli.one_line(audio)} goes beyond 11 kHz")
+            return data.FULL_BINS
+    print(f"pictures of {data.BINS} bins: above 11 kHz there is nothing to hear")
+    return data.BINS
 
 
 def read_description(features, parameters, fresh=False):
@@ -217,11 +250,12 @@ def compute(work, record, parameters, args):
     """
 
     def note_done(task, result):
-        _, audio, tiles, _ = task
+        _, audio, tiles, *_ = task
         if not isinstance(result, UserError):
             record.add(tiles, [audio], parameters)
 
-    tasks = [(write_tiles, audio.absolute(), tiles.absolute(), args.phase) for audio, tiles in work]
+    settings = parameters["bins"], args.phase
+    tasks = [(write_tiles, audio.absolute(), tiles.absolute(), *settings) for audio, tiles in work]
     outputs = [tiles for _, tiles in work]
     record.begin(outputs)
     with parallel.engine(args.workers, args.dask) as run:
@@ -250,11 +284,11 @@ def find_missing(work, record, parameters):
     return missing
 
 
-def print_summary(args, counts, gone, others, tiles, seconds):
+def print_summary(args, bins, counts, gone, others, tiles, seconds):
     """Print what was done: ``counts`` of files computed, kept and left out, and how fast."""
     computed, kept, left_out = counts
     hours = tiles * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
-    size = tiles * (1 + args.phase) / 2**13  # GiB: 128 KiB a tile and channel
+    size = tiles * (1 + args.phase) * bins / 2**21  # GiB: two bytes a bin and frame
     if gone:
         print(f"{len(gone)} files removed, whose recordings are gone, {gone[0].name} for one")
     if others:
@@ -282,6 +316,13 @@ def build_parser():
         help="audio folder, one sub-folder an instrument",
     )
     add("--features", "--features_path", type=Path, required=True, help="where the tiles go")
+    add(
+        "--bins",
+        type=int,
+        choices=data.HEIGHTS,
+        help="height of the pictures: 256, 0 - 11 kHz, or 512, 0 - 22 kHz, for twice the work; "
+        "default: what the folder has, or else 512 if the recordings have something above 11 kHz",
+    )
     add("--phase", action="store_true", help="keep the phase as well: twice the disk")
     parallel.worker_flags(parser)
     add("--fresh", action="store_true", help="delete the features folder and start over")
@@ -294,12 +335,11 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     start = time.time()
     features = args.features
-    parameters = dict(data.FEATURE_PARAMETERS)
-    if args.phase:
-        parameters["phase"] = True
-
     work, unreadable = find_work(args.audios, features)
     check_apart(features, work)
+    parameters = {**data.FEATURE_PARAMETERS, "bins": args.bins or choose_bins(work, args)}
+    if args.phase:
+        parameters["phase"] = True
     found = read_description(features, parameters, args.fresh)
     record = Record(features)
     missing = find_missing(work, record, parameters)
@@ -318,7 +358,7 @@ def main(argv=None):
     write_json(path, description, indent=2)
 
     counts = len(missing) - len(errors), len(work) - len(missing), len(errors)
-    print_summary(args, counts, gone, others, tiles, time.time() - start)
+    print_summary(args, parameters["bins"], counts, gone, others, tiles, time.time() - start)
     return 2 if errors else 0
 
 

@@ -1,16 +1,18 @@
-"""The signal side: audio <-> STFT <-> dB-scaled picture <-> 256 x 256 tiles. Pure functions.
+"""The signal side: audio <-> STFT <-> dB-scaled picture <-> tiles. Pure functions.
 
 There and back, with the shapes:
 
     audio (n,)
       -- stft -->                          spectrum, complex (513, t)
-      -- magnitude, amplitude_to_db -->    picture (256, t) in [0, 1]
-      -- slice_tiles -->                   tiles (tiles, 256, 256, 1)
+      -- magnitude, amplitude_to_db -->    picture (bins, t) in [0, 1]
+      -- slice_tiles -->                   tiles (tiles, bins, 256, 1)
 
     tiles
-      -- join_tiles -->                    picture (256, t)
-      -- db_to_amplitude, a phase -->      frames, complex (t, 256)
+      -- join_tiles -->                    picture (bins, t)
+      -- db_to_amplitude, a phase -->      frames, complex (t, bins)
       -- istft_frames -->                  audio (n,)
+
+A picture's height is one of `HEIGHTS`: ``bins`` = 256, which ends at 11 kHz, or 512, at 22 kHz.
 
 Recordings of any length go as streams: `stft_stream`, `rechunk`, `istft_frames`.
 """
@@ -22,8 +24,10 @@ SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
 N_FFT = 1024  # samples, 23 ms
 HOP_LENGTH = 512  # samples, 12 ms; a finer hop is for the way back to audio only
 WINDOW = np.hanning(N_FFT).astype(np.float32)  # the method's window is the symmetric Hann
-BINS = (N_FFT // 2 + 1) // 2  # 256 kept bins, 0 - 11 kHz: NSynth ends at 8 kHz
-TILE_FRAMES = 256  # frames, 2.97 s: makes the tile a square
+BINS = (N_FFT // 2 + 1) // 2  # 256 kept bins, 0 - 11 kHz, the method's own: NSynth ends at 8 kHz
+FULL_BINS = N_FFT // 2  # 512, 0 - 22 kHz: the full band, all of the 513 but the Nyquist frequency
+HEIGHTS = (BINS, FULL_BINS)  # that a picture may have, bins
+TILE_FRAMES = 256  # frames, 2.97 s: makes a tile of 256 bins a square
 BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
 AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audio
 DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
@@ -37,7 +41,7 @@ FEATURE_PARAMETERS = {  # "format" is raised whenever tiles on disk change their
     "n_fft": N_FFT,
     "hop_length": HOP_LENGTH,
     "window": "hanning",
-    "bins": BINS,
+    "bins": BINS,  # or FULL_BINS
     "tile_frames": TILE_FRAMES,
     "amin": AMIN,
 }
@@ -67,12 +71,12 @@ def stft(audio):
     return scipy.fft.rfft(frames * WINDOW).T
 
 
-def magnitude(spectrum):
-    """Magnitude of the kept bins, scaled so that a full-scale sine reads 1.0.
+def magnitude(spectrum, bins=BINS):
+    """Magnitude of the lowest ``bins``, scaled so that a full-scale sine reads 1.0.
 
-    Complex (513, t) -> float32 (256, t).
+    Complex (513, t) -> float32 (bins, t).
     """
-    return np.abs(spectrum[:BINS]) * _FULL_SCALE
+    return np.abs(spectrum[:bins]) * _FULL_SCALE
 
 
 def phasor(spectrum):
@@ -86,31 +90,32 @@ def phasor(spectrum):
     return np.where(mag >= tiny, unit, np.complex64(1))
 
 
-def stft_frames(audio, hop_length=HOP_LENGTH):
-    """`stft` for streams: kept bins only, time first, not centred, on `magnitude`'s scale.
+def stft_frames(audio, hop_length=HOP_LENGTH, bins=BINS):
+    """`stft` for streams: the lowest bins only, time first, not centred, on `magnitude`'s scale.
 
     Its absolute value is the magnitude. Frame k begins at sample k * hop_length.
 
     Args:
         audio: float32 (..., n), n at least N_FFT.
         hop_length: samples; a divisor of HOP_LENGTH.
+        bins: how many are kept.
 
     Returns:
-        complex64 (..., 1 + (n - N_FFT) // hop_length, 256).
+        complex64 (..., 1 + (n - N_FFT) // hop_length, bins).
     """
     frames = _cut_frames(audio, hop_length)
     window = WINDOW * _FULL_SCALE
-    return scipy.fft.rfft(frames * window)[..., :BINS]
+    return scipy.fft.rfft(frames * window)[..., :bins]
 
 
 def istft_frames(frames, hop_length=HOP_LENGTH):
-    """Inverse of `stft_frames` by least squares, the upper bins zero.
+    """Inverse of `stft_frames` by least squares; bins that were not kept are zero.
 
     A sample is the mean of the frames that cover it, weighted by the window, over the sum of
     the window's squares (Griffin and Lim, 1984, eq. 6).
 
     Args:
-        frames: complex64 (..., t, 256), frame k beginning at sample k * hop_length.
+        frames: complex64 (..., t, bins), frame k beginning at sample k * hop_length.
         hop_length: samples; a divisor of HOP_LENGTH.
 
     Returns:
@@ -167,7 +172,7 @@ def _pad_stream(blocks, hop_length):
     yield np.zeros((len(block), -length % hop_length + margin), np.float32)
 
 
-def stft_stream(blocks, hop_length=HOP_LENGTH):
+def stft_stream(blocks, hop_length=HOP_LENGTH, bins=BINS):
     """`stft_frames` of a whole stream, which `istft_frames` gives back from its first sample on.
 
     Frame k is centred on sample (k + 1) * hop_length - HOP_LENGTH: at the usual hop on
@@ -178,13 +183,19 @@ def stft_stream(blocks, hop_length=HOP_LENGTH):
     Args:
         blocks: float32 (channels, any), at least one.
         hop_length: samples; a divisor of HOP_LENGTH.
+        bins: how many are kept.
 
     Yields:
-        complex64 (channels, any, 256).
+        complex64 (channels, any, bins).
     """
     padded = _pad_stream(blocks, hop_length)
     for block in rechunk(padded, BLOCK_FRAMES * hop_length, keep=N_FFT - hop_length):
-        yield stft_frames(block, hop_length)
+        yield stft_frames(block, hop_length, bins)
+
+
+def band_edge(bins):
+    """Hz at the upper edge of a picture: 11,025 of 256 bins, 22,050 of 512."""
+    return bins * SAMPLE_RATE / N_FFT
 
 
 def amplitude_to_db(mag):
@@ -200,12 +211,12 @@ def db_to_amplitude(db):
     return np.expm1(np.asarray(db, np.float32) / _DB_SCALE) * np.float32(AMIN)
 
 
-def spectrogram(audio):
+def spectrogram(audio, bins=BINS):
     """The picture of a sound: its magnitude on the dB scale, 0 ... 1 and a little above.
 
-    Audio (n,) -> float32 (256, 1 + n // 512).
+    Audio (n,) -> float32 (bins, 1 + n // 512).
     """
-    mag = magnitude(stft(audio))
+    mag = magnitude(stft(audio), bins)
     return amplitude_to_db(mag)
 
 
@@ -222,7 +233,7 @@ def from_network(x):
 def slice_tiles(picture):
     """Cut a picture into tiles, the last one padded with zeros.
 
-    (256, t) -> (ceil(t / 256), 256, 256, 1), same dtype.
+    (bins, t) -> (ceil(t / 256), bins, 256, 1), same dtype.
     """
     bins, frames = picture.shape
     count = -(-frames // TILE_FRAMES)
@@ -232,7 +243,7 @@ def slice_tiles(picture):
 
 
 def join_tiles(tiles, frames=None):
-    """Inverse of `slice_tiles`: (n, 256, 256, 1) -> (256, frames).
+    """Inverse of `slice_tiles`: (n, bins, 256, 1) -> (bins, frames).
 
     All n * 256 frames if ``frames`` is None.
     """

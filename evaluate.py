@@ -53,6 +53,7 @@ from measuring.rows import (
     TRUE,
     MeasuredSound,
     Settings,
+    find_bins,
     make_rows,
     measure,
     name_model,
@@ -146,7 +147,9 @@ def evaluate_group(models, group, median, settings, scores=(), page=None, listen
             audio, reference = read
             if group.condition:
                 audio = CONDITIONS[group.condition].apply(audio)
-            target = None if reference is None else MeasuredSound(reference)
+            target = None
+            if reference is not None:
+                target = MeasuredSound(reference, find_bins(models.values()))
             notes = read_notes(scores, piece, len(audio) / data.SAMPLE_RATE)
             measured = []
             sounds = {}
@@ -344,7 +347,8 @@ def choose_style(candidate, target, audios):
             f"{audios / target}: has no {name}, which the style is taken from; render it with "
             "synthesize_audios.py"
         )
-    return styles.with_style(candidate.network, data.spectrogram(read_audio(path)))
+    picture = data.spectrogram(read_audio(path), kinds.bins_of(candidate.network))
+    return styles.with_style(candidate.network, picture)
 
 
 def add_piece_flags(parser):
@@ -556,7 +560,10 @@ def name_paths(candidates):
 def run_group(candidates, group, settings, scores, args, output):
     """Evaluate one group, print and write all of it. Returns (summary, differences)."""
     run = next((candidate.run for candidate in candidates if candidate.run), None)
-    median = find_median(run, group.target, args.audios_path) if group.target else None
+    median = None
+    if group.target:
+        bins = find_bins(candidate.network for candidate in candidates)
+        median = find_median(run, group.target, args.audios_path, bins)
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
     page = None

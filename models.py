@@ -62,8 +62,8 @@ def upsample(filters, dropout=None):
     return keras.Sequential(block)
 
 
-def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5):
-    """U-Net: tiles (n, 256, 256, inputs) in [-1, 1] -> (n, 256, 256, outputs) in [-1, 1].
+def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5, bins=BINS):
+    """U-Net: tiles (n, bins, 256, inputs) in [-1, 1] -> (n, bins, 256, outputs) in [-1, 1].
 
     54,419,713 parameters at width 64. Each block is a Sequential of its own, so that HDF5 weights
     of this well-known layout saved by older Keras code load unchanged. The output layer computes in
@@ -73,8 +73,9 @@ def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5):
         filters: width, the first block's channels.
         kind: `kinds.Kind`.
         dropout: rate in the decoder's first three blocks.
+        bins: height of the tiles, one of `data.HEIGHTS`; the weights are the same for any.
     """
-    inputs = layers.Input((BINS, TILE_FRAMES, kind.inputs))
+    inputs = layers.Input((bins, TILE_FRAMES, kind.inputs))
     x, adapt = kind.wire_generator(inputs, filters)
     skips = []
     for i, width in enumerate(DOWN):
@@ -86,6 +87,7 @@ def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5):
         x = concatenate([adapt(x), skip])
     generator = keras.Model(inputs, _output_layer(kind.outputs)(x), name="generator")
     generator.kind = kind
+    generator.bins = bins
     return generator
 
 
@@ -130,13 +132,13 @@ def compile_at_once(model, optimizer, jit="auto", **options):
     optimizer.build(model.trainable_variables)
 
 
-def build_discriminator(filters=FILTERS, kind=kinds.PLAIN):
-    """PatchGAN: a generator's [input, output] -> logits (n, 16, 16, 1), one a patch.
+def build_discriminator(filters=FILTERS, kind=kinds.PLAIN, bins=BINS):
+    """PatchGAN: a generator's [input, output] -> logits (n, bins // 16, 16, 1), one a patch.
 
     2,766,337 parameters at width 64.
     """
-    inputs = layers.Input((BINS, TILE_FRAMES, kind.inputs))
-    outputs = layers.Input((BINS, TILE_FRAMES, kind.outputs))
+    inputs = layers.Input((bins, TILE_FRAMES, kind.inputs))
+    outputs = layers.Input((bins, TILE_FRAMES, kind.outputs))
     x = layers.Concatenate()([kind.judged_part(inputs), outputs])
     for i, width in enumerate(DOWN[:4]):
         x = downsample(width * filters, batch_norm=i > 0)(x)

@@ -48,11 +48,8 @@ from sound.recordings import (
     DEPTHS,
     RATES,
     check_writable,
-    mix_down,
     open_sound,
     read_audio,
-    read_blocks,
-    resample_stream,
 )
 
 PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
@@ -237,7 +234,10 @@ def make_converter(model, phase, style=None, phase_model=None):
             "--style: is missing, and this model knows several targets; "
             "give a recording of the one wanted"
         )
-    converter = styles.with_style(model, data.spectrogram(read_audio(style))) if style else model
+    converter = model
+    if style:
+        picture = data.spectrogram(read_audio(style), kinds.bins_of(model))
+        converter = styles.with_style(model, picture)
     return learned_phase.with_phase(converter, phase_model) if phase_model else converter
 
 
@@ -265,25 +265,14 @@ def _page_pieces(jobs, args):
 
     seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
     for source in dict.fromkeys(job.source for job in jobs):
-        sounds = {"Input": _read_part(source, args.start, seconds)}
+        sounds = {"Input": survey.read_part(source, args.start, seconds)}
         for job in jobs:
             if job.source == source:
                 label = f"Output: {listening.plain_instrument(known_models.make_label(job.model))}"
                 if label in sounds:  # two models of one target
                     label = f"{label} ({cli.one_line(job.model)})"
-                sounds[label] = _read_part(job.target, 0.0, seconds)
+                sounds[label] = survey.read_part(job.target, 0.0, seconds)
         yield listening.Entry(listening.plain_title(cli.one_line(source.name)), sounds)
-
-
-def _read_part(path, start, seconds):
-    """Mono audio float32 (n,) at 44.1 kHz of a part of a recording."""
-    with open_sound(path) as sound:
-        excerpt = survey.Excerpt(sound.samplerate, start, seconds)
-        blocks = list(excerpt.cut(read_blocks(sound)))
-        length = round(excerpt.samples * data.SAMPLE_RATE / sound.samplerate)
-        mono = mix_down(np.concatenate(blocks, axis=1))
-        resampled = list(resample_stream([mono], sound.samplerate, data.SAMPLE_RATE))
-    return np.concatenate(resampled, axis=1)[0, :length]
 
 
 def print_models():

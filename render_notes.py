@@ -5,10 +5,12 @@
     python render_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path notes \\
         --instruments organ_acoustic=19 keyboard_acoustic_001=TimGM6mb.sf2:0
     python render_notes.py --recorded_notes my_piano keyboard_acoustic_002 --nsynth_path notes
+    python render_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path notes --sample_rate 44100
 
-Each note is 4 s at 16 kHz, mono: held for 3 s, released for 1 s; pitches 21 - 108, velocities 25,
-50, 75, 100, 127. Notes that were made of another font, program or recording are made again
-(<nsynth_path>/.made.jsonl knows); notes that this script did not make are never overwritten.
+Each note is 4 s, mono: held for 3 s, released for 1 s; pitches 21 - 108, velocities 25, 50, 75,
+100, 127. The sampling rate is NSynth's, 16 kHz, or 44.1 kHz for the full band. Notes that were made
+of another font, program or recording, or at another rate, are made again (<nsynth_path>/.made.jsonl
+knows); notes that this script did not make are never overwritten.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -30,10 +32,9 @@ from common.record import Record
 from NoteSynthesizer import HELD, NOTE_RATE, PITCHES, RELEASED, VELOCITIES, note_name, note_prefix
 from sound.recordings import write_audio
 from synthesis import recorded_notes
+from synthesis.recorded_notes import WORK_RATES
 
 FORMAT = 1  # raised whenever the same font or recordings come to give other samples
-# FluidSynth does not filter what it plays faster: played at 16 kHz, high notes would alias
-FONT_RATE = 3 * NOTE_RATE
 NOTE_PEAK = 0.9  # of an instrument's loudest note: every other keeps its level relative to that one
 SILENCE = 2**-15  # peak, one step of 16 bits: a program has no sample at this pitch
 # General MIDI. Strings: the ensemble (48) covers more pitches and speaks faster than the solo
@@ -203,21 +204,22 @@ class SoundFont:
         self._library.fluid_synth_remove_sfont(_pointer_of(synth), self._font)
         synth.delete()
 
-    def note(self, bank, program, pitch, velocity):
-        """One note: float32 (64000,) at `NOTE_RATE`, left and right averaged.
+    def note(self, bank, program, pitch, velocity, rate=NOTE_RATE):
+        """One note: float32 (4 s at ``rate``,), left and right averaged.
 
         On FluidSynth's own scale: peaks are about 0.1.
         """
-        synth = self._fluidsynth.Synth(gain=0.2, samplerate=FONT_RATE, **_SETTINGS)
+        font_rate = WORK_RATES[rate]
+        synth = self._fluidsynth.Synth(gain=0.2, samplerate=font_rate, **_SETTINGS)
         font_id = self._library.fluid_synth_add_sfont(_pointer_of(synth), self._font)
         synth.program_select(0, font_id, bank, program)
         synth.noteon(0, pitch, velocity)
-        held = self._play(synth, HELD * FONT_RATE)
+        held = self._play(synth, HELD * font_rate)
         synth.noteoff(0, pitch)
-        audio = np.concatenate([held, self._play(synth, RELEASED * FONT_RATE)])
+        audio = np.concatenate([held, self._play(synth, RELEASED * font_rate)])
         self._library.fluid_synth_remove_sfont(_pointer_of(synth), self._font)
         synth.delete()
-        return soxr.resample(audio, FONT_RATE, NOTE_RATE)
+        return soxr.resample(audio, font_rate, rate)
 
     def _play(self, synth, count):
         """The next ``count`` samples, float32 (count,).
@@ -271,14 +273,16 @@ def parse_instrument(text, font=None):
     return Program(instrument, own_font or font, bank, number)
 
 
-def render_program(font, bank, program, name):
+def render_program(font, bank, program, name, rate=NOTE_RATE):
     """Every note of one program, with a progress bar of this name.
 
     Returns:
-        {(pitch, velocity): float32 (64000,)}, as `scale_notes` leaves them.
+        {(pitch, velocity): float32 (4 s at ``rate``,)}, as `scale_notes` leaves them.
     """
+    notes = {}
     keys = list(itertools.product(PITCHES, VELOCITIES))
-    notes = {key: font.note(bank, program, *key) for key in tqdm(keys, desc=name, unit="note")}
+    for key in tqdm(keys, desc=name, unit="note"):
+        notes[key] = font.note(bank, program, *key, rate)
     return scale_notes(notes)
 
 
@@ -301,12 +305,16 @@ class NoteFolder:
         instrument: its name.
         sources: files that its notes are made from.
         settings: what else decides about them.
+        rate: sampling rate, Hz.
     """
 
-    def __init__(self, root, instrument, sources, settings):
+    def __init__(self, root, instrument, sources, settings, rate=NOTE_RATE):
         self._record = Record(root)
         self._sources = sources
         self._settings = settings | {"format": FORMAT}
+        if rate != NOTE_RATE:  # the usual one goes without saying, as in older records
+            self._settings["sample_rate"] = rate
+        self.rate = rate
         self.paths = {}  # (pitch, velocity) -> path, of all that NSynth has
         for pitch, velocity in itertools.product(PITCHES, VELOCITIES):
             path = Path(root) / "audio" / note_name(instrument, pitch, velocity)
@@ -351,7 +359,7 @@ class NoteFolder:
         for path in gone:
             path.unlink()
         for key in due:
-            write_audio(self.paths[key], notes[key], NOTE_RATE)
+            write_audio(self.paths[key], notes[key], self.rate)
             self._record.add(self.paths[key], self._sources, self._settings)
         names = [self.paths[key].name for key in notes]
         write_json(self._list, about | {"notes": sorted(names)})
@@ -374,19 +382,19 @@ class RenderJob(NamedTuple):
     recordings: list | None  # of recorded_notes.Recording
 
 
-def plan_programs(texts, font, root):
+def plan_programs(texts, font, root, rate=NOTE_RATE):
     """The jobs of --instruments: list of `RenderJob`."""
     jobs = []
     for text in texts:
         program = parse_instrument(text, font)
         path = find_font(program.font)
         settings = {"bank": program.bank, "program": program.number}
-        folder = NoteFolder(root, program.instrument, [path], settings)
+        folder = NoteFolder(root, program.instrument, [path], settings, rate)
         jobs.append(RenderJob(program.instrument, folder, program._replace(font=path), None))
     return jobs
 
 
-def plan_recordings(pairs, root):
+def plan_recordings(pairs, root, rate=NOTE_RATE):
     """The jobs of --recorded_notes, given as (folder, instrument): list of `RenderJob`.
 
     Folders of one instrument belong together.
@@ -407,7 +415,7 @@ def plan_recordings(pairs, root):
                 f"loudness of another, such as {cli.one_line(again[0].path)}"
             )
         settings = {"recordings": recorded_notes.fingerprint(recordings)}
-        folder = NoteFolder(root, instrument, [], settings)
+        folder = NoteFolder(root, instrument, [], settings, rate)
         jobs.append(RenderJob(instrument, folder, None, recordings))
     return jobs
 
@@ -449,7 +457,7 @@ def do_job(job, fonts):
 def render_from_font(job, font):
     """(notes {(pitch, velocity): samples}, title, what else is to be known about them)."""
     program = job.program
-    notes = render_program(font, program.bank, program.number, job.instrument)
+    notes = render_program(font, program.bank, program.number, job.instrument, job.folder.rate)
     title = font.programs[program.bank, program.number]
     about = {"font": Path(program.font).name, "program": f"{program.bank}:{program.number}"}
     return notes, title, about
@@ -457,7 +465,8 @@ def render_from_font(job, font):
 
 def render_from_recordings(job):
     """(notes {(pitch, velocity): samples}, title, what else is to be known about them)."""
-    notes = scale_notes(recorded_notes.render_recordings(job.recordings, job.instrument))
+    rate = job.folder.rate
+    notes = scale_notes(recorded_notes.render_recordings(job.recordings, job.instrument, rate))
     pitches = {recording.pitch for recording in job.recordings}
     title = f"{len(job.recordings)} recordings of {len(pitches)} pitches"
     return notes, title, {"layers": recorded_notes.choose_layers(job.recordings)}
@@ -495,6 +504,13 @@ def parse_flags(argv):
         help="make this instrument of recorded notes, named by pitch and, if there are several, "
         "loudness: C4v8.ogg, D#4.wav, 060-100.flac; may be given again",
     )
+    add(
+        "--sample_rate",
+        type=int,
+        choices=WORK_RATES,
+        default=NOTE_RATE,
+        help="of the notes, Hz: NSynth's 16000, or 44100 for pictures of 512 bins",
+    )
     add("--list", action="store_true", help="show the font's programs and stop")
     args = parser.parse_args(argv)
     if args.list and not args.soundfont:
@@ -515,8 +531,9 @@ def main(argv=None):
     if args.list:
         list_programs(SoundFont(find_font(args.soundfont)))
         return
-    jobs = plan_programs(args.instruments, args.soundfont, args.nsynth_path)
-    jobs += plan_recordings(args.recorded_notes, args.nsynth_path)
+    rate = args.sample_rate
+    jobs = plan_programs(args.instruments, args.soundfont, args.nsynth_path, rate)
+    jobs += plan_recordings(args.recorded_notes, args.nsynth_path, rate)
     prefixes = [note_prefix(job.instrument) for job in jobs]
     for prefix in prefixes:
         if prefixes.count(prefix) > 1:

@@ -43,22 +43,23 @@ def build_parser():
     return parser
 
 
-def build_model(args):
+def build_model(args, bins):
     """Build both networks, compiled with the rates that the flags give."""
-    return build_pair(args, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
+    return build_pair(args, bins, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
 
 
-def build_pair(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
+def build_pair(args, bins, gen_lr, gen_factor=1.0, disc_factor=1.0):
     """Build both networks, compiled.
 
     Args:
         args: flags.
+        bins: height of the tiles.
         gen_lr: learning rate, a number or a schedule.
         gen_factor, disc_factor: what it is multiplied by for each network.
     """
     kind = registry.from_flags(args.learn, args.target, args.conditioning)
-    generator = models.build_generator(args.filters, kind, args.dropout)
-    discriminator = models.build_discriminator(args.filters, kind)
+    generator = models.build_generator(args.filters, kind, args.dropout, bins)
+    discriminator = models.build_discriminator(args.filters, kind, bins)
     model = models.Pix2Pix(generator, discriminator, args.l1_weight, args.ema, args.delta_weight)
     optimizer = model.optimizer_for(gen_lr, (gen_factor, disc_factor))
     models.compile_at_once(model, optimizer, args.jit)
@@ -68,6 +69,7 @@ def build_pair(args, gen_lr, gen_factor=1.0, disc_factor=1.0):
 def find_rates(training):
     """--findlr: one search for the generator alone, one for the discriminator, one for both."""
     args = training.args
+    bins = training.sets.train.bins
 
     def generator_alone(rate):
         return models.compiled_generator(
@@ -77,13 +79,14 @@ def find_rates(training):
             args.delta_weight,
             kind=training.kind,
             dropout=args.dropout,
+            bins=bins,
         )
 
     def discriminator_alone(rate):
-        return build_pair(args, rate, gen_factor=0.0)
+        return build_pair(args, bins, rate, gen_factor=0.0)
 
     def both(rate):
-        return build_pair(args, rate)
+        return build_pair(args, bins, rate)
 
     sweeps = {
         "generator": lr_finder.Sweep("gen_lr", "loss", generator_alone),

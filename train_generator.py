@@ -28,11 +28,12 @@ def build_parser():
     return parser
 
 
-def build_model(args, rate=None):
+def build_model(args, bins, rate=None):
     """Build the generator, compiled.
 
     Args:
         args: flags.
+        bins: height of the tiles.
         rate: learning rate, a number or a schedule; None: the flag's.
     """
     kind = registry.from_flags(args.learn, args.target, args.conditioning)
@@ -43,6 +44,7 @@ def build_model(args, rate=None):
         args.delta_weight,
         kind=kind,
         dropout=args.dropout,
+        bins=bins,
     )
 
 
@@ -51,7 +53,7 @@ def find_rate(training):
     args = training.args
 
     def build(rate):
-        return build_model(args, rate)
+        return build_model(args, training.sets.train.bins, rate)
 
     sweeps = {"generator": lr_finder.Sweep("lr", "loss", build)}
     batches = feeding.feed(training.sets.train, args.workers)

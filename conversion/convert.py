@@ -91,7 +91,7 @@ def convert_audio(model, audio, sample_rate, **options):
 
     Returns:
         float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input
-        above 11 kHz.
+        above the model's pictures: 11 or 22 kHz.
 
     Raises:
         ValueError: ``audio`` holds NaN or infinite samples.
@@ -113,13 +113,13 @@ def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE, hops
 
     Args:
         model, overlap, batch_size: see `convert_stream`.
-        picture: dB scale 0 ... 1, float32 (256, t) or (256, t, inputs).
+        picture: dB scale 0 ... 1, float32 (bins, t) or (bins, t, inputs).
         hops: how many pictures are interleaved in it, frame by frame.
 
     Returns:
-        float32 (256, t, outputs).
+        float32 (bins, t, outputs).
     """
-    frames = picture.swapaxes(0, 1)[np.newaxis]  # (1, t, 256[, inputs])
+    frames = picture.swapaxes(0, 1)[np.newaxis]  # (1, t, bins[, inputs])
     stream = convert_frames(model, [frames], _keep, overlap, batch_size, hops)
     parts = [converted for _, converted in stream]
     return np.concatenate(parts, axis=1)[0].swapaxes(0, 1)
@@ -150,7 +150,7 @@ def convert_stream(
 
     Args:
         model: Keras generator (`model_files.load_generator`), or any function of its form: float32
-            (n, 256, 256, 1) in [-1, 1] -> the same. It always gets ``batch_size`` tiles, of zeros
+            (n, bins, 256, 1) in [-1, 1] -> the same. It always gets ``batch_size`` tiles, of zeros
             where there are no more.
         blocks: the audio, full scale = 1.
         rate, new_rate: of input and output, Hz; the output's default is the input's.
@@ -167,7 +167,7 @@ def convert_stream(
     """
     hop_length = data.HOP_LENGTH // hops
     blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
-    frames = data.stft_stream(blocks, hop_length)
+    frames = data.stft_stream(blocks, hop_length, kinds.bins_of(model))
     frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
     pairs = _pair(frames, learned=phase in phases.LEARNED)
     estimate = functools.partial(phases.ALL[phase], pull=pull)
@@ -188,12 +188,12 @@ def _pair(frames, learned):
 
 
 def pair(mag, spectrum):
-    """Magnitude asked for and the input's spectrum, both (..., 256) -> complex64 (..., 2, 256)."""
+    """Magnitude asked for and input's spectrum, both (..., bins) -> complex64 (..., 2, bins)."""
     return np.stack([mag.astype(np.complex64), spectrum], axis=-2)
 
 
 def istft_stream(spectra, hop_length=data.HOP_LENGTH):
-    """Inverse of `data.stft_stream`: complex64 (channels, any, 256) -> float32 (channels, any)."""
+    """Inverse of `data.stft_stream`: complex64 (channels, any, bins) -> float32 (channels, any)."""
     shared = data.N_FFT // hop_length - 1  # frames that a sample shares with the next block
     for block in data.rechunk(spectra, data.BLOCK_FRAMES, keep=shared):
         yield data.istft_frames(block, hop_length)
@@ -217,12 +217,12 @@ def convert_frames(model, frames, to_db, overlap, batch_size, hops=1):
 
     Args:
         model, overlap, batch_size, hops: see `convert_stream`.
-        frames: stream of arrays (channels, any, 256, ...), time before frequency.
-        to_db: makes dB-scaled pictures of them, float32 (rows, any, 256) or
-            (rows, any, 256, inputs).
+        frames: stream of arrays (channels, any, bins, ...), time before frequency.
+        to_db: makes dB-scaled pictures of them, float32 (rows, any, bins) or
+            (rows, any, bins, inputs).
 
     Yields:
-        (frames, converted): as they came, and what the network gave, float32 (channels, any, 256,
+        (frames, converted): as they came, and what the network gave, float32 (channels, any, bins,
         outputs), the first output in [0, 1]; 0 where the whole frame was 0.
     """
     stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
@@ -264,7 +264,7 @@ def join_hops(rows, hops):
 def cut_tiles(picture, stride):
     """Tiles that begin every ``stride`` frames, the last one padded with zeros.
 
-    Picture float32 (rows, t, 256) or (rows, t, 256, inputs) -> (rows, n, 256, 256, inputs),
+    Picture float32 (rows, t, bins) or (rows, t, bins, inputs) -> (rows, n, bins, 256, inputs),
     frequency before time, as the network takes them; n is at least 1.
     """
     picture = picture.reshape(*picture.shape[:3], -1)
@@ -291,10 +291,10 @@ class OverlapAdd:
         self.weight = np.zeros((self.held, 1, 1), np.float32)
 
     def add(self, tiles):
-        """Take in the next tiles, float32 (rows, n, 256, 256, outputs).
+        """Take in the next tiles, float32 (rows, n, bins, 256, outputs).
 
         Returns:
-            float32 (rows, n * stride + held, 256, outputs). The last ``held`` frames, which the
+            float32 (rows, n * stride + held, bins, outputs). The last ``held`` frames, which the
             tiles to come cover too, are not final: the next call begins with them.
         """
         rows, count, bins, _, outputs = tiles.shape
@@ -315,7 +315,7 @@ class OverlapAdd:
 
 
 def find_sound(frames):
-    """Whether a frame holds anything but zeros: (rows, t, 256, ...) -> bool (rows, t, 1, 1)."""
+    """Whether a frame holds anything but zeros: (rows, t, bins, ...) -> bool (rows, t, 1, 1)."""
     sounds = frames.reshape(*frames.shape[:2], -1).any(axis=2)
     return sounds[..., np.newaxis, np.newaxis]
 
@@ -325,11 +325,11 @@ def run_network(model, tiles, batch_size):
 
     Args:
         model: see `convert_stream`.
-        tiles: dB scale, float32 (rows, n, 256, 256, inputs).
+        tiles: dB scale, float32 (rows, n, bins, 256, inputs).
         batch_size: tiles that go through the network at once.
 
     Returns:
-        float32 (rows, n, 256, 256, outputs). A magnitude, the first output, is on the dB scale;
+        float32 (rows, n, bins, 256, outputs). A magnitude, the first output, is on the dB scale;
         others stay as the network gives them.
 
     Raises:
@@ -358,12 +358,12 @@ def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGT
     Blocks carry a margin of `phase.reach` frames on both sides, so they give what the whole would.
 
     Args:
-        pairs: complex64 (channels, any, 2, 256), see `pair`.
+        pairs: complex64 (channels, any, 2, bins), see `pair`.
         estimate, iterations, seed: see sound/phase.py.
         hop_length: samples from frame to frame.
 
     Yields:
-        spectra, complex64 (channels, any, 256).
+        spectra, complex64 (channels, any, bins).
     """
     margin = phases.reach(iterations, hop_length)
     start = 0  # index of the block's first frame

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import data
 from common import cli
 from common.cli import PROJECT, UserError
 from common.files import MEND, list_folders, read_csv, read_json, undamaged
@@ -195,6 +196,8 @@ def _list_facts(run):
         parts.append("in rooms and noise")
     if "filters" in flags:
         parts.append(f"width {flags['filters']}")
+        edge = data.band_edge(run.config.get("bins", data.BINS)) / 1000
+        parts.append(f"0 - {edge:.0f} kHz")
     if run.error is not None:
         held_out = run.config.get("split", {}).get("validation", ())
         pieces = "a piece" if len(held_out) == 1 else "pieces"

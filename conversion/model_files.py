@@ -16,13 +16,14 @@ from common import devices
 from common.cli import UserError
 from conversion import packed_weights
 from conversion.known_models import find_pretrained
+from data import BINS, HEIGHTS
 from models import build_generator
 from research import kinds, registry
 
 
 def save_generator(generator, path):
-    """Save a generator with its kind: a ``.keras`` file, or weights alone (``.h5``)."""
-    entry = json.dumps(generator.kind.to_entry())
+    """Save a generator with its kind and height: ``.keras``, or weights alone (``.h5``)."""
+    entry = json.dumps({**generator.kind.to_entry(), "bins": generator.bins})
     if path.suffix == ".h5":
         generator.save_weights(path)
         with h5py.File(path, "a") as file:
@@ -35,11 +36,11 @@ def save_generator(generator, path):
 
 
 def load_generator(path):
-    """A trained generator as a Keras model, with its ``kind``.
+    """A trained generator as a Keras model, with its ``kind`` and ``bins``.
 
     Only weights are read, into a network built here: a model file's own configuration, and any code
     in it, is never run. The width is taken from the weights' shapes; so is the kind, if the file is
-    of a time when it was not stored.
+    of a time when it was not stored. For the height see `_find_bins`.
 
     Args:
         path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the
@@ -56,7 +57,9 @@ def load_generator(path):
             if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
                 with zipfile.ZipFile(file) as archive:
                     weights = Path(archive.extract("model.weights.h5", folder))
-            generator = build_generator(**_layout(weights, _stored_kind(file)))
+            entry = _read_entry(file)
+            layout = _layout(weights, None if entry is None else registry.from_entry(entry))
+            generator = build_generator(**layout, bins=_find_bins(file, entry))
             if packed_weights.is_packed(weights):
                 unpacked = Path(folder) / "unpacked.weights.h5"
                 packed_weights.unpack(weights, unpacked)
@@ -96,19 +99,35 @@ def find_generator(path):
     return file
 
 
-def _stored_kind(file):
-    """The `Kind` that `save_generator` stored, or None. Raises many errors, if damaged."""
+def _read_entry(file):
+    """What `save_generator` stored beside the weights, a dict, or None. Raises many errors."""
     if file.suffix == ".keras":
         with zipfile.ZipFile(file) as archive:
             if kinds.ENTRY not in archive.namelist():
                 return None
-            entry = archive.read(kinds.ENTRY)
-    else:
-        with h5py.File(file) as weights:
-            entry = weights.attrs.get(kinds.ENTRY)
-        if entry is None:
-            return None
-    return registry.from_entry(json.loads(entry))
+            return json.loads(archive.read(kinds.ENTRY))
+    with h5py.File(file) as weights:
+        entry = weights.attrs.get(kinds.ENTRY)
+    return None if entry is None else json.loads(entry)
+
+
+def _find_bins(file, entry):
+    """Height of a generator's tiles, which its weights do not tell.
+
+    It is the stored ``entry``'s, or the input's of a .keras file of plain Keras. Weights alone of a
+    time when it was not stored are of `data.BINS`. Raises ValueError, KeyError and others.
+    """
+    bins = BINS
+    if entry and "bins" in entry:
+        bins = entry["bins"]
+    elif file.suffix == ".keras":
+        with zipfile.ZipFile(file) as archive:
+            network = json.loads(archive.read("config.json"))
+        first = network["config"]["layers"][0]
+        bins = first["config"]["batch_shape"][1]
+    if bins not in HEIGHTS:
+        raise ValueError(f"{bins} bins")
+    return bins
 
 
 def _layout(file, stored):

@@ -154,7 +154,7 @@ def draw_waveform_and_spectrogram():
             ylabel="amplitude,\nfull scale 1",
             title="Greensleeves, keyboard: 44,100 numbers a second",
         )
-        image = pictures.draw_picture(below, whole, top=data.SAMPLE_RATE / 2000)
+        image = pictures.draw_picture(below, whole)
         below.set(title="its spectrogram: 513 bins, 86 frames a second", ylabel="kHz")
         below.set(xlim=(0, SECONDS), yticks=range(0, 21, 4))
         mark_tiles(below)
@@ -165,9 +165,10 @@ def draw_waveform_and_spectrogram():
 def mark_tiles(axis):
     """Draw on a whole spectrogram what the networks see of it, and say what they do not."""
     tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
+    top = data.band_edge(data.BINS) / 1000  # kHz
     middle = {"ha": "center", "va": "center"}
     for k in range(2):
-        frame = Rectangle((k * tile + 0.02, 0.15), tile - 0.04, pictures.NYQUIST_KHZ - 0.15)
+        frame = Rectangle((k * tile + 0.02, 0.15), tile - 0.04, top - 0.15)
         frame.set(fill=False, edgecolor=LIGHT, linewidth=1.8)
         axis.add_patch(frame)
         text = f"tile {k + 1}: 256 bins × 256 frames"

@@ -548,8 +548,8 @@ def read_piece(piece):
     return audio[:shorter], reference[:shorter]
 
 
-def find_median(run, target, audios):
-    """Per-bin median picture (256,) of the training targets, or None if there is no way to know it.
+def find_median(run, target, audios, bins=data.BINS):
+    """Per-bin median picture (bins,) of the training targets, or None if nothing tells of it.
 
     It is the run's median.npy, or taken from the targets' audio: with several targets the file is
     the median of them all.
@@ -558,21 +558,22 @@ def find_median(run, target, audios):
         run: `TrainedRun` or None.
         target: instrument.
         audios: folder that holds a folder for each instrument, or None.
+        bins: height of the pictures that are compared.
     """
     if not run:
         return None
     if run.targets == [target]:
         with contextlib.suppress(OSError, ValueError):
             median = np.load(run.folder / "median.npy", allow_pickle=False)
-            if median.shape == (data.BINS,):
+            if median.shape == (bins,):
                 return median.astype(np.float32)
     if not audios:
         return None
-    return _take_median(run.split["train"], audios / target)
+    return _take_median(run.split["train"], audios / target, bins)
 
 
-def _take_median(names, folder):
-    """Per-bin median (256,) of some of the pieces' frames, or None if none of them is there."""
+def _take_median(names, folder, bins):
+    """Per-bin median (bins,) of some of the pieces' frames, or None if none of them is there."""
     pieces_apart = 1 + len(names) // MEDIAN_PIECES
     frames = []
     for name in names[::pieces_apart]:
@@ -582,7 +583,7 @@ def _take_median(names, folder):
             if isinstance(audio, UserError):
                 cli.pass_over(audio)
                 continue
-            picture = data.spectrogram(audio)
+            picture = data.spectrogram(audio, bins)
             frames_apart = 1 + picture.shape[1] // MEDIAN_FRAMES
             frames.append(picture[:, ::frames_apart])
     if not frames:

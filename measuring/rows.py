@@ -12,7 +12,7 @@ import numpy as np
 import data
 from conversion import convert
 from measuring import judges, metrics
-from research import learned_phase
+from research import kinds, learned_phase
 from sound import phase as phases
 from sound.loudness import Meter
 
@@ -50,13 +50,18 @@ class Row(NamedTuple):
 
     name: str
     audio: np.ndarray  # float32 (n,)
-    asked: np.ndarray  # picture (256, 1 + n // 512) that the audio was made of, or its own
+    asked: np.ndarray  # picture (bins, 1 + n // 512) that the audio was made of, or its own
     is_made: bool  # whether the audio was made of the picture
 
 
-def compute_spectrum(audio, hops=1):
-    """Audio (n,) -> spectrum complex64 (t, 256), frames as `convert.convert_stream` takes them."""
-    stream = data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops)
+def find_bins(models):
+    """Height of the pictures that networks are compared by: the tallest one's."""
+    return max((kinds.bins_of(model) for model in models), default=data.BINS)
+
+
+def compute_spectrum(audio, hops=1, bins=data.BINS):
+    """Audio (n,) -> spectrum complex64 (t, bins), frames as `convert.convert_stream` takes them."""
+    stream = data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops, bins)
     return np.concatenate(list(stream), axis=1)[0]
 
 
@@ -64,8 +69,8 @@ def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
     """Make sound of a magnitude, by the path of `convert.convert_audio`.
 
     Args:
-        mag: float32 (t, 256), linear.
-        spectrum: the input's, complex64 (t, 256).
+        mag: float32 (t, bins), linear.
+        spectrum: the input's, complex64 (t, bins).
         length: of the audio, samples.
         estimate: a phase estimator of sound/phase.py.
         iterations: of iterative ones.
@@ -82,19 +87,24 @@ def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
 
 
 class Resynthesis:
-    """Makes rows of pictures: sounds of one piece's length, with phases made from its own."""
+    """Makes rows of pictures: sounds of one piece's length, with phases made from its own.
 
-    def __init__(self, audio, settings):
+    All pictures are ``bins`` high; where a network's are lower, there is silence above.
+    """
+
+    def __init__(self, audio, settings, bins):
         self.audio = audio
+        self.bins = bins
         self.settings = settings
         self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
         self.gain = find_training_gain(audio) if settings.level == "match" else 1.0
-        self.spectrum = compute_spectrum(audio, settings.hops)  # (t, 256)
-        self.picture = convert.spectrum_to_db(self.spectrum)  # (t, 256)
+        self.spectrum = compute_spectrum(audio, settings.hops, bins)  # (t, bins)
+        self.picture = convert.spectrum_to_db(self.spectrum)  # (t, bins)
 
     def convert(self, model, picture):
-        """A network's outputs for a picture (t, 256) or (t, 256, inputs): (t, 256, outputs)."""
-        swapped = picture.swapaxes(0, 1)
+        """A network's outputs for a picture (t, bins) or (t, bins, inputs): (t, bins, outputs)."""
+        own = kinds.bins_of(model)
+        swapped = picture[:, :own].swapaxes(0, 1)
         converted = convert.convert_picture(
             model,
             swapped,
@@ -102,21 +112,21 @@ class Resynthesis:
             self.settings.batch_size,
             self.settings.hops,
         )
-        return converted.swapaxes(0, 1)
+        return np.pad(converted.swapaxes(0, 1), ((0, 0), (0, self.bins - own), (0, 0)))
 
     def at_usual_hop(self, picture):
-        """The frames (t, 256) of a picture that stand where those of the usual hop do: (256, t)."""
+        """The frames of a picture (t, bins) that stand where the usual hop's do: (bins, t)."""
         hops = self.settings.hops
         return picture[hops - 1 :: hops][: self.frames].T
 
     def row_of_sound(self, name, audio, picture):
-        """A row whose sound is there already, beside its own picture (t, 256)."""
+        """A row whose sound is there already, beside its own picture (t, bins)."""
         return Row(name, audio, self.at_usual_hop(picture), False)
 
     def row(self, name, asked, phase_name, rotation=None, pull=phases.PULL):
-        """A row whose sound is made of the picture ``asked`` (t, 256) and an estimator's phase.
+        """A row whose sound is made of the picture ``asked`` (t, bins) and an estimator's phase.
 
-        ``rotation`` (t, 256, 2) turns the input's phase into a learned one, unless a phase model
+        ``rotation`` (t, bins, 2) turns the input's phase into a learned one, unless a phase model
         does; ``pull`` is of the anchored one.
         """
         spectrum = self.spectrum
@@ -129,7 +139,7 @@ class Resynthesis:
         return self._made(name, asked, spectrum, estimate)
 
     def row_of_phase(self, name, asked, spectrum):
-        """A row whose sound is made of the picture ``asked`` (t, 256) and a spectrum's phase."""
+        """A row whose sound is made of the picture ``asked`` (t, bins) and a spectrum's phase."""
         return self._made(name, asked, spectrum, phases.ALL["input"])
 
     def _made(self, name, asked, spectrum, estimate):
@@ -162,11 +172,12 @@ def make_rows(models, audio, reference, median, settings):
         audio: the input, float32 (n,).
         reference: the target recording (n,); None leaves out ceilings and all trivial systems but
             one.
-        median: per-bin median of the training targets (256,), or None.
+        median: per-bin median of the training targets (bins,), or None.
         settings: `Settings`. A learned phase is the model's own (of a true magnitude the first
             model's) or, from the magnitude in question, the phase model's.
     """
-    make = Resynthesis(audio, settings)
+    bins = find_bins(models.values())
+    make = Resynthesis(audio, settings, bins)
     yield make.row_of_sound(IDENTITY, audio, make.picture)
     if reference is not None:
         yield make.row_of_sound(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
@@ -181,7 +192,7 @@ def make_rows(models, audio, reference, median, settings):
         for name in settings.phases:
             yield make.row(name_row(system, name), magnitude, name, rotations[-1], pull)
     if reference is not None:
-        spectrum = compute_spectrum(reference, settings.hops)
+        spectrum = compute_spectrum(reference, settings.hops, bins)
         true = convert.spectrum_to_db(spectrum)
         for name in settings.phases:
             yield make.row(name_row(TRUE, name), true, name, rotations[0])
@@ -192,13 +203,14 @@ def make_rows(models, audio, reference, median, settings):
 class MeasuredSound:
     """What the measures need of a recording, each computed when it is first asked for."""
 
-    def __init__(self, audio):
+    def __init__(self, audio, bins=data.BINS):
         self.audio = audio
+        self.bins = bins
 
     @functools.cached_property
     def picture(self):
-        """(256, t) on the dB scale."""
-        return data.spectrogram(self.audio)
+        """(bins, t) on the dB scale."""
+        return data.spectrogram(self.audio, self.bins)
 
     @functools.cached_property
     def low(self):
@@ -224,7 +236,7 @@ def things_to_compare(row, target=None, notes=None):
         target: the target recording, a `MeasuredSound`, or None.
         notes: of the score, see `evaluate.read_notes`, or None.
     """
-    sound = MeasuredSound(row.audio)
+    sound = MeasuredSound(row.audio, len(row.asked))
     things = {"asked": row.asked}
     if row.is_made:
         things["written_picture"] = sound.picture

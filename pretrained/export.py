@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import data
 from common import cli, devices
 from common.cli import UserError
 from common.files import complete, read_json, undamaged, write_json
@@ -60,7 +61,7 @@ WEAKNESSES = """Known weaknesses:
 {rooms}\
 - What training pieces hardly have, it has hardly learned: the lowest and highest octave, very dense
   or very soft textures.
-- Above 11 kHz the output is silent, as with every model of this repository.
+- Above {edge:.0f} kHz the output is silent.
 """
 ROOMS = "- It heard no rooms in training: expect less of recordings that were made in one.\n"
 REMEDY = "give a run that train.py made"
@@ -105,7 +106,7 @@ def make_card(run, config, history, args):
             text += make_table(results["rows"])
         if args.measured:
             text += f"{args.measured}\n\n"
-        return text + describe_weaknesses(config["flags"])
+        return text + describe_weaknesses(config["flags"], config.get("bins", data.BINS))
 
 
 def describe_run(run, config, history, args):
@@ -151,7 +152,7 @@ def describe_pull(config):
     return f"- Phase: anchored with a pull of {pull} ([why](../../docs/phase.md#an-anchor))\n"
 
 
-def describe_weaknesses(flags):
+def describe_weaknesses(flags, bins):
     """The card's end."""
     origins = cli.as_list(flags["origin"])
     known = join_names([listening.plain_instrument(name) for name in origins])
@@ -160,7 +161,8 @@ def describe_weaknesses(flags):
     target = listening.plain_instrument(cli.as_list(flags["target"])[0])
     target = target.replace("strings", "string section")  # "one sampled strings"
     rooms = "" if flags.get("conditions") else ROOMS
-    return WEAKNESSES.format(origins=known, target=target, rooms=rooms)
+    edge = data.band_edge(bins) / 1000  # kHz
+    return WEAKNESSES.format(origins=known, target=target, rooms=rooms, edge=edge)
 
 
 def make_table(rows):

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-import data
 from common.files import complete
-from report.pictures import PLOT_LEFT, PLOT_WIDTH, write_card_picture
+from report.pictures import PLOT_LEFT, PLOT_WIDTH, make_pictures, write_card_picture
 from sound.loudness import Meter
-from sound.recordings import AUDIO_EXTENSIONS, mix_down, write_audio
+from sound.recordings import AUDIO_EXTENSIONS, write_audio
 
 AUDIO_FORMAT = "flac"  # lossless: one hears no codec; every browser since 2017 plays it
 KEYS = "123456789abcdefghijklmnopqrstuvwxyz"  # that play a piece's sounds on the page
@@ -76,12 +75,11 @@ def write_section(folder, number, entry):
     everything = {**entry.sounds, **entry.more}
     peaks = [np.abs(audio).max(initial=0) for audio in everything.values()]
     gain = 1 / max(1, *peaks)
-    pictures = {}
+    pictures = make_pictures(everything)
     cards = {}
     for k, (label, audio) in enumerate(everything.items()):
         stem = f"piece{number:02d}_{k + 1}"
         write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
-        pictures[label] = data.spectrogram(_mix_to_mono(audio))
         write_card_picture(pictures[label], folder / f"{stem}.png")
         key = KEYS[k : k + 1]  # the last of very many have none
         alt = f"Spectrogram of {entry.title}: {label}"
@@ -103,12 +101,6 @@ def _write_differences(folder, number, entry, pictures):
         write_card_picture(difference, folder / f"{stem}.png", is_difference=True)
         cards.append(_difference_html(stem, entry.title, output))
     return cards
-
-
-def _mix_to_mono(audio):
-    if audio.ndim == 1:
-        return audio
-    return mix_down(audio.T)[0]
 
 
 def measure_loudness(audio):

@@ -8,10 +8,13 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+import data
 from common.cli import one_line
 from common.files import complete
 from conversion.known_models import read_history
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
+from sound.recordings import mix_down
+from sound.survey import has_treble
 
 GREY = "#808080"
 BLUE, ORANGE = "#3d85c6", "#d9772b"
@@ -30,14 +33,13 @@ STYLE = {  # text and axes mid-grey, on a transparent ground: reads on light and
     "legend.frameon": False,
     "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]),
 }
-NYQUIST_KHZ = SAMPLE_RATE / 4 / 1000  # upper edge of the kept half of the bins
 DIFFERENCE_RANGE = 30  # dB either way that the difference picture shows
 DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
     "difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"]
 )
 CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
 PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # of a card's picture: the page draws its playhead there
-MEL_TICKS = (0, 0.25, 0.5, 1, 2, 4, 8)  # kHz
+MEL_TICKS = (0, 0.25, 0.5, 1, 2, 4, 8, 16)  # kHz
 MEL_ROWS = 384  # of a picture on the page
 HISTORY_TITLES = {
     "mae_db": "mean absolute error, dB",
@@ -46,12 +48,31 @@ HISTORY_TITLES = {
 }
 
 
+def make_pictures(sounds):
+    """Spectrograms of sounds: up to 22 kHz if one of them has anything to hear above 11 kHz.
+
+    Args:
+        sounds: dict label -> audio (n,) or (n, channels) at 44.1 kHz.
+
+    Returns:
+        dict label -> float32 (bins, t) on the dB scale, all of one height.
+    """
+    pictures = {}
+    bins = data.BINS
+    for label, audio in sounds.items():
+        mono = mix_down(np.atleast_2d(audio.T))[0]
+        pictures[label] = data.spectrogram(mono, data.FULL_BINS)
+        if has_treble(pictures[label]):
+            bins = data.FULL_BINS
+    return {label: picture[:bins] for label, picture in pictures.items()}
+
+
 @matplotlib.rc_context(STYLE)
 def write_spectrograms(pictures, path, title=None):
     """Write spectrograms side by side on one colour scale, in seconds, kHz and dB below full scale.
 
     Args:
-        pictures: dict name -> float (256, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
+        pictures: dict name -> float (bins, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
         path: file to write; its extension chooses the format.
         title: line above them, or None.
     """
@@ -73,36 +94,38 @@ def draw_row(figure, pictures):
     draw_colour_bar(figure, image, ax=list(axes), pad=0.01)  # of any: all have the same colours
 
 
-def draw_picture(axis, picture, title=None, is_difference=False, top=NYQUIST_KHZ):
-    """Draw a picture (bins, t), or a difference of two, up to ``top`` kHz.
+def draw_picture(axis, picture, title=None, is_difference=False):
+    """Draw a picture (bins, t), or a difference of two, over kHz.
 
     Args:
         axis: to draw on.
         picture: on the dB scale of `data.amplitude_to_db`, 0 ... 1; a difference -1 ... 1.
         title: above it, or None.
         is_difference: colours for what is too loud and too soft.
-        top: kHz at its upper edge.
 
     Returns:
         the image, for the colour bar.
     """
-    image = _draw_image(axis, np.asarray(picture, np.float32), top, is_difference)
+    edge = data.band_edge(len(picture)) / 1000  # kHz
+    image = _draw_image(axis, np.asarray(picture, np.float32), edge, is_difference)
     axis.set_title(title, parse_math=False)
     return image
 
 
 def draw_mel(axis, picture, is_difference=False):
-    """`draw_picture` of the kept bins on a mel axis, which spreads what one hears as far apart."""
-    top = to_mel(NYQUIST_KHZ)
-    rows = np.linspace(0, top, MEL_ROWS)
+    """`draw_picture` on a mel axis, which spreads what one hears as far apart."""
     picture = np.asarray(picture, np.float32)
-    bins = from_mel(rows) / NYQUIST_KHZ * len(picture)
+    edge = data.band_edge(len(picture)) / 1000  # kHz
+    top = to_mel(edge)
+    rows = np.linspace(0, top, MEL_ROWS)
+    bins = from_mel(rows) / edge * len(picture)
     below = np.minimum(bins.astype(int), len(picture) - 2)
     part = np.minimum(bins - below, 1).astype(np.float32)[:, np.newaxis]
     stretched = (1 - part) * picture[below] + part * picture[below + 1]
     image = _draw_image(axis, stretched, top, is_difference)
-    labels = [f"{khz:g}" for khz in MEL_TICKS]
-    axis.set_yticks(to_mel(MEL_TICKS), labels)
+    ticks = [khz for khz in MEL_TICKS if khz < edge]
+    labels = [f"{khz:g}" for khz in ticks]
+    axis.set_yticks(to_mel(ticks), labels)
     return image
 
 
@@ -218,7 +241,7 @@ def write_card_picture(picture, path, is_difference=False):
     """Write one spectrogram on a mel axis, its plot at `PLOT_LEFT` and `PLOT_WIDTH` of its width.
 
     Args:
-        picture: float (256, t) as of `data.spectrogram`, or a difference of two.
+        picture: float (bins, t) as of `data.spectrogram`, or a difference of two.
         path: .png file to write.
         is_difference: as of `draw_picture`.
     """

@@ -6,6 +6,8 @@ of models.py carries its ``kind``; a run's config.json has its names. No Keras h
 is called that needs it.
 """
 
+import data
+
 ENTRY = "timbre.json"  # in a .keras archive; in an HDF5 file the attribute of the same name
 
 
@@ -65,3 +67,8 @@ def keep(x):
 def kind_of(model):
     """`Kind` of a network; a plain function that stands in for one is `PLAIN`."""
     return getattr(model, "kind", PLAIN)
+
+
+def bins_of(model):
+    """Height of a network's pictures; of a function that does not say it, `data.BINS`."""
+    return getattr(model, "bins", data.BINS)

@@ -12,20 +12,20 @@ import numpy as np
 
 import data
 from common.cli import UserError
-from research.kinds import Kind, kind_of
+from research.kinds import Kind, bins_of, kind_of
 from sound import phase as phases
 from training.dataset import TilePairs, write_tile
 
 
 def compute_rotation(origin, target):
-    """What turns the origin's phase into the target's: float32 (256, 256, 2), cosine and sine.
+    """What turns the origin's phase into the target's: float32 (bins, 256, 2), cosine and sine.
 
     Both play the same notes, so along a partial the two phases advance alike and their difference
     stands still, where each of them goes round many times in a tile. Both numbers are multiplied
     by the target's dB scale: it says where phase matters, and is 0 where nothing sounds.
 
     Args:
-        origin, target: tiles float16 (256, 256, 2): dB scale, and phase in half turns.
+        origin, target: tiles float16 (bins, 256, 2): dB scale, and phase in half turns.
     """
     half_turns = target[..., 1].astype(np.float32) - origin[..., 1]
     angle = half_turns * np.float32(np.pi)
@@ -123,9 +123,9 @@ PHASE = Phase()
 
 
 def turn(spectrum, rotation):
-    """A spectrum, or phasors, (..., 256), turned by a network's ``rotation``.
+    """A spectrum, or phasors, (..., bins), turned by a network's ``rotation``.
 
-    The latter is (..., 256, 2), cosine and sine of any length.
+    The latter is (..., bins, 2), cosine and sine of any length.
     """
     return spectrum * data.phasor(rotation[..., 0] + 1j * rotation[..., 1])
 
@@ -140,6 +140,7 @@ def with_phase(model, phase_model):
         rotation = phase_model.predict_on_batch(np.concatenate([x, magnitude], axis=-1))
         return np.concatenate([magnitude, rotation], axis=-1)
 
+    convert.bins = bins_of(model)
     return convert
 
 
@@ -159,6 +160,11 @@ def check_phases(names, model, phase_model=None, called="--model"):
     if phase_model and kind_of(phase_model) is not PHASE:
         raise UserError(
             "--phase_model: gives a magnitude; give a model of train_generator.py --learn phase"
+        )
+    if phase_model and bins_of(phase_model) != bins_of(model):
+        raise UserError(
+            f"--phase_model: knows pictures of {bins_of(phase_model)} bins, {called} of "
+            f"{bins_of(model)}; give one trained on the same features"
         )
     for name in names:
         if name in phases.LEARNED and not phase_model and not kind_of(model).gives_rotation:

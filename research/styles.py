@@ -11,7 +11,7 @@ import numpy as np
 import data
 from common.cli import UserError
 from common.names import piece_of
-from research.kinds import Kind
+from research.kinds import Kind, bins_of
 from training.dataset import TilePairs, Tiles, write_tile
 
 ENCODER = (2, 4, 8, 8)  # channels of the style encoder's blocks, in multiples of the width
@@ -86,7 +86,7 @@ def with_style(model, picture):
 
     Args:
         model: Keras generator with two input channels.
-        picture: dB scale (256, t), of the instrument wanted. The loudest stretch of 256 frames of
+        picture: dB scale (bins, t), of the instrument wanted. The loudest stretch of 256 frames of
             it is the style.
     """
     tiles = data.slice_tiles(picture)
@@ -97,6 +97,7 @@ def with_style(model, picture):
         beside = np.broadcast_to(style, x.shape)
         return model.predict_on_batch(np.concatenate([x, beside], axis=-1))
 
+    convert.bins = bins_of(model)
     return convert
 
 
@@ -149,7 +150,7 @@ FILM = Film()
 
 
 def encode_style(picture, filters):
-    """A tile of the target (n, 256, 256, 1) -> what describes its timbre, (n, 8 filters)."""
+    """A tile of the target (n, bins, 256, 1) -> what describes its timbre, (n, 8 filters)."""
     from keras import layers  # only once the device is known
 
     from models import downsample

@@ -5,24 +5,37 @@ here does to a picture what one part of a real recording does to a sound, at ran
 that training meets a new room, a new microphone and a new noise with every tile.
 
     conditions = Conditions()
-    origin, target = conditions(origin, target, rng)    # dB scale, (256, 256) each
+    origin, target = conditions(origin, target, rng)    # dB scale, (bins, 256) each
 
 Of several origins, `blend` also makes new instruments between any two, and a little beyond.
 
-Pictures hold no phase, so everything works on magnitudes: (256, 256) = (bins, frames), linear,
+Pictures hold no phase, so everything works on magnitudes: (bins, frames), linear,
 a full-scale sine reads 1.0. Where two sounds meet in a bin their powers add, which is right in
 the mean over phases.
 """
+
+import functools
 
 import numpy as np
 
 from data import BINS, HOP_LENGTH, N_FFT, SAMPLE_RATE, amplitude_to_db, db_to_amplitude
 
-FREQUENCIES = np.arange(BINS) * SAMPLE_RATE / N_FFT  # Hz, of the bins' centres
-OCTAVES = np.log2(np.maximum(FREQUENCIES, FREQUENCIES[1]) / 1000)  # from 1 kHz
 FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
 PROBABILITY = 0.5  # of each condition, for each tile
 LOUDEST = 1.0  # magnitude at which a picture ends: the networks' range is clipped there
+
+
+@functools.cache
+def frequencies(bins):
+    """Hz of the bins' centres, (bins,)."""
+    return np.arange(bins) * SAMPLE_RATE / N_FFT
+
+
+@functools.cache
+def octaves(bins):
+    """The bins' distance from 1 kHz in octaves, (bins,)."""
+    centres = frequencies(bins)
+    return np.log2(np.maximum(centres, centres[1]) / 1000)
 
 
 def db_to_gain(decibels):
@@ -40,8 +53,9 @@ def add_room(mag, rng):
     reverberation lies 20 dB below to 6 dB above the direct sound.
     """
     bass_rt60 = np.exp(rng.uniform(np.log(0.2), np.log(2.5)))  # s
-    treble_share = rng.uniform(0.3, 0.9)  # RT60 at the top, relative to that of the bass
-    rt60 = bass_rt60 * np.linspace(1, treble_share, BINS)
+    treble_share = rng.uniform(0.3, 0.9)  # RT60 at 11 kHz and above, relative to that of the bass
+    shares = np.linspace(1, treble_share, BINS)
+    rt60 = bass_rt60 * np.pad(shares, (0, len(mag) - BINS), "edge")
     decay = 10 ** (-6 * FRAME_SECONDS / rt60)
 
     power = mag**2
@@ -63,7 +77,7 @@ def add_reflections(mag, rng):
     count = rng.integers(1, 5)
     delays = rng.uniform(0.0005, 0.015, count)  # s
     gains = rng.uniform(-0.5, 0.5, count)
-    turns = np.exp(-2j * np.pi * FREQUENCIES[:, np.newaxis] * delays)
+    turns = np.exp(-2j * np.pi * frequencies(len(mag))[:, np.newaxis] * delays)
     response = np.abs(1 + turns @ gains)
     return mag * response[:, np.newaxis]
 
@@ -75,8 +89,8 @@ def change_tone(mag, rng):
     straight lines between: the size of differences between pianos' averaged spectra.
     """
     knots = np.arange(-5, 5)  # octaves from 1 kHz: 31 Hz ... 16 kHz
-    curve = np.interp(OCTAVES, knots, rng.normal(0, 4, len(knots)))
-    curve += rng.normal(0, 1.5) * OCTAVES
+    curve = np.interp(octaves(len(mag)), knots, rng.normal(0, 4, len(knots)))
+    curve += rng.normal(0, 1.5) * octaves(len(mag))
     curve -= curve[: BINS // 4].mean()  # the level is another condition
     return mag * db_to_gain(curve)[:, np.newaxis]
 
@@ -88,21 +102,21 @@ def add_noise(mag, rng):
     at 1 kHz lie between -100 dB (a studio) and -50 dB (a cassette) of full scale.
     """
     slope = rng.uniform(-6, 0)  # dB an octave
-    floor = db_to_gain(rng.uniform(-100, -50) + slope * OCTAVES)
+    floor = db_to_gain(rng.uniform(-100, -50) + slope * octaves(len(mag)))
     noise = floor[:, np.newaxis] ** 2 * rng.exponential(size=mag.shape)
     if rng.random() < 0.3:
-        noise += hum_power(rng)[:, np.newaxis]
+        noise += hum_power(len(mag), rng)[:, np.newaxis]
     return np.sqrt(mag**2 + noise)
 
 
-def hum_power(rng):
-    """Power (256,) of mains hum: harmonics of 50 or 60 Hz, the first -80 to -45 dB."""
+def hum_power(bins, rng):
+    """Power (bins,) of mains hum: harmonics of 50 or 60 Hz, the first -80 to -45 dB."""
     mains = rng.choice([50.0, 60.0])
     harmonics = np.arange(1, 11)
     levels = rng.uniform(-80, -45) - rng.uniform(2, 6) * (harmonics - 1)
-    bins = np.round(harmonics * mains * N_FFT / SAMPLE_RATE).astype(int)
-    power = np.zeros(BINS)
-    np.add.at(power, bins, db_to_gain(levels) ** 2)
+    nearest = np.round(harmonics * mains * N_FFT / SAMPLE_RATE).astype(int)
+    power = np.zeros(bins)
+    np.add.at(power, nearest, db_to_gain(levels) ** 2)
     return power
 
 
@@ -114,8 +128,8 @@ def limit_band(mag, rng):
     upper = np.log2(rng.uniform(3000, 10_000) / 1000)
     lower = np.log2(rng.uniform(30, 200) / 1000)
     slope = rng.uniform(12, 48)
-    above = np.maximum(OCTAVES - upper, 0)
-    below = np.maximum(lower - OCTAVES, 0)
+    above = np.maximum(octaves(len(mag)) - upper, 0)
+    below = np.maximum(lower - octaves(len(mag)), 0)
     return mag * db_to_gain(-slope * (above + below / 2))[:, np.newaxis]
 
 
@@ -155,9 +169,10 @@ def detune(origin, target, rng):
     The output is played with the input's phase, so it has to stay in the input's tuning.
     """
     ratio = 2 ** (rng.uniform(-30, 30) / 1200)
-    position = np.minimum(np.arange(BINS) / ratio, BINS - 1)
+    top = len(origin) - 1
+    position = np.minimum(np.arange(len(origin)) / ratio, top)
     below = np.floor(position).astype(int)
-    above = np.minimum(below + 1, BINS - 1)
+    above = np.minimum(below + 1, top)
     share = (position - below)[:, np.newaxis]
 
     def stretch(mag):
@@ -175,13 +190,13 @@ def blend(first, second, rng):
     1.3: another instrument in each register.
 
     Args:
-        first, second: dB scale [0, 1], (256, 256).
+        first, second: dB scale [0, 1], (bins, 256).
 
     Returns:
         The same of the blend.
     """
     knots = np.arange(-5, 5)  # octaves from 1 kHz
-    weight = np.interp(OCTAVES, knots, rng.uniform(-0.3, 1.3, len(knots)))
+    weight = np.interp(octaves(len(first)), knots, rng.uniform(-0.3, 1.3, len(knots)))
     mixed = first + weight[:, np.newaxis] * (second - first)
     return np.clip(mixed, 0, 1)
 
@@ -229,12 +244,12 @@ class Conditions:
         """One pair under conditions that follow from ``rng``.
 
         Args:
-            origin, target: dB scale [0, 1], (256, 256), any float type.
+            origin, target: dB scale [0, 1], (bins, 256), any float type.
             rng: numpy Generator.
             other: the same stretch of another origin, which `blend` needs; None: without it.
 
         Returns:
-            (origin, target): dB scale, float32 (256, 256), at least 0; may exceed 1 a little.
+            (origin, target): dB scale, float32 (bins, 256), at least 0; may exceed 1 a little.
         """
         drawn = rng.random(len(self.names)) < self.probability
         chosen = [name for name, wanted in zip(self.names, drawn) if wanted]

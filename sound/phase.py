@@ -4,14 +4,14 @@ Every estimator is called as
 
     estimate(mag, spectrum, iterations=32, seed=0, start=0, hop_length=512, pull=0.1)
 
-    mag          float32 (256, t), linear magnitude asked for, on the scale of `data.magnitude`
-    spectrum     complex64 (256, t), the input's, on the same scale
+    mag          float32 (bins, t), linear magnitude asked for, on the scale of `data.magnitude`
+    spectrum     complex64 (bins, t), the input's, on the same scale
     iterations   how often an iterative estimator refines; the others ignore it
     seed, start  of random phases; ``start`` is the index of the first frame within its piece
     hop_length   samples from frame to frame: data.HOP_LENGTH, or that divided by 2, 4, ...
     pull         of `griffinlim_anchored`: how much of the input's spectrum counts
 
-and returns complex64 (256, t), unit phasors. An estimator names the arguments that it uses and
+and returns complex64 (bins, t), unit phasors. An estimator names the arguments that it uses and
 takes the others as ``**_``. Frame k of the result depends on nothing beyond frames k - reach ...
 k + reach, see `reach`: a stream that is cut into blocks with that margin gives what the whole
 would give.
@@ -50,10 +50,11 @@ def draw_random(mag, spectrum, seed=0, start=0, **_):
 
     They depend on ``seed`` and the frame's index only, so that blocks can be drawn apart.
     """
-    draws_per_frame = data.BINS // 8  # Philox counts steps of 256 bits: eight float32
+    bins, frames = mag.shape
+    draws_per_frame = bins // 8  # Philox counts steps of 256 bits: eight float32
     bits = np.random.Philox(key=seed, counter=start * draws_per_frame)
     generator = np.random.Generator(bits)
-    angles = generator.random((mag.shape[1], data.BINS), dtype=np.float32).T
+    angles = generator.random((frames, bins), dtype=np.float32).T
     return np.exp(angles * np.complex64(2j * np.pi))
 
 
@@ -106,7 +107,7 @@ def reach(iterations, hop_length=data.HOP_LENGTH):
 
 
 def refine(mag, phase, iterations, momentum=MOMENTUM, hop_length=data.HOP_LENGTH, anchor=None):
-    """Fast Griffin-Lim: make ``phase`` (256, t) consistent with ``mag`` (256, t), which is kept.
+    """Fast Griffin-Lim: make ``phase`` (bins, t) consistent with ``mag`` (bins, t), which is kept.
 
     Griffin & Lim 1984 project in turn on the spectrograms that some sound has,
     c = STFT(ISTFT(mag * phase)), and on those with the magnitude asked for. Perraudin, Balazs &
@@ -114,13 +115,13 @@ def refine(mag, phase, iterations, momentum=MOMENTUM, hop_length=data.HOP_LENGTH
     converges faster and further. Momentum 0 gives the original.
 
     They lessen the distance |s - c|^2 of s = mag * phase from any sound. With an ``anchor``,
-    complex (256, t), that is w times some spectrum x, it is |s - c|^2 + w |s - x|^2 that falls:
+    complex (bins, t), that is w times some spectrum x, it is |s - c|^2 + w |s - x|^2 that falls:
     for a fixed c, s is best with the phase of c + w x. So an anchor costs one addition. (Ours.)
 
     Frames before the first and after the last count as silence. Blocks with a margin of `reach`
     give exactly the result of the whole, so they are refined in threads.
     """
-    mag = np.ascontiguousarray(mag.T, np.float32)  # (t, 256): frames first
+    mag = np.ascontiguousarray(mag.T, np.float32)  # (t, bins): frames first
     phase = np.ascontiguousarray(phase.T, np.complex64)
     if anchor is not None:
         anchor = np.ascontiguousarray(anchor.T)
@@ -158,7 +159,7 @@ def in_blocks(function, frames, size, margin, map_blocks=map):
 
 
 def _refine(mag, phase, anchor, iterations, inertia, hop_length):
-    """`refine` for one block, frames first: float32 (t, 256), complex64 (t, 256) -> the latter."""
+    """`refine` for one block, frames first: float32 and complex64 (t, bins) -> the latter."""
     if len(mag) < data.N_FFT // hop_length:  # no sample is covered by all frames
         return phase
     margin = data.N_FFT - hop_length  # samples at either end that not all frames cover
@@ -168,7 +169,7 @@ def _refine(mag, phase, anchor, iterations, inertia, hop_length):
     scale = np.float32(1)  # of the extrapolation, which the magnitude takes out again
     for _ in range(iterations):
         audio = data.istft_frames(spectrum, hop_length)
-        consistent = data.stft_frames(np.pad(audio, margin), hop_length)
+        consistent = data.stft_frames(np.pad(audio, margin), hop_length, mag.shape[1])
         # (c + momentum * (c - previous c) + anchor) / (1 + momentum); the first has no previous.
         estimate = consistent - inertia * previous
         if anchor is not None:

@@ -7,7 +7,7 @@ import numpy as np
 import data
 from common.cli import UserError
 from sound.loudness import Meter
-from sound.recordings import open_sound, read_blocks, resample_stream
+from sound.recordings import mix_down, open_sound, read_blocks, resample_stream
 
 SILENT = 0.8  # share of frames with nothing to hear
 # What the models know are notes, whose spectrum stays what it is for a while. That of speech,
@@ -26,6 +26,10 @@ _PARTIALS = slice(2, 120)  # bins of 0.1 - 5 kHz
 _AROUND = 9  # bins that a partial stands out from
 _FLOOR = 1e-6  # of a frame's power: what is 60 dB below it counts as nothing
 _LOWEST = 2  # bin: below is what a room hums
+# Share of a recording's energy above 11 kHz from which on there is something to hear: -50 dB.
+# Pieces on notes at 44.1 kHz have there: guitar, synth lead -38 ... -26 dB, strings -65 ... -46,
+# pianos -68 ... -37; on notes at 16 kHz, where only their beginnings click, -88 ... -60 dB.
+_TREBLE = 1e-5
 _TINY = 1e-14  # far below one step of 16 bits
 
 
@@ -89,6 +93,33 @@ def listen(source, start=0.0, seconds=None):
     if start and not excerpt.samples:
         raise UserError(f"--start {start:g}: {source} is {length:.1f} s long; give less")
     return Survey(start, excerpt.samples / rate, meter.integrated(), character.judge())
+
+
+def has_treble(picture):
+    """Whether there is anything to hear above `data.BINS`, 11 kHz, in a picture of the full band.
+
+    The ends do not count: where a sound is cut off it clicks.
+
+    Args:
+        picture: float (512, t) on the dB scale.
+    """
+    energy = data.db_to_amplitude(picture[:, 2:-2]) ** 2
+    treble = energy[data.BINS :].sum(dtype=float)
+    return bool(treble > _TREBLE * energy.sum(dtype=float))
+
+
+def read_part(path, start, seconds):
+    """A part of a recording, mixed down: float32 (n,) at 44.1 kHz.
+
+    Raises UserError if it cannot be read.
+    """
+    with open_sound(path) as sound:
+        excerpt = Excerpt(sound.samplerate, start, seconds)
+        blocks = list(excerpt.cut(read_blocks(sound)))
+        length = round(excerpt.samples * data.SAMPLE_RATE / sound.samplerate)
+        mono = mix_down(np.concatenate(blocks, axis=1))
+        resampled = list(resample_stream([mono], sound.samplerate, data.SAMPLE_RATE))
+    return np.concatenate(resampled, axis=1)[0, :length]
 
 
 class _Character:

@@ -23,7 +23,10 @@ from data import SAMPLE_RATE
 from NoteSynthesizer import FADE, HELD, MAX_SHIFT, NOTE_RATE, PITCHES, RELEASED, VELOCITIES
 from sound.recordings import AUDIO_EXTENSIONS, read_audio
 
-READ_RATE = 3 * NOTE_RATE  # Hz: nothing that is heard is lost before a note is resampled
+# Rates that notes may have, Hz, and at which they are made before they are resampled: FluidSynth
+# does not filter what it plays faster, so that high notes would alias, and a recording that is
+# played lower must not have lost what is heard of it then.
+WORK_RATES = {NOTE_RATE: 3 * NOTE_RATE, SAMPLE_RATE: 2 * SAMPLE_RATE}
 DAMPING = 0.08  # s, time constant of the decay after the key comes up, as of a piano's damper
 # A note begins where it first reaches this part of its peak (-40 dB); what comes before is cut,
 # for the notes of two instruments must begin together
@@ -146,13 +149,13 @@ def choose_source(recordings, pitch, layer):
     return min(near, key=lambda r: (abs(r.pitch - pitch), -r.pitch), default=None)
 
 
-def render_recordings(recordings, name):
+def render_recordings(recordings, name, rate=NOTE_RATE):
     """Every note that the recordings give, with a progress bar of this name.
 
     A recording that cannot be read is named and passed over: the nearest others take its place.
 
     Returns:
-        {(pitch, velocity): float32 (64000,) at `NOTE_RATE`}, at their levels in the recordings.
+        {(pitch, velocity): float32 (4 s at ``rate``,)}, at their levels in the recordings.
 
     Raises:
         UserError: none can be read.
@@ -169,15 +172,15 @@ def render_recordings(recordings, name):
                 plays.setdefault(source, []).append((pitch, velocity))
         due = []
         for recording, keys in tqdm(plays.items(), desc=name, unit="file"):
-            sound = cli.attempt(read_audio, recording.path, READ_RATE)
+            sound = cli.attempt(read_audio, recording.path, WORK_RATES[rate])
             if isinstance(sound, UserError):
                 cli.pass_over(sound)
                 usable.remove(recording)
                 due += keys
                 continue
-            sound = trim_onset(sound, READ_RATE)
+            sound = trim_onset(sound, WORK_RATES[rate])
             for pitch, velocity in keys:
-                notes[pitch, velocity] = shape_note(sound, pitch - recording.pitch)
+                notes[pitch, velocity] = shape_note(sound, pitch - recording.pitch, rate)
     if not usable:
         raise UserError(f"{name}: none of its recordings can be read; give others")
     return notes
@@ -192,19 +195,22 @@ def trim_onset(sound, rate):
     return sound[max(loud[0] - round(ONSET_MARGIN * rate), 0) :]
 
 
-def shape_note(sound, semitones):
-    """A recording at `READ_RATE`, float32 (n,), so many semitones higher -> (64000,), NSynth's."""
-    factor = 2 ** (semitones / 12)
-    needed = int((HELD + RELEASED + 1) * READ_RATE * factor)  # a second more than is kept
-    note = soxr.resample(sound[:needed], READ_RATE * factor, NOTE_RATE)
-    length = (HELD + RELEASED) * NOTE_RATE
+def shape_note(sound, semitones, rate=NOTE_RATE):
+    """A recording, so many semitones higher, as a note: float32 (n,) -> (4 s at ``rate``,).
+
+    ``sound`` is at the rate's `WORK_RATES`.
+    """
+    work_rate = WORK_RATES[rate] * 2 ** (semitones / 12)
+    needed = int((HELD + RELEASED + 1) * work_rate)  # a second more than is kept
+    note = soxr.resample(sound[:needed], work_rate, rate)
+    length = (HELD + RELEASED) * rate
     if len(note) < length:  # a recording that stops must not click
-        fade = min(round(FADE / SAMPLE_RATE * NOTE_RATE), len(note))
+        fade = min(round(FADE / SAMPLE_RATE * rate), len(note))
         note[len(note) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
         note = np.pad(note, (0, length - len(note)))
     note = note[:length].copy()
-    held = HELD * NOTE_RATE
-    seconds = np.arange(length - held) / NOTE_RATE
+    held = HELD * rate
+    seconds = np.arange(length - held) / rate
     note[held:] *= np.exp(-seconds / DAMPING).astype(np.float32)
     return note
 

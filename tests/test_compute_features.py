@@ -189,10 +189,10 @@ def test_a_run_that_is_stopped_keeps_what_it_made(folders, monkeypatch):
     shutil.rmtree(folders.features)
     write = compute_features.write_tiles
 
-    def stop_at_the_second(audio, tiles, phase):
+    def stop_at_the_second(audio, tiles, *settings):
         if ORIGIN in str(tiles):
             raise KeyboardInterrupt
-        return write(audio, tiles, phase)
+        return write(audio, tiles, *settings)
 
     monkeypatch.setattr(compute_features, "write_tiles", stop_at_the_second)
     assert folders.run()[0] == 130

@@ -81,7 +81,8 @@ def test_export(tmp_path, export, run):
     packed = model_files.load_generator("a_2_guitar_acoustic")
     assert packed.kind is PLAIN
     with h5py.File(folder / "generator.weights.h5") as file:
-        assert json.loads(file.attrs[ENTRY]) == {"kind": "magnitude", "style": "none"}
+        entry = {"kind": "magnitude", "style": "none", "bins": 256}
+        assert json.loads(file.attrs[ENTRY]) == entry
     assert all(weight.dtype == "float32" for weight in packed.weights)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 1)).astype(np.float32)
     difference = np.abs(packed.predict_on_batch(x) - whole.predict_on_batch(x))
@@ -119,11 +120,12 @@ def test_a_pull_of_its_own_goes_with_the_model(tmp_path, export, run):
 def test_weaknesses_are_those_of_the_run(export):
     pianos = ["keyboard_acoustic", "keyboard_acoustic_012"]
     flags = {"origin": pianos, "target": ["string_acoustic"], "conditions": ["room"]}
-    text = export.describe_weaknesses(flags)
+    text = export.describe_weaknesses(flags, 512)
     sampled = "- It knows pianos, and the notes of one sampled string section; of other instruments"
     assert sampled in text
     assert "still answers\n  with that string section.\n- What" in text
     assert "rooms" not in text
+    assert "- Above 22 kHz the output is silent.\n" in text
 
 
 def test_a_card_says_of_how_many_pieces_its_error_is(export, run):

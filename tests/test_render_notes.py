@@ -43,7 +43,7 @@ class Font:
         self.level = float(Path(path).read_bytes()[12:])
         self.programs = {(0, 0): "Loud", (0, 1): "Soft", (8, 1): "Other"}
 
-    def note(self, bank, program, pitch, velocity):
+    def note(self, bank, program, pitch, velocity, rate):
         value = self.level * (pitch == 60 or program == 0)  # the others are silent at low pitches
         return np.full(4, value * velocity / 127 / (1 + program + bank), np.float32)
 
@@ -304,6 +304,25 @@ def test_recorded_notes_become_an_instrument(piano, capsys):
     assert f"{count} written" in run(capsys, *flags)[1]
 
 
+def test_recorded_notes_in_the_full_band(tmp_path, capsys):
+    sound = note_sound(57, seconds=6, rate=96000) + note_sound(126, seconds=6, rate=96000) / 4
+    (tmp_path / "piano").mkdir()
+    soundfile.write(tmp_path / "piano" / "A3.wav", sound, 96000)
+    flags = ["--recorded_notes", tmp_path / "piano", "a_b", "--nsynth_path", tmp_path / "notes"]
+    assert run(capsys, *flags)[0] == 0
+    path = NoteBank(tmp_path / "notes", "a_b").paths[58, 100]
+    assert soundfile.info(path).samplerate == 16000
+    assert "25 written" in run(capsys, *flags, "--sample_rate", 44100)[1]  # made again
+    note, rate = soundfile.read(path)
+    assert (rate, note.shape) == (44100, (4 * 44100,))
+    spectrum = np.abs(np.fft.rfft(note[:44100] * np.hanning(44100)))
+    assert np.argmax(spectrum) == pytest.approx(440 * 2 ** (-11 / 12), abs=1)
+    treble = 440 * 2 ** (58 / 12)  # 12.5 kHz
+    assert np.argmax(spectrum[8000:]) + 8000 == pytest.approx(treble, abs=3)
+    assert spectrum[15000:].max() < 1e-3 * spectrum.max()
+    assert run(capsys, *flags, "--sample_rate", 44100)[1].endswith("all notes already there\n")
+
+
 def test_a_note_recorded_twice_is_taken_once_and_told(piano, capsys):
     (piano / "piano v2").rename(piano / "loud")  # a folder's name tells no loudness
     for path in (piano / "loud").iterdir():
@@ -350,7 +369,7 @@ def test_a_recording_that_cannot_be_read_is_passed_over_for_its_neighbour(piano,
 
 
 def test_a_short_recording_ends_without_a_click():
-    sound = np.ones(recorded_notes.READ_RATE // 2, np.float32)
+    sound = np.ones(recorded_notes.WORK_RATES[16000] // 2, np.float32)
     note = recorded_notes.shape_note(sound, 0)
     assert note.shape == (64000,)
     assert np.abs(np.diff(note[4000:])).max() < 0.02
@@ -385,9 +404,20 @@ def test_a_note_is_in_tune_and_does_not_depend_on_those_before(font):
     )  # the tone or one of its partials
 
 
+def test_a_fonts_note_in_the_full_band(font):
+    low = font.note(0, 80, 69, 100)
+    note = font.note(0, 80, 69, 100, 44100)
+    assert (len(low), len(note)) == (4 * 16000, 4 * 44100)
+    spectra = [
+        np.abs(np.fft.rfft(sound[:rate])) / rate for sound, rate in ((low, 16000), (note, 44100))
+    ]
+    np.testing.assert_allclose(spectra[1][:7000], spectra[0][:7000], atol=2e-4)
+    assert spectra[1][11000:].max() > 1e-5
+
+
 def test_silent_notes_are_left_out_and_the_loudest_sets_the_level():
     class Partly:
-        def note(self, bank, program, pitch, velocity):
+        def note(self, bank, program, pitch, velocity, rate):
             return np.full(4, (pitch == 60) * velocity / 1000, np.float32)
 
     notes = render_notes.render_program(Partly(), 0, 0, "x")

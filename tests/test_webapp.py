@@ -487,5 +487,5 @@ def test_closing_ends_what_is_under_way():
 def test_a_picture_has_a_column_for_each_moment(tmp_path):
     path = write(tmp_path / "x.wav", tone(seconds=60))
     picture = work.read_picture(path)
-    assert picture.shape[0] == 256
+    assert picture.shape[0] == 512
     assert 600 < picture.shape[1] <= 1000

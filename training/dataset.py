@@ -1,7 +1,7 @@
 """Read aligned pairs of tiles from disk, in batches.
 
 <features>/features.json
-<features>/<instrument>/<sub/folders>/<piece>.npy    float16 (tiles, 256, 256, 1) in [0, 1]
+<features>/<instrument>/<sub/folders>/<piece>.npy    float16 (tiles, bins, 256, 1) in [0, 1]
 
 No Keras here: `feeding.feed` makes a Keras data set of the pairs.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from common.cli import UserError
 from common.files import read_json
 from common.names import family_of
-from data import BINS, DB_RANGE, FEATURE_PARAMETERS, TILE_FRAMES, to_network
+from data import DB_RANGE, FEATURE_PARAMETERS, HEIGHTS, TILE_FRAMES, to_network
 
 CHANNELS = (1, 2)  # of a tile; the first is the dB scale, all that the plain pairs look at
 MEDIAN_TILES = 512  # enough for a median, and read in a second
@@ -36,7 +36,7 @@ def read_features_json(features):
 
     Raises:
         UserError: it is missing or damaged, or the tiles were made with other parameters than
-            data.py's.
+            data.py's; "bins" may be any of `data.HEIGHTS`.
     """
     path = Path(features) / "features.json"
     description = read_json(path, COMPUTE_ANEW, parameters=dict)
@@ -44,7 +44,8 @@ def read_features_json(features):
         raise UserError(f"{path}: not found; make it with compute_features.py")
     for key, ours in FEATURE_PARAMETERS.items():
         found = description["parameters"].get(key)
-        if found != ours:
+        known = HEIGHTS if key == "bins" else (ours,)
+        if found not in known:
             raise UserError(f"{path}: {key} is {found}, this code's is {ours}; {COMPUTE_ANEW}")
     return description
 
@@ -79,7 +80,7 @@ def weigh_origins(names, has, shares):
 
 
 class Tiles:
-    """The tiles of one piece, float16 (n, 256, 256, channels) in [0, 1], one channel or two.
+    """The tiles of one piece, float16 (n, bins, 256, channels) in [0, 1], one channel or two.
 
     The file is open only while it is read: a set may have more files than a process may open.
 
@@ -102,9 +103,9 @@ class Tiles:
             raise
         except Exception as error:  # of damaged headers numpy lets Python's tokenizer's errors pass
             raise self._damaged(error) from None
-        if dtype != np.float16 or shape[1:3] != (BINS, TILE_FRAMES) or len(shape) != 4:
+        if dtype != np.float16 or len(shape) != 4 or not shape[0]:
             raise self._unsuitable(f"{dtype} {shape}")
-        if shape[3] not in CHANNELS or not shape[0]:
+        if shape[1] not in HEIGHTS or shape[2] != TILE_FRAMES or shape[3] not in CHANNELS:
             raise self._unsuitable(f"{dtype} {shape}")
         self.shape = shape
         if self.path.stat().st_size < self.offset + 2 * math.prod(shape):
@@ -144,8 +145,13 @@ class Tiles:
         return UserError(f"{self.path}: is damaged ({reason}); {remedy}")
 
     def _unsuitable(self, found):
-        wanted = "float16 (n, 256, 256, 1 or 2)"
+        wanted = "float16 (n, 256 or 512, 256, 1 or 2)"
         return UserError(f"{self.path}: holds {found}, not {wanted}; compute it again")
+
+    @property
+    def bins(self):
+        """Height of a tile."""
+        return self.shape[1]
 
     @property
     def has_phase(self):
@@ -157,11 +163,11 @@ class Tiles:
         return self.shape[0]
 
     def __getitem__(self, index):
-        """Tile number ``index``, float16 (256, 256, channels)."""
+        """Tile number ``index``, float16 (bins, 256, channels)."""
         return self.read(index, index + 1)[0]
 
     def read(self, start, stop):
-        """Tiles ``start`` ... ``stop`` - 1, as many as there are: float16 (n, 256, 256, channels).
+        """Tiles ``start`` ... ``stop`` - 1, as many as there are: float16 (n, bins, 256, channels).
 
         Raises UserError if the file has become shorter.
         """
@@ -192,7 +198,7 @@ class Tiles:
 
 
 class TilePairs:
-    """Batches (x, y) of aligned tiles, float32 (batch, 256, 256, channels) in [-1, 1].
+    """Batches (x, y) of aligned tiles, float32 (batch, bins, 256, channels) in [-1, 1].
 
     y is a tile of the target, x the same stretch of one of the origins. Of several origins each
     epoch draws one for every tile; in order (see ``seed``) they take turns. An origin may lack some
@@ -217,9 +223,11 @@ class TilePairs:
     Attributes:
         tiles: `Tiles` by piece and instrument.
         index: int32 (pairs, 3): piece, tile, and which instrument is the target.
+        bins: height of the tiles.
 
     Raises:
-        UserError: a piece has different numbers of tiles, or a batch is larger than the data.
+        UserError: a piece has different numbers of tiles, tiles differ in height, or a batch is
+            larger than the data.
     """
 
     inputs = outputs = 1  # channels of x and y
@@ -248,6 +256,7 @@ class TilePairs:
         self.origins = [self.instruments.index(name) for name in origins]
         self.targets = [self.instruments.index(name) for name in targets]
         self.tiles = [self._open_piece(Path(features), name, cache) for name in self.names]
+        self.bins = self._find_bins()
         self.shares = shares or {}
         self._find_origins()
         self.index = np.array(self._list_pairs(), np.int32)
@@ -277,6 +286,18 @@ class TilePairs:
         names = [self.instruments[origin] for origin in self.origins]
         self.chances = np.cumsum(weigh_origins(names, self.has, self.shares), axis=1)
         self.families = [family_of(name) for name in self.instruments]
+
+    def _find_bins(self):
+        """Height of the tiles. Raises UserError if they differ."""
+        everything = [tiles for piece in self.tiles for tiles in piece.values()]
+        first = everything[0]
+        for tiles in everything:
+            if tiles.bins != first.bins:
+                raise UserError(
+                    f"{tiles.path}: has tiles of {tiles.bins} bins, {first.path} of {first.bins}; "
+                    f"{COMPUTE_ANEW}"
+                )
+        return first.bins
 
     def _list_pairs(self):
         """Rows of `index`."""
@@ -335,14 +356,14 @@ class TilePairs:
         """Batch number ``batch`` of this epoch: (x, y)."""
         start = batch * self.batch_size
         count = min(self.batch_size, len(self.order) - start)
-        x = np.empty((count, BINS, TILE_FRAMES, self.inputs), np.float32)
-        y = np.empty((count, BINS, TILE_FRAMES, self.outputs), np.float32)
+        x = np.empty((count, self.bins, TILE_FRAMES, self.inputs), np.float32)
+        y = np.empty((count, self.bins, TILE_FRAMES, self.outputs), np.float32)
         for k in range(count):
             self.fill(start + k, x[k], y[k])
         return x, y
 
     def fill(self, row, x, y):
-        """Write the epoch's pair number ``row`` into x and y, float32 (256, 256, channels)."""
+        """Write the epoch's pair number ``row`` into x and y, float32 (bins, 256, channels)."""
         origin, target = self.read(row)
         if not self.conditions:
             write_tile(origin, x[..., 0])
@@ -374,7 +395,7 @@ class TilePairs:
 
         Args:
             origin, target: tiles, as `read` gives them.
-            median: float32 (256,), see `find_target_median`.
+            median: float32 (bins,), see `find_target_median`.
         """
         origin = read_db(origin)
         target = read_db(target)
@@ -384,19 +405,19 @@ class TilePairs:
 
 
 def read_db(tile):
-    """A tile's dB scale: float16 (256, 256, channels) -> float32 (256, 256) in [0, 1]."""
+    """A tile's dB scale: float16 (bins, 256, channels) -> float32 (bins, 256) in [0, 1]."""
     return np.take(_DB, tile[..., 0].view(np.uint16))
 
 
 def write_tile(tile, out):
-    """Write a tile's dB scale, float16 (256, 256, channels), to ``out``, float32 in [-1, 1]."""
+    """Write a tile's dB scale, float16 (bins, 256, channels), to ``out``, float32 in [-1, 1]."""
     np.take(_NETWORK, tile[..., 0].view(np.uint16), out=out, mode="clip")
 
 
 def find_target_median(pairs):
     """Per-bin median of the targets: the constant picture nearest to them in MAE.
 
-    Float32 (256,) on the dB scale, from at most MEDIAN_TILES tiles, evenly spaced over the set.
+    Float32 (bins,) on the dB scale, from at most MEDIAN_TILES tiles, evenly spaced over the set.
     """
     count = min(MEDIAN_TILES, len(pairs.index))
     rows = np.linspace(0, len(pairs.index) - 1, count).astype(int)

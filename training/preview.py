@@ -127,6 +127,6 @@ def choose_piece(wanted, names):
 
 
 def read_start(path, frames):
-    """The picture of a piece's first frames, so many or fewer: dB scale, float16 (256, t)."""
+    """The picture of a piece's first frames, so many or fewer: dB scale, float16 (bins, t)."""
     count = math.ceil(frames / data.TILE_FRAMES)
     return data.join_tiles(dataset.Tiles(path).read(0, count), frames)

@@ -98,13 +98,14 @@ def fit(training, build, parser):
 
     Args:
         training: `Training`.
-        build: function of the flags that returns a compiled model: a generator or `Pix2Pix`.
+        build: function of the flags and the tiles' height that returns a compiled model: a
+            generator or `Pix2Pix`.
         parser: of the script, whose defaults are printed beside the flags.
     """
     args, run, sets = training.args, training.run, training.sets
     with run.locked():
         with devices.device_scope(training.gpus):
-            model = build(args)
+            model = build(args, sets.train.bins)
             begin(training, model)
         introduce(training, model, parser)
         model.fit(
@@ -365,6 +366,7 @@ def begin(training, model):
     if sets.train.conditions:
         flags["conditions"] = list(sets.train.conditions.names)
     run.check(flags, training.policy)
+    check_bins(run, sets.train.bins)
     fingerprint = sets.description.get("fingerprint")
     if run.config.get("fingerprint", fingerprint) != fingerprint:
         check_tiles(run, sets)
@@ -382,6 +384,7 @@ def begin(training, model):
     median = dataset.find_target_median(sets.train)
     facts = {
         "split": sets.split,
+        "bins": sets.train.bins,
         "tiles": len(sets.train) * args.batch_size,
         "fingerprint": fingerprint,
         **training.kind.to_entry(),
@@ -392,6 +395,20 @@ def begin(training, model):
     with complete(run.folder / "median.npy") as part, open(part, "wb") as file:
         np.save(file, median)
     run.record_start(start, facts)
+
+
+def check_bins(run, bins):
+    """Check that the features have pictures of the height that a run knows.
+
+    Raises:
+        UserError: they are of another.
+    """
+    known = run.config.get("bins", data.BINS)
+    if run.config and known != bins:
+        raise UserError(
+            f"{run.folder}: was trained on pictures of {known} bins, and these have {bins}; give "
+            f"--name for another run, and --weights {run.folder} to begin with its generator"
+        )
 
 
 def check_tiles(run, sets):

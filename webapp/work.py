@@ -147,15 +147,16 @@ def write_excerpt(source, target, start, seconds):
 
 
 def read_picture(path):
-    """The spectrogram of a sound, dB scale, float32 (256, about `PICTURE_WIDTH` at most)."""
+    """The spectrogram of a sound, dB scale, float32 (512, about `PICTURE_WIDTH` at most)."""
     with open_sound(path) as sound:
         mono = map(mix_down, read_blocks(sound))
-        spectra = data.stft_stream(resample_stream(mono, sound.samplerate, data.SAMPLE_RATE))
+        resampled = resample_stream(mono, sound.samplerate, data.SAMPLE_RATE)
+        spectra = data.stft_stream(resampled, bins=data.FULL_BINS)
         length = sound.frames / sound.samplerate * data.SAMPLE_RATE / data.HOP_LENGTH
         step = max(1, math.ceil(length / PICTURE_WIDTH))  # frames in a pixel
         parts = []
         for block in data.rechunk(spectra, 64 * step):
-            mag = np.abs(block[0])  # (t, 256)
+            mag = np.abs(block[0])  # (t, 512)
             parts.append(np.maximum.reduceat(mag, range(0, len(mag), step)))
     return data.amplitude_to_db(np.concatenate(parts)).T
 
