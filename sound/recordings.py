@@ -2,20 +2,23 @@
 
 Everything here is float32 with full scale = 1; streams are arrays (channels, samples).
 
-Two libraries read. libsndfile takes what it reads fast and exactly: wav, flac, aiff, ogg and their
-like. FFmpeg, through PyAV, takes all the rest: what phones and browsers record, videos, and what
-libsndfile would cut short, which is every mp3 (it stops where the header, or its guess, says) and
-files whose length is not what their header says, or of several parts.
+Two libraries read. FFmpeg reads every format, in a process of its own, with time stamps: see
+decoder.py. libsndfile reads two kinds of files, which have none: uncompressed sound (wav, aiff, au,
+caf, w64), NNN times as fast; and ogg of one stream, of which FFmpeg shifts the shortest by 128
+samples. Not FLAC and mp3: libsndfile stops where their header, or its guess, says.
 """
 
 import contextlib
 import glob
 import io
+import json
 import os
+import signal
+import struct
+import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
 import soxr
@@ -32,7 +35,7 @@ READ_SIZE = 2**18  # samples of a block
 
 DEPTHS = (16, 24, "float")  # bits of a sample that are written; "float" has 32
 WRITTEN_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
-AUDIO_EXTENSIONS = (  # one that FFmpeg is to read also needs its container in _DEMUXERS
+AUDIO_EXTENSIONS = (  # one that FFmpeg is to read also needs its container in decoder.py
     *WRITTEN_EXTENSIONS,
     *(".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),  # sample by sample
     *(".m4a", ".m4b", ".aac", ".oga", ".opus", ".wma", ".mp2", ".ac3", ".amr", ".ape", ".wv"),
@@ -40,9 +43,6 @@ AUDIO_EXTENSIONS = (  # one that FFmpeg is to read also needs its container in _
     *(".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
 )
 
-_DEMUXERS = (  # what FFmpeg may take a file for: no playlists, which would open other files
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,wv"
-)
 _WRITTEN_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 _WRITTEN_DEPTHS = {  # libsndfile's names; ogg and mp3 have no depth
     ".wav": {16: "PCM_16", 24: "PCM_24", "float": "FLOAT"},
@@ -55,10 +55,14 @@ _SNDFILE_DEPTHS = {  # of what libsndfile reads; 32-bit integers need a float to
 _MAX_OGG_RATE = 200_000  # Hz: above it libvorbis ends the process
 _MAX_WAV_BYTES = 2**32 - 2**20  # its sizes have 32 bits; a mebibyte is more than any header
 _WRITE_SIZE = 2**16  # frames: libvorbis overflows its stack on much longer blocks
-_UNKNOWN_LENGTH = 2**62  # frames: libsndfile gives 2^63 - 1 for a FLAC file from a pipe
 _CANCELLED = 0.2  # see `MonoMix`
-_TIMED_FORMATS = {"mov", "flv", "wv", "ape"}  # FFmpeg's names; their header tells of a duration
-_CUT = "its header tells of more sound than there is, as after a broken copy: its end is missing"
+_DECODER = (  # a program; its first argument is where the project lies, maybe a zip file
+    "import sys; sys.path[0] = sys.argv.pop(1); "
+    "from sound import decoder; decoder.main(*sys.argv[1:])"
+)
+_MESSAGE_HEAD = struct.Struct("<cI")  # see decoder.py
+CUT = "its header tells of more sound than there is, as after a broken copy: its end is missing"
+STALE = "its header tells of less sound than there is, as after a crash: read to the file's end"
 
 
 class Sound:
@@ -68,7 +72,7 @@ class Sound:
         name: the path as it was given, text.
         samplerate: Hz.
         channels: their number.
-        frames: samples a channel: exact, an estimate, or None, as the file and its format allow.
+        frames: samples a channel, exactly, or None where only reading it to its end tells.
         bits: depth of its samples, one of `DEPTHS`; 16 for lossy formats, which have none.
         remarks: list of sentences on what had to be done to read it; complete once it is read.
     """
@@ -126,127 +130,57 @@ class _SndfileSound(Sound):
         self._file.close()
 
 
-# PyAV before 19 refuses a file for a title that is no UTF-8, unless it is told not to.
-_TAGS_OF_ANY_BYTES = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+class _DecodedSound(Sound):
+    """What FFmpeg decodes, in a process of its own: see decoder.py. Its length shows at its end."""
 
-
-class _FFmpegSound(Sound):
-    """What FFmpeg decodes: the best audio stream of a file.
-
-    Rate and channels are those of the first frame, and what follows is brought to them. Packets
-    that cannot be decoded are passed over, as players do, and counted.
-    """
-
-    def __init__(self, path, options):
+    def __init__(self, path, stale):
+        project = str(Path(__file__).absolute().parents[1])
+        command = [sys.executable, "-c", _DECODER, project, os.path.abspath(path)]
+        if stale:
+            command.append("--ignore_length")
         self.name = str(path)
-        self._packets = 0
-        self._damaged = 0
-        self._decoded = 0  # samples a channel
-        self._declared = None  # samples a channel by the header, where it tells of them
-        self._form = None  # of the frames that `_resampler` takes
-        self._resampler = None
-        with contextlib.ExitStack() as opened:
-            location = os.path.abspath(path)  # which FFmpeg never takes for an address
-            container = av.open(location, options=options, **_TAGS_OF_ANY_BYTES)
-            opened.enter_context(container)
-            stream = container.streams.best("audio")
-            if stream is None:
-                raise UserError(f"{path}: holds no sound; give another file")
-            frames = self._decode(container, stream)
-            first = next(frames, None)
-            if first is None:
-                raise UserError(f"{path}: holds no sound that can be decoded; export it again")
-            bits = _depth_of(stream.codec_context, first.format)
-            super().__init__(path, first.sample_rate, first.layout.nb_channels, None, bits)
-            self.frames = self._estimate_frames(container, stream)
-            if stream.duration and _TIMED_FORMATS & set(container.format.name.split(",")):
-                self._declared = self.frames
-            self._layout = first.layout
-            self._blocks = self._make_blocks(first, frames)
-            self._held = np.zeros((self.channels, 0), np.float32)  # decoded, not yet asked for
-            self._opened = opened.pop_all()
+        null = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null)
+        try:
+            header = self._receive()
+        except BaseException:
+            self.close()
+            raise
+        super().__init__(path, header["samplerate"], header["channels"], None, header["bits"])
+        self._held = np.zeros((self.channels, 0), np.float32)  # decoded, not yet asked for
+        self._ended = False
 
-    def _decode(self, container, stream):
-        """All frames of the stream, up to what is damaged beyond reading on."""
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.PatchWelcomeError:
-                raise UserError(
-                    f"{self.name}: changes its rate or channels midway; export its parts anew"
-                ) from None
-            except av.FFmpegError:
-                self._damaged += 1
-                return
-            if packet is None:
-                return
-            self._packets += 1
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                self._damaged += 1
-                continue
-            yield from frames
+    def _receive(self):
+        """The decoder's next message: a dict, or interleaved samples, float32 (n,).
 
-    def _estimate_frames(self, container, stream):
-        """Samples a channel by what the header says or FFmpeg guesses, or None."""
-        if stream.duration:
-            return round(stream.duration * stream.time_base * self.samplerate)
-        if container.duration:
-            return round(container.duration / av.time_base * self.samplerate)
-        return None
-
-    def _make_blocks(self, first, frames):
-        """Frames -> float32 (channels, any) at one rate."""
-        yield from self._convert(first)
-        for frame in frames:
-            yield from self._convert(frame)
-        yield from self._drain()
-        if self._damaged > self._packets // 2:
-            raise UserError(f"{self.name}: is damaged (most of it); export it again")
-        if self._damaged:
-            self.remarks.append(
-                f"{self._damaged} of {self._packets} packets are damaged and were passed over"
-            )
-        self._tell_missing_end()
-
-    def _tell_missing_end(self):
-        """Add a remark if the header tells of clearly more than was decoded."""
-        if self._declared is None or _CUT in self.remarks:
-            return
-        # Players' lengths differ by the encoder's padding; half a second is more than any.
-        if self._decoded < 0.98 * self._declared - 0.5 * self.samplerate:
-            self.remarks.append(_CUT)
-
-    def _convert(self, frame):
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if form != self._form:
-            yield from self._drain()
-            self._form = form
-            self._resampler = av.AudioResampler("flt", self._layout, self.samplerate)
-        for converted in self._resampler.resample(frame):
-            yield self._to_array(converted)
-
-    def _drain(self):
-        """What the resampler still holds."""
-        if self._resampler is not None:
-            for converted in self._resampler.resample(None):
-                yield self._to_array(converted)
-
-    def _to_array(self, frame):
-        """Interleaved frame -> float32 (channels, any). Planar ones crash PyAV above 8 channels."""
-        samples = frame.to_ndarray().reshape(-1, self.channels).T
-        self._decoded += samples.shape[1]
-        return samples
+        Raises:
+            UserError: the file cannot be decoded (further).
+        """
+        pipe = self._process.stdout
+        head = pipe.read(_MESSAGE_HEAD.size)
+        if len(head) < _MESSAGE_HEAD.size:
+            raise UserError(f"{self.name}: {_explain_end(self._process.wait())}")
+        kind, size = _MESSAGE_HEAD.unpack(head)
+        content = pipe.read(size)
+        if len(content) < size:
+            raise UserError(f"{self.name}: {_explain_end(self._process.wait())}")
+        if kind == b"S":
+            return np.frombuffer(content, np.float32)
+        message = json.loads(content)
+        if "error" in message:
+            raise UserError(f"{self.name}: {message['error']}")
+        return message
 
     def _read(self, size):
         blocks = [self._held]
         count = self._held.shape[1]
-        while count < size:
-            block = next(self._blocks, None)
-            if block is None:
+        while count < size and not self._ended:
+            message = self._receive()
+            if isinstance(message, dict):
+                self.remarks += message["remarks"]
+                self._ended = True
                 break
+            block = message.reshape(-1, self.channels).T
             blocks.append(block)
             count += block.shape[1]
         joined = np.concatenate(blocks, axis=1)
@@ -254,20 +188,22 @@ class _FFmpegSound(Sound):
         return joined[:, :size]
 
     def close(self):
-        """Close the file."""
-        self._opened.close()
+        """End the decoder."""
+        self._process.kill()
+        self._process.stdout.close()
+        self._process.wait()
 
 
-def _depth_of(codec, form):
-    """Depth of what FFmpeg decodes, one of `DEPTHS`: av.CodecContext and av.AudioFormat.
-
-    Lossy decoders give floats, too, or 32 bits, but hold nothing below 16 bits worth keeping.
-    """
-    if not codec.codec.lossless:
-        return 16
-    if form.name.startswith(("flt", "dbl")) or codec.name.startswith("pcm_s32"):
-        return "float"
-    return 24 if form.bits > 16 else 16
+def _explain_end(code):
+    """What to tell the user of a decoder that ended midway, by its process's exit code."""
+    if code == -getattr(signal, "SIGKILL", 9):
+        return "its decoder was killed, maybe for want of memory; free some and run again"
+    if code == 1:
+        import av  # noqa: F401  # raises what was missing there
+    reason = f"exit code {code}"
+    if code < 0:
+        reason = signal.Signals(-code).name
+    return f"the decoder crashed on it ({reason}); save it as wav by another program, and give that"
 
 
 def open_sound(path):
@@ -279,19 +215,11 @@ def open_sound(path):
     Raises:
         UserError: it is missing, holds no sound, or is of an odd rate or layout.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    file = _open_by_libsndfile(path)
-    stale = file is not None and headers.is_stale(path, file.frames)
-    ogg = headers.read_ogg(path)
-    if file is not None and not stale and not ogg.chained and _is_read_whole(file):
-        sound = _SndfileSound(path, file)
-    else:
-        if file is not None:
-            file.close()
-        sound = _open_by_ffmpeg(path, stale)
-    if ogg.cut or headers.is_cut(path):
-        sound.remarks.append(_CUT)
+    _check_is_file(path)
+    try:
+        sound = _open_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check the path and its permissions") from None
     if RATES[0] <= sound.samplerate <= RATES[1] and sound.channels <= MAX_CHANNELS:
         return sound
     sound.close()
@@ -301,40 +229,51 @@ def open_sound(path):
     )
 
 
+def _check_is_file(path):
+    """Raise UserError if it is missing, or nothing that can be read more than once."""
+    path = Path(path)
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a recording")
+    if path.exists():
+        raise UserError(
+            f"{path}: is a pipe or a device, and a recording is read more than once; "
+            f"save it as a file and give that: cat {path} > recording"
+        )
+    raise UserError(f"{path}: no such file; check the path")
+
+
+def _open_file(path):
+    """A file as `Sound`, with what is known of it so far in its remarks."""
+    file = _open_by_libsndfile(path)
+    stale = file is not None and headers.is_stale(path, file.frames)
+    ogg = headers.read_ogg(path)
+    if file is None or stale or ogg.chained or ogg.cut:
+        if file is not None:
+            file.close()
+        sound = _DecodedSound(path, stale)
+    else:
+        sound = _SndfileSound(path, file)
+    if stale:
+        sound.remarks.append(STALE)
+    if ogg.cut or headers.is_cut(path):
+        sound.remarks.append(CUT)
+    return sound
+
+
 def _open_by_libsndfile(path):
-    """soundfile.SoundFile, or None if libsndfile does not know the format."""
+    """soundfile.SoundFile, or None for what it does not know, or cuts short (see the head)."""
     name = os.fsencode(path) if os.name == "posix" else str(path)  # names that are not UTF-8
     try:
         with quiet_stderr():  # libmpg123 has its own words for a damaged mp3
-            return soundfile.SoundFile(name)
+            file = soundfile.SoundFile(name)
     except (soundfile.LibsndfileError, TypeError):
         return None
-
-
-def _is_read_whole(file):
-    """Whether libsndfile gives all that is in one stream, open as soundfile.SoundFile."""
-    return file.format != "MP3" and file.seekable() and file.frames < _UNKNOWN_LENGTH
-
-
-def _open_by_ffmpeg(path, stale):
-    """The recording as `_FFmpegSound`; ``stale``: its header is wrong. Raises UserError."""
-    options = {"format_whitelist": _DEMUXERS}
-    if stale:
-        options["ignore_length"] = "1"
-    try:
-        sound = _FFmpegSound(path, options)
-    except av.FFmpegError as error:
-        raise UserError(
-            f"{path}: cannot be read as audio ({error.strerror}): no recording, or half a copy of "
-            "one; give a wav, flac, mp3, m4a, ..., or a video with sound"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check its permissions") from None
-    if stale:
-        sound.remarks.append(
-            "its header tells of less sound than there is, as after a crash: read to the file's end"
-        )
-    return sound
+    if file.format in ("FLAC", "MP3") or not file.seekable():
+        file.close()
+        return None
+    return file
 
 
 def print_remarks(sound):
@@ -347,7 +286,8 @@ def read_blocks(sound, size=READ_SIZE):
     """An open `Sound` -> stream of float32 (channels, any), at least one block.
 
     Raises:
-        UserError: it is damaged, holds samples that no recording has, or changes meanwhile.
+        UserError: it is damaged or empty, holds samples that no recording has, or changes
+            meanwhile.
     """
     before = os.stat(sound.name)
     while True:
@@ -362,6 +302,8 @@ def read_blocks(sound, size=READ_SIZE):
             raise UserError(
                 f"{sound.name}: changed while it was being read; run again once it is complete"
             )
+        if not sound.tell():
+            raise UserError(f"{sound.name}: has no samples; record or export it again")
         yield block
         if block.shape[1] < size:
             return

@@ -88,7 +88,7 @@ def test_blocks_of_any_size_hold_the_whole(tmp_path, extension):
     for size in (1000, len(expected), 2**18):
         whole, sound = read_all(path, size)
         assert (sound.channels, sound.samplerate, sound.remarks) == (2, RATE, [])
-        assert sound.frames == pytest.approx(len(expected), abs=0.1 * RATE)
+        assert sound.frames in (None, len(expected))
         np.testing.assert_allclose(whole.T, expected, atol=1e-5)
 
 
@@ -251,14 +251,6 @@ def test_a_title_of_any_bytes_is_no_reason_to_refuse(tmp_path, extension, codec)
     assert before in content
     path.write_bytes(content.replace(before, after))
     assert frequency_of(read_audio(path)) == pytest.approx(440, abs=1)
-
-
-@pytest.mark.parametrize("extension", ["wav", "aiff", "ogg"])
-def test_a_file_of_no_samples_is_empty_and_not_damaged(tmp_path, extension):
-    soundfile.write(tmp_path / f"x.{extension}", np.zeros(0), RATE)
-    whole, sound = read_all(tmp_path / f"x.{extension}")
-    assert whole.shape == (1, 0)
-    assert sound.remarks == []
 
 
 def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):

@@ -342,9 +342,9 @@ def test_pairs_of_different_lengths_are_refused(tmp_path):
     for first, second in (("a", "short"), ("short", "a")):
         with pytest.raises(UserError, match=rf"{second}\.wav: lasts .*{first}\.wav"):
             read(first, second)
-    with pytest.raises(UserError, match=r"/empty\.wav: has no sound"):
+    with pytest.raises(UserError, match=r"/empty\.wav: has no samples"):
         read("a", "empty")
-    with pytest.raises(UserError, match=r"/empty\.wav: has no sound"):
+    with pytest.raises(UserError, match=r"/empty\.wav: has no samples"):
         read("empty", "a")
 
 
