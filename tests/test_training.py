@@ -614,18 +614,18 @@ def test_many_origins_one_target_and_a_stranger(features, tmp_path):
 
 
 def test_origins_with_pieces_of_their_own(features, tmp_path):
-    """Each origin lacks some pieces, a stranger all of those held out but one."""
+    """Each origin lacks some pieces; of the one that is shown first, two lack it."""
     made = shutil.copytree(features, tmp_path / "features")
     for name in ("organ_electronic", "flute_acoustic"):
         shutil.copytree(features / ORIGIN, made / name)
     flags = ["--dataset_path", made, *SMALL, "--runs_path", tmp_path, "--epochs", 1]
     flags += ["--origin", ORIGIN, "organ_electronic", "--target", TARGET]
-    flags += ["--validation_split", 0.5, "--preview_every", 0, "--family_share", f"{ORIGIN}=0.4"]
-    training, held_out = splits.split_pieces(["bach/one", "bach/two", "four", "three"], 0.5)
-    (made / ORIGIN / f"{training[0]}.npy").unlink()
-    (made / "organ_electronic" / f"{held_out[0]}.npy").unlink()
-    for name in held_out[1:]:
-        (made / "flute_acoustic" / f"{name}.npy").unlink()
+    flags += ["--validation_split", 0.8, "--family_share", f"{ORIGIN}=0.4"]
+    training, held_out = splits.split_pieces(["bach/one", "bach/two", "four", "three"], 0.8)
+    assert len(held_out) > 1
+    (made / "organ_electronic" / f"{training[0]}.npy").unlink()
+    for name in (ORIGIN, "flute_acoustic"):
+        (made / name / f"{held_out[0]}.npy").unlink()
     flags += ["--hold_out_origin", "flute_acoustic"]
     code, _, errors = run_main(train_generator, *flags)
     assert code == 0, errors
@@ -634,6 +634,8 @@ def test_origins_with_pieces_of_their_own(features, tmp_path):
     assert config_of(run)["split"] == {"train": training, "validation": held_out}
     (row,) = history(run)
     assert float(row["unheard_mae_db"]) > 0
+    about = json.loads((run / "previews/epoch_001/about.json").read_text())
+    assert about["piece"] == held_out[0] and about["origin"] == "organ_electronic"
 
 
 @pytest.mark.parametrize(
@@ -741,6 +743,21 @@ def test_the_run_folders_name(origins, targets, name):
     args = train.build_parser().parse_args(given)
     assert name_folder(args).name == name
     assert name_folder(args, "_generator").name == f"{name}_generator"
+
+
+def test_all_origins_are_every_instrument_but_the_target(features, tmp_path):
+    made = shutil.copytree(features, tmp_path / "features")
+    shutil.copytree(features / ORIGIN, made / f"{ORIGIN}_001")
+    shutil.copytree(features / ORIGIN, made / "flute_acoustic")
+    flags = ["--dataset_path", made, *SMALL, *SILENT, "--runs_path", tmp_path, "--epochs", 1]
+    code, _, errors = run_main(train_generator, *flags, "--origin", "all", "--target", TARGET)
+    assert code == 0, errors
+    config = config_of(tmp_path / "many_2_guitar_generator")
+    assert config["flags"]["origin"] == ["flute_acoustic", ORIGIN, f"{ORIGIN}_001"]
+    (made / "empty").mkdir()
+    flags[1] = made / "empty"
+    code, _, errors = run_main(train, *flags, "--origin", "all", "--target", TARGET, "--name", "x")
+    assert code == 2 and "--origin all: " in last_line(errors)
 
 
 def test_a_run_folder_of_the_name_of_before_is_taken(tmp_path):

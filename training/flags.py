@@ -8,7 +8,7 @@ from pathlib import Path
 from common import cli
 from common.cli import UserError, number
 from common.files import MEND, read_json
-from common.names import target_name
+from common.names import family_of, target_name
 
 # What a run that goes on does not take over from its last start.
 OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
@@ -77,10 +77,27 @@ def parse(parser, argv, script, suffix=""):
         if goes_on(args, folder):
             _take_over(parser, read_flags(folder))
             args = parser.parse_args(argv)
+    args.origin = expand_origins(args)
     if goes_on(args, folder):
         check_fixed(folder, read_flags(folder), {**vars(args), "script": script})
     parser.set_defaults(**usual)  # which is what --help and the list of settings tell of
     return args, folder
+
+
+def expand_origins(args):
+    """The origins; in place of "all" every instrument that is neither target nor held out.
+
+    Those without a preset's number come first: the first one is shown.
+    """
+    if args.origin != ["all"]:
+        return args.origin
+    folder = Path(args.dataset_path)
+    names = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    others = [*args.target, *(args.hold_out_origin or ())]
+    origins = [name for name in names if name not in others]
+    if not origins:
+        raise UserError(f"--origin all: {folder} holds no instrument but {', '.join(others)}")
+    return sorted(origins, key=lambda name: (family_of(name) != name, name))
 
 
 def goes_on(args, folder):
@@ -203,7 +220,7 @@ def name_folder(args, suffix=""):
     target = args.target[0]
     if len(args.target) > 1:
         target = "any"
-    if len(args.origin) > 1:
+    if len(args.origin) > 1 or origin == "all":
         origin = "any" if target == "any" else "many"
     if args.learn != "magnitude":
         suffix += f"_{args.learn}"
@@ -252,7 +269,7 @@ def add_data_flags(parser):
         nargs="+",
         metavar="NAME",
         help="instrument to convert from, say keyboard_acoustic; of several, each epoch draws one "
-        "for every tile",
+        "for every tile; all: every instrument there is but the target",
     )
     add(
         "--family_share",

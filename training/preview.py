@@ -20,8 +20,8 @@ PREVIEW_SECONDS = 12
 class Preview:
     """Converts the start of a held-out piece, for the eye and the ear.
 
-    It is of an origin kept out of the training, if there is any. Sound is written where the
-    recordings are that the features were made of.
+    It is of an origin kept out of the training, if there is any that has the piece. Sound is
+    written where the recordings are that the features were made of.
 
         previews/input.*, target.*      picture, and sound
         previews/epoch_003/output.*     of that epoch
@@ -39,11 +39,12 @@ class Preview:
         args, sets = training.args, training.sets
         self.folder = training.run.folder / "previews"
         self.every = args.preview_every
-        self.origin = (args.hold_out_origin or args.origin)[0]
-        self.target = next(name for name in args.target if name != self.origin)
         self.piece = choose_piece(args.preview_piece, sets.split["validation"])
         self.audios = Path(sets.description.get("audios", ""))
         features = Path(args.dataset_path)
+        origins = [*(args.hold_out_origin or ()), *args.origin]
+        self.origin = find_player(features, origins, self.piece)
+        self.target = next(name for name in args.target if name != self.origin)
         training_pieces = sets.split["train"]
         self.model = training.kind.prepare_preview(
             generator, features, self.target, training_pieces
@@ -100,6 +101,14 @@ class Preview:
         if not path:
             return None
         return read_audio(path)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
+
+
+def find_player(features, instruments, piece):
+    """The first of the ``instruments`` that has a piece: not all origins need have it."""
+    for name in instruments:
+        if (features / name / f"{piece}.npy").is_file():
+            return name
+    return instruments[0]
 
 
 def write_sound(stem, audio):
