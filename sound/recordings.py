@@ -4,7 +4,7 @@ Everything here is float32 with full scale = 1; streams are arrays (channels, sa
 
 Two libraries read. FFmpeg reads every format, in a process of its own, with time stamps: see
 decoder.py. libsndfile reads two kinds of files, which have none: uncompressed sound (wav, aiff, au,
-caf, w64), NNN times as fast; and ogg of one stream, of which FFmpeg shifts the shortest by 128
+caf, w64), four times as fast; and ogg of one stream, of which FFmpeg shifts the shortest by 128
 samples. Not FLAC and mp3: libsndfile stops where their header, or its guess, says.
 """
 
@@ -507,10 +507,10 @@ def create_sound(target, part, channels, rate, seconds=0.0, bits=16):
         bits: depth, one of `DEPTHS`, where the format has one: see `choose_depth`.
 
     Returns:
-        soundfile.SoundFile.
+        soundfile.SoundFile, whose ``close`` raises OSError if the disk was full.
 
     Raises:
-        UserError: the format does not take it, or the file cannot be created.
+        UserError, OSError: the format does not take it, or the file cannot be created.
     """
     check_writable(target, channels, rate)
     extension = Path(target).suffix.lower()
@@ -521,13 +521,74 @@ def create_sound(target, part, channels, rate, seconds=0.0, bits=16):
     sample_bytes = 4 if bits == "float" else bits // 8
     if kind == "WAV" and sample_bytes * channels * rate * seconds > _MAX_WAV_BYTES:
         kind = "RF64"
-    name = os.fsencode(part) if os.name == "posix" else str(part)
     try:
-        return soundfile.SoundFile(name, "w", rate, channels, subtype, format=kind)
+        return _Output(target, part, rate, channels, subtype, kind)
     except soundfile.LibsndfileError as error:
         raise UserError(
             f"{target}: cannot be written ({error}); check the path and its permissions"
         ) from None
+
+
+class _Output(soundfile.SoundFile):
+    """A file that is written. Closing it raises OSError if any part of it could not be."""
+
+    def __init__(self, target, part, rate, channels, subtype, kind):
+        self._target = str(target)
+        self._disk = _WatchedFile(part)
+        try:
+            super().__init__(self._disk, "w", rate, channels, subtype, format=kind)
+        except BaseException:
+            self._disk.close()
+            raise
+
+    def close(self):
+        """Close it."""
+        try:
+            super().close()
+        finally:
+            error = self._disk.close()
+        if error is not None:
+            raise OSError(error.errno, error.strerror, self._target)
+
+
+class _WatchedFile:
+    """A new file that remembers an error: libsndfile forgets those of the last block of ogg or mp3.
+
+    Has what soundfile asks of a file object to write to.
+    """
+
+    def __init__(self, path):
+        self._file = open(path, "wb")  # noqa: SIM115  # `close` closes it
+        self._error = None
+
+    def write(self, content):
+        """Write bytes; returns how many were."""
+        with self._watch():
+            return self._file.write(content)
+        return 0
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        """Move to a place."""
+        with self._watch():
+            self._file.seek(offset, whence)
+
+    def tell(self):
+        """The place."""
+        return self._file.tell()
+
+    def close(self):
+        """Close it; returns the first error that there was, once, or None."""
+        with self._watch():
+            self._file.close()
+        error, self._error = self._error, None
+        return error
+
+    @contextlib.contextmanager
+    def _watch(self):
+        try:
+            yield
+        except OSError as error:
+            self._error = self._error or error
 
 
 @contextlib.contextmanager

@@ -420,3 +420,22 @@ def test_wav_beyond_4_gib_is_rf64(tmp_path, hours, kind):
         output.write(stereo(tone(), tone()))
     assert path.read_bytes()[:4] == kind
     np.testing.assert_allclose(read_audio(path), tone(), atol=1e-4)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits")
+@pytest.mark.parametrize("extension", recordings.WRITTEN_EXTENSIONS)
+def test_a_disk_that_fills_with_the_last_block_is_an_error(tmp_path, extension):
+    import resource
+
+    path = tmp_path / f"x{extension}"
+    write_audio(path, tone(seconds=10))
+    size = path.stat().st_size
+    path.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, before[1]))
+    try:
+        with pytest.raises((OSError, UserError), match=rf"x\{extension}"):
+            write_audio(path, tone(seconds=10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
