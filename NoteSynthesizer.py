@@ -194,11 +194,16 @@ class NoteBank:
             audio = soxr.resample(audio, SAMPLE_RATE * 2 ** (shift / 12), SAMPLE_RATE)
         if len(audio) == 0:
             raise UserError(f"{path}: has no samples; leave this note out or record it again")
-        fade = min(FADE, len(audio))
-        quarter = np.linspace(0, np.pi / 2, fade, dtype=np.float32)
-        audio[len(audio) - fade :] *= np.cos(quarter) ** 2
+        fade_out(audio)
         audio.setflags(write=False)
         return audio
+
+
+def fade_out(audio):
+    """Let samples (n,) end softly, within `FADE`, in place."""
+    fade = min(FADE, len(audio))
+    quarter = np.linspace(0, np.pi / 2, fade, dtype=np.float32)
+    audio[len(audio) - fade :] *= np.cos(quarter) ** 2
 
 
 def _find_folder(folder):

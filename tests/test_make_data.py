@@ -1,0 +1,169 @@
+"""pretrained/make_data.py: SoundFonts and MIDI files -> tiles of many instruments."""
+
+import json
+
+import numpy as np
+import pytest
+from files import contents
+from music import midi_bytes, note
+from scripts import error_lines, load_script
+
+import data
+import render_notes
+from training import dataset, splits
+
+TABLE = """instrument,font,program
+guitar_acoustic,a.sf2,25
+keyboard_acoustic,a.sf2,0
+keyboard_acoustic_001,a.sf2,1
+keyboard_acoustic_002,a.sf2,2
+flute_acoustic_001,a.sf2,73
+flute_acoustic_002,a.sf2,74
+flute_acoustic_003,a.sf2,75
+organ_electronic_001,a.sf2,16
+reed_acoustic_001,a.sf2,66
+"""
+
+
+class Font:
+    """Stands in for a SoundFont: a decaying sine; pitches above 72 are silent."""
+
+    def __init__(self, path):
+        render_notes.check_font(path)
+
+    def note(self, bank, program, pitch, velocity, rate):
+        t = np.arange(4 * rate, dtype=np.float32) / rate
+        level = 0.1 * velocity / 127 * (pitch <= 72)
+        sine = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * t)
+        return (level * np.exp(-t * (1 + program / 20)) * sine).astype(np.float32)
+
+
+@pytest.fixture
+def make_data(tmp_path, monkeypatch):
+    """The script as a module; a font, three pieces in midi/ and table.csv lie in tmp_path."""
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    (folder / "a.sf2").write_bytes(b"RIFF1234sfbk")
+    monkeypatch.setattr(render_notes, "FONT_FOLDERS", (str(folder),))
+    monkeypatch.setattr(render_notes, "SoundFont", Font)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "midi" / "bach").mkdir(parents=True)
+    for number, name in enumerate(("bach/one", "bach/two", "three")):
+        notes = []
+        for step in range(60):
+            notes += note(step * 400, step * 400 + 300, 50 + (7 * step + number) % 30)
+            notes += note(step * 400, step * 400 + 300, 40 + step % 5)
+        (tmp_path / "midi" / f"{name}.mid").write_bytes(midi_bytes(notes))
+    (tmp_path / "table.csv").write_text(TABLE)
+    return load_script("pretrained/make_data.py", monkeypatch)
+
+
+FLAGS = ["--midi_path", "midi", "--features", "features"]
+FLAGS += ["--instruments", "table.csv", "--workers", "1"]
+
+
+def test_excerpts_on_the_targets_and_some_of_the_others(make_data, tmp_path, capsys):
+    assert make_data.main([*FLAGS, "--excerpts", "3", "--bins", "256"]) == 0
+    features = tmp_path / "features"
+    assert "3 excerpts, 0.0 h of music, on 9 instruments, 256 bins" in capsys.readouterr().out
+    names = {}
+    for folder in features.iterdir():
+        if folder.is_dir():
+            paths = folder.rglob("*.npy")
+            names[folder.name] = {str(path.relative_to(folder)) for path in paths}
+    assert names["guitar_acoustic"] == names["keyboard_acoustic"]
+    assert len(names["guitar_acoustic"]) == 3
+    assert names["keyboard_acoustic_001"] == names["keyboard_acoustic_002"]
+    others = [name for name in names if name.startswith(("flute", "organ", "reed"))]
+    assert 2 <= sum(len(names[name]) for name in others) <= 3 * 3
+
+    assert dataset.read_features_json(features)["parameters"]["bins"] == 256
+    origins = [name for name in names if name != "guitar_acoustic"]
+    pieces, unpaired = splits.pair_pieces(features, ["guitar_acoustic"], origins)
+    assert len(pieces) == 3 and not unpaired
+    pairs = dataset.TilePairs(features, origins, ["guitar_acoustic"], pieces, 4, seed=0)
+    x, y = pairs[0]
+    assert x.shape == (4, 256, 256, 1)
+    assert y.max() > 0.2
+
+
+def test_what_is_there_is_kept_and_more_is_added(make_data, tmp_path, capsys):
+    assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 0
+    before = contents(tmp_path / "features")
+    some = next((tmp_path / "features" / "guitar_acoustic").rglob("*.npy"))
+    some.unlink()
+    assert make_data.main([*FLAGS, "--excerpts", "3", "--bins", "256"]) == 0
+    after = contents(tmp_path / "features")
+    assert len(after) > len(before)
+    for name, content in before.items():
+        if name != "features.json":
+            assert after[name] == content, name
+    fingerprint = json.loads(before["features.json"])["fingerprint"]
+    assert json.loads(after["features.json"])["fingerprint"] != fingerprint
+    capsys.readouterr()
+    assert make_data.main([*FLAGS, "--excerpts", "3", "--bins", "256"]) == 0
+    assert "0 files to make" in capsys.readouterr().out
+
+
+def test_tiles_of_someone_else_are_kept(make_data, tmp_path, capsys):
+    assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 0
+    some = next((tmp_path / "features" / "guitar_acoustic").rglob("*.npy"))
+    some.write_bytes(b"mine")
+    assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 2
+    assert f"{some.name}: was not made by this script" in error_lines(capsys.readouterr().err)[0]
+    assert some.read_bytes() == b"mine"
+
+
+def test_the_full_band_reaches_to_22_khz(make_data):
+    sources = make_data.read_instruments("table.csv")
+    bank = make_data.FontBank(sources["guitar_acoustic"])
+    pieces = make_data.find_pieces(make_data.Path("midi"), ())
+    excerpt = make_data.make_excerpt(0, pieces, list(sources), 7)
+    tiles = make_data.make_picture(excerpt.score, bank, bank.gain(), data.FULL_BINS)
+    assert tiles.shape == (make_data.TILES, 512, 256, 1)
+    assert tiles.dtype == np.float16 and 0.3 < tiles.max() <= 1
+
+
+def test_the_highest_voice_is_one_note_at_a_time(make_data):
+    pieces = make_data.find_pieces(make_data.Path("midi"), ())
+    score = make_data.read_score(pieces["three"])
+    voice = make_data.keep_highest(score)
+    ends = voice["onset"] + voice["duration"]
+    assert (ends[:-1] <= voice["onset"][1:] + 0.06).all()
+    assert len(voice) < len(score)
+    chord = score[score["onset"] == voice["onset"][0]]
+    assert voice["pitch"][0] == chord["pitch"].max()
+
+
+def test_notes_that_a_font_lacks_are_shifted(make_data):
+    sources = make_data.read_instruments("table.csv")
+    bank = make_data.FontBank(sources["flute_acoustic_001"])
+    low, high = bank.note(72, 100), bank.note(74, 100)
+    assert len(high) < len(low)
+    crossings = [(np.diff(np.sign(each[:40_000])) != 0).sum() for each in (low, high)]
+    assert crossings[1] / crossings[0] == pytest.approx(2 ** (2 / 12), rel=0.01)
+    assert len(bank.note(72 + 13, 100)) == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("name,font\n", "does not begin with instrument,font,program"),
+        ("instrument,font,program\nguitar_acoustic,a.sf2,x\n", "is no instrument"),
+        ("instrument,font,program\nguitar_acoustic,a.sf2,128\n", "program 128"),
+        ("instrument,font,program\nguitar_acoustic_001,a.sf2,1\n", "has no target"),
+        ("instrument,font,program\nguitar,a.sf2,1\n", "no such name"),
+        ("instrument,font,program\nguitar_acoustic,b.sf2,1\n", "b.sf2: no such SoundFont"),
+    ],
+)
+def test_tables_that_are_none(make_data, tmp_path, capsys, table, reason):
+    (tmp_path / "table.csv").write_text(table)
+    assert make_data.main(FLAGS) == 2
+    assert reason in error_lines(capsys.readouterr().err)[0]
+
+
+def test_pieces_that_are_reported_elsewhere_are_left_out(make_data, capsys):
+    pieces = make_data.find_pieces(make_data.Path("midi"), ("bach/one",))
+    assert list(pieces) == ["bach/two", "three"]
+    assert make_data.main([*FLAGS, "--leave_out", "bach/one", "bach/two", "three"]) == 2
+    assert "holds no MIDI file" in error_lines(capsys.readouterr().err)[0]
