@@ -18,6 +18,7 @@ import numpy as np
 import soxr
 
 from common.cli import UserError
+from common.files import list_folders
 from data import SAMPLE_RATE
 from sound.recordings import AUDIO_EXTENSIONS, read_audio
 
@@ -229,13 +230,11 @@ def _find_folder(folder):
 def _find_audio_folders(folder, depth):
     """The folders called ``audio`` up to so many folders below ``folder``, sorted."""
     found = []
-    with os.scandir(folder) as entries:
-        subfolders = sorted(entry.name for entry in entries if entry.is_dir())
-    for name in subfolders:
-        if name == "audio":
-            found.append(folder / name)
-        elif depth > 1 and not name.startswith("."):
-            found += _find_audio_folders(folder / name, depth - 1)
+    for path in list_folders(folder) or ():
+        if path.name == "audio":
+            found.append(path)
+        elif depth > 1:
+            found += _find_audio_folders(path, depth - 1)
     return found
 
 

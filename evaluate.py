@@ -106,11 +106,11 @@ def read_notes(scores, piece, seconds):
             file=sys.stderr,
         )
         return None
-    try:
-        notes, repairs = judges.score_notes(path, seconds)
-    except UserError as error:
-        print(f"evaluate.py: note F1 is left out: {cli.one_line(error)}", file=sys.stderr)
+    read = cli.attempt(judges.score_notes, path, seconds)
+    if isinstance(read, UserError):
+        print(f"evaluate.py: note F1 is left out: {cli.one_line(read)}", file=sys.stderr)
         return None
+    notes, repairs = read
     if repairs:
         print(f"note: {cli.one_line(path)}: repaired: {repairs}", file=sys.stderr)
     return notes

@@ -426,7 +426,15 @@ def list_folders(folder):
         if os.path.isdir(folder):
             pass_over(entries)
         return None
-    return sorted(Path(folder) / entry.name for entry in entries if os.path.isdir(entry.path))
+    return sorted(Path(folder) / entry.name for entry in entries if _is_folder(entry))
+
+
+def _is_folder(entry):
+    """Whether an entry of os.scandir is a folder; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def check_folder(folder, flag):

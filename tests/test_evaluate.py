@@ -364,7 +364,7 @@ def test_a_damaged_score_is_read_and_told_or_left_out_and_told(tmp_path, capsys)
     track = bytes.fromhex("00903c40 8360803c40 00903e40")  # the second note never ends
     head = b"MThd" + (6).to_bytes(4, "big") + bytes.fromhex("0000 0001 01e0")
     content = head + b"MTrk" + len(track).to_bytes(4, "big") + track
-    scores = {"cut": tmp_path / "cut.mid", "bad": tmp_path / "bad.mid"}
+    scores = {name: tmp_path / f"{name}.mid" for name in ("cut", "bad", "gone")}
     scores["cut"].write_bytes(content)
     scores["bad"].write_bytes(b"no score")
     _, pitches = evaluate.read_notes(scores, Piece("cut", None, None), 10)
@@ -373,6 +373,8 @@ def test_a_damaged_score_is_read_and_told_or_left_out_and_told(tmp_path, capsys)
     assert evaluate.read_notes(scores, Piece("bad", None, None), 10) is None
     err = capsys.readouterr().err
     assert "note F1 is left out" in err and "bad.mid" in err
+    assert evaluate.read_notes(scores, Piece("gone", None, None), 10) is None
+    assert "note F1 is left out" in capsys.readouterr().err
 
 
 def test_median_is_the_runs_or_of_the_training_targets(audios, run_folder, tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -26,6 +28,8 @@ def bank(folder):
 def test_a_split_is_found_where_downloads_nest_it(tmp_path):
     split = make_bank(tmp_path / "nsynth-train.jsonwav" / "nsynth-train", pitches=(60,))
     audio = split / "audio"
+    if os.name != "nt":
+        (tmp_path / "self").symlink_to("self")
     for folder in (audio, split, split.parent, tmp_path):
         found = NoteBank(folder, "keyboard_acoustic").paths
         assert set(found.values()) == set(audio.iterdir())
