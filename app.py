@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.cli import UserError
-from common.files import MEND, read_json, undamaged
 from conversion import convert, known_models
+from conversion.run_facts import RunFacts
 from research import registry
 from webapp import work
 from webapp.door import Door
@@ -122,12 +122,10 @@ def _write_card(result):
 
 def _needs_only_a_recording(path):
     """Whether a model converts a recording without any other input. Raises UserError."""
-    where = path / "config.json"
-    config = read_json(where, MEND)
-    if config is None:
+    run = RunFacts(path)
+    if not run.config:
         return True
-    with undamaged(where, MEND):
-        kind = registry.read_from_run(config)
+    kind = registry.read_from_run(run)
     return kind.gives_picture and not kind.takes_style
 
 

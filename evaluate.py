@@ -43,6 +43,7 @@ from common.cli import UserError
 from common.files import check_folder, find_named, read_json, write_csv, write_json
 from common.names import MIDI_EXTENSIONS, family_of
 from conversion import convert, known_models
+from conversion.run_facts import RunFacts
 from measuring import judges, tables, tagger
 from measuring.page import SHOWN_COLUMNS, GroupPage, describe_candidates
 from measuring.pieces import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
@@ -517,7 +518,7 @@ def load_networks(args, candidates):
     loaded = []
     pulls = {}
     for candidate, network in zip(candidates, networks):
-        pulls[name_model(candidate.label)] = known_models.read_pull(candidate.path)
+        pulls[name_model(candidate.label)] = RunFacts(candidate.path).pull
         learned_phase.check_phases(names, network, phase_model, f"--model {candidate.path}")
         loaded.append(candidate._replace(network=network))
     return loaded, Settings(

@@ -41,6 +41,7 @@ from common.files import check_folder
 from conversion import convert, known_models
 from conversion.convert import BATCH_SIZE, OVERLAP, convert_file
 from conversion.outputs import find_missing, list_sources, plan_jobs, plan_place
+from conversion.run_facts import RunFacts
 from research import kinds, learned_phase, styles
 from sound import phase as phases
 from sound import survey
@@ -470,7 +471,7 @@ def read_settings(args, model):
     if args.bits is not None:  # unasked, as in older records, it goes without saying
         settings["bits"] = args.bits
     if args.phase == "griffinlim_anchored":
-        pull = known_models.read_pull(model) if args.pull is None else args.pull
+        pull = RunFacts(model).pull if args.pull is None else args.pull
         if pull != phases.PULL:  # the usual one goes without saying, as in older records
             settings["pull"] = pull
     return settings
@@ -488,7 +489,7 @@ def main(argv=None):
         if not getattr(args, flag):
             parser.error(f"--{flag} is missing; say what to convert, and with which model")
     apply_quality(args)
-    found = [known_models.find_model(name) for name in args.model]
+    found = [known_models.find_model(name, "--model") for name in args.model]
     models = list(dict.fromkeys(found))
     settings = {path: read_settings(args, path) for path in models}
     inputs = [Path(path) for path in args.input]

@@ -123,7 +123,7 @@ def read_groups(args):
 def read_models(names):
     """{target: (path, origin)} of models that turn one instrument into another's magnitude."""
     sides = {}
-    for path in map(known_models.find_pretrained, names):
+    for path in map(known_models.find_model, names):
         run = read_run(path)
         if not run or len(run.targets) > 1 or run.targets[0] in sides:
             raise UserError(

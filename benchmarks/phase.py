@@ -180,7 +180,7 @@ def main(argv=None):
     if 0 not in args.iterations:
         given = " ".join(map(str, args.iterations))
         raise UserError(f"--iterations {given}: lacks 0, which all are compared with; add it")
-    args.model = known_models.find_pretrained(args.model)
+    args.model = known_models.find_model(args.model, "--model")
     pieces = choose_pieces(args)
     networks = load_networks(args)
     results, took, seconds = [], {}, 0.0

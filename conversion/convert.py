@@ -156,7 +156,7 @@ def convert_stream(
         rate, new_rate: of input and output, Hz; the output's default is the input's.
         phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs,
             `phase.LEARNED`.
-        phase_iterations, pull: see sound/phase.py; a model's own pull is `known_models.read_pull`.
+        phase_iterations, pull: see sound/phase.py; a model's own pull is `run_facts.RunFacts.pull`.
         hops: pictures that are interleaved, one of `HOPS`; the time it takes grows with them.
         overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
         batch_size: tiles that go through the network at once.

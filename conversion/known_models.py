@@ -1,4 +1,4 @@
-"""The models there are, in pretrained/ and runs/: found by a part of their names, told in a line.
+"""List models and find one by part of its name: those in pretrained/, then those in runs/.
 
 A model is a folder that holds a generator; its name is ``<origin>_2_<target>``.
 """
@@ -11,13 +11,12 @@ from typing import NamedTuple
 import data
 from common import cli
 from common.cli import PROJECT, UserError
-from common.files import MEND, list_folders, read_csv, read_json, undamaged
-from sound import phase
+from common.files import MEND, list_folders, undamaged
+from conversion.run_facts import RunFacts
 
 PRETRAINED = PROJECT / "pretrained"
 RUNS = Path("runs")
 GENERATORS = ("generator.keras", "generator.weights.h5")
-_DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
 _SOURCES = ("_acoustic", "_electronic", "_synthetic")  # NSynth's second word of an instrument
 
 
@@ -65,18 +64,24 @@ def find_weights(path):
     return None
 
 
-def find_model(text):
-    """Path of the model that ``text`` names: a path, a name, or any part of one that fits only one.
+def find_model(text, flag=None):
+    """Find the model that ``text`` names: a path, a name, or a part of a name that fits only one.
 
     What fits a target counts before what fits an origin: "guitar" is the model that makes guitars.
     A name or label of a shipped model is that model, also where a run of one's own has the same:
     so "guitar" means tomorrow what it means today.
 
+    Args:
+        text: str or `Path`.
+        flag: that the user gave it by, for messages; or None.
+
     Raises:
         UserError: no model fits, or several do.
     """
+    text = str(text)
     if Path(text).exists():
         return Path(text)
+    given = f"{flag} {text}" if flag else text
     models = find_models()
     named = [path for path in models if path.name == text]
     shipped_name = [path for path in named if _is_shipped(path)]
@@ -91,10 +96,10 @@ def find_model(text):
             return fitting[0]
         if fitting:
             names = ", ".join(_name_apart(fitting))
-            raise UserError(f"--model {text}: fits {len(fitting)} models; give one of {names}")
+            raise UserError(f"{given}: fits {len(fitting)} models; give one of {names}")
     names = ", ".join(make_label(path) for path in models) or "none yet"
     raise UserError(
-        f"--model {text}: no such model; give one of those that predict.py --list shows ({names}), "
+        f"{given}: no such model; give one of those that predict.py --list shows ({names}), "
         "a run folder or a model file"
     )
 
@@ -138,50 +143,9 @@ def make_labels(paths):
     return labels
 
 
-class RunFacts(NamedTuple):
-    """What a run folder's config.json and history.csv say of its run."""
-
-    folder: Path
-    config: dict  # {} without the file
-    history: list  # one dict of text an epoch, as history.csv has it
-    error: float | None  # see `find_error`
-    seconds: float  # time that its epochs took
-
-    @property
-    def flags(self):
-        """Of its last start."""
-        return self.config.get("flags", {})
-
-    @property
-    def baselines(self):
-        """Errors of trivial systems on the held-out pieces, dB: {"identity": ..., ...}."""
-        return self.config.get("baselines_db", {})
-
-
-def read_facts(folder):
-    """`RunFacts` of a run folder: the one reader for all lists of models and runs.
-
-    Raises:
-        UserError: one of its files is damaged.
-    """
-    folder = Path(folder)
-    about = folder / "config.json"
-    config = read_json(about, MEND) or {}
-    with undamaged(about, MEND):
-        for key in ("flags", "baselines_db", "split", "versions"):
-            if not isinstance(config.get(key, {}), dict):
-                raise TypeError
-    epochs = folder / "history.csv"
-    history = read_history(epochs)
-    with undamaged(about if "mean" in config else epochs, MEND):
-        error = find_error(history, config)
-        seconds = sum(float(row.get("seconds") or 0) for row in history)
-    return RunFacts(folder, config, history, error, seconds)
-
-
 def describe_model(path):
     """What a model knows and how good it is, on one line. Raises UserError if that is damaged."""
-    run = read_facts(path)
+    run = RunFacts(path)
     with undamaged(path / "config.json", MEND):
         return ", ".join(_list_facts(run)) or "nothing is written down about it"
 
@@ -199,7 +163,7 @@ def _list_facts(run):
         edge = data.band_edge(run.config.get("bins", data.BINS)) / 1000
         parts.append(f"0 - {edge:.0f} kHz")
     if run.error is not None:
-        held_out = run.config.get("split", {}).get("validation", ())
+        held_out = run.split.get("validation", ())
         pieces = "a piece" if len(held_out) == 1 else "pieces"
         text = f"{run.error:.2f} dB off on {pieces} it has not seen"
         unchanged = run.baselines.get("identity")
@@ -209,65 +173,12 @@ def _list_facts(run):
     return parts
 
 
-def read_pull(path):
-    """How strongly the phase of a model's sound is anchored, see `phase.griffinlim_anchored`.
-
-    That is `phase.PULL`, but for models whose config.json has a ``pull`` of their own: targets that
-    begin their notes more softly than a piano want less of its phase.
-
-    Raises:
-        UserError: config.json is damaged.
-    """
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    where = folder / "config.json"
-    config = read_json(where, MEND) or {}
-    with undamaged(where, MEND):
-        pull = float(config.get("pull", phase.PULL))
-        if not 0 <= pull <= 10:
-            raise ValueError
-    return pull
-
-
 def join_names(names):
     """Instruments as one reads them: "a+b", of many "12 instruments such as a"."""
     names = cli.as_list(names)
     if len(names) > 3:
         return f"{len(names)} instruments such as {names[0]}"
     return "+".join(names)
-
-
-def read_history(path):
-    """The rows of a run's history.csv, a dict of text each; none where there is no file.
-
-    Decimal commas, which spreadsheets of many countries write, become points.
-    """
-    if not path.is_file():
-        return []
-    columns, *lines = read_csv(path) or [[]]
-    rows = []
-    for line in lines:
-        cells = [_DECIMAL_COMMA.sub(r"\1.\2", cell.strip()) for cell in line]
-        rows.append(dict(zip(columns, cells)))
-    return rows
-
-
-def find_error(history, config):
-    """Error on held-out pieces of the generator that a run gives, dB; None before it gives one.
-
-    Args:
-        history: rows of `read_history`.
-        config: of the run; the flag ``choose`` says which epoch's generator it gives. A ``mean``
-            of epochs, which older shipped models are, has the error itself.
-    """
-    if "mean" in config:
-        return float(config["mean"]["val_mae_db"])
-    errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db", "") != ""]
-    if not errors:
-        return None
-    if config.get("flags", {}).get("choose") == "last":
-        return errors[-1]
-    return min(errors)
 
 
 def list_models():
@@ -289,26 +200,3 @@ def makes(name, text):
     """
     word = text.removesuffix("s").lower()
     return bool(word) and word in name.rpartition("_2_")[2].lower()
-
-
-def find_pretrained(model):
-    """Path of ``model``: a file or folder, or else the name of a model in pretrained/.
-
-    Of a name the target's part is enough, if it fits one: "guitar".
-
-    Raises `UserError` if there is neither.
-    """
-    path = Path(model)
-    if path.exists():
-        return path
-    if path.name == str(path) and (PRETRAINED / path).is_dir():
-        return PRETRAINED / path
-    names = sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())
-    fitting = [name for name in names if makes(name, str(model))]
-    if len(fitting) == 1:
-        return PRETRAINED / fitting[0]
-    there = ", ".join(names) or "none"
-    raise UserError(
-        f"{model}: no model there; give a run folder, a model file, "
-        f"or the name of a pretrained model ({there})"
-    )

@@ -15,7 +15,7 @@ import keras
 from common import devices
 from common.cli import UserError
 from conversion import packed_weights
-from conversion.known_models import find_pretrained
+from conversion.known_models import find_model, find_weights
 from data import BINS, HEIGHTS
 from models import build_generator
 from research import kinds, registry
@@ -43,8 +43,9 @@ def load_generator(path):
     of a time when it was not stored. For the height see `_find_bins`.
 
     Args:
-        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or the
-            name of a pretrained model, whose file is compared with the SHA-256 beside it.
+        path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or a
+            name as of `known_models.find_model`. A shipped model's file is compared with the hash
+            beside it.
 
     Raises:
         UserError: the file is missing, of another kind or content, or holds weights of another
@@ -80,11 +81,8 @@ def load_generator(path):
 
 def find_generator(path):
     """The file of a generator, from what `load_generator` takes. Raises UserError."""
-    file = find_pretrained(path)
-    for name in ("generator.keras", "generator.weights.h5"):
-        if file.is_dir() and (file / name).is_file():
-            file = file / name
-    if not file.is_file():
+    file = find_weights(find_model(path))
+    if file is None:
         raise UserError(
             f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)"
         )

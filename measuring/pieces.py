@@ -17,9 +17,10 @@ import numpy as np
 import data
 from common import cli
 from common.cli import UserError
-from common.files import MEND, find_files, find_named, read_csv, read_json, undamaged
+from common.files import MEND, find_files, find_named, read_csv
 from common.names import piece_of
 from conversion import known_models
+from conversion.run_facts import RunFacts
 from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 
@@ -33,22 +34,12 @@ MEDIAN_FRAMES = 500  # of each of these pieces
 LONGEST_MISMATCH = 0.01  # by which the two recordings of a pair may differ in length
 
 
-class TrainedRun(NamedTuple):
-    """What a run's config.json says of instruments and pieces."""
-
-    folder: Path
-    origins: list  # instruments that it was trained to convert from
-    unheard: list  # origins that were kept out of training
-    targets: list
-    split: dict  # "train", "validation" and, if some were kept for it, "test": lists of names
-
-
 class Candidate(NamedTuple):
     """A model to evaluate."""
 
     label: str  # short name, "" if it is the only one
     path: Path
-    run: TrainedRun | None  # None of a model that is no run folder
+    run: RunFacts | None  # None of a model that is no run folder
     network: object = None  # as `convert.convert_stream` takes it, once it is loaded
 
 
@@ -73,36 +64,24 @@ class Group(NamedTuple):
 
 
 def read_run(model):
-    """A run's config.json as `TrainedRun`; None for a model that is no run folder.
+    """Read the `RunFacts` of a run; None for a model that is no run folder.
 
     Raises:
-        UserError: config.json is damaged.
+        UserError: config.json is damaged, or names no instruments or pieces.
     """
-    where = Path(model) / "config.json"
-    config = read_json(where, MEND, flags=dict, split=dict)
-    if config is None:
+    run = RunFacts(model)
+    if not Path(model).is_dir() or not run.config:
         return None
-    with undamaged(where, MEND):
-        flags = config["flags"]
-        unheard = _read_names(flags.get("hold_out_origin"))
-        origins = [name for name in _read_names(flags["origin"]) if name not in unheard]
-        targets = _read_names(flags["target"])
-        return TrainedRun(Path(model), origins, unheard, targets, dict(config["split"]))
-
-
-def _read_names(flag):
-    """The instruments that a flag named: a list. Raises TypeError if they are no names."""
-    names = cli.as_list(flag)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError
-    return names
+    if not (run.origins and run.targets and run.split):
+        raise UserError(f"{run.folder / 'config.json'}: damaged; {MEND}")
+    return run
 
 
 def find_candidates(texts):
     """The models that --model names, each once: list of `Candidate`. Raises UserError."""
     found = {}
     for text in texts:
-        path = known_models.find_model(text)
+        path = known_models.find_model(text, "--model")
         found.setdefault(path.resolve(), path)
     paths = list(found.values())
     labels = [""]
@@ -118,7 +97,7 @@ def find_names(runs, side):
     """Names of the pieces that every run kept from training, in the order of the first one's split.
 
     Args:
-        runs: list of `TrainedRun`.
+        runs: list of `RunFacts`.
         side: "test", what all of them kept for the test; or "held_out", all others: a piece that
             one run held out and another kept for the test had its part in a choice.
     """
@@ -182,7 +161,7 @@ def find_pieces(runs, origin, target, audios, side="held_out"):
     whose audio is missing are named on stderr.
 
     Args:
-        runs: list of `TrainedRun`; see `find_names`.
+        runs: list of `RunFacts`; see `find_names`.
         origin, target: instruments.
         audios: folder that holds a folder for each instrument.
         side: "held_out", "test", or "all" that both instruments have.
@@ -555,7 +534,7 @@ def find_median(run, target, audios, bins=data.BINS):
     the median of them all.
 
     Args:
-        run: `TrainedRun` or None.
+        run: `RunFacts` or None.
         target: instrument.
         audios: folder that holds a folder for each instrument, or None.
         bins: height of the pictures that are compared.

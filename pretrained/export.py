@@ -23,7 +23,7 @@ from common import cli, devices
 from common.cli import UserError
 from common.files import complete, read_json, undamaged, write_json
 from conversion import known_models, packed_weights
-from conversion.known_models import find_error, read_history
+from conversion.run_facts import find_error, read_history
 from report import listening
 from training.flags import EARLIER
 

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from common import cli
 from common.cli import UserError, as_list, attempt, one_line, pass_over
 from common.files import MEND, list_folders, read_json, undamaged
-from conversion.known_models import find_run_folders, join_names, read_facts
+from conversion.known_models import find_run_folders, join_names
+from conversion.run_facts import RunFacts
 from report import listening
 from sound.recordings import read_audio
 
@@ -91,7 +92,7 @@ def write_run_page(folder):
     Raises:
         UserError: there is no run in ``folder``.
     """
-    run = read_facts(folder)
+    run = RunFacts(folder)
     if not run.config:
         raise UserError(f"{folder}: holds no run (no config.json); give a run folder")
     with undamaged(run.folder / "config.json", MEND):
@@ -272,14 +273,21 @@ def find_runs(folder):
     """
     runs = []
     for path in find_run_folders(folder):
-        run = attempt(read_facts, path)
+        run = attempt(_read_whole, path)
         if isinstance(run, UserError):
             pass_over(run)
-        elif run.config.get("split"):  # a shipped model has none
+        elif run.split:  # a shipped model has none
             runs.append(run)
         elif not run.flags and (path / "config.json").is_file():
             pass_over(f"{path / 'config.json'}: is of no run")
     return sorted(runs, key=lambda run: run.error if run.error is not None else float("inf"))
+
+
+def _read_whole(folder):
+    """Return the `RunFacts` of a folder, all of its files read. Raises UserError."""
+    run = RunFacts(folder)
+    _ = run.error, run.seconds  # which read history.csv
+    return run
 
 
 def describe_run(run, folder):

@@ -1,6 +1,6 @@
 """All kinds of networks, found by their names, flags or weights."""
 
-from common.cli import as_list
+from common.files import MEND, undamaged
 from research import learned_phase, styles
 from research.kinds import PLAIN
 
@@ -33,16 +33,17 @@ def from_entry(entry):
     return find_kind(entry["kind"], entry["style"])
 
 
-def read_from_run(config):
-    """`Kind` of a run by its config.json, a dict; of a run of older code by its flags.
+def read_from_run(run):
+    """Return the `Kind` of a `RunFacts`; of a run of older code by its flags.
 
-    Raises ValueError, KeyError or TypeError where it is damaged.
+    Raises:
+        UserError: its config.json is damaged.
     """
-    if "kind" in config:
-        return from_entry(config)
-    flags = config["flags"]
-    targets = as_list(flags["target"])
-    return from_flags(flags.get("learn", "magnitude"), targets, flags.get("conditioning", "film"))
+    with undamaged(run.folder / "config.json", MEND):
+        if "kind" in run.config:
+            return from_entry(run.config)
+        learn = run.flags.get("learn", "magnitude")
+        return from_flags(learn, run.targets, run.flags.get("conditioning", "film"))
 
 
 def infer_kind(inputs, outputs, has_dense):

@@ -12,6 +12,7 @@ from scripts import load_script
 
 import models
 from conversion import known_models, model_files
+from conversion.run_facts import RunFacts
 from research.kinds import ENTRY, PLAIN
 from sound import phase
 
@@ -112,8 +113,8 @@ def test_a_cards_command_chooses_the_same_epoch(export, flags, choose):
 def test_a_pull_of_its_own_goes_with_the_model(tmp_path, export, run):
     assert export.main(["--run", str(run), *ABOUT, "--pull", "0.03"]) == 0
     folder = tmp_path / "pretrained/a_2_guitar_acoustic"
-    assert known_models.read_pull(folder) == known_models.read_pull(folder / "config.json") == 0.03
-    assert known_models.read_pull(run) == phase.PULL
+    assert RunFacts(folder).pull == RunFacts(folder / "config.json").pull == 0.03
+    assert RunFacts(run).pull == phase.PULL
     assert "anchored with a pull of 0.03" in (folder / "README.md").read_text(encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ import losses
 import models
 from common.cli import UserError
 from conversion import known_models, model_files
+from conversion.run_facts import RunFacts
 from research import kinds, registry
 from research.learned_phase import BOTH, PHASE
 from research.styles import FILM, TILE
@@ -304,12 +305,16 @@ def test_kinds_are_told_by_channels_where_nothing_else_tells(kind):
     assert registry.from_entry(json.loads(json.dumps(kind.to_entry()))) is kind
 
 
-def test_the_kind_of_a_run_is_told_by_its_configuration():
-    stored = {"kind": "both", "style": "none"}
-    assert registry.read_from_run({"flags": {"target": "x"}, **stored}) is BOTH
-    older = {"target": ["x", "y"], "learn": "magnitude"}
-    assert registry.read_from_run({"flags": older}) is FILM
-    assert registry.read_from_run({"flags": {"target": "x"}}) is kinds.PLAIN
+def test_the_kind_of_a_run_is_told_by_its_configuration(tmp_path):
+    def kind_of(**config):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return registry.read_from_run(RunFacts(tmp_path))
+
+    assert kind_of(flags={"target": "x"}, kind="both", style="none") is BOTH
+    assert kind_of(flags={"target": ["x", "y"], "learn": "magnitude"}) is FILM
+    assert kind_of(flags={"target": "x"}) is kinds.PLAIN
+    with pytest.raises(UserError, match=r"config\.json: damaged"):
+        kind_of(flags={"target": "x"}, kind="both")
 
 
 @pytest.mark.parametrize("channels", [(1, 2), (3, 1), (1, 4), (2, 5)])

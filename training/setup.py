@@ -20,10 +20,11 @@ import data
 import models
 from common import devices
 from common.cli import UserError, quiet_stderr
-from common.files import complete, read_json, undamaged
+from common.files import complete, undamaged
 from common.names import family_of, piece_of
 from conversion import model_files
-from conversion.known_models import find_pretrained
+from conversion.known_models import find_model
+from conversion.run_facts import RunFacts
 from research import kinds, registry
 from sound import augment
 from training import dataset, splits, tensorboard_log
@@ -281,8 +282,8 @@ def choose_split(args, names):
         print(f"pieces for the test: {len(split['test'])}; not in the table, left out: {unlisted}")
         return split
     if args.split_of:
-        other = read_split(args.split_of)
-        if other is None:
+        other = RunFacts(find_model(args.split_of, "--split_of")).split
+        if not other:
             raise UserError(f"--split_of {args.split_of}: has no config.json; give a run folder")
         return splits.split_like(other, names, args.validation_split, args.seed)
     training, validation = splits.split_pieces(names, args.validation_split, args.seed)
@@ -291,14 +292,6 @@ def choose_split(args, names):
     training, test = splits.keep_for_test(training, args.test_split, args.seed)
     print(f"pieces for the test: {len(test)}")
     return {"train": training, "validation": validation, "test": test}
-
-
-def read_split(model):
-    """The split in the config.json beside a model, or None if there is none. Raises UserError."""
-    path = find_pretrained(model)
-    folder = path if path.is_dir() else path.parent
-    config = read_json(folder / "config.json", "give another model", split=dict)
-    return config and config["split"]
 
 
 def load_start(path, filters, kind):
@@ -333,8 +326,8 @@ def start_from(generator, path):
 
 def tell_overlap(path, split):
     """Say how many of today's held-out pieces the model at ``path`` was trained on."""
-    other = read_split(path)
-    if other is None:
+    other = RunFacts(find_model(path, "--weights")).split
+    if not other:
         print(f"--weights {path}: what it was trained on is not known here", file=sys.stderr)
         return
     with undamaged(f"{path}: its config.json", "give another model"):

@@ -11,6 +11,7 @@ import numpy as np
 import data
 from common.cli import UserError
 from conversion import convert, known_models
+from conversion.run_facts import RunFacts
 from sound import survey
 from sound.recordings import create_sound, mix_down, open_sound, read_blocks, resample_stream
 
@@ -113,7 +114,7 @@ def convert_order(load, order, tell):
         progress=report_progress,
         phase=how.phase,
         phase_iterations=how.phase_iterations,
-        pull=known_models.read_pull(order.model),
+        pull=RunFacts(order.model).pull,
         hops=how.hops,
         bits=choose_bits(order.source),
     )

@@ -1,0 +1,137 @@
+"""What a run folder says of its run: the one reader of config.json and history.csv.
+
+training/run_folder.py writes both files; shipped models have them, too.
+"""
+
+import functools
+import re
+from pathlib import Path
+
+from common.cli import as_list
+from common.files import MEND, read_csv, read_json, undamaged
+from sound import phase
+
+_DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
+
+
+class RunFacts:
+    """The facts of one run folder. Each property raises UserError where its file is damaged.
+
+    Args:
+        model: run folder, or a generator's file in one.
+
+    Attributes:
+        folder: `Path` of the run folder.
+        config: contents of config.json, {} where there is no such file.
+    """
+
+    def __init__(self, model):
+        path = Path(model)
+        self.folder = path if path.is_dir() else path.parent
+        self._config_file = self.folder / "config.json"
+        self.config = read_json(self._config_file, MEND) or {}
+        with undamaged(self._config_file, MEND):
+            for key in ("flags", "baselines_db", "split", "versions"):
+                if not isinstance(self.config.get(key, {}), dict):
+                    raise TypeError
+
+    @property
+    def flags(self):
+        """Flags of its last start, a dict."""
+        return self.config.get("flags", {})
+
+    @property
+    def baselines(self):
+        """Errors of trivial systems on the held-out pieces, dB: {"identity": ..., ...}."""
+        return self.config.get("baselines_db", {})
+
+    @property
+    def split(self):
+        """Names of the pieces: {"train": list, "validation": list}, and maybe "test"."""
+        return self.config.get("split", {})
+
+    @property
+    def origins(self):
+        """Instruments that it was trained to convert from, a list."""
+        return [name for name in self._read_names("origin") if name not in self.unheard]
+
+    @property
+    def unheard(self):
+        """Origins that were kept out of the training, a list."""
+        return self._read_names("hold_out_origin")
+
+    @property
+    def targets(self):
+        """Instruments that it was trained to make, a list."""
+        return self._read_names("target")
+
+    def _read_names(self, flag):
+        with undamaged(self._config_file, MEND):
+            names = as_list(self.flags.get(flag))
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError
+        return names
+
+    @property
+    def pull(self):
+        """How strongly the phase is anchored, see `phase.griffinlim_anchored`.
+
+        `phase.PULL`, but for models whose config.json has a ``pull`` of their own: targets whose
+        notes begin more softly than a piano's need less of the input's phase.
+        """
+        with undamaged(self._config_file, MEND):
+            pull = float(self.config.get("pull", phase.PULL))
+            if not 0 <= pull <= 10:
+                raise ValueError
+        return pull
+
+    @functools.cached_property
+    def history(self):
+        """One dict of text an epoch, as history.csv has it; [] without the file."""
+        return read_history(self.folder / "history.csv")
+
+    @functools.cached_property
+    def error(self):
+        """Error on held-out pieces of the run's generator, dB; None before there is one."""
+        where = self._config_file if "mean" in self.config else self.folder / "history.csv"
+        with undamaged(where, MEND):
+            return find_error(self.history, self.config)
+
+    @functools.cached_property
+    def seconds(self):
+        """Time that its epochs took."""
+        with undamaged(self.folder / "history.csv", MEND):
+            return sum(float(row.get("seconds") or 0) for row in self.history)
+
+
+def read_history(path):
+    """Rows of a run's history.csv, a dict of text each; [] where there is no file.
+
+    Decimal commas, which spreadsheets of many countries write, become points.
+    """
+    if not path.is_file():
+        return []
+    columns, *lines = read_csv(path) or [[]]
+    rows = []
+    for line in lines:
+        cells = [_DECIMAL_COMMA.sub(r"\1.\2", cell.strip()) for cell in line]
+        rows.append(dict(zip(columns, cells)))
+    return rows
+
+
+def find_error(history, config):
+    """Error on held-out pieces of the generator that a run gives, dB; None before it gives one.
+
+    Args:
+        history: rows of `read_history`.
+        config: of the run; the flag ``choose`` says which epoch's generator it gives. A ``mean``
+            of epochs, which older shipped models are, has the error itself.
+    """
+    if "mean" in config:
+        return float(config["mean"]["val_mae_db"])
+    errors = [float(row["val_mae_db"]) for row in history if row.get("val_mae_db", "") != ""]
+    if not errors:
+        return None
+    if config.get("flags", {}).get("choose") == "last":
+        return errors[-1]
+    return min(errors)
