@@ -852,7 +852,7 @@ def test_several_models_make_several_files_and_a_page(tmp_path, run):
 def test_the_page_has_sound_of_channels_of_opposite_polarity(tmp_path):
     sound = music(20000)
     source = write(tmp_path / "a.wav", np.stack([sound, -sound], axis=1))
-    np.testing.assert_allclose(predict._read_part(source, 0.0, None), sound, atol=1e-4)
+    np.testing.assert_allclose(survey.read_part(source, 0.0, None), sound, atol=1e-4)
 
 
 def test_a_file_where_the_page_goes_is_refused_before_the_work(tmp_path, run):
