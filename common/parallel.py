@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import functools
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -87,11 +88,22 @@ def engine(workers=None, dask=None):
                 workers, return_as="generator", batch_size=1, max_nbytes=None, **options
             )
             yield functools.partial(_run, parallel, is_local=not dask)
-    except concurrent.futures.process.BrokenProcessPool:
-        raise UserError(
-            f"--workers {workers}: a worker was killed, maybe for want of memory; "
-            "run again with fewer"
-        ) from None
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(f"--workers {workers}: {_explain_loss(error)}") from None
+
+
+def _explain_loss(error):
+    """Why a worker ended, and the remedy: by the signals that joblib's error names."""
+    signals = sorted(set(re.findall(r"SIG[A-Z0-9]+", str(error))))
+    crashes = set(signals) - {"SIGKILL", "SIGTERM"}
+    if signals and not crashes:
+        if "SIGKILL" in signals:
+            return "a worker was killed, maybe for want of memory; run again with fewer"
+        return "a worker was ended from outside; run again, what is done is kept"
+    how = ", ".join(sorted(crashes)) or "no signal"
+    return (
+        f"a worker crashed ({how}); run again on parts of the files, to find the one that does it"
+    )
 
 
 def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):

@@ -1,6 +1,7 @@
 """Ctrl-C at the moments at which it is easily lost; test_kill.py sends it to whole steps."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from conftest import ROOT, take_interrupts
 
 from common import cli, parallel
+from common.cli import UserError
 from common.files import PART, _machine
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -94,6 +96,14 @@ def test_success_leaves_alone_what_another_run_writes_beside(tmp_path):
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_worker_that_crashes_is_not_told_to_be_short_of_memory():
+    with (
+        pytest.raises(UserError, match=r"--workers 2: a worker crashed .SIGABRT.; run again"),
+        parallel.engine(2) as run,
+    ):
+        run(signal.raise_signal, [(signal.SIGABRT,)])
 
 
 LEFT_BEHIND = """

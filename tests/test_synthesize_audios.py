@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -352,14 +353,15 @@ def test_a_damaged_note_stops_the_run_and_leaves_nothing_half_written(folder, ru
 
 def test_a_killed_worker_is_reported():
     with (
-        pytest.raises(UserError, match="--workers 2: a worker was killed"),
+        pytest.raises(UserError, match="--workers 2: a worker was killed, maybe for want of mem"),
         parallel.engine(2) as run,
     ):
-        run(os._exit, [(1,)])
+        run(signal.raise_signal, [(signal.SIGKILL,)])
 
 
 GROWING = """
-import os, sys, time, parallel
+import os, sys, time
+from common import parallel
 
 def job(number):
     if number > 1:
