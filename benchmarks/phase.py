@@ -39,7 +39,6 @@ SHOWN = (
     "written_mae_db",
     "lsd_db",
     "multi_resolution",
-    "pitch_jaccard",
 )
 COLUMNS = [measure for measure in metrics.MEASURES if measure.key in SHOWN]
 WARM_UP = 3.0  # s of audio

@@ -7,21 +7,19 @@ compared have the same shape and are not empty; ValueError otherwise.
 What to trust each for: `picture_mae` is what training lowers, and of the audio that was written
 it measures a phase estimator alone, as `spectral_convergence` does; `level_matched_mae` forgives
 an output that is too loud or too soft as a whole; `lsd_per_frame` and `multi_resolution_stft`
-hear phase artefacts too; `mfcc_distance` is a weak surrogate of timbre; `pitch_jaccard` asks
-whether the target's notes survived. SI-SDR is left out on purpose: the phase of a converted sound
-never matches the target's.
+hear phase artefacts too; `mfcc_distance` is a weak surrogate of timbre. Whether notes
+survive is for the judges of judges.py. SI-SDR is left out on purpose: the phase of a converted
+sound never matches the target's.
 
 `MEASURES`, at the end, is the registry: its order is that of the tables' columns.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import librosa
 import numpy as np
 import scipy.fft
-import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
 
 import data
@@ -31,17 +29,7 @@ LEVEL_GAINS = np.arange(-12, 12.1, 1.5)  # dB, that `level_matched_mae` tries
 FFT_SIZES = (2048, 1024, 512, 256, 128, 64)  # DDSP's
 LOG_FLOOR = 1e-5  # DDSP's safe_log
 MFCC = 13
-LOWEST, HIGHEST = 21, 108  # MIDI pitches of the piano, both included
-PITCH_FFT = 2048  # samples at RATE: windows of 128 ms
-PITCH_HOP = 800  # samples at RATE: 20 frames a second
-# dB by which each harmonic is below the one before: from bright to a flute's
-PITCH_SLOPES = (0.5, 3, 8, 15)
-PITCH_HARMONICS = 12
-PITCH_ITERATIONS = 50
-PITCH_BELOW_FRAME = 10 ** (-6 / 20)  # a pitch sounds if it is that near the frame's strongest
-PITCH_BELOW_PIECE = 10 ** (-24 / 20)  # and that near the piece's (95th percentile)
 _BLOCK = 2048  # frames that are transformed at a time: memory stays flat
-_PITCH_BLOCK = 128  # frames whose pitches are found at a time: they stay in the processor's cache
 
 
 def picture_mae(a, b):
@@ -214,85 +202,6 @@ def snr(reference, estimate):
     return float(20 * np.log10(signal / noise)) if signal > 0 else -np.inf
 
 
-def pitch_jaccard(a, b):
-    """Mean over frames of 1 - (pitches in both) / (pitches in either): 0 ... 1.
-
-    A frame without any pitch counts 0. Compare an output's pitches with those that the same
-    estimator finds in the *target recording*: the target is then at 0, and what the estimator
-    gets wrong, it gets wrong on both sides. Against a score there is no ceiling: an unchanged
-    input can be nearer to it than the target is.
-
-    a, b: bool (88, t), which pitches sound, of `sounding_pitches`; the shorter is padded with
-    silence.
-    """
-    frames = max(a.shape[1], b.shape[1])
-    if not frames:
-        return 0.0
-    a = np.pad(a, ((0, 0), (0, frames - a.shape[1])))
-    b = np.pad(b, ((0, 0), (0, frames - b.shape[1])))
-    both = (a & b).sum(axis=0)
-    either = (a | b).sum(axis=0)
-    distance = 1 - both / np.maximum(either, 1)
-    return float(np.where(either > 0, distance, 0).mean())
-
-
-def sounding_pitches(audio):
-    """Estimate which pitches sound in audio (n,) at 16 kHz: bool (88, t), 20 frames a second.
-
-    Blind to level. Non-negative matrix factorisation with fixed harmonic templates, several
-    spectral slopes a pitch (in the manner of Vincent, Bertin & Badeau 2010), of the square root
-    of the magnitude, by multiplicative updates for the Kullback-Leibler divergence (Lee & Seung
-    2001). A pitch sounds where its activation is within 6 dB of the frame's strongest and within
-    24 dB of the piece's. Simple, and often wrong on real music: compare two of its readings, not
-    one with the truth.
-    """
-    audio = _at_least(PITCH_FFT, audio)
-    spectrum = librosa.stft(
-        audio, n_fft=PITCH_FFT, hop_length=PITCH_HOP, window="hann", pad_mode="constant"
-    )
-    mag = np.sqrt(np.abs(spectrum))
-    blocks = []
-    for start in range(0, mag.shape[1], _PITCH_BLOCK):
-        blocks.append(_activations(mag[:, start : start + _PITCH_BLOCK]))
-    activations = np.concatenate(blocks, axis=1)
-    strongest = activations.max(axis=0)
-    of_piece = PITCH_BELOW_PIECE * np.percentile(strongest, 95)
-    return activations > np.maximum(PITCH_BELOW_FRAME * strongest, of_piece)
-
-
-def _activations(mag):
-    """Strength of each pitch: square roots of magnitudes float32 (bins, t) -> (88, t)."""
-    templates, transposed = _templates()
-    strength = templates @ mag
-    weights = templates.sum(axis=1)[:, np.newaxis]
-    for _ in range(PITCH_ITERATIONS):
-        explained = transposed @ strength + np.float32(1e-7)
-        strength *= templates @ (mag / explained) / weights
-    return strength.reshape(HIGHEST - LOWEST + 1, len(PITCH_SLOPES), -1).sum(axis=1)
-
-
-@functools.cache
-def _templates():
-    """Spectrum of each pitch and slope, float32 (88 * slopes, bins) of norm 1, and its transpose.
-
-    A Hann window's main lobe at each harmonic. Both sparse: 96 % of it is zero, and products are
-    a tenth of the work.
-    """
-    bins = np.arange(PITCH_FFT // 2 + 1)
-    pitches = np.repeat(np.arange(LOWEST, HIGHEST + 1), len(PITCH_SLOPES))[:, np.newaxis]
-    slopes = np.tile(PITCH_SLOPES, HIGHEST - LOWEST + 1)[:, np.newaxis]
-    templates = np.zeros((len(pitches), len(bins)))
-    for harmonic in range(1, PITCH_HARMONICS + 1):
-        centre = harmonic * librosa.midi_to_hz(pitches) * PITCH_FFT / RATE
-        distance = np.abs(bins - centre)
-        lobe = np.abs(np.sinc(distance) / (1 - distance**2 + 1e-9))
-        lobe *= (distance < 2) & (centre < len(bins))
-        templates = np.maximum(templates, 10 ** (-slopes * (harmonic - 1) / 20) * lobe)
-    templates = np.sqrt(templates)
-    templates = (templates / np.linalg.norm(templates, axis=1, keepdims=True)).astype(np.float32)
-    return scipy.sparse.csr_array(templates), scipy.sparse.csr_array(templates.T)
-
-
 def _at_least(samples, audio):
     """Audio followed by silence if it is shorter than a frame, of which librosa would warn."""
     return audio if len(audio) >= samples else np.pad(audio, (0, samples - len(audio)))
@@ -396,15 +305,6 @@ MEASURES = (
         mfcc_distance,
         ("mel", "target_mel"),
         "A weak surrogate of timbre.",
-    ),
-    Measure(
-        "pitch_jaccard",
-        "pitch Jaccard",
-        3,
-        pitch_jaccard,
-        ("pitches", "target_pitches"),
-        "Pitches that a simple estimator hears here and not in the target recording, or there and "
-        "not here, as a fraction of all it hears.",
     ),
     Measure(
         "snr_db",

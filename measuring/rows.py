@@ -222,11 +222,6 @@ class MeasuredSound:
         """`metrics.log_mel`."""
         return metrics.log_mel(self.low)
 
-    @functools.cached_property
-    def pitches(self):
-        """`metrics.sounding_pitches`."""
-        return metrics.sounding_pitches(self.low)
-
 
 def things_to_compare(row, target=None, notes=None):
     """What the measures compare of one row: {name in `metrics.Measure.takes`: thing}.
@@ -243,7 +238,7 @@ def things_to_compare(row, target=None, notes=None):
         things["written_mag"] = data.db_to_amplitude(sound.picture)
         things["asked_mag"] = data.db_to_amplitude(row.asked)
     if target:
-        for name in ("picture", "low", "mel", "pitches"):
+        for name in ("picture", "low", "mel"):
             things[name] = getattr(sound, name)
             things[f"target_{name}"] = getattr(target, name)
     if row.name == OWN_PHASE:
