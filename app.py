@@ -12,36 +12,43 @@ give --auth NAME:PASSWORD, too. See docs/app.md.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
+import argparse
 import asyncio
 import contextlib
 import functools
-import html
-import math
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from common.cli import UserError
-from conversion import convert, known_models
+from conversion import known_models
 from conversion.run_facts import RunFacts
 from research import registry
-from webapp import work
+from webapp import markup, work
 from webapp.door import Door
 from webapp.tabs import Result, Tabs
 from webapp.worker import Busy, Died, Stopped, Worker
 
-FIRST_SECONDS = 120  # of a recording that are offered: about as many are waited for on two cores
+FIRST_SECONDS = 120  # of a longer recording are offered
 LONGEST_SECONDS = 3600
-STEP = 0.1  # s of the slider
 PATIENCE = 0.2  # s between two looks at how far a conversion is
-SPEEDS = {"draft": 0.4, "normal": 0.8, "best": 2.0}  # s of work for 1 s of sound, two cores
+SPEEDS = {"draft": 0.2, "normal": 0.4, "best": 1.0}  # s of work for 1 s of sound, two cores
 WAITING = 20  # conversions of all tabs together
 
-HERE = Path(__file__).resolve().parent / "webapp"
+EXAMPLES = {"a grand piano": "docs/audio/piano.mp3"}  # by what its button says
+QUALITIES = [  # (what the page says, key of `convert.QUALITIES`)
+    ("draft: a first impression in half the time", "draft"),
+    ("normal", "normal"),
+    ("best: a little cleaner, in two and a half times the time", "best"),
+]
 GONE = "The recording is no longer here. Drop it again."
 FULL = "Too many people use this page at the moment. Try again in a minute."
+WRITE = "write from - to, such as 0:12 - 0:40, or all"
+HEADING = """<h1>The same music on another instrument</h1>
+<p>Drop a recording of a piano alone, and hear it as other instruments play it.</p>"""
 
 
 class Workers(NamedTuple):
@@ -60,64 +67,6 @@ class Workers(NamedTuple):
 def start_workers(setup=None, load=work.load_model):
     """`Workers`; ``setup`` is called in the converting one before all else."""
     return Workers(Worker(), Worker(setup, WAITING), load)
-
-
-def describe_length(seconds):
-    """Length of a recording as text: "8.2 s", from a minute on "1:01"."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
-def describe_recording(name, heard):
-    """What the page says of a recording, as HTML; ``heard`` is a `work.Heard`."""
-    lines = [f"<b>{html.escape(name)}</b> is {describe_length(heard.seconds)} long."]
-    if heard.seconds > FIRST_SECONDS:
-        first = FIRST_SECONDS // 60
-        lines[0] += f" Its first {first} minutes are converted; more takes longer."
-    remarks = list(heard.notes)
-    if heard.survey.remark:
-        remarks.append(f"{heard.survey.remark}; expect little")
-    for remark in remarks:
-        text = html.escape(cli.one_line(remark))
-        lines.append(f"<span class='remark'>{text[0].upper()}{text[1:]}.</span>")
-    return f"<div>{'<br>'.join(lines)}</div>"
-
-
-def write_mistake(text):
-    """HTML of what went wrong, in words."""
-    return f"<div class='mistake' role='alert'>{html.escape(cli.one_line(text))}</div>"
-
-
-def write_progress(text, part=None):
-    """HTML of what is being done; ``part`` of it is done, 0 ... 1."""
-    value = "" if part is None else f" value='{part:.3f}'"
-    return f"<div class='progress'>{html.escape(text)}<progress{value}></progress></div>"
-
-
-def write_batches(batches):
-    """HTML of all batches, newest first."""
-    parts = []
-    for batch in reversed(batches):
-        cards = [_write_card(result) for result in batch.results]
-        heading = f"{html.escape(batch.name)} <small>{html.escape(batch.how)}</small>"
-        parts.append(
-            f"<section class='batch'><h2>{heading}</h2>"
-            f"<div class='cards'>{''.join(cards)}</div></section>"
-        )
-    return "".join(parts)
-
-
-def _write_card(result):
-    title, name = html.escape(result.title), html.escape(result.name)
-    return (
-        f"<article class='card'><button class='play' data-sound='{result.sound}' "
-        f"aria-pressed='false' aria-label='Play {title}'>{title}</button>"
-        f"<div class='picture'><img src='{result.picture}' alt='Spectrogram: {title}'>"
-        "<i></i></div>"
-        f"<a class='download' href='{result.sound}' download='{name}'>Download</a></article>"
-    )
 
 
 def _needs_only_a_recording(path):
@@ -152,6 +101,54 @@ def list_choices():
     return list(zip(labels, map(str, paths)))
 
 
+def parse_part(text, length):
+    """Which part of a recording of ``length`` s is meant by text such as "0:12 - 0:40".
+
+    One time alone is the end; "all" or nothing is all.
+
+    Returns:
+        (start, seconds): s.
+
+    Raises:
+        UserError: it is no part of the recording, or longer than `LONGEST_SECONDS`.
+    """
+    words = str(text or "").replace("–", "-").strip().lower()
+    start, end = 0.0, length
+    if words not in ("", "all"):
+        try:
+            times = [cli.seconds()(word.strip()) for word in words.split("-")]
+        except (argparse.ArgumentTypeError, ValueError):
+            raise UserError(f"part '{cli.one_line(text)}' is no time; {WRITE}") from None
+        if len(times) > 2:
+            raise UserError(f"part '{cli.one_line(text)}' has more than two times; {WRITE}")
+        start, end = [0.0, *times][-2:]
+    end = min(end, length)
+    if start >= end:
+        is_long = markup.describe_length(length)
+        raise UserError(
+            f"part '{cli.one_line(text)}' holds nothing of this recording, which is {is_long} "
+            f"long; {WRITE}"
+        )
+    if end - start > LONGEST_SECONDS:
+        raise UserError("more than an hour is too much at once; choose a part")
+    return start, end - start
+
+
+def write_part(length):
+    """What is offered of a recording of ``length`` s, for `parse_part`: all, or the first part."""
+    if length <= FIRST_SECONDS:
+        return "all"
+    return f"0:00 - {markup.describe_length(FIRST_SECONDS)}"
+
+
+def list_remarks(heard):
+    """Sentences on what is unusual in a recording, `work.Heard`, as predict.py says them."""
+    remarks = list(heard.notes)
+    if heard.survey.remark:
+        remarks.append(f"{heard.survey.remark}; expect little")
+    return remarks
+
+
 class Actions:
     """What the page does when something is dropped or clicked.
 
@@ -163,67 +160,80 @@ class Actions:
 
     def __init__(self, tabs, choices, workers):
         self._tabs = tabs
-        self._labels = {path: label for label, path in choices}
+        self._paths = dict(choices)  # of models; what the page calls them is no path
         self._workers = workers
-        self._speed = dict(SPEEDS)
+        self._speeds = dict(SPEEDS)
+
+    def try_example(self, name, session):
+        """Path of a copy of an example, by its name in `EXAMPLES`, for this tab alone."""
+        example = cli.PROJECT / EXAMPLES[name]
+        path = self._tabs.new_upload(example.name).with_name(example.name)
+        shutil.copyfile(example, path)
+        self._tabs.add_upload(path, example.name)
+        self._tabs.claim(session, str(path))
+        return str(path)
 
     async def look(self, upload, recording, session):
-        """A recording came or went: (update of the seconds' slider, HTML that says what it is)."""
-        import gradio as gr
-
-        source = upload or recording
-        if source is None:
-            return gr.update(), ""
+        """A recording came or went: (part that is offered or "", HTML of what it is)."""
         tab = self._tabs.of(session)
-        file = tab.uploads.get(str(source))
+        file = tab.choose(upload, recording)
+        if upload is None and recording is None:
+            return "", ""
         if file is None:
-            return gr.update(), write_mistake(GONE)
+            return "", markup.write_mistake(GONE)
+        copy = tab.new_copy()
         try:
-            job = self._workers.listener.submit(work.listen_to, str(source))
+            job = self._workers.listener.submit(work.listen_to, str(file.path), str(copy))
             tab.begin("listening", job)
             heard = await finish(job)
-        except Stopped:  # another recording came meanwhile
-            return gr.update(), ""
+        except Stopped:  # another recording came meanwhile, and is told of
+            return "", ""
         except (UserError, Died, Busy, RuntimeError) as error:
-            return gr.update(), write_mistake(in_words(error, file))
-        text = describe_recording(file.name, heard)
-        return make_slider(heard.seconds), text
+            return "", markup.write_mistake(in_words(error, file))
+        tab.lengths[str(file.path)] = heard.seconds
+        sound = tab.publish(copy, "original.wav")
+        wait = min(heard.seconds, FIRST_SECONDS) * self._speeds["normal"]
+        text = markup.write_recording(file.name, heard, sound, list_remarks(heard), wait)
+        return write_part(heard.seconds), text
 
-    async def start(self, upload, recording, models, quality, seconds, session):
-        """Convert; yields (HTML of all results, HTML of the progress, whether it is under way)."""
+    async def start(self, upload, recording, titles, quality, part, session):
+        """Convert; ``titles`` are those of the instruments.
+
+        Yields:
+            (HTML of all results or None for no news, HTML of the progress, whether it goes on).
+        """
         tab = self._tabs.of(session)
-        source = upload or recording
-        file = tab.uploads.get(str(source))
-        models = [models] if isinstance(models, str) else models
-        problem = None
-        if source is None:
-            problem = "Drop a recording first, or record one."
-        elif file is None:
-            problem = GONE
-        elif not models:
-            problem = "Choose an instrument first."
-        if problem is not None:
-            yield write_batches(tab.batches), write_mistake(problem), False
-            return
-        batch = tab.new_batch(file.name if upload else "recording")
-        mistake = ""
+        titles = [titles] if isinstance(titles, str) else titles
         try:
-            for model in models:
-                length = min(max(float(seconds or 0), STEP), LONGEST_SECONDS)
-                order = work.Order(str(source), 0.0, length, model, quality, batch.folder)
+            file = self._choose(tab, upload, recording, titles)
+            length = tab.lengths.get(str(file.path), LONGEST_SECONDS)
+            start, seconds = parse_part(part, length)
+        except UserError as error:
+            yield None, markup.write_mistake(str(error)), False
+            return
+        batch = tab.new_batch(file.name)
+        mistake = ""
+        job = None
+        try:
+            for title in titles:
+                model = self._paths[title]
+                order = work.Order(str(file.path), start, seconds, model, quality, batch.folder)
                 job = self._submit(tab, order)
-                async for text in self._follow(job, self._labels[model]):
-                    yield write_batches(tab.batches), text, True
-                add_result(tab, batch, self._labels[model], order, await finish(job))
+                async for text in self._follow(job, title):
+                    yield None, text, True
+                add_result(tab, batch, title, order, await finish(job))
+                self._learn_speed(order, job)
+                yield markup.write_batches(tab.batches), "", True
         except Stopped:
             pass
         except (UserError, Died, Busy, RuntimeError) as error:
-            mistake = write_mistake(in_words(error, file))
+            mistake = markup.write_mistake(in_words(error, file))
         finally:
-            tab.stop("converting")  # if the page went away meanwhile
+            if job is not None:
+                job.stop()  # if the page went away meanwhile
             if not batch.results:
                 tab.drop(batch)
-        yield write_batches(tab.batches), mistake, False
+        yield markup.write_batches(tab.batches), mistake, False
 
     def stop(self, session):
         """End the conversion under way."""
@@ -233,13 +243,29 @@ class Actions:
         """The tab was closed."""
         self._tabs.end(session)
 
+    def _choose(self, tab, upload, recording, titles):
+        """`webapp.tabs.File` of what is to be converted. Raises UserError for nothing."""
+        file = tab.choose(upload, recording)
+        if upload is None and recording is None:
+            raise UserError("Drop a recording first, or record one.")
+        if file is None:
+            raise UserError(GONE)
+        if not titles:
+            raise UserError("Choose an instrument first.")
+        return file
+
     def _submit(self, tab, order):
         """The `Job` of an order, which ends with the tab. Raises Busy."""
-        cost = order.seconds * self._speed[order.quality]
+        cost = order.seconds * self._speeds[order.quality]
         converter, load = self._workers.converter, self._workers.load
         job = converter.submit(work.convert_order, load, order, cost=cost)
         tab.begin("converting", job)
         return job
+
+    def _learn_speed(self, order, job):
+        """Expect the next conversion to be as fast as this one."""
+        if order.seconds >= 5:  # shorter ones tell little
+            self._speeds[order.quality] = job.took / order.seconds
 
     async def _follow(self, job, label):
         """Yield HTML of how far a job is, whenever that changes, until it is done."""
@@ -253,23 +279,26 @@ class Actions:
 
     def _describe(self, job, label):
         """HTML of how far a job is."""
+        title = label.capitalize()
         before = self._workers.converter.jobs_before(job)
         if before:
-            seconds = sum(other.left() for other in before)
-            return write_progress(f"{label}: {len(before)} before you, {describe_wait(seconds)}")
+            wait = markup.describe_wait(sum(other.left() for other in before))
+            return markup.write_progress(f"{title}: {len(before)} before you, {wait}")
         if not job.part:
-            return write_progress(f"{label}: loading the network")
-        left = describe_wait(job.left())
-        return write_progress(f"{label}: {100 * job.part:.0f} %, {left}", job.part)
+            return markup.write_progress(f"{title}: begins in a moment")
+        wait = markup.describe_wait(job.left())
+        return markup.write_progress(f"{title}: {100 * job.part:.0f} %, {wait} more", job.part)
 
 
 def add_result(tab, batch, label, order, made):
-    """Add what came of an order, `work.Made`, to a `Batch`."""
+    """Add what came of an order, `work.Made`, to a `webapp.tabs.Batch`."""
     if not batch.results:
-        batch.how = f"{describe_length(made.seconds)}, {order.quality}"
+        length = markup.describe_length(made.seconds)
+        place = f" from {markup.describe_length(order.start)} on" if order.start else ""
+        batch.how = f"{length}{place}, {order.quality}"
         sound = tab.publish(made.before, "input.wav")
         picture = tab.publish(made.before_picture, "input.png")
-        batch.results.append(Result("Original", "input.wav", sound, picture))
+        batch.results.append(Result("original", "input.wav", sound, picture))
     stem = Path(batch.name).stem[:80]
     name = f"{stem}_{known_models.make_label(order.model)}.wav"
     sound = tab.publish(made.after, name)
@@ -286,24 +315,6 @@ async def finish(job):
     return job.wait()
 
 
-def describe_wait(seconds):
-    """A time that is to be waited for, in words."""
-    if seconds < 1.5:
-        return "a moment more"
-    if seconds < 90:
-        return f"about {seconds:.0f} s more"
-    return f"about {seconds / 60:.0f} minutes more"
-
-
-def make_slider(length):
-    """Update of the slider of seconds for a recording of ``length`` s: all of it, or its first."""
-    import gradio as gr
-
-    top = math.ceil(round(min(length, LONGEST_SECONDS) / STEP, 6)) * STEP  # never less
-    is_needed = top >= 2 * STEP
-    return gr.update(maximum=max(top, 2 * STEP), value=min(top, FIRST_SECONDS), visible=is_needed)
-
-
 def in_words(error, file):
     """What went wrong with a `webapp.tabs.File`, for people: its name in place of its path."""
     if isinstance(error, Busy):
@@ -315,24 +326,71 @@ def in_words(error, file):
     return f"{file.name}: {error}: a mistake of this program, which its terminal tells more about"
 
 
-def build_page(actions, choices):
-    """The page, as gradio.Blocks.
+def build_page(actions, titles):
+    """The page, as gradio.Blocks: ``actions`` of its instruments, which are called ``titles``."""
+    import gradio as gr
 
-    Args:
-        actions: `Actions`.
-        choices: see `list_choices`.
-    """
+    with gr.Blocks(title="Timbre transfer", analytics_enabled=False) as page:
+        gr.HTML(HEADING, elem_id="heading")
+        with gr.Row(elem_id="sources", equal_height=True):
+            upload = gr.File(
+                label="A recording or a video", show_label=False, elem_id="upload", height=130
+            )
+            recording = gr.Audio(
+                sources=["microphone"],
+                type="filepath",
+                label="or record one",
+                show_label=False,
+                elem_id="recording",
+                buttons=[],
+            )
+        with gr.Row(elem_id="examples"):
+            examples = {name: gr.Button(f"or try {name}", size="sm") for name in EXAMPLES}
+        heard = gr.HTML(elem_id="heard")
+        part = gr.Textbox(
+            "all",
+            label="Part to convert",
+            info="all, or from - to, such as 0:12 - 0:40: write it, or draw it in the wave",
+            elem_id="part",
+            visible=False,
+        )
+        model = gr.CheckboxGroup(
+            titles,
+            value=titles,
+            label="Instrument",
+            elem_id="instruments",
+        )
+        quality = gr.Radio(QUALITIES, value="normal", label="Quality", elem_id="quality")
+        button = gr.Button("Convert", variant="primary", elem_id="convert")
+        end = gr.Button("Stop", variant="stop", elem_id="stop", visible=False)
+        status = gr.HTML(elem_id="status")
+        results = gr.HTML(js_on_load=markup.read_file("page.js"), elem_id="results")
+        connect(
+            actions,
+            page,
+            [upload, recording],
+            examples,
+            ask=[model, quality, part],
+            tell=[results, status, button, end],
+            heard=heard,
+        )
+    return page
+
+
+def connect(actions, page, sounds, examples, ask, tell, heard):
+    """Have the page's components call `Actions`; what they are is in `build_page`."""
     import gradio as gr
 
     async def look(upload, recording, request: gr.Request):
-        return await actions.look(upload, recording, request.session_hash)
+        part, text = await actions.look(upload, recording, request.session_hash)
+        return gr.update(value=part, visible=part != ""), text
 
-    async def start(upload, recording, model, quality, seconds, request: gr.Request):
-        session = request.session_hash
-        work = actions.start(upload, recording, model, quality, seconds, session)
-        async with contextlib.aclosing(work) as steps:
+    async def start(upload, recording, model, quality, part, request: gr.Request):
+        steps = actions.start(upload, recording, model, quality, part, request.session_hash)
+        async with contextlib.aclosing(steps):
             async for results, status, is_busy in steps:
-                yield results, status, gr.update(visible=not is_busy), gr.update(visible=is_busy)
+                shown = gr.skip() if results is None else results
+                yield shown, status, gr.update(visible=not is_busy), gr.update(visible=is_busy)
 
     def stop(request: gr.Request):
         actions.stop(request.session_hash)
@@ -340,69 +398,39 @@ def build_page(actions, choices):
     def leave(request: gr.Request):
         actions.leave(request.session_hash)
 
-    with gr.Blocks(title="Timbre transfer", analytics_enabled=False) as page:
-        gr.Markdown("# The same music on another instrument")
-        with gr.Row():
-            with gr.Column():
-                upload = gr.File(label="A recording or a video", elem_id="upload")
-                heard = gr.HTML(elem_id="heard")
-                recording = gr.Audio(
-                    sources=["microphone"], type="filepath", label="or record one", buttons=[]
-                )
-            with gr.Column():
-                model = gr.CheckboxGroup(
-                    choices, value=[choices[0][1]], label="Instrument", elem_id="instruments"
-                )
-                quality = gr.Radio(
-                    list(convert.QUALITIES),
-                    value="normal",
-                    label="Quality",
-                    info="draft takes half as long as normal, best almost three times as long",
-                )
-                seconds = gr.Slider(
-                    STEP,
-                    FIRST_SECONDS,
-                    value=FIRST_SECONDS,
-                    step=STEP,
-                    label="Seconds to convert",
-                    elem_id="seconds",
-                )
-                button = gr.Button("Convert", variant="primary", elem_id="convert")
-                end = gr.Button("Stop", variant="stop", elem_id="stop", visible=False)
-        status = gr.HTML(elem_id="status")
-        results = gr.HTML(js_on_load=read_file("page.js"), elem_id="results")
+    for component in sounds:
+        part = ask[-1]
+        component.change(look, sounds, [part, heard], queue=False, show_progress="hidden")
+    for name, button in examples.items():
 
-        sounds = [upload, recording]
-        for component in sounds:
-            component.change(look, sounds, [seconds, heard], queue=False, show_progress="hidden")
-        button.click(
-            start,
-            [*sounds, model, quality, seconds],
-            [results, status, button, end],
-            concurrency_limit=None,
-            show_progress="hidden",
-        )
-        end.click(stop, queue=False)
-        page.unload(leave)
-    return page
+        def try_example(request: gr.Request, name=name):
+            return actions.try_example(name, request.session_hash)
+
+        button.click(try_example, None, sounds[0], queue=False, show_progress="hidden")
+    _, _, button, end = tell
+    how = {"concurrency_limit": None, "show_progress": "hidden"}
+    button.click(start, [*sounds, *ask], tell, **how)
+    end.click(stop, queue=False)
+    page.unload(leave)
 
 
-def read_file(name):
-    """Text of a file of webapp/."""
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def launch(page, tabs, host, port, open_browser, auth=None, **options):
+def launch(page, tabs, host, port, open_browser, auth=None, titles=(), **options):
     """Serve a page in the background; `gradio.Blocks.block_thread` then waits for Ctrl-C.
+
+    Args:
+        page: of `build_page`.
+        tabs: `Tabs`.
+        host, port: address to listen on.
+        open_browser: whether to.
+        auth: (name, password) that visitors must know, or None.
+        titles: of the instruments, for their pictures.
+        options: of `gradio.Blocks.launch`.
 
     Returns:
         Its address.
     """
-    import gradio as gr
     from starlette.middleware import Middleware
 
-    fonts = ["system-ui", "sans-serif"]  # Gradio's own are fetched from elsewhere
-    theme = gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"])
     page.queue(default_concurrency_limit=1, max_size=4 * WAITING)
     _, address, _ = page.launch(
         server_name=host,
@@ -412,8 +440,8 @@ def launch(page, tabs, host, port, open_browser, auth=None, **options):
         quiet=True,  # it would recommend a public link
         prevent_thread_lock=True,
         ssr_mode=False,
-        theme=theme,
-        css=read_file("page.css"),
+        theme=make_theme(),
+        css=markup.write_style(titles),
         footer_links=[],
         app_kwargs={"middleware": [Middleware(Door, tabs=tabs, host=host, auth=auth)]},
         **options,
@@ -421,11 +449,43 @@ def launch(page, tabs, host, port, open_browser, auth=None, **options):
     return address
 
 
+def make_theme():
+    """Colours and fonts, light and dark. Gradio's own fonts are fetched from elsewhere."""
+    import gradio as gr
+
+    theme = gr.themes.Base(
+        primary_hue=gr.themes.colors.orange,
+        neutral_hue=gr.themes.colors.stone,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        body_background_fill="#faf7f2",
+        body_background_fill_dark="#1a1614",
+        block_border_width="0px",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#262019",
+        block_title_text_weight="600",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        input_background_fill_dark="#332b22",
+        color_accent="#c2410c",
+        color_accent_soft="#ffedd5",
+        color_accent_soft_dark="#4a2a14",
+        button_primary_background_fill="#c2410c",  # on which white is legible
+        button_primary_background_fill_hover="#9a3412",
+        button_primary_background_fill_dark="#c2410c",
+        button_primary_background_fill_hover_dark="#9a3412",
+        button_large_padding="0.9rem 1.2rem",
+    )
+
+
 def name_and_password(text):
     """An argparse ``type=`` for NAME:PASSWORD."""
     name, colon, password = text.partition(":")
     if not name or not colon or not password:
-        raise cli.argparse.ArgumentTypeError(f"'{text}' is not of the form NAME:PASSWORD")
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME:PASSWORD")
     return name, password
 
 
@@ -462,9 +522,10 @@ def main(argv=None):
 
 def serve(args, choices, tabs, workers):
     """Open the page and wait for Ctrl-C."""
-    page = build_page(Actions(tabs, choices, workers), choices)
+    titles = [title for title, _ in choices]
+    page = build_page(Actions(tabs, choices, workers), titles)
     workers.converter.wait_until_ready()
-    address = launch(page, tabs, args.host, args.port, not args.no_browser, args.auth)
+    address = launch(page, tabs, args.host, args.port, not args.no_browser, args.auth, titles)
     print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
     if args.auth is None and args.host not in ("127.0.0.1", "localhost", "::1"):
         print(

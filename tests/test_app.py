@@ -16,7 +16,7 @@ from sound.recordings import read_audio, write_audio
 pytest.importorskip("gradio")
 import app
 from sound.survey import Survey
-from webapp import work
+from webapp import markup, work
 from webapp.tabs import Batch, File, Result, Tabs
 
 # What a person does, done by a script: drop a wrong file, then a right one, wait, press, wait,
@@ -49,6 +49,13 @@ const seen = where => {
   const found = document.querySelector(where);
   return found && found.offsetParent ? found : null;
 };
+const drag = (element, from, to) => {
+  const box = element.getBoundingClientRect();
+  const at = share => ({ clientX: box.left + share * box.width, bubbles: true });
+  element.dispatchEvent(new PointerEvent("pointerdown", at(from)));
+  element.dispatchEvent(new PointerEvent("pointermove", at(to)));
+  element.dispatchEvent(new PointerEvent("pointerup", at(to)));
+};
 const playing = [];
 const play = HTMLAudioElement.prototype.play;
 HTMLAudioElement.prototype.play = function () {
@@ -58,25 +65,33 @@ HTMLAudioElement.prototype.play = function () {
 (async () => {
   const result = {};
   try {
+    result.empty = document.querySelectorAll("#results .card, #part").length;
     await drop("letter.wav", btoa("no sound"));
     result.mistake = (await wait(says("#heard", "cannot be read"))).innerText;
     await clear();
     await drop("my song.wav", "SOUND");
     result.length = (await wait(says("#heard", "is 2.5 s long"))).innerText;
+    const wave = await wait(() => seen("#part") && seen("#heard .wave"));
+    drag(wave, 0.2, 0.6);
+    result.part = document.querySelector("#part textarea, #part input").value;
+    drag(wave, 0, 1);
     (await wait(() => seen("#convert"))).click();
-    await wait(() => document.querySelectorAll("#results .card").length === 2 && seen("#convert"));
-    const [first, second] = document.querySelectorAll("#results .play");
+    await wait(() => document.querySelectorAll("#results .card").length === 3 && seen("#convert"));
+    const [first, second, third] = document.querySelectorAll("#results .play");
     first.click();
     await wait(() => playing.length === 1 && playing[0].currentTime > 0.5);
     second.click();
     await wait(() => playing.length === 2 && playing[1].currentTime > 0.6);
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "3", bubbles: true }));
+    await wait(() => playing.length === 3 && playing[2].currentTime > 0.7);
     result.durations = playing.map(sound => sound.duration);
     result.paused = playing.map(sound => sound.paused);
-    result.pressed = second.getAttribute("aria-pressed");
-    const picture = document.querySelectorAll("#results img")[1];
-    await picture.decode();
-    result.width = picture.naturalWidth;
-    picture.closest(".picture").click();
+    result.pressed = third.getAttribute("aria-pressed");
+    const picture = document.querySelectorAll("#results .picture")[1];
+    await picture.querySelector("img").decode();
+    result.width = picture.querySelector("img").naturalWidth;
+    drag(picture, 0.1, 0.1);
+    await wait(() => !playing[1].paused && playing[1].currentTime < 1);
     const link = document.querySelectorAll("#results a.download")[1];
     result.name = link.download;
     const answer = await fetch(link.href);
@@ -109,28 +124,49 @@ def quiet_gradio(tmp_path, monkeypatch):
 
 
 def hear(seconds, remark=""):
-    """A recording as `app.describe_recording` is told of it."""
-    return work.Heard(seconds, [], Survey(0.0, seconds, -20.0, remark))
+    """A recording as `webapp.markup` is told of it."""
+    return work.Heard(seconds, [], Survey(0.0, seconds, -20.0, remark), [0.5, 1.0])
+
+
+def test_lengths_are_told_as_people_say_them():
+    assert markup.describe_length(61.2) == "1:01"
+    assert markup.describe_length(20.53) == "20.5 s"
+    assert markup.describe_length(59.97) == "1:00"
+
+
+@pytest.mark.parametrize("length", [0.01, 1.4, 20.53, 120.0])
+def test_a_recording_is_offered_whole(length):
+    assert app.parse_part(app.write_part(length), length) == (0, length)
 
 
 def test_a_long_recording_is_offered_as_its_first_minutes():
-    assert app.describe_length(61.2) == "1:01"
-    assert app.describe_length(20.53) == "20.5 s"
-    assert app.make_slider(451.0)["value"] == 120
-    text = app.describe_recording("x.wav", hear(451))
-    assert "is 7:31 long. Its first 2 minutes" in text
+    assert app.parse_part(app.write_part(451.0), 451.0) == (0, 120)
 
 
-@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.9, 1.4, 20.5, 20.53, 119.99])
-def test_a_short_recording_is_offered_to_its_last_sample(seconds):
-    slider = app.make_slider(seconds)
-    assert seconds <= slider["value"] < seconds + app.STEP + 1e-6
-    assert slider["maximum"] > app.STEP
-    assert slider["value"] <= slider["maximum"]
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("0:12 - 0:20", (12, 8)),
+        ("12–20.5", (12, 8.5)),
+        ("5", (0, 5)),
+        ("0:10 - 9:00", (10, 20)),
+        (" ALL ", (0, 30)),
+        ("", (0, 30)),
+    ],
+)
+def test_a_part_is_written_as_from_and_to(text, part):
+    assert app.parse_part(text, 30.0) == part
+
+
+def test_more_than_an_hour_is_refused_at_once():
+    with pytest.raises(UserError, match="choose a part"):
+        app.parse_part("all", 4000.0)
+    assert app.parse_part("0:30 - 1:00:30", 4000.0) == (30, 3600)
 
 
 def test_a_remark_is_shown_as_predict_says_it():
-    shown = app.describe_recording("x", hear(9, "it is <silent>"))
+    heard = hear(9, "it is <silent>")
+    shown = markup.write_recording("x", heard, "/sound/x", app.list_remarks(heard), 3)
     assert "It is &lt;silent&gt;; expect little." in shown
 
 
@@ -176,12 +212,21 @@ def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, mon
 def test_names_of_files_are_no_html():
     batch = Batch("<b>.wav", None)
     batch.results.append(Result("synth's lead", "<i>'.wav", "/sound/1/x", "/sound/2/y"))
-    text = app.write_batches([batch])
+    text = markup.write_batches([batch])
     assert "&lt;b&gt;.wav" in text
     assert "download='&lt;i&gt;&#x27;.wav'" in text
     assert "Play synth&#x27;s lead" in text
-    assert "<i>" not in app.describe_recording("<i>", hear(3), [])
-    assert "<b>" not in app.write_mistake("<b>")
+    assert "<i>x" not in markup.write_recording("<i>x", hear(3), "/sound/x", [], 3)
+    assert "<b>" not in markup.write_mistake("<b>")
+    assert "<b>" not in markup.write_progress("<b>", 0.5)
+
+
+def test_each_instrument_has_a_picture():
+    titles = ["guitar", "strings", "synth lead", "flute"]
+    assert [markup.find_picture(title) for title in titles] == ["guitar", "strings", "keys", "note"]
+    style = markup.write_style(titles)
+    for place in range(1, 5):
+        assert f"#instruments label:nth-of-type({place})::before" in style
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
@@ -190,8 +235,8 @@ def test_from_upload_to_download(tmp_path, quiet_gradio, width):
     sound, slow = (encode_wav(tmp_path, seconds) for seconds in (2.5, 40))
     workers = app.start_workers(load=load_identity)
     tabs = Tabs(tmp_path / "root")
-    choices = [("guitar", "x_2_guitar")]
-    page = app.build_page(app.Actions(tabs, choices, workers), choices)
+    choices = [("guitar", "x_2_guitar"), ("strings", "x_2_strings")]
+    page = app.build_page(app.Actions(tabs, choices, workers), ["guitar", "strings"])
     head = DRIVER.replace("SOUND", sound).replace("SLOW", slow)
     address = app.launch(page, tabs, "127.0.0.1", None, False, head=head)
     try:
@@ -203,8 +248,10 @@ def test_from_upload_to_download(tmp_path, quiet_gradio, width):
     assert "error" not in result, result["error"]
     assert "letter.wav: cannot be read as audio" in result["mistake"]
     assert "my song.wav is 2.5 s long" in result["length"]
-    assert result["durations"] == pytest.approx([2.5, 2.5], abs=0.001)
-    assert result["paused"] == [True, False]
+    assert result["empty"] == 0
+    assert result["part"] == "0:00.5 - 0:01.5"
+    assert result["durations"] == pytest.approx([2.5, 2.5, 2.5], abs=0.001)
+    assert result["paused"] == [True, True, False]
     assert result["pressed"] == "true"
     assert result["width"] > 100
     assert result["bytes"] > 2.5 * 8000 * 2

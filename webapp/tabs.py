@@ -72,6 +72,10 @@ class Tab:
         self.results = {}  # `File` by the random part of its address
         self.batches = []  # oldest first
         self.jobs = {}  # `worker.Job` by what it is for
+        self.source = None  # path of the upload that came last, as text
+        self.lengths = {}  # s, by upload
+        self._seen = []  # uploads, in the order in which they came
+        self._recorded = []
         self.is_open = True
         self.used = time.monotonic()
 
@@ -88,6 +92,36 @@ class Tab:
         """Stop the job of a kind, if there is one."""
         if kind in self.jobs:
             self.jobs[kind].stop()
+
+    def choose(self, upload, recording):
+        """Of a file that was dropped and a recording, paths or None, the one that came last.
+
+        Returns:
+            `File` with a name for people, or None for no or no known source.
+        """
+        sources = [str(path) for path in (upload, recording) if path is not None]
+        for path in sources:
+            if path not in self._seen:
+                self._seen.append(path)
+                self.source = path
+        if self.source not in sources:
+            self.source = sources[0] if sources else None
+        file = self.uploads.get(self.source)
+        if file is None or self.source != str(recording):
+            return file
+        if self.source not in self._recorded:
+            self._recorded.append(self.source)
+        return file._replace(name=f"recording {1 + self._recorded.index(self.source)}")
+
+    def new_copy(self):
+        """Path for a copy of the recording that came last, in place of the one before."""
+        folder = self.folder / "heard"
+        for token, file in list(self.results.items()):
+            if file.path.parent == folder:
+                del self.results[token]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder / f"{secrets.token_hex(8)}.wav"
 
     def new_batch(self, name):
         """A new `Batch` of a recording called ``name``; the oldest one may have to go."""

@@ -17,6 +17,8 @@ from sound.recordings import create_sound, mix_down, open_sound, read_blocks, re
 
 KEPT_MODELS = 3  # in memory, 220 MB each
 PICTURE_WIDTH = 900  # pixels of a spectrogram
+BARS = 300  # of a picture of a wave
+COPY_RATE = 22050  # Hz, of a long recording as the page plays it: 160 MB an hour
 LISTENED = 120  # s of a recording by which it is judged: about as many are converted
 
 
@@ -34,18 +36,58 @@ class Heard(NamedTuple):
     seconds: float  # exact: it was read to its end
     notes: list  # sentences on what had to be done to read it
     survey: survey.Survey  # of its beginning
+    peaks: list  # of at most `BARS` equal parts, the loudest is 1
 
 
-def listen_to(source, tell):
-    """Read a recording to its end, whatever its header says: `Heard`. Raises UserError."""
+def listen_to(source, copy, tell):
+    """Read a recording to its end, whatever its header says.
+
+    Args:
+        source: its path.
+        copy: where a version of it is written that every browser plays.
+        tell: unused; see `worker.Worker.submit`.
+
+    Returns:
+        `Heard`.
+
+    Raises:
+        UserError: it cannot be read, or is empty.
+    """
     with open_sound(source) as sound:
-        for _ in read_blocks(sound):
-            pass
+        rate = sound.samplerate
+        step = max(1, rate // 100)
+        peaks = []
+        for block in data.rechunk(read_blocks(sound), 100 * step):
+            parts = range(0, block.shape[1], step)
+            if parts:
+                peaks.append(np.maximum.reduceat(np.abs(block).max(axis=0), parts))
         samples = sound.tell()
     if not samples:
         raise UserError(f"{source}: holds no sound; give another file")
+    write_copy(source, copy, samples / rate)
     heard = survey.listen(source, seconds=LISTENED)
-    return Heard(samples / sound.samplerate, list(sound.remarks), heard)
+    wave = find_wave(np.concatenate(peaks))
+    return Heard(samples / rate, list(sound.remarks), heard, wave)
+
+
+def find_wave(peaks):
+    """Many peaks -> at most `BARS`, as a list, the loudest 1."""
+    edges = np.linspace(0, len(peaks), min(len(peaks), BARS), endpoint=False).astype(int)
+    bars = np.maximum.reduceat(peaks, edges)
+    return (bars / max(bars.max(), 1e-6)).tolist()
+
+
+def write_copy(source, target, length):
+    """Write a recording as WAV, for browsers; a long one as mono at a lower rate."""
+    if length <= LISTENED:
+        write_excerpt(source, target, 0.0, None)
+        return
+    with open_sound(source) as sound:
+        mono = map(mix_down, read_blocks(sound))
+        blocks = resample_stream(mono, sound.samplerate, COPY_RATE)
+        with create_sound(target, target, 1, COPY_RATE, length) as output:
+            for block in survey.Excerpt(COPY_RATE, 0.0, length).cut(blocks):
+                output.write(np.clip(block.T, -1, 1))
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)

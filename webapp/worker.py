@@ -24,6 +24,7 @@ class Job:
     Attributes:
         part: how much of it is done, 0 ... 1.
         is_running: whether it is under way.
+        took: s from its beginning to its end; valid once it is done.
         cost: seconds that it is expected to take.
         result: what its function returned; valid once `wait` has returned.
     """
@@ -33,6 +34,7 @@ class Job:
         self.cost = cost
         self.result = None
         self.is_running = False
+        self.took = 0.0
         self._began = None  # s, of a clock
         self._call = function, args
         self._error = None
@@ -77,6 +79,8 @@ class Job:
         self.result = result
         self._error = error
         self.is_running = False
+        if self._began is not None:
+            self.took = time.monotonic() - self._began
         self._done.set()
 
     def _begin(self):

@@ -1,0 +1,148 @@
+"""HTML and CSS of app.py's page: what is said of a recording, how far a conversion is, results."""
+
+import html
+from pathlib import Path
+from urllib.parse import quote
+
+from common import cli
+
+HERE = Path(__file__).resolve().parent
+PICTURES = {  # of instruments, by a word in their names
+    "guitar": "guitar",
+    "string": "strings",
+    "violin": "strings",
+    "cello": "strings",
+    "synth": "keys",
+    "organ": "keys",
+    "keyboard": "piano",
+    "piano": "piano",
+    "original": "piano",
+}
+
+
+def read_file(name):
+    """Text of a file beside this one."""
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def find_picture(title):
+    """Name of the picture for an instrument."""
+    for word, picture in PICTURES.items():
+        if word in title.lower():
+            return picture
+    return "note"
+
+
+def write_style(titles):
+    """The page's CSS; ``titles`` are those of the instruments to choose from, in order."""
+    rules = [read_file("page.css")]
+    for path in sorted((HERE / "pictures").glob("*.svg")):
+        address = f"data:image/svg+xml,{quote(path.read_text(encoding='utf-8'))}"
+        places = [f".icon-{path.stem}"]
+        for place, title in enumerate(titles, 1):
+            if find_picture(title) == path.stem:
+                places.append(f"#instruments label:nth-of-type({place})::before")
+        rules.append(f'{", ".join(places)} {{ --icon: url("{address}"); }}')
+    return "\n".join(rules)
+
+
+def describe_length(seconds):
+    """Length of a recording as text: "8.2 s", from a minute on "1:01"."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def describe_wait(seconds):
+    """A time that is to be waited for, in words."""
+    if seconds < 1.5:
+        return "a moment"
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} minutes"
+
+
+def write_recording(name, heard, sound, remarks, wait):
+    """What the page says of a recording: its wave, length, and what is odd in it.
+
+    Args:
+        name: the recording's.
+        heard: `work.Heard`.
+        sound: address of a version that browsers play.
+        remarks: sentences.
+        wait: s that a conversion of it takes at normal quality, for each instrument.
+    """
+    title = html.escape(name)
+    length = describe_length(heard.seconds)
+    lines = [f"<b>{title}</b> is {length} long."]
+    if wait is not None:
+        lines.append(f"Each instrument takes {describe_wait(wait)} at normal quality.")
+    notes = [f"<p class='remark'>{_sentence(remark)}</p>" for remark in remarks]
+    return (
+        f"<section class='batch'><article class='card source'>"
+        f"{_write_button('Play', sound, 'original')}"
+        f"<div class='picture wave' data-seconds='{heard.seconds:.3f}'>{draw_wave(heard.peaks)}"
+        "<b></b><i></i></div></article>"
+        f"<p>{' '.join(lines)}</p>{''.join(notes)}</section>"
+    )
+
+
+def draw_wave(peaks):
+    """A recording's peaks, each 0 ... 1, as an SVG picture."""
+    bars = []
+    for place, peak in enumerate(peaks):
+        height = max(1.0, 96 * min(1.0, peak))
+        bars.append(f"M{place + 0.5} {50 - height / 2:.1f}v{height:.1f}")
+    return (
+        f"<svg viewBox='0 0 {len(peaks)} 100' preserveAspectRatio='none' aria-hidden='true'>"
+        f"<path d='{''.join(bars)}'/></svg>"
+    )
+
+
+def write_mistake(text):
+    """What went wrong, in words."""
+    return f"<div class='mistake' role='alert'>{html.escape(cli.one_line(text))}</div>"
+
+
+def write_progress(text, part=None):
+    """What is being done; ``part`` of it is done, 0 ... 1."""
+    value = "" if part is None else f" value='{part:.3f}'"
+    return f"<div class='progress'>{html.escape(text)}<progress{value}></progress></div>"
+
+
+def write_batches(batches):
+    """All `tabs.Batch`, the newest first."""
+    parts = []
+    for batch in reversed(batches):
+        cards = [_write_card(result) for result in batch.results]
+        heading = f"{html.escape(batch.name)} <small>{html.escape(batch.how)}</small>"
+        parts.append(
+            f"<section class='batch'><h2>{heading}<output></output></h2>"
+            f"<div class='cards'>{''.join(cards)}</div></section>"
+        )
+    return "".join(parts)
+
+
+def _write_card(result):
+    title, name = html.escape(result.title), html.escape(result.name)
+    return (
+        f"<article class='card'>{_write_button(result.title, result.sound, result.title)}"
+        f"<div class='picture'><img src='{result.picture}' alt='Spectrogram: {title}'>"
+        "<i></i></div>"
+        f"<a class='download' href='{result.sound}' download='{name}'>Download</a></article>"
+    )
+
+
+def _write_button(title, sound, instrument):
+    text = html.escape(title)
+    return (
+        f"<button class='play' data-sound='{sound}' aria-pressed='false' "
+        f"aria-label='Play {html.escape(instrument)}'>"
+        f"<span class='icon icon-{find_picture(instrument)}'></span>{text}</button>"
+    )
+
+
+def _sentence(text):
+    text = html.escape(cli.one_line(text))
+    return f"{text[:1].upper()}{text[1:]}."
