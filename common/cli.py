@@ -231,7 +231,7 @@ def attempt(function, *args):
     except UserError as error:
         return error
     except OSError as error:
-        if error.errno is None or error.errno in _OF_ALL_FILES:
+        if not error.errno or error.errno in _OF_ALL_FILES:
             raise
         return UserError(_explain_system(error))
 

@@ -11,7 +11,7 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
 --disable-background-networking --disable-component-update --disable-extensions --mute-audio
 --autoplay-policy=no-user-gesture-required --enable-logging=stderr --remote-debugging-port=0"""
-SECONDS = 120  # for one page
+SECONDS = 1800  # after which a page is taken to hang
 
 
 def open_page(address, width, home):

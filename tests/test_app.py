@@ -23,7 +23,7 @@ from webapp.tabs import Batch, File, Result, Tabs
 # listen, switch, download; drop the next, stop it midway
 DRIVER = """<script>
 const wait = async find => {
-  for (let k = 0; k < 600; k++) {
+  for (let k = 0; k < 6000; k++) {
     const found = find();
     if (found) return found;
     await new Promise(resolve => setTimeout(resolve, 100));

@@ -97,7 +97,12 @@ def test_openvino_says_that_it_does_not_train(tmp_path, run_script, features, sc
     assert not (tmp_path / "runs").exists()
 
 
-ALONE = "import os, devices; devices.setup_device(); print(os.environ['KERAS_BACKEND'])"
+ALONE = """
+import os
+from common import devices
+devices.setup_device()
+print(os.environ['KERAS_BACKEND'])
+"""
 
 
 def test_openvino_reports_to_nobody_and_does_not_miss_a_gpu(tmp_path):

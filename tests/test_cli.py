@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from conftest import ROOT, take_interrupts
+from conftest import HANG, ROOT, take_interrupts
 
 from common import cli
 from common.files import (
@@ -96,7 +96,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         "with files.complete(sys.argv[1]) as part:\n"
         "    part.write_text('half')\n"
         "    print('writing', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "x.txt")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -120,7 +120,7 @@ LOCKING = (
     "from common import files\n"
     "with files.lock(sys.argv[1]):\n"
     "    print('locked', flush=True)\n"
-    "    time.sleep(60)\n"
+    "    time.sleep(600)\n"
 )
 
 
@@ -254,7 +254,7 @@ def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path):
     (tmp_path / "common").mkdir()
     for name in ("common/__init__.py", "common/cli.py", "compute_features.py"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    waiting = "import time\nprint('waiting', flush=True)\ntime.sleep(60)\n"
+    waiting = "import time\nprint('waiting', flush=True)\ntime.sleep(600)\n"
     (tmp_path / "numpy.py").write_text(waiting)
     command = [sys.executable, str(tmp_path / "compute_features.py")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -262,7 +262,7 @@ def test_interrupted_while_it_loads_a_script_says_so_in_one_line(tmp_path):
     process = subprocess.Popen(command, preexec_fn=take_interrupts, **pipes)
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=10)[1]
+    err = process.communicate(timeout=HANG)[1]
     assert err == f"compute_features.py: {cli.INTERRUPTED}\n"
     assert process.returncode == 130
 
@@ -292,7 +292,7 @@ def test_interrupted_when_all_is_done_a_script_ends_well(tmp_path):
     process = subprocess.Popen(command, preexec_fn=take_interrupts, env=env, **pipes)
     assert process.stdout.readline() == "ending\n"
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=10)[1]
+    err = process.communicate(timeout=HANG)[1]
     assert err == ""
     assert process.returncode == 0
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from conftest import ORIGIN, ROOT, TARGET
+from conftest import HANG, ORIGIN, ROOT, TARGET
 from sounds import tone
 
 import compute_features
@@ -302,4 +302,4 @@ def test_first_steps_never_load_keras(script):
         "assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=20)  # s: no hang
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=HANG)

@@ -77,7 +77,7 @@ def test_every_phase_keeps_length_and_channels(name, length, hops):
     assert np.isfinite(converted).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(1, 900),
     st.integers(1, 5),

@@ -90,7 +90,7 @@ def test_tiles_round_trip_and_are_padded_with_zeros(frames):
 
 
 @given(length=st.integers(1, 20000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_stft_round_trip_has_the_exact_length(length):
     audio = uniform_noise(length, length)
     back = istft(data.stft(audio), length)

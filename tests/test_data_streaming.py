@@ -14,7 +14,7 @@ from sounds import noise
 import data
 from sound.recordings import resample_stream
 
-SETTINGS = settings(max_examples=40, deadline=None)
+SETTINGS = settings(max_examples=40)
 HOPS = pytest.mark.parametrize("hop_length", [512, 256, 128])
 
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ORIGIN, ROOT, TARGET
+from conftest import HANG, ORIGIN, ROOT, TARGET
 from files import all_batches
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -311,7 +311,7 @@ def test_a_set_may_have_more_files_than_a_process_may_open(tmp_path):
         for number in range(1500):
             os.link(tile, tmp_path / instrument / f"p{number:04d}.npy")
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
 
 

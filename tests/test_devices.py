@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import two_devices
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 from common import devices
 
@@ -48,7 +48,7 @@ def test_two_devices_take_the_step_of_one(tmp_path, one_device, backend):
     }
     command = [sys.executable, two_devices.__file__, "2", "weights.npz", "two.npz"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, env=env, cwd=tmp_path
+        command, capture_output=True, text=True, timeout=HANG, env=env, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr[-2000:]
     two = np.load(tmp_path / "two.npz")

@@ -1,12 +1,13 @@
 """Every long step killed at random moments and run again; interrupted; on a full disk.
 
-KILLS=20 pytest tests/test_kill.py -k killed -s
+KILLS=20 pytest tests/test_kill.py -s
 """
 
 import contextlib
 import csv
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -19,7 +20,7 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
-from conftest import ORIGIN, ROOT, TARGET, take_interrupts
+from conftest import HANG, ORIGIN, ROOT, TARGET, take_interrupts
 from files import arrays_in
 from music import make_bank, midi_bytes, note
 from scripts import error_lines
@@ -39,7 +40,7 @@ STEPS = {
     f"--instruments {ORIGIN} {TARGET} --workers 2",
     "compute_features": "--audios audios --features out --workers 2",
     "train": f"--dataset_path features --origin {ORIGIN} --target {TARGET} --runs_path out "
-    "--gpu cpu --filters 2 --batch_size 3 --epochs 3 --workers 1",
+    "--gpu cpu --filters 2 --batch_size 3 --epochs 2 --workers 1",
     "predict": "--model model.keras --input recordings --output out --hops 1 --phase griffinlim "
     "--gpu cpu",
 }
@@ -62,7 +63,7 @@ def place(tmp_path_factory, features):
             seconds=0.5,
         )
     (folder / "midi").mkdir()
-    for number in range(40):
+    for number in range(24):
         (folder / f"midi/{number}.mid").write_bytes(MUSIC)
     shutil.copytree(features, folder / "features")
     sound = tone(350, 20, level=0.3)
@@ -70,7 +71,7 @@ def place(tmp_path_factory, features):
         for number in range(10):
             write_audio(folder / f"audios/{instrument}/sub/{number}.wav", sound)
     for number, ending in enumerate(("wav", "ogg", "flac", "mp3", "wav")):
-        write_audio(folder / f"recordings/sub/{number}.{ending}", sound)
+        write_audio(folder / f"recordings/sub/{number}.{ending}", sound[: 8 * 44100 + 1])
     keras.utils.set_random_seed(0)
     models.build_generator(2).save(folder / "model.keras")
     return folder
@@ -89,7 +90,7 @@ def start(step, folder, **options):
 def finish(step, folder):
     """Run a step to its end: what it made."""
     process = start(step, folder)
-    err = process.communicate(timeout=300)[1]
+    err = process.communicate(timeout=HANG)[1]
     assert process.returncode == 0, err
     assert not list((folder / "tmp").iterdir())
     return made(folder / "out")
@@ -152,99 +153,34 @@ def work_in(folder):
     return found
 
 
-def await_work(process, folder, before=frozenset()):
-    """Wait for the first sign of work beyond ``before``. False if the process ended instead."""
-    while not work_in(folder) - before:
-        if process.poll() is not None:
-            return False
-        time.sleep(0.002)
-    return True
+def await_work(process, folder, before=frozenset(), count=1):
+    """Wait until ``count`` signs of work beyond ``before`` were seen, or the process ended.
 
-
-@pytest.fixture(scope="module", params=STEPS)
-def step(request):
-    """Name of a step."""
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def undisturbed(place, step):
-    """(what a step makes if nothing disturbs it, seconds from its first file to its last)."""
-    shutil.rmtree(place / "out", ignore_errors=True)
-    process = start(step, place, stderr=subprocess.DEVNULL)
-    assert await_work(process, place / "out")
-    began = time.time()
-    assert process.wait(timeout=300) == 0
-    seconds = max(changed for _, changed in work_in(place / "out")) / 1e9 - began
-    return made(place / "out"), seconds
-
-
-def test_killed_anywhere_it_continues_to_the_same_end(place, step, undisturbed):
-    whole, seconds = undisturbed
-    shutil.rmtree(place / "out", ignore_errors=True)
-    rng = random.Random(KILLS)
-    killed, stopped = [], []  # processes, and number of files at each kill
-    parts = ends = 0
-    while len(stopped) < KILLS:
-        before = work_in(place / "out")
-        process = start(step, place, stdout=subprocess.DEVNULL)
-        moment = 60  # for one that has ended
-        if await_work(process, place / "out", before):
-            moment = rng.uniform(0, seconds)
-        try:
-            process.communicate(timeout=moment)
-            assert made(place / "out") == whole
-            shutil.rmtree(place / "out")
-            ends += 1
-        except subprocess.TimeoutExpired:
-            process.kill()  # itself alone: its workers have to notice
-            process.wait()
-            killed.append(process)
-            files = [path.name for path in (place / "out").rglob("*") if path.is_file()]
-            parts += any(name.startswith(".part-") for name in files)
-            stopped.append(len(files))
-    shutil.rmtree(place / "tmp")
-    assert finish(step, place) == whole
-    for process in killed:
-        process.communicate(timeout=60)  # comes back once the workers have ended, too
-    print(
-        f"{step}: {seconds:.1f} s of work; files at each kill {stopped} of {len(whole)}, "
-        f"{parts} times one half-written; {ends} runs ended before their kill"
-    )
-
-
-def left_behind(folder):
-    """Hidden files that are no record of what was made."""
-    hidden = [path for path in folder.rglob(".*") if path.is_file()]
-    return [path for path in hidden if path.name != NAME]
-
-
-def test_interrupted_it_says_so_in_one_line_and_continues_to_the_same_end(place, step, undisturbed):
-    for _ in range(5):  # on a crowded machine a step may end before the signal comes
-        shutil.rmtree(place / "out", ignore_errors=True)
-        process = start(step, place)
-        assert await_work(process, place / "out")
-        os.killpg(process.pid, signal.SIGINT)
-        err = process.communicate(timeout=60)[1]
-        if process.returncode != 0:
-            break
-    assert process.returncode == 130, err
-    told = f"{step}.py: interrupted; run the same command again to continue"
-    assert error_lines(err) == [told]
-    assert not left_behind(place / "out")
-    assert not list((place / "tmp").iterdir())
-    assert finish(step, place) == undisturbed[0]
+    Returns:
+        How many were seen.
+    """
+    seen = set()
+    has_ended = False
+    while len(seen) < count and not has_ended:
+        has_ended = process.poll() is not None  # first: what it did until then is seen below
+        seen |= work_in(folder) - before
+        time.sleep(0.005)
+    return len(seen)
 
 
 @pytest.fixture
-def small_disk(place):
-    """place/out on a disk of its own; call it with a size to give it another."""
+def disk(place):
+    """place/out, empty, on a small disk of its own; call it with a size to give it another.
+
+    None where it cannot be had.
+    """
     out = place / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", out]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting takes root")
+    if sys.platform != "linux" or os.geteuid() != 0 or subprocess.run(mount).returncode:
+        yield None
+        return
 
     def resize(size):
         subprocess.run(["mount", "-o", f"remount,size={size}", out], check=True)
@@ -253,12 +189,37 @@ def small_disk(place):
     subprocess.run(["umount", "-l", out], check=True)
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="mounting takes root, on Linux"
-)
-def test_disk_full(place, small_disk, step):
+@pytest.mark.parametrize("step", STEPS)
+def test_stopped_in_any_way_a_step_continues_to_the_same_end(place, step, disk):
+    """By a full disk, then interrupted, then killed. One test: each run of a step takes seconds."""
+    if disk is not None:
+        fill_disk(place, step)
+        disk("200m")
+    signs, whole = run_undisturbed(place, step)
+    empty(place / "out")
+    interrupt(place, step)
+    killed = kill_somewhere(place, step, signs, whole)
+    assert finish(step, place) == whole
+    for process in killed:
+        process.communicate(timeout=HANG)  # comes back once the workers have ended, too
+
+
+def empty(folder):
+    """Delete what is in a folder, which may be a disk."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def fill_disk(place, step):
+    """Run a step until its disk is full: it says so in one line, and leaves nothing half-written.
+
+    What it left is then the beginning of `run_undisturbed`.
+    """
     process = start(step, place)
-    err = process.communicate(timeout=120)[1]
+    err = process.communicate(timeout=HANG)[1]
     assert process.returncode == 2, err
     assert "Traceback" not in err
     beginnings = (f"{step}.py: ", "passed over: ")
@@ -268,8 +229,66 @@ def test_disk_full(place, small_disk, step):
     assert all("free some space" in line or "is the disk full?" in line for line in lines)
     assert all("out" in line for line in lines)
     assert not left_behind(place / "out")
-    small_disk("200m")
-    assert finish(step, place)
+
+
+def run_undisturbed(place, step):
+    """Run a step to its end: (how many signs of work were seen, what it made)."""
+    process = start(step, place, stderr=subprocess.DEVNULL)
+    signs = await_work(process, place / "out", count=math.inf)
+    assert process.returncode == 0
+    return signs, made(place / "out")
+
+
+def interrupt(place, step):
+    """Interrupt a step at its first sign of work: it says so in one line and tidies up."""
+    for _ in range(5):  # on a crowded machine a step may end before the signal comes
+        before = work_in(place / "out")
+        process = start(step, place)
+        await_work(process, place / "out", before)
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate(timeout=HANG)[1]
+        if process.returncode != 0:
+            break
+        empty(place / "out")
+    assert process.returncode == 130, err
+    told = f"{step}.py: interrupted; run the same command again to continue"
+    assert error_lines(err) == [told]
+    assert not left_behind(place / "out")
+    assert not list((place / "tmp").iterdir())
+
+
+def kill_somewhere(place, step, signs, whole):
+    """Kill a step `KILLS` times, each anywhere in the first half of what it would do: processes."""
+    rng = random.Random(KILLS)
+    killed, stopped = [], []  # processes, and number of files at each kill
+    parts = ends = 0
+    while len(stopped) < KILLS:
+        before = work_in(place / "out")
+        process = start(step, place, stderr=subprocess.DEVNULL)
+        await_work(process, place / "out", before, rng.randint(1, max(signs // 2, 1)))
+        process.kill()  # itself alone: its workers have to notice
+        process.wait()
+        if process.returncode == 0:  # it had ended already
+            assert made(place / "out") == whole
+            empty(place / "out")
+            ends += 1
+        else:
+            killed.append(process)
+            files = [path.name for path in (place / "out").rglob("*") if path.is_file()]
+            parts += any(name.startswith(".part-") for name in files)
+            stopped.append(len(files))
+    print(
+        f"{step}: files at each kill {stopped} of {len(whole)}, "
+        f"{parts} times one half-written; {ends} runs ended before their kill"
+    )
+    shutil.rmtree(place / "tmp")
+    return killed
+
+
+def left_behind(folder):
+    """Hidden files that are no record of what was made."""
+    hidden = [path for path in folder.rglob(".*") if path.is_file()]
+    return [path for path in hidden if path.name != NAME]
 
 
 def test_a_recording_that_changes_while_it_is_read(tmp_path):

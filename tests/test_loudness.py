@@ -23,7 +23,7 @@ def true_peak(audio, oversampling=16):
     return 20 * np.log10(np.abs(fine).max())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from(["noise", "clicks", "sines", "steps"]),
     st.sampled_from([8000, 44100, 96000]),

@@ -12,7 +12,7 @@ from sound.recordings import read_audio
 pytestmark = pytest.mark.filterwarnings(
     "ignore:n_fft="
 )  # of librosa, on sounds shorter than one frame
-SETTINGS = settings(max_examples=15, deadline=None)
+SETTINGS = settings(max_examples=15)
 
 
 def chord(pitches, seconds=1.0, rate=metrics.RATE, harmonics=6):

@@ -148,7 +148,6 @@ def next_time_up(off, presses, last):
     return max(off, last)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 40), st.integers(0, 20), st.integers(60, 62)),
@@ -165,7 +164,7 @@ def test_pedal_against_the_slow_way(raw, presses):
     assert ends.tolist() == slow_pedal(notes.tolist(), presses, max(last, presses[-1][0]))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32))
 def test_agrees_with_pretty_midi(tmp_path_factory, seed):
     rng = random.Random(seed)
@@ -478,7 +477,7 @@ def test_a_file_cut_anywhere_or_with_any_byte_changed_gives_a_score_or_a_reason(
     assert read_count > len(GOOD)  # of twice as many
 
 
-@settings(deadline=2000, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.booleans())
 def test_random_bytes_give_a_score_or_a_reason(read, body, framed):
     data = b"MThd" + body

@@ -85,7 +85,7 @@ notes_strategy = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(notes_strategy, st.integers(1000, 200_000))
 def test_rendering_is_the_slow_sum_whatever_the_block(bank, notes, block):
     score = score_of(*notes)

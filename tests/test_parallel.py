@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, take_interrupts
+from conftest import HANG, ROOT, take_interrupts
 
 from common import cli, parallel
 from common.cli import UserError
@@ -75,7 +75,7 @@ def test_interrupted_it_says_so_in_one_line_and_leaves_nothing(tmp_path, moment)
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANG,
         preexec_fn=take_interrupts,
     )
     lines = done.stderr.replace("\r", "\n").splitlines()
@@ -118,6 +118,6 @@ resource_tracker.register("/loky-left-behind", "semlock")
 def test_what_a_stopped_run_leaves_to_joblibs_watcher_is_no_news():
     """It warned, after the script had said its one line, of locks that Ctrl-C had cut short."""
     command = [sys.executable, "-c", LEFT_BEHIND]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=HANG)
     assert done.returncode == 0
     assert done.stderr == ""

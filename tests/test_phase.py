@@ -93,7 +93,7 @@ def test_griffinlim_equals_the_slow_textbook_loop(task):
     assert np.linalg.norm(mag * (ours - angles[:256])) < 1e-3 * np.linalg.norm(mag)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 90), st.integers(0, 12), st.integers(1, 40), st.sampled_from([1, 2, 4]))
 def test_griffinlim_in_blocks_equals_the_whole(frames, iterations, size, hops):
     hop_length = data.HOP_LENGTH // hops

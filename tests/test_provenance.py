@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import HANG, ROOT
 
 from common.record import NAME, Record
 
@@ -165,7 +165,7 @@ def test_two_processes_in_one_folder(folder, source):
     for name in "ab":
         command = [sys.executable, "-c", code, str(folder), name, str(source)]
         processes.append(subprocess.Popen(command, cwd=ROOT))
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert [process.wait(timeout=HANG) for process in processes] == [0, 0]
     record = Record(folder)
     for name in "ab":
         for number in range(300):

@@ -29,6 +29,7 @@ window.addEventListener("load", async () => {
   const first = document.querySelector("audio").getBoundingClientRect().bottom;
   const played = [];
   for (const audio of all()) {
+    audio.loop = true;  // on a busy machine it would have ended before it is looked at
     try {
       await audio.play();
       await new Promise(resolve =>
@@ -53,7 +54,7 @@ window.addEventListener("load", async () => {
   const tenth = playing();
   const card = document.querySelector("figure.playing");
   let visible = false;
-  for (let tries = 0; tries < 50 && !visible; tries++) {  // the page glides there
+  for (let tries = 0; tries < 5000 && !visible; tries++) {  // the page glides there
     await wait(100);
     const box = card.getBoundingClientRect();
     visible = box.top >= -1 && box.bottom <= innerHeight + 1;
