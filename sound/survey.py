@@ -11,10 +11,12 @@ from sound.recordings import mix_down, open_sound, read_blocks, resample_stream
 
 SILENT = 0.8  # share of frames with nothing to hear
 # What the models know are notes, whose spectrum stays what it is for a while. That of speech,
-# percussion and noise does not. Chosen on half of 120 recordings of twelve kinds, ten of each:
-# speech and drums with a bass keep within STEADY, and move by more than JUMPING.
-STEADY = 0.55  # median likeness of spectra 46 ms apart: music from 0.28 on, mostly above 0.7
-JUMPING = 1.67  # dB from frame to frame: speech from 2.8 on, drums and bass 1.7, music mostly 1.1
+# percussion and noise does not. Chosen on 60 recordings of twelve kinds, right on 60 others of the
+# same kinds: notes by a SoundFont of ten instruments, drums with a bass, synthetic speech.
+STEADY = (
+    0.55  # median likeness of spectra 46 ms apart: speech up to 0.25, drums 0.49, notes 0.28 on
+)
+JUMPING = 1.67  # mean dB from frame to frame: speech from 2.6 on, drums 1.75, unsteady notes 1.42
 NOISY = 0.2  # median flatness, of noise that does not jump: white noise 0.56
 FEW = 40  # pairs of sounding frames, half a second: of fewer nothing is said
 _LAG = 4  # frames
