@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy.ndimage
 
 import data
 from common.cli import UserError
@@ -19,6 +20,7 @@ STEADY = (
 JUMPING = 1.67  # mean dB from frame to frame: speech from 2.6 on, drums 1.75, unsteady notes 1.42
 NOISY = 0.2  # median flatness, of noise that does not jump: white noise 0.56
 FEW = 40  # pairs of sounding frames, half a second: of fewer nothing is said
+OFFSET = 1e-3  # of full scale: a click of -60 dB is not heard
 _LAG = 4  # frames
 _LOUD = 1e-3  # power of a sounding frame, as a part of the loudest: -30 dB
 _QUIET = 1e-5  # the same of one with nothing to hear: -50 dB
@@ -42,6 +44,7 @@ class Survey(NamedTuple):
     seconds: float  # its length
     loudness: float  # LUFS, -inf for silence
     remark: str  # what no model can make much of, or ""
+    offset: tuple = ()  # of each channel: its mean, where it sounds; full scale = 1
 
 
 class Excerpt:
@@ -84,17 +87,54 @@ def listen(source, start=0.0, seconds=None):
         UserError: it cannot be read, or ends before ``start``.
     """
     meter = Meter()
+    offset = _Offset()
     character = _Character()
     with open_sound(source) as sound:
         rate = sound.samplerate
         excerpt = Excerpt(rate, start, seconds)
-        blocks = resample_stream(excerpt.cut(read_blocks(sound)), rate, data.SAMPLE_RATE)
+        blocks = offset.watch(excerpt.cut(read_blocks(sound)))
+        blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
         for spectra in data.stft_stream(meter.watch(blocks)):
             character.add(spectra)
         length = sound.tell() / rate
     if start and not excerpt.samples:
         raise UserError(f"--start {start:g}: {source} is {length:.1f} s long; give less")
-    return Survey(start, excerpt.samples / rate, meter.integrated(), character.judge())
+    heard = excerpt.samples / rate
+    return Survey(start, heard, meter.integrated(), character.judge(), offset.mean())
+
+
+class _Offset:
+    """The mean of each channel, but for digital silence."""
+
+    def __init__(self):
+        self._sum = 0.0
+        self._count = 0
+
+    def watch(self, blocks):
+        """Hand a stream of blocks (channels, any) through and measure it on the way."""
+        for block in blocks:
+            self._sum = self._sum + block.sum(axis=1, dtype=np.float64)
+            self._count = self._count + np.count_nonzero(block, axis=1)
+            yield block
+
+    def mean(self):
+        """A number for each channel."""
+        return tuple(self._sum / np.maximum(1, self._count))
+
+
+def remove_offset(blocks, offset):
+    """Subtract each channel's mean, ``offset``, from a stream of blocks (channels, any).
+
+    An offset, as of a cheap sound card, begins and ends with a step, which is a click. Digital
+    silence, of three samples or more, stays what it is. So do channels with hardly any offset.
+    """
+    offset = np.where(np.abs(offset) < OFFSET, 0, offset).astype(np.float32)[:, np.newaxis]
+    if not offset.any():
+        yield from blocks
+        return
+    for block in blocks:
+        silent = scipy.ndimage.binary_opening(block == 0, np.ones((1, 3)))
+        yield np.where(silent, 0, block - offset)
 
 
 def has_treble(picture):

@@ -5,6 +5,7 @@ import librosa
 import numpy as np
 import pyloudnorm
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import identity, louder, music, noise, uneven
@@ -48,6 +49,25 @@ def test_an_identity_network_gives_the_input_back(length, hops, overlap):
     assert converted.shape == audio.shape
     assert converted.dtype == np.float32
     np.testing.assert_allclose(converted, slow_reference(audio, 512 // hops), atol=2e-5)
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_an_offset_does_not_click(tmp_path, rate):
+    """It began and ended with a step, of which a network made a click near full scale."""
+    audio = np.stack([music(rate, rate), music(rate, rate, seed=1)], 1)
+    offset = np.float32([0.3, -0.2])
+    silence = np.zeros((rate // 2, 2), np.float32)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([audio, silence, audio]), rate, "FLOAT")
+    moved = np.concatenate([audio + offset, silence, audio + offset])
+    soundfile.write(tmp_path / "moved.wav", moved, rate, "FLOAT")
+    for name in ("a", "moved"):
+        source, target = tmp_path / f"{name}.wav", tmp_path / f"{name}.out.wav"
+        convert.convert_file(louder, source, target, level="network", phase="input")
+    expected, _ = soundfile.read(tmp_path / "a.out.wav")
+    converted, _ = soundfile.read(tmp_path / "moved.out.wav")
+    np.testing.assert_allclose(converted, expected, atol=0.01)
+    middle = slice(round(1.1 * rate), round(1.4 * rate))
+    assert not converted[middle].any()
 
 
 @pytest.mark.parametrize(
