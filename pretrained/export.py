@@ -22,6 +22,7 @@ import data
 from common import cli, devices
 from common.cli import UserError
 from common.files import complete, read_json, undamaged, write_json
+from common.names import family_of
 from conversion import known_models, packed_weights
 from conversion.run_facts import find_error, read_history
 from report import listening
@@ -63,6 +64,7 @@ WEAKNESSES = """Known weaknesses:
   or very soft textures.
 - Above {edge:.0f} kHz the output is silent.
 """
+MANY = 24  # origins that are still named one by one
 ROOMS = "- It heard no rooms in training: expect less of recordings that were made in one.\n"
 REMEDY = "give a run that train.py made"
 
@@ -76,15 +78,22 @@ def command_line(flags):
     for key, value in flags.items():
         if key in SILENT or value == parser.get_default(key):
             continue
+        if key == "origin" and len(cli.as_list(value)) > MANY:  # as make_data.py makes them
+            value = "all"
         words.append(f"--{key}")
         words += [str(each) for each in cli.as_list(value)]
     return shlex.join(words)
 
 
 def join_names(names):
-    """Instruments' names as a text: all of a few, of many the first and the last."""
+    """Instruments' names as a text: all of a few, of many the first and the last.
+
+    More than `MANY`: ``"118 instruments of 18 families"``.
+    """
     if len(names) <= 3:
         return ", ".join(names)
+    if len(names) > MANY:
+        return f"{len(names)} instruments of {len(set(map(family_of, names)))} families"
     return f"{names[0]} … {names[-1]} ({len(names)} instruments)"
 
 
@@ -155,7 +164,9 @@ def describe_pull(config):
 def describe_weaknesses(flags, bins):
     """The card's end."""
     origins = cli.as_list(flags["origin"])
-    known = join_names([listening.plain_instrument(name) for name in origins])
+    known = join_names(origins)
+    if len(origins) <= MANY:
+        known = join_names([listening.plain_instrument(name) for name in origins])
     if all(name.startswith("keyboard_acoustic") for name in origins):
         known = "pianos"
     target = listening.plain_instrument(cli.as_list(flags["target"])[0])

@@ -153,3 +153,19 @@ def test_a_run_without_its_history_is_refused(capsys, export, run):
     (run / "history.csv").unlink()
     assert export.main(["--run", str(run), *ABOUT]) == 2
     assert "is no complete run folder" in capsys.readouterr().err
+
+
+def test_many_origins_are_told_by_their_families(tmp_path, export, run):
+    origins = [
+        f"{family}_{n:03d}" for family in ("organ_acoustic", "reed_acoustic") for n in range(15)
+    ]
+    config = json.loads((run / "config.json").read_text())
+    config["flags"]["origin"] = origins
+    (run / "config.json").write_text(json.dumps(config))
+    assert export.main(["--run", str(run), *ABOUT]) == 0
+    folder = tmp_path / "pretrained/a_2_guitar_acoustic"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# 30 instruments of 2 families → guitar_acoustic\n")
+    assert "- It knows 30 instruments of 2 families, and the notes of one sampled guitar" in card
+    assert "`python train.py --origin all --target guitar_acoustic" in card
+    assert RunFacts(folder).config["flags"]["origin"] == origins
