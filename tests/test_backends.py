@@ -41,7 +41,13 @@ def hide_others(backend, folder):
         pytest.skip(f"{backend} is not installed")
     hidden = [name for name in CONVERTERS if name != backend]
     (folder / "sitecustomize.py").write_text(HIDE.format(hidden=hidden))
-    return {"PYTHONPATH": str(folder), "KERAS_BACKEND": "", "JAX_PLATFORMS": "cpu"}
+    quick = "--xla_backend_optimization_level=0"  # JAX: to compile takes longer than to compute
+    return {
+        "PYTHONPATH": str(folder),
+        "KERAS_BACKEND": "",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": quick,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -115,6 +114,8 @@ def test_a_run_folder_holds_what_it_should(undisturbed):
         assert soundfile.info(preview / "output.flac").duration == pytest.approx(7, abs=0.5)
     kept = ["epoch_0002.weights.h5", "epoch_0003.weights.h5", "state.json"]
     assert sorted(os.listdir(run / "last")) == kept
+    # Both networks and two moments of each weight
+    assert len(arrays_in(run / "last/epoch_0003.weights.h5")) > 200
     assert "* filters           2   (default 64)" in output
     assert f"identity {config['baselines_db']['identity']:.2f} dB" in output
     assert output.count("\nepoch ") == 3
@@ -145,46 +146,10 @@ def test_a_run_from_before_the_choice_goes_on_with_the_best_and_no_average(copie
         flags.pop("choose", None)
         flags.pop("ema", None)
     path.write_text(json.dumps(config))
-    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4)
+    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4, *SILENT)
     assert code == 0, errors
     flags = config_of(copied)["flags"]
     assert (flags["choose"], flags["ema"]) == ("best", 0.0)
-
-
-KILLED_IN_THE_SECOND_EPOCH = """
-import os, signal, sys
-import train
-from training import run_folder
-
-commit = run_folder.Run.commit
-
-def commit_once(self, model, row):
-    if self.history:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return commit(self, model, row)
-
-run_folder.Run.commit = commit_once
-train.main(sys.argv[1:])
-"""
-
-
-def test_resuming_after_a_kill_is_exact(undisturbed, features, tmp_path):
-    """3 epochs, and 3 epochs of which a SIGKILL ended the second, give the same bits."""
-    flags = ["--dataset_path", features, *PAIR, *SMALL, "--epochs", 3, "--runs_path", tmp_path]
-    command = [sys.executable, "-c", KILLED_IN_THE_SECOND_EPOCH, *map(str, flags)]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    code, output, errors = run_main(train, *flags)
-    assert code == 0, errors
-    assert "continuing after 1 of 3 epochs" in output
-    run, _ = undisturbed
-    assert history(tmp_path / RUN) == history(run)
-    assert_same_state(tmp_path / RUN, run)
-    # both networks and two moments of each weight
-    assert len(arrays_in(run / "last/epoch_0003.weights.h5")) > 200
-    assert not list(tmp_path.rglob(".part-*"))
-    starts = [entry["first_epoch"] for entry in config_of(tmp_path / RUN)["starts"]]
-    assert starts == [1, 2]
 
 
 @pytest.fixture(scope="module")
@@ -820,8 +785,9 @@ def test_fresh_deletes_nothing_where_the_weights_do_not_fit(copied, features, tm
     assert len(history(copied)) == 3
 
 
-def test_a_run_is_resumed_by_its_folder_alone(copied):
-    code, output, errors = run_main(train, "--resume", copied, "--epochs", 4)
+def test_a_run_is_resumed_by_its_folder_alone_and_under_a_new_name(copied, tmp_path):
+    copied = copied.rename(tmp_path / "my run #1")
+    code, output, errors = run_main(train, "--resume", f"{copied}/", "--epochs", 4, *SILENT)
     assert code == 0, errors
     assert output.count("\nepoch ") == 1
     assert [row["epoch"] for row in history(copied)] == ["1", "2", "3", "4"]
@@ -829,6 +795,7 @@ def test_a_run_is_resumed_by_its_folder_alone(copied):
     assert settings["filters"] == 2
     assert settings["origin"] == [ORIGIN]
     assert "resume" not in settings
+    assert (settings["name"], settings["runs_path"]) == ("my run #1", str(tmp_path))
     code, output, errors = run_main(train, "--resume", copied)
     assert code == 0, errors
     assert "nothing to train: the run is complete; --epochs 8 goes on" in output
@@ -898,7 +865,7 @@ def test_a_previews_pictures_are_as_long_as_its_sound(tmp_path, monkeypatch, cap
 
 def test_a_folders_own_settings_are_the_defaults(copied, features):
     where = ["--dataset_path", features, "--runs_path", copied.parent]
-    code, output, errors = run_main(train, *where, *PAIR, "--epochs", 4)  # no --filters
+    code, output, errors = run_main(train, *where, *PAIR, *SILENT, "--epochs", 4)  # no --filters
     assert code == 0, errors
     assert len(history(copied)) == 4
     assert "* filters           2   (default 64)" in output
@@ -909,11 +876,20 @@ def test_a_folders_own_settings_are_the_defaults(copied, features):
     assert "--fresh" not in line  # which would delete the run
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_a_config_that_an_editor_saved_goes_on(copied, encoding):
-    for path in (copied / "config.json", copied / "last/state.json"):
-        path.write_text(path.read_text(), encoding=encoding)
-    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4)
+def test_a_config_that_an_editor_saved_goes_on(copied):
+    paths = copied / "config.json", copied / "last/state.json"
+    texts = [path.read_text() for path in paths]
+
+    def save(*encodings):
+        for path, text, encoding in zip(paths, texts, encodings):
+            path.write_text(text, encoding=encoding)
+
+    save("utf-16", "utf-8-sig")
+    code, output, errors = run_main(train, "--resume", copied)
+    assert code == 0, errors
+    assert "nothing to train: the run is complete" in output
+    save("utf-8-sig", "utf-16")
+    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4, *SILENT)
     assert code == 0, errors
     assert len(history(copied)) == 4
 
@@ -954,14 +930,6 @@ def test_a_name_beside_resume_is_refused_with_the_way_to_begin_another_run(copie
     code, _, errors = run_main(train, "--resume", copied, "--name", "other")
     assert code == 2
     assert f"--name other --weights {copied}" in last_line(errors)
-
-
-def test_a_moved_run_goes_on_under_its_new_name(copied, tmp_path):
-    moved = copied.rename(tmp_path / "my run #1")
-    code, _, errors = run_main(train, "--resume", f"{moved}/", "--epochs", 4, *SILENT)
-    assert code == 0, errors
-    flags = config_of(moved)["flags"]
-    assert (flags["name"], flags["runs_path"]) == ("my run #1", str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def make_weights(model):
     return weights
 
 
-def step_and_validate(model, weights, samples):
-    """One step, then a validation with a short last batch: how far weights moved, and the logs."""
+def take_step(model, weights):
+    """One step on the first tiles: {name: its logs, and how far each weight moved}."""
     model.set_weights(weights)
     before = model.get_weights()
     x, y = tiles(BATCH, 0), tiles(BATCH, 1)
@@ -66,26 +66,25 @@ def step_and_validate(model, weights, samples):
     result = {name: values[0] for name, values in history.items()}
     for number, (old, new) in enumerate(zip(before, model.get_weights())):
         result[f"step_{number}"] = new - old
-    x, y = tiles(samples, 2), tiles(samples, 3)
-    logs = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
-    result |= {f"val_{name}": value for name, value in logs.items()}
     return result
 
 
-def step_with_batch_norm(model, weights, samples):
-    """One step with batch norm at work: its moving statistics after it, and a validation."""
+def validate(model, samples, prefix):
+    """A validation with a short last batch: {prefix and name: error}."""
+    x, y = tiles(samples, 2), tiles(samples, 3)
+    logs = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
+    return {f"{prefix}{name}": value for name, value in logs.items()}
+
+
+def read_norms(model):
+    """The moving statistics of the generator's batch norm."""
     import keras
 
-    model.set_weights(weights)
-    x, y = tiles(BATCH, 0), tiles(BATCH, 1)
-    model.fit(x, y, batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
     norms = []
     for layer in model.generator._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             norms.append(layer)
-    x, y = tiles(samples, 2), tiles(samples, 3)
-    logs = model.evaluate(x, y, batch_size=BATCH, verbose=0, return_dict=True)
-    result = {f"norm_val_{name}": value for name, value in logs.items()}
+    result = {}
     for number, norm in enumerate(norms):
         result[f"norm_mean_{number}"] = keras.ops.convert_to_numpy(norm.moving_mean)
         result[f"norm_variance_{number}"] = keras.ops.convert_to_numpy(norm.moving_variance)
@@ -151,8 +150,9 @@ def main(argv):
     with np.load(weights_file) as stored:
         weights = [stored[f"arr_{number}"] for number in range(len(stored.files))]
     samples = SAMPLES[os.environ["KERAS_BACKEND"]]
-    result = step_and_validate(model, weights, samples)
-    result |= step_with_batch_norm(normed, weights, samples)
+    result = take_step(model, weights) | validate(model, samples, "val_")
+    take_step(normed, weights)
+    result |= read_norms(normed) | validate(normed, samples, "norm_val_")
     result["epochs_read"] = read
     np.savez(result_file, **result)
 
