@@ -1,0 +1,263 @@
+"""Draw the diagrams of README and docs as SVG: forward.svg, notes.svg, networks.svg.
+
+    python docs/drawings.py
+
+The sizes and layers of networks.svg are read from the networks that models.py builds. All three
+are 440 units wide, with a background of their own: legible on a phone and on dark pages.
+"""
+
+import math
+import sys
+from html import escape
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common import cli, devices
+from common.files import complete
+
+DOCS = Path(__file__).resolve().parent
+WIDTH = 440
+PAPER, INK, PALE = "#fcfcfa", "#2b2f36", "#8a8f98"
+BLUE, ORANGE, GREEN = "#d6e6f5", "#fbe0cc", "#dcefdc"  # of boxes
+DARK_BLUE, DARK_ORANGE = "#2f6fab", "#c2601c"  # of curves
+LETTERS = {  # of a block's layers in networks.svg
+    "Conv2D": "C",
+    "Conv2DTranspose": "T",
+    "BatchNormalization": "B",
+    "Dropout": "D",
+    "LeakyReLU": "L",
+    "ReLU": "R",
+}
+
+
+class Drawing:
+    """An SVG picture, WIDTH units wide."""
+
+    def __init__(self, height, title):
+        self.height = height
+        self.title = title
+        self.parts = []
+
+    def box(self, left, top, width, height, *lines, fill="white"):
+        """A rectangle with lines of text, the first of them bold."""
+        self.parts.append(
+            f'<rect x="{left}" y="{top}" width="{width}" height="{height}" rx="6" '
+            f'fill="{fill}" stroke="{PALE}"/>'
+        )
+        middle = top + height / 2 - 9 * (len(lines) - 1)
+        for k, line in enumerate(lines):
+            weight = "bold" if k == 0 else "normal"
+            self.text(left + width / 2, middle + 18 * k + 5, line, weight=weight)
+
+    def text(self, x, y, text, anchor="middle", size=14, weight="normal"):
+        """One line of text; ``y`` is its baseline."""
+        self.parts.append(
+            f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" font-size="{size}" '
+            f'font-weight="{weight}">{escape(text)}</text>'
+        )
+
+    def arrow(self, *points):
+        """A line through points (x, y), with a head at its end."""
+        path = " ".join(f"{x:g},{y:g}" for x, y in points)
+        self.parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{INK}" stroke-width="1.5" '
+            'marker-end="url(#head)"/>'
+        )
+
+    def line(self, *points, stroke=PALE, width=1):
+        """A line through points (x, y)."""
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self.parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="{width}"/>'
+        )
+
+    def shape(self, points, fill):
+        """A filled polygon through points (x, y)."""
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self.parts.append(f'<polygon points="{path}" fill="{fill}"/>')
+
+    def write(self):
+        """The picture as SVG."""
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{self.height}" '
+            f'viewBox="0 0 {WIDTH} {self.height}" font-family="Helvetica, Arial, sans-serif" '
+            f'fill="{INK}">\n<title>{escape(self.title)}</title>\n'
+            '<defs><marker id="head" markerWidth="9" markerHeight="8" refX="8" refY="4" '
+            f'orient="auto"><path d="M0,0 L9,4 L0,8 z" fill="{INK}"/></marker></defs>\n'
+            f'<rect width="{WIDTH}" height="{self.height}" rx="8" fill="{PAPER}"/>\n'
+        )
+        return head + "\n".join(self.parts) + "\n</svg>\n"
+
+
+def draw_forward():
+    """The way of a recording through `predict.py`."""
+    picture = Drawing(523, "From a recording to its conversion")
+    picture.box(120, 12, 200, 44, "recording", "44.1 kHz")
+    picture.arrow((220, 56), (220, 78))
+    picture.box(120, 80, 200, 44, "STFT", "1,024 points, hop 512")
+    picture.arrow((170, 124), (170, 138), (112, 138), (112, 158))
+    picture.arrow((270, 124), (270, 138), (348, 138), (348, 379))
+    picture.box(12, 160, 200, 44, "magnitude", "dB scale, 0 … 96 dB", fill=BLUE)
+    picture.arrow((112, 204), (112, 226))
+    picture.box(
+        12, 228, 200, 62, "generator", "tiles of 256 bins", "× 256 frames (3 s)", fill=ORANGE
+    )
+    picture.arrow((112, 290), (112, 312))
+    picture.box(12, 314, 200, 44, "new magnitude", "the target instrument", fill=BLUE)
+    picture.text(360, 220, "the input's", anchor="start")
+    picture.text(360, 238, "phase", anchor="start")
+    picture.arrow((112, 358), (112, 412), (148, 412))
+    text = "phase estimator", "the input's phase as it is, or", "Griffin-Lim that starts from it"
+    picture.box(150, 381, 278, 62, *text, fill=GREEN)
+    picture.arrow((289, 443), (289, 465))
+    picture.box(150, 467, 278, 44, "inverse STFT", "the converted recording")
+    return picture
+
+
+def decay(t, seconds):
+    """Envelope of a plucked note at ``t`` s: held for ``seconds``, then released in 1 s."""
+    level = math.exp(-0.9 * t) * min(1, t / 0.02)
+    if t > seconds:
+        level *= max(0, math.exp(-(t - seconds) / 0.1875))
+    return level
+
+
+def draw_note(picture, left, middle, scale, seconds, end, fill, height=22):
+    """A note's waveform as its envelope: ``scale`` units a second, cut at ``end`` s."""
+    times = [k * end / 80 for k in range(81)]
+    upper = [(left + scale * t, middle - height * decay(t, seconds)) for t in times]
+    lower = [(left + scale * t, middle + height * decay(t, seconds)) for t in reversed(times)]
+    picture.shape(upper + lower, fill)
+
+
+def draw_notes():
+    """What `synthesize_audios.py` does with one note, and where it goes."""
+    picture = Drawing(492, "From a score and a bank of notes to audio")
+    score = ((0.2, 0.8, 2), (1.0, 0.8, 1), (1.8, 1.3, 0))  # onset, duration in s, step
+    scale = 110  # units a second
+    titles = (
+        ("1  score", "a MIDI file: pitch, velocity, onset, duration"),
+        ("2  note of the bank", "nearest pitch and velocity, recorded for 4 s"),
+        ("3  fitted", "shifted to the pitch; held, then released in 1 s"),
+        ("4  placed", "added at its onset; all notes together are the audio"),
+    )
+    for k, (title, text) in enumerate(titles):
+        top = 10 + 119 * k
+        picture.box(10, top, 420, 111)
+        picture.text(22, top + 22, title, anchor="start", weight="bold")
+        picture.text(22, top + 41, text, anchor="start")
+    for onset, duration, step in score:
+        fill = DARK_ORANGE if step == 1 else DARK_BLUE
+        left, top = 22 + scale * onset, 62 + 16 * (2 - step)
+        right = left + scale * duration
+        picture.shape([(left, top), (right, top), (right, top + 9), (left, top + 9)], fill)
+    draw_note(picture, 22, 203, 98, 3, 4, DARK_ORANGE)
+    draw_note(picture, 22 + scale, 322, scale, 0.8, 1.8, DARK_ORANGE)
+    held = 22 + scale * 1.8
+    picture.line((held, 300), (held, 344), stroke=INK)
+    picture.text(held + 8, 310, "release", anchor="start", size=13)
+    for onset, duration, step in score:
+        fill = DARK_ORANGE if step == 1 else DARK_BLUE
+        draw_note(picture, 22 + scale * onset, 441, scale, duration, min(1.8, 3.6 - onset), fill)
+    return picture
+
+
+def describe_block(layer):
+    """A block's layers as letters, such as "C B L"."""
+    layers = getattr(layer, "layers", [layer])
+    return " ".join(LETTERS[type(each).__name__] for each in layers)
+
+
+def name_size(shape):
+    """(None, 128, 128, 64) -> "128 × 128 × 64"."""
+    return " × ".join(f"{size:,}" for size in shape[1:])
+
+
+def find_blocks(network):
+    """The layers of a network that have weights, in order."""
+    return [layer for layer in network.layers if layer.weights]
+
+
+def draw_networks(generator, discriminator):
+    """Both networks, a box for each block with its output's size and its layers."""
+    picture = Drawing(836, "The generator and the discriminator, layer by layer")
+    blocks = find_blocks(generator)
+    down, up = blocks[:8], blocks[8:]  # the last one of `up` is the output layer
+    row, height = 50, 40
+    picture.text(12, 24, f"Generator: {generator.count_params():,} parameters", "start", 15, "bold")
+    picture.box(12, 36, 170, height, "input", name_size(generator.input_shape))
+    for k, layer in enumerate(down):
+        top = 36 + row * (k + 1)
+        text = name_size(layer.output.shape), describe_block(layer)
+        picture.box(12, top, 170, height, *text, fill=BLUE)
+        picture.arrow((97, top - row + height), (97, top - 1))
+    for k, layer in enumerate(up):
+        top = 36 + row * (7 - k)
+        is_last = k == len(up) - 1
+        text = name_size(layer.output.shape), describe_block(layer)
+        if is_last:
+            text = "output", f"{text[0]}: {text[1]}, tanh"
+        picture.box(258, top, 170, height, *text, fill=ORANGE)
+        picture.arrow((343, top + row), (343, top + height + 1))
+        if not is_last:
+            picture.arrow((182, top + height / 2), (257, top + height / 2))
+            picture.text(219, top + height / 2 - 5, "copy", size=12)
+    bottom = 36 + row * 8 + height / 2
+    picture.arrow((182, bottom), (343, bottom), (343, 36 + row * 7 + height + 1))
+    top = 514
+    picture.text(
+        12, top, f"Discriminator: {discriminator.count_params():,} parameters", "start", 15, "bold"
+    )
+    judges = find_blocks(discriminator)
+    pair = discriminator.input_shape
+    picture.box(12, top + 12, 190, height, "input and output", f"{name_size(pair[0])}, twice")
+    for k, layer in enumerate(judges):
+        at = top + 12 + row * (k + 1)
+        text = name_size(layer.output.shape), describe_block(layer)
+        if k == len(judges) - 1:
+            text = text[0], f"{text[1]}: logits, one a patch"
+        picture.box(12, at, 190, height, *text, fill=GREEN)
+        picture.arrow((107, at - row + height), (107, at - 1))
+    legend = (
+        "Sizes: height × width × channels",
+        "C  4 × 4 convolution, stride 2",
+        "    (1 in the last)",
+        "T  the same, transposed",
+        "B  batch norm",
+        "D  dropout 0.5",
+        "L  LeakyReLU 0.3",
+        "R  ReLU",
+        "copy: joined to the input",
+        "    of the next block",
+    )
+    for k, line in enumerate(legend):
+        picture.text(218, top + 32 + 24 * k, line.replace("    ", "\u2003\u2002"), "start", 13)
+    return picture
+
+
+def build_networks():
+    """The networks at the default width and height."""
+    devices.setup_device("cpu")
+    import models
+
+    return models.build_generator(), models.build_discriminator()
+
+
+@cli.command
+def main(argv=None):
+    """Write the three files."""
+    cli.Parser(__doc__).parse_args(argv)
+    drawings = {
+        "forward.svg": draw_forward(),
+        "notes.svg": draw_notes(),
+        "networks.svg": draw_networks(*build_networks()),
+    }
+    for name, picture in drawings.items():
+        with complete(DOCS / name) as part:
+            part.write_text(picture.write(), encoding="utf-8")
+        print(f"docs/{name}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
