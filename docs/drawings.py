@@ -17,6 +17,7 @@ from common import cli, devices
 from common.files import complete
 
 DOCS = Path(__file__).resolve().parent
+NAMES = ("forward.svg", "notes.svg", "networks.svg")
 WIDTH = 440
 PAPER, INK, PALE = "#fcfcfa", "#2b2f36", "#8a8f98"
 BLUE, ORANGE, GREEN = "#d6e6f5", "#fbe0cc", "#dcefdc"  # of boxes
@@ -248,12 +249,8 @@ def build_networks():
 def main(argv=None):
     """Write the three files."""
     cli.Parser(__doc__).parse_args(argv)
-    drawings = {
-        "forward.svg": draw_forward(),
-        "notes.svg": draw_notes(),
-        "networks.svg": draw_networks(*build_networks()),
-    }
-    for name, picture in drawings.items():
+    pictures = (draw_forward(), draw_notes(), draw_networks(*build_networks()))
+    for name, picture in zip(NAMES, pictures):
         with complete(DOCS / name) as part:
             part.write_text(picture.write(), encoding="utf-8")
         print(f"docs/{name}")

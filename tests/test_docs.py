@@ -48,7 +48,8 @@ SMALL = {  # flags that make a command small; of a flag given twice the last cou
     "train_generator.py": TRAINING,
     "evaluate.py": "--phase input --limit 1",
 }
-NOT_OURS = ("make ", "python3 -m venv ", ". ", "pip install ")  # how README's others begin
+# How README's others begin
+NOT_OURS = ("git clone ", "cd ", "make ", "python3 -m venv ", ". ", "pip install ")
 
 
 def without_blocks(text):
@@ -105,17 +106,19 @@ def flags_of(parser):
 def workplace(tmp_path_factory):
     """A folder as a reader has it, with little data under README's names, and its commands done."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("demo", "pretrained", "report.html"):
-        (folder / name).symlink_to(ROOT / name)
+    (folder / "pretrained").symlink_to(ROOT / "pretrained")
+    (folder / "demo").mkdir()
+    (folder / "demo" / "notes").symlink_to(ROOT / "demo" / "notes")
     soundfont = Path(pretty_midi.__file__).parent / "TimGM6mb.sf2"
     (folder / "FluidR3_GM.sf2").symlink_to(soundfont)
     put_notes(folder / "notes" / "audio")
     tune = []
     for k in range(24):
         tune += note(480 * k, 480 * k + 400, 50 + k)
-    (folder / "midi" / "bach").mkdir(parents=True)
+    midi = folder / "demo" / "midi"
+    (midi / "bach").mkdir(parents=True)
     for name in ("bach/one.mid", "two.MID", "three.midi"):
-        (folder / "midi" / name).write_bytes(midi_bytes(tune))
+        (midi / name).write_bytes(midi_bytes(tune))
     write_audio(folder / "piano.wav", melody(0, (1, 0.5), 4))
     write_audio(folder / "docs" / "audio" / "piano.ogg", melody(0, (1, 0.5), 4))
     encode(folder / "song.m4a", melody(0, (1, 0.5), 4), "aac")
@@ -174,6 +177,7 @@ def test_readme_commands_ran(workplace):
 
 
 def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
+    import drawings
     import figures
 
     monkeypatch.setattr(figures, "DOCS", tmp_path)
@@ -182,11 +186,28 @@ def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
     drawn = {path.name for path in tmp_path.iterdir()}
     in_docs = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")}
     made_otherwise = {"listening_page.png", "phase_page.png", "clips.png", "strangers.png"}
-    made_otherwise.add("growth.svg")
+    made_otherwise |= {"growth.svg", *drawings.NAMES}
     assert drawn == in_docs - made_otherwise
     pages = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
-    assert [name for name in in_docs if f"]({name})" not in pages.replace("docs/", "")] == []
+    pages = pages.replace("docs/", "")
+    for name in in_docs:
+        assert f"]({name})" in pages or f'src="{name}"' in pages
     assert all((ROOT / "docs" / name).stat().st_size < 300_000 for name in in_docs)
+
+
+def test_the_drawings_are_up_to_date(tmp_path, monkeypatch):
+    import drawings
+
+    monkeypatch.setattr(drawings, "DOCS", tmp_path)
+    assert drawings.main([]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(drawings.NAMES)
+    for name in drawings.NAMES:
+        there = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert there == (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_readme_fits_in_200_lines():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
 
 
 def test_a_long_pair_of_loud_masters_can_be_cut(tmp_path, monkeypatch):
@@ -264,7 +285,7 @@ def test_commands_are_accepted(page, parsers):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_flags_exist(page, parsers):
-    known = {"--upgrade", "--logdir", "--wildcards"}  # pip's, tensorboard's, tar's
+    known = {"--depth", "--upgrade", "--logdir", "--wildcards"}  # git, pip, tensorboard, tar
     for parser in parsers.values():
         known |= flags_of(parser)
     named = set(re.findall(r"(?<![\w-])--[a-z]\w+", page.read_text(encoding="utf-8")))
