@@ -9,6 +9,7 @@ import uuid
 from urllib.parse import urlsplit
 
 import pytest
+from conftest import HANG
 from sounds import encode, load_identity, noise, tone, write
 from worker_jobs import abort, add, kill, load_or_crash, raise_error, sleep
 
@@ -33,7 +34,7 @@ class Page:
     def ask(self, method, path, body=None, headers=()):
         """(status, text) of a request."""
         place = urlsplit(self.address)
-        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=HANG)
         try:
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()
@@ -517,7 +518,7 @@ def test_closing_ends_what_is_under_way():
     job = worker.submit(sleep, 600)
     threading.Timer(0.1, worker.close).start()
     with concurrent.futures.ThreadPoolExecutor() as pool, pytest.raises(Stopped):
-        pool.submit(job.wait).result(timeout=30)
+        pool.submit(job.wait).result(timeout=HANG)
 
 
 def test_a_picture_has_a_column_for_each_moment(tmp_path):
