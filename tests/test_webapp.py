@@ -8,6 +8,7 @@ import threading
 import uuid
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from conftest import HANG
 from sounds import encode, load_identity, noise, tone, write
@@ -526,3 +527,13 @@ def test_a_picture_has_a_column_for_each_moment(tmp_path):
     picture = work.read_picture(path)
     assert picture.shape[0] == 512
     assert 600 < picture.shape[1] <= 1000
+
+
+def test_a_tone_is_a_line_at_its_octave():
+    picture = np.zeros((512, 3))
+    picture[30] = 1  # 1292 Hz
+    rows = work.to_octaves(picture)
+    assert rows.shape == (work.ROWS, 3)
+    low, high = work.SHOWN
+    place = np.log(30 * 44100 / 1024 / low) / np.log(high / low)
+    assert rows[:, 0].argmax() == pytest.approx(place * work.ROWS, abs=2)

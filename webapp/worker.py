@@ -256,7 +256,7 @@ def _serve(connection, setup, is_first):
         if setup is not None and is_first:
             setup()
         elif setup is not None:
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
                 setup()  # its news are known
     except UserError as error:
         mistake = str(error)
