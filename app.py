@@ -29,13 +29,14 @@ from conversion.run_facts import RunFacts
 from research import registry
 from webapp import markup, work
 from webapp.door import Door
-from webapp.tabs import Result, Tabs
+from webapp.tabs import Full, Result, Tabs
 from webapp.worker import Busy, Died, Stopped, Worker
 
 FIRST_SECONDS = 120  # of a longer recording are offered
 LONGEST_SECONDS = 3600
 PATIENCE = 0.2  # s between two looks at how far a conversion is
 SPEEDS = {"draft": 0.2, "normal": 0.4, "best": 1.0}  # s of work for 1 s of sound, two cores
+BYTES = 3 * 2 * 44100  # of 1 s of sound
 WAITING = 20  # conversions of all tabs together
 
 EXAMPLES = {"a grand piano": "docs/audio/piano.mp3"}  # by what its button says
@@ -46,6 +47,7 @@ QUALITIES = [  # (what the page says, key of `convert.QUALITIES`)
 ]
 GONE = "The recording is no longer here. Drop it again."
 FULL = "Too many people use this page at the moment. Try again in a minute."
+NO_ROOM = "There is no room for that on the disk now. Choose a shorter part, or try again later."
 WRITE = "write from - to, such as 0:12 - 0:40, or all"
 HEADING = """<h1>The same music on another instrument</h1>
 <p>Drop a recording of a piano alone, and hear it as other instruments play it.</p>"""
@@ -211,10 +213,14 @@ class Actions:
         except UserError as error:
             yield None, markup.write_mistake(str(error)), False
             return
+        size = (1 + len(titles)) * seconds * BYTES
         batch = tab.new_batch(file.name)
         mistake = ""
         job = None
+        reserved = 0
         try:
+            self._tabs.reserve(size)
+            reserved = size
             for title in titles:
                 model = self._paths[title]
                 order = work.Order(str(file.path), start, seconds, model, quality, batch.folder)
@@ -226,9 +232,10 @@ class Actions:
                 yield markup.write_batches(tab.batches), "", True
         except Stopped:
             pass
-        except (UserError, Died, Busy, RuntimeError) as error:
+        except (UserError, Died, Busy, Full, RuntimeError) as error:
             mistake = markup.write_mistake(in_words(error, file))
         finally:
+            self._tabs.release(reserved)
             if job is not None:
                 job.stop()  # if the page went away meanwhile
             if not batch.results:
@@ -319,6 +326,8 @@ def in_words(error, file):
     """What went wrong with a `webapp.tabs.File`, for people: its name in place of its path."""
     if isinstance(error, Busy):
         return FULL
+    if isinstance(error, Full):
+        return NO_ROOM
     if isinstance(error, Died):
         return f"{file.name} {error}; export it again, as wav, and give that"
     if isinstance(error, UserError):

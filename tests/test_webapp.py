@@ -280,6 +280,29 @@ def test_uploads_leave_room_on_the_disk(tmp_path, monkeypatch):
     tabs.reserve(200)
 
 
+def test_a_conversion_without_room_is_refused_in_words(page, song, monkeypatch):
+    file = page.upload(song)
+    page.look(file)
+    monkeypatch.setattr("webapp.tabs.DISK", 100)
+    _, mistake = page.convert(file)
+    assert "no room" in mistake
+    monkeypatch.undo()
+    assert page.convert(file)[1] == ""
+
+
+def test_a_tab_keeps_its_last_uploads_and_results(server, page, song, monkeypatch):
+    monkeypatch.setattr("webapp.tabs.KEPT_UPLOADS", 2)
+    monkeypatch.setattr("webapp.tabs.KEPT_BATCHES", 1)
+    files = [page.upload(song) for _ in range(3)]
+    looks = [page.convert(file)[0] for file in files]
+    assert page.ask("GET", f"/gradio_api/file={files[0]['path']}")[0] == 404
+    assert page.ask("GET", f"/gradio_api/file={files[1]['path']}")[0] == 200
+    assert page.ask("GET", find_sounds(looks[0])[0])[0] == 404
+    assert page.ask("GET", find_sounds(looks[2])[0])[0] == 200
+    tab = server[1].of(page.session)
+    assert len(list(tab.folder.iterdir())) == 1
+
+
 def test_uploads_that_no_page_asks_about_are_deleted(tmp_path, monkeypatch):
     tabs = Tabs(tmp_path)
     path = tabs.new_upload("x.wav")

@@ -18,6 +18,7 @@ from sound.recordings import AUDIO_EXTENSIONS
 
 TABS = 100  # more are no longer people: the one longest unused ends
 KEPT_BATCHES = 8  # of a tab; older ones are deleted
+KEPT_UPLOADS = 8  # likewise
 DISK = 10e9  # bytes of all tabs together
 SPARE = 1e9  # bytes that stay free on the disk
 UNCLAIMED = 600  # s after which an upload that no page asked about is deleted
@@ -26,7 +27,7 @@ _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Full(Exception):
-    """There is no room for another upload."""
+    """There is no room for more files."""
 
 
 class File(NamedTuple):
@@ -196,7 +197,7 @@ class Tabs:
             tab.delete()
 
     def reserve(self, size):
-        """Room for an upload of ``size`` bytes, until `release`. Raises Full."""
+        """Room for files of ``size`` bytes, until `release`. Raises Full."""
         self._delete_unclaimed()
         used = sum(path.lstat().st_size for path in self.root.rglob("*") if path.is_file())
         self.root.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,7 @@ class Tabs:
             self._reserved = total
 
     def release(self, size):
-        """Give back what `reserve` took: the upload is on the disk, or failed."""
+        """Give back what `reserve` took: the files are on the disk, or will never be."""
         with self._lock:
             self._reserved -= size
 
@@ -227,9 +228,14 @@ class Tabs:
     def claim(self, session, path):
         """Whether ``path``, a text, is an upload of this session, which may then use it."""
         tab = self.of(session)
+        old = []
         with self._lock:
             if path in self._unclaimed:
                 tab.uploads[path] = self._unclaimed.pop(path)
+            while len(tab.uploads) > KEPT_UPLOADS:
+                old.append(tab.uploads.pop(next(iter(tab.uploads))))
+        for file in old:
+            shutil.rmtree(file.path.parent, ignore_errors=True)
         return path in tab.uploads
 
     def find_upload(self, path):
