@@ -18,9 +18,10 @@ A folder is mirrored below --output. Running the command again converts what is 
 was made otherwise: from another recording, by another model, with other flags. Files that this
 command did not make are kept.
 
-Where the input is digital silence, so is the output. Each channel is converted by itself: mid and
-side came out 0.1 dB worse in magnitude and 0.5 dB in the level difference of the channels (two
-voices panned half left and right), more so the wider the image.
+Where the input is digital silence, so is the output. Stereo, and any number of channels, is
+converted once: the mean of the channels goes through the network, and its conversion is placed as
+the input's notes were, see sound/stereo.py. So a note stays where it was, the image as wide as it
+was, and the mean of the output's channels is the conversion of the mean of the input's.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too

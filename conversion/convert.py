@@ -3,6 +3,9 @@
     audio  --STFT, dB-->  picture  --cut_tiles-->  tiles  --run_network-->  tiles
            --OverlapAdd-->  picture  --estimate_phases-->  spectra  --istft_stream-->  audio
 
+Several channels go through the network as one, their mean, and are placed again before the last
+step: see sound/stereo.py.
+
 Finer hops: the network knows pictures at a hop of 512 samples. With ``hops`` = k it gets k of
 them, of the same audio moved by 512 / k samples each. Interleaved, what it gives is one picture
 at a hop of 512 / k, of which phase and sound are made: more frames cover each sample, so that
@@ -23,7 +26,7 @@ from common.cli import UserError
 from common.files import complete
 from research import kinds, learned_phase
 from sound import phase as phases
-from sound import survey
+from sound import stereo, survey
 from sound.loudness import SAFE_PEAK, Limiter, Meter
 from sound.recordings import (
     check_writable,
@@ -83,10 +86,11 @@ QUALITIES = {
 def convert_audio(model, audio, sample_rate, **options):
     """Convert a recording that is in memory, by the same stream as the command, at its own level.
 
+    Several channels are converted once and placed, see sound/stereo.py.
+
     Args:
         model: see `convert_stream`; ``options``: its others.
-        audio: float (n,) or (n, channels), full scale = 1, any n; each channel is converted by
-            itself.
+        audio: float (n,) or (n, channels), full scale = 1, any n.
         sample_rate: of ``audio``, whole Hz.
 
     Returns:
@@ -167,12 +171,14 @@ def convert_stream(
     """
     hop_length = data.HOP_LENGTH // hops
     blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
-    frames = data.stft_stream(blocks, hop_length, kinds.bins_of(model))
+    placement = stereo.Placement(hop_length)
+    frames = data.stft_stream(stereo.split(blocks), hop_length, kinds.bins_of(model))
+    frames = placement.mix(frames)
     frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
     pairs = _pair(frames, learned=phase in phases.LEARNED)
     estimate = functools.partial(phases.ALL[phase], pull=pull)
     spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length)
-    audio = istft_stream(spectra, hop_length)
+    audio = istft_stream(placement.place(spectra), hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
 
@@ -473,7 +479,7 @@ def _convert_to_spool(model, sound, spool, rate, heard, level, progress=None, **
     """Convert the part ``heard`` of an open ``sound`` into a file of raw float32; gives `_Made`."""
     gain_in = 1.0
     if level != "off":
-        gain_in = find_gain(heard.loudness, TRAINING_LOUDNESS)
+        gain_in = find_gain(heard.mono_loudness, TRAINING_LOUDNESS)
     meter = Meter()
     excerpt = survey.Excerpt(sound.samplerate, heard.start, heard.seconds)
     blocks = survey.remove_offset(excerpt.cut(read_blocks(sound)), heard.offset)

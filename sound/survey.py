@@ -8,7 +8,7 @@ import scipy.ndimage
 import data
 from common.cli import UserError
 from sound.loudness import Meter
-from sound.recordings import mix_down, open_sound, read_blocks, resample_stream
+from sound.recordings import MonoMix, mix_down, open_sound, read_blocks, resample_stream
 
 SILENT = 0.8  # share of frames with nothing to hear
 # What the models know are notes, whose spectrum stays what it is for a while. That of speech,
@@ -44,6 +44,7 @@ class Survey(NamedTuple):
     seconds: float  # its length
     loudness: float  # LUFS, -inf for silence
     remark: str  # what no model can make much of, or ""
+    mono_loudness: float  # LUFS of the mean of its channels
     offset: tuple = ()  # of each channel: its mean, where it sounds; full scale = 1
 
 
@@ -87,6 +88,7 @@ def listen(source, start=0.0, seconds=None):
         UserError: it cannot be read, or ends before ``start``.
     """
     meter = Meter()
+    mono = _MonoMeter()
     offset = _Offset()
     character = _Character()
     with open_sound(source) as sound:
@@ -94,13 +96,43 @@ def listen(source, start=0.0, seconds=None):
         excerpt = Excerpt(rate, start, seconds)
         blocks = offset.watch(excerpt.cut(read_blocks(sound)))
         blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
-        for spectra in data.stft_stream(meter.watch(blocks)):
+        for spectra in data.stft_stream(mono.watch(meter.watch(blocks))):
             character.add(spectra)
         length = sound.tell() / rate
     if start and not excerpt.samples:
         raise UserError(f"--start {start:g}: {source} is {length:.1f} s long; give less")
     heard = excerpt.samples / rate
-    return Survey(start, heard, meter.integrated(), character.judge(), offset.mean())
+    loudness = meter.integrated()
+    mono_loudness = mono.integrated(loudness)
+    return Survey(start, heard, loudness, character.judge(), mono_loudness, offset.mean())
+
+
+class _MonoMeter:
+    """Loudness of the mean of the channels."""
+
+    def __init__(self):
+        self._mix = MonoMix()
+        self._meter = Meter()
+        self._channels = 1
+
+    def watch(self, blocks):
+        """Hand a stream of blocks (channels, any) through and measure it on the way."""
+        for block in blocks:
+            self._channels = len(block)
+            if self._channels > 1:
+                self._meter.add(self._mix.average(block))
+            yield block
+
+    def integrated(self, loudness):
+        """In LUFS; ``loudness`` is that of all channels together.
+
+        If they cancel each other it is the mean of what each is alone.
+        """
+        if self._channels == 1:
+            return loudness
+        if self._mix.channel_instead() is None:
+            return self._meter.integrated()
+        return loudness - 10 * np.log10(self._channels)
 
 
 class _Offset:

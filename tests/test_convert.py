@@ -181,18 +181,6 @@ def test_silence_stays_silence():
     assert not converted[2 * TILE + data.N_FFT :].any()
 
 
-def test_channels_are_converted_apart():
-    audio = np.stack([music(50000), music(50000, seed=1)], axis=1)
-    both = convert.convert_audio(
-        uneven, audio, data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3
-    )
-    for channel in (0, 1):
-        one = convert.convert_audio(
-            uneven, audio[:, channel], data.SAMPLE_RATE, phase="griffinlim", phase_iterations=3
-        )
-        np.testing.assert_allclose(both[:, channel], one, atol=1e-6)
-
-
 @pytest.mark.parametrize("hops", convert.HOPS)
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
 def test_the_streams_blocks_do_not_show(name, hops, monkeypatch):

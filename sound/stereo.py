@@ -1,0 +1,236 @@
+"""Stereo through one network: the channels' mean is converted, and placed as the input was.
+
+    audio (channels, n)  --split-->  the mean (1, n), and what each channel has besides it
+    spectra of these  --Placement.mix-->  one spectrum, for the network  --...-->  converted
+    converted spectrum  --Placement.place-->  spectra of the channels
+
+A channel is the mean R times a gain, X = (1 + G) R, with a complex G for every frame and bin. With
+<> a mean over the recent past and the neighbouring bins, weighted by energy,
+
+    G = <(X - R) R*> / <R R*>
+
+Its real part, the level differences, says where a note is. The imaginary part and what no gain
+explains, as of rooms and choruses, make the image wide: these parts are scaled together, so that
+their energy relative to the mean's stays the input's, whatever the spectrum that they now colour.
+The target has overtones where the input has none: G is taken from louder neighbours there.
+
+The gains of all channels average to 1, so the mean of the output's channels is the conversion of
+the mean of the input's, sample by sample. Only where channels of opposite polarity would cancel
+is the loudest one taken in place of the mean.
+"""
+
+from collections import deque
+
+import numpy as np
+import scipy.ndimage
+import scipy.signal
+
+import data
+
+ATTACK = 0.01  # s, of <> where it gets louder: a new note's place counts at once
+RELEASE = 0.1  # s, where it gets softer: a note that decays stays where it was struck
+NEAR = np.array([0.25, 0.5, 0.25])  # weights of neighbouring bins: the window's main lobe
+WIDE = 25  # bins, 1.1 kHz: where a bin has no energy of its own, these say where it is
+WIDE_WEIGHT = 0.03  # of a bin's own energy: 15 dB below them it begins to follow them
+ALL_WEIGHT = 1e-4  # the same of all bins
+SLOW = 1.0  # s that both look back
+WIDTH = 0.3  # s over which the width is kept
+WIDEST = 2.0  # times: at most so much is the wide part raised
+BALANCE = 0.1  # s over which the balance of the channels is kept
+LARGEST_SHIFT = 3.0  # dB of balance
+FAINT = 1e-3  # of the power of all channels: below it a channel has no balance to keep
+# Power of the mean over that of unrelated channels of this power, see `recordings.MonoMix`: at the
+# second channels begin to count as cancelling, at the first they do.
+CANCELLED = (0.1, 0.3)
+_TINY = 1e-20
+
+
+def split(blocks):
+    """Stream of (channels, any) -> (1 + channels, any): the mean, and each channel minus it.
+
+    Mono stays as it is.
+    """
+    for block in blocks:
+        if len(block) > 1:
+            mean = block.mean(axis=0, keepdims=True)
+            block = np.concatenate([mean, block - mean])
+        yield block
+
+
+class Placement:
+    """Makes one spectrum of a stream of several channels, and several of its conversion.
+
+    `mix` and `place` work on the same stream, `place` later: what it needs of each frame waits.
+    """
+
+    def __init__(self, hop_length):
+        """``hop_length``: samples from frame to frame."""
+        self._powers = _Follower(hop_length)
+        self._products = _Follower(hop_length)
+        self._slow = _Smoother(SLOW, hop_length)
+        self._width = _Smoother(WIDTH, hop_length)
+        self._balance = _Smoother(BALANCE, hop_length)
+        self._channels = 1
+        self._waiting = deque()  # per frame: arguments of `_place`
+
+    def mix(self, frames):
+        """Stream of spectra of what `split` gives, complex64 (1 + channels, any, bins).
+
+        Yields:
+            complex64 (1, any, bins), to be converted.
+        """
+        for block in frames:
+            if len(block) > 1:
+                self._channels = len(block) - 1
+                block = self._mix(block[0], block[1:])
+            yield block
+
+    def place(self, spectra):
+        """Stream of converted spectra, complex64 (1, any, bins) -> (channels, any, bins)."""
+        for block in spectra:
+            if self._channels > 1 and block.shape[1]:
+                columns = zip(*[self._waiting.popleft() for _ in range(block.shape[1])])
+                block = self._place(block[0], *[np.stack(column, axis=1) for column in columns])
+            yield np.broadcast_to(block, (self._channels, *block.shape[1:]))
+
+    def _mix(self, mean, besides):
+        """Mean (t, bins) and what channels have besides it (channels, t, bins) -> (1, t, bins)."""
+        channels = mean + besides
+        cancelled, instead = self._find_cancelled(mean, channels, besides)
+        reference = mean + cancelled * instead
+        besides = besides - cancelled * instead
+
+        products = np.concatenate([besides, reference[np.newaxis]]) * reference.conj()
+        gains, power = self._find_gains(products)
+        pan = gains.real
+        rest = besides - gains * reference
+        unit = reference.conj() / (np.abs(reference) * np.sqrt(power) + _TINY)
+        wide = (1j * gains.imag + rest * unit).astype(np.complex64)
+
+        kept = 1 - cancelled
+        energies = np.stack(
+            [
+                (kept * np.abs(reference) ** 2).sum(axis=-1),
+                (kept * np.abs(besides) ** 2).mean(axis=0).sum(axis=-1),
+                *(np.abs(channels) ** 2).sum(axis=-1),
+            ]
+        )
+        for t in range(len(mean)):
+            self._waiting.append((pan[:, t], wide[:, t], kept[np.newaxis, t], energies[:, t]))
+        return reference[np.newaxis]
+
+    def _find_cancelled(self, mean, channels, besides):
+        """Where channels cancel, float32 (t, bins) in [0, 1], and what the loudest has besides."""
+        powers = np.abs(np.concatenate([mean[np.newaxis], channels])) ** 2
+        powers = np.concatenate([powers, powers[1:].sum(axis=0, keepdims=True)])
+        powers = self._powers.follow(_near(powers))
+        unrelated = powers[-1] / len(channels) ** 2
+        ratio = powers[0] / (unrelated + _TINY)
+        low, high = CANCELLED
+        cancelled = np.clip((high - ratio) / (high - low), 0, 1).astype(np.float32)
+        loudest = powers[1:-1].argmax(axis=0)[np.newaxis]
+        return cancelled, np.take_along_axis(besides, loudest, axis=0)[0]
+
+    def _find_gains(self, products):
+        """(G of each channel, complex64 (channels, t, bins); the reference's power (t, bins)).
+
+        ``products``: complex (channels + 1, t, bins), of channels and reference with the reference.
+        """
+        slow = self._slow.smooth(products)
+        around = scipy.ndimage.uniform_filter1d(slow, WIDE, mode="nearest")
+        everything = slow.mean(axis=-1, keepdims=True)
+        own = self._products.follow(_near(products))
+        sums = own + WIDE_WEIGHT * around + ALL_WEIGHT * everything
+        power = sums[-1].real
+        gains = sums[:-1] / (power + _TINY)
+        return gains.astype(np.complex64), power.astype(np.float32)
+
+    def _place(self, converted, pan, wide, kept, energies):
+        """Spectrum (t, bins) -> (channels, t, bins); the others as they wait."""
+        kept = kept[0]
+        power = np.abs(converted) ** 2
+        wider = self._find_width(power * kept, pan, wide, energies)
+        gains = 1 + pan + (1 + (wider[:, np.newaxis] - 1) * kept) * wide
+        gains = self._keep_balance(gains, power, energies[2:])
+        sounds = energies[2:, :, np.newaxis] > 0  # a silent channel stays so
+        return (gains * sounds * converted).astype(np.complex64)
+
+    def _find_width(self, power, pan, wide, energies):
+        """Factor (t,) for the wide parts."""
+        panned = (pan**2).mean(axis=0)
+        widened = (np.abs(wide) ** 2).mean(axis=0)
+        parts = [energies[0], energies[1], *_sum_bins(power, power * panned, power * widened)]
+        before, besides, after, panned, widened = self._width.smooth(np.stack(parts))
+        wanted = after * besides / (before + _TINY) - panned
+        factor = np.sqrt(np.clip(wanted / (widened + _TINY), 0, WIDEST**2))
+        return np.where(widened > 1e-4 * after, factor, 1).astype(np.float32)
+
+    def _keep_balance(self, gains, power, wanted):
+        """Scale the gains (channels, t, bins) so that channels are as loud to each other as before.
+
+        What is in one channel alone stays there, and the mean of the gains what it is.
+        """
+        made = (np.abs(gains) ** 2 * power).sum(axis=-1)
+        shift = _to_decibels(wanted) - _to_decibels(made)  # (channels, t)
+        shift = shift - shift.mean(axis=0)
+        weight = power.sum(axis=-1)
+        weighted = self._balance.smooth(np.concatenate([shift * weight, weight[np.newaxis]]))
+        shift = np.clip(weighted[:-1] / (weighted[-1] + _TINY), -LARGEST_SHIFT, LARGEST_SHIFT)
+        balanced = gains * (10 ** (shift / 20)).astype(np.float32)[..., np.newaxis]
+        mean = gains.mean(axis=0)
+        change = np.ones_like(mean)
+        present = np.abs(mean) > 0.5  # nothing cancels there
+        np.divide(balanced.mean(axis=0), mean, out=change, where=present)
+        return balanced / change
+
+
+class _Smoother:
+    """Means over the recent past, weighted exponentially."""
+
+    def __init__(self, seconds, hop_length):
+        self._keep = np.exp(-hop_length / data.SAMPLE_RATE / seconds)
+        self._state = None
+
+    def smooth(self, values):
+        """The next frames, (rows, t, ...) -> the same."""
+        if self._state is None:
+            self._state = np.zeros_like(values[:, :1])
+        coefficients = [1 - self._keep], [1, -self._keep]
+        smooth, self._state = scipy.signal.lfilter(*coefficients, values, axis=1, zi=self._state)
+        return smooth
+
+
+class _Follower:
+    """Means over the recent past, bin by bin; where a bin gets louder they follow at once."""
+
+    def __init__(self, hop_length):
+        self._attack = np.exp(-hop_length / data.SAMPLE_RATE / ATTACK)
+        self._release = np.exp(-hop_length / data.SAMPLE_RATE / RELEASE)
+        self._state = None
+
+    def follow(self, values):
+        """The next frames, (rows, t, bins), of which the last row is the power -> the same."""
+        if self._state is None:
+            self._state = np.zeros_like(values[:, 0])
+        means = np.empty_like(values)
+        for t in range(values.shape[1]):
+            now = values[:, t]
+            louder = now[-1].real > self._state[-1].real
+            keep = np.where(louder, self._attack, self._release).astype(values.real.dtype)
+            self._state = keep * self._state + (1 - keep) * now
+            means[:, t] = self._state
+        return means
+
+
+def _near(values):
+    """Mean over neighbouring bins, the last axis."""
+    return scipy.ndimage.convolve1d(values, NEAR, mode="nearest")
+
+
+def _sum_bins(*powers):
+    return [power.sum(axis=-1) for power in powers]
+
+
+def _to_decibels(power):
+    """Power of each channel relative to that of all, (channels, t) -> dB."""
+    return 10 * np.log10(power / (power.sum(axis=0) + _TINY) + FAINT)
