@@ -57,21 +57,26 @@ SILENT = {  # flags that change no weight
 }
 WEAKNESSES = """Known weaknesses:
 
-- It knows {origins}, and the notes of one sampled {target}; of other instruments it still answers
-  with that {target}.
+- It was trained on {origins}. Other inputs are outside its training set.
+- It has one target, the notes of one sampled {target}. It gives that {target} for every input.
 {rooms}\
-- What training pieces hardly have, it has hardly learned: the lowest and highest octave, very dense
-  or very soft textures.
+- The lowest and highest octave, and very dense or very soft passages, are rare in its training set.
+  Errors are larger there.
 - Above {edge:.0f} kHz the output is silent.
 """
 MANY = 24  # origins that are still named one by one
-ROOMS = "- It heard no rooms in training: expect less of recordings that were made in one.\n"
+ROOMS = "- Its training set has no rooms. Expect more errors on recordings made in a room.\n"
 REMEDY = "give a run that train.py made"
 
 
 def command_line(flags):
-    """The training command of config.json's ``flags``, without what changes nothing."""
+    """The training command of config.json's ``flags``: it runs as typed.
+
+    Flags that change nothing are left out, and so are first weights that a reader does not have.
+    """
     flags = {**flags}
+    if not is_shipped(flags.get("weights")):
+        flags.pop("weights", None)
     flags.setdefault("choose", EARLIER["choose"])  # of runs from before there was the flag
     parser = importlib.import_module(flags["script"]).build_parser()
     words = ["python", f"{flags['script']}.py"]
@@ -83,6 +88,11 @@ def command_line(flags):
         words.append(f"--{key}")
         words += [str(each) for each in cli.as_list(value)]
     return shlex.join(words)
+
+
+def is_shipped(weights):
+    """Whether --weights names a model of this repository."""
+    return bool(weights) and (known_models.PRETRAINED / weights).is_dir()
 
 
 def join_names(names):
@@ -144,13 +154,34 @@ Width {flags["filters"]}, a byte a weight:
   config.json)
 - Training: {len(history)} epochs of {tiles:,.0f} tiles,
   {steps} steps of {flags["batch_size"]}; {hours:.1f} h on {args.hardware}; {config["policy"]}
-{describe_pull(config)}- Command: `{command_line(flags)}`
-- To train on: the same with `--weights {run.name}`
+- Settings: {describe_settings(flags)}
+{describe_start(flags)}{describe_pull(config)}- Command: `{command_line(flags)}`
+- To train on: add `--weights {run.name}`
 
 Tiles of {held_out}, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2f}, median
 {baselines["median"]:.2f}).
 
 """
+
+
+def describe_settings(flags):
+    """The losses, dropout and rates of the training, in words."""
+    dropout = f"dropout {flags.get('dropout', 0.5):g}"
+    if flags["script"] == "train_generator":
+        return f"L1 alone, {dropout}, learning rate {flags.get('lr', 5e-4):g}"
+    rates = f"{flags.get('gen_lr', 5e-4):g} and {flags.get('disc_lr', 5e-5):g}"
+    return (
+        f"L1 and discriminator, λ = {flags.get('l1_weight', 100):g}, {dropout}, "
+        f"learning rates {rates} (generator, discriminator)"
+    )
+
+
+def describe_start(flags):
+    """The card's line about first weights that the repository does not have, or ""."""
+    weights = flags.get("weights")
+    if not weights or is_shipped(weights):
+        return ""
+    return f"- First weights: {weights}; not in this repository, so not in the command\n"
 
 
 def describe_pull(config):
