@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.cli import UserError
+from common.run_facts import RunFacts
 from conversion import known_models
-from conversion.run_facts import RunFacts
 from research import registry
 from webapp import markup, work
 from webapp.door import Door

@@ -38,12 +38,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 import data
-from common import devices
+from common import devices, kinds
 from common.cli import UserError
 from common.files import check_folder, find_named, read_json, write_csv, write_json
 from common.names import MIDI_EXTENSIONS, family_of
+from common.run_facts import RunFacts
 from conversion import convert, known_models
-from conversion.run_facts import RunFacts
 from measuring import judges, tables, tagger
 from measuring.page import SHOWN_COLUMNS, GroupPage, describe_candidates
 from measuring.pieces import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
@@ -60,7 +60,7 @@ from measuring.rows import (
     name_model,
     name_row,
 )
-from research import kinds, learned_phase, styles
+from research import learned_phase, styles
 from sound import phase as phases
 from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
@@ -518,7 +518,8 @@ def load_networks(args, candidates):
     loaded = []
     pulls = {}
     for candidate, network in zip(candidates, networks):
-        pulls[name_model(candidate.label)] = RunFacts(candidate.path).pull
+        pull = RunFacts(candidate.path).pull
+        pulls[name_model(candidate.label)] = phases.PULL if pull is None else pull
         learned_phase.check_phases(names, network, phase_model, f"--model {candidate.path}")
         loaded.append(candidate._replace(network=network))
     return loaded, Settings(

@@ -10,8 +10,8 @@ import numpy as np
 from keras import layers, ops
 
 import losses
+from common import kinds
 from data import BINS, TILE_FRAMES
-from research import kinds
 
 if keras.backend.backend() == "tensorflow":
     from common import kernels
@@ -76,7 +76,7 @@ def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5, bins=BINS):
         bins: height of the tiles, one of `data.HEIGHTS`; the weights are the same for any.
     """
     inputs = layers.Input((bins, TILE_FRAMES, kind.inputs))
-    x, adapt = kind.wire_generator(inputs, filters)
+    x, adapt = kind.wire_generator(inputs, filters, downsample)
     skips = []
     for i, width in enumerate(DOWN):
         x = downsample(width * filters, batch_norm=i > 0)(x)
@@ -126,7 +126,7 @@ def compile_at_once(model, optimizer, jit="auto", **options):
         jit: a key of JIT.
         options: more arguments of ``compile``.
     """
-    error = kinds.kind_of(model).measure_error
+    error = getattr(losses, kinds.kind_of(model).error)
     metric = keras.metrics.MeanMetricWrapper(error, name="mae_db")
     model.compile(optimizer, metrics=[metric], jit_compile=JIT[jit], **options)
     optimizer.build(model.trainable_variables)

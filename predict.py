@@ -36,14 +36,14 @@ import numpy as np
 from tqdm import tqdm
 
 import data
-from common import devices
+from common import devices, kinds
 from common.cli import UserError
 from common.files import check_folder
+from common.run_facts import RunFacts
 from conversion import convert, known_models
 from conversion.convert import BATCH_SIZE, OVERLAP, convert_file
 from conversion.outputs import find_missing, list_sources, plan_jobs, plan_place
-from conversion.run_facts import RunFacts
-from research import kinds, learned_phase, styles
+from research import learned_phase, styles
 from sound import phase as phases
 from sound import survey
 from sound.recordings import (
@@ -473,7 +473,10 @@ def read_settings(args, model):
         settings["bits"] = args.bits
     if args.phase == "griffinlim_anchored":
         pull = RunFacts(model).pull if args.pull is None else args.pull
-        if pull != phases.PULL:  # the usual one goes without saying, as in older records
+        if pull not in (
+            None,
+            phases.PULL,
+        ):  # the usual one goes without saying, as in older records
             settings["pull"] = pull
     return settings
 

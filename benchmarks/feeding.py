@@ -126,8 +126,9 @@ def main(argv=None):
     """Parse flags, measure, print."""
     args = build_parser().parse_args(argv)
     devices.setup_device("cpu")
+    from common import dataset
     from sound import augment
-    from training import dataset, splits
+    from training import splits
 
     devices.keep_memory()
     names, _ = splits.pair_pieces(args.features, [*args.origin, args.target])

@@ -78,7 +78,8 @@ def build_model(filters, dropout):
 
 def make_pairs(features, batch_size, conditions=None):
     """`dataset.TilePairs` of the embedded pieces."""
-    from training import dataset, splits
+    from common import dataset
+    from training import splits
 
     names, _ = splits.pair_pieces(features, [ORIGIN, TARGET])
     return dataset.TilePairs(

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from measure import time_call
 
 import data
-from common import cli, devices
+from common import cli, devices, kinds
 from common.cli import UserError
 from conversion import convert, known_models
 from measuring import metrics, tables
 from measuring.pieces import find_pieces, read_piece, read_run
 from measuring.rows import MeasuredSound, Row, compute_spectrum, measure, resynthesise
-from research import kinds, learned_phase
+from research import learned_phase
 from sound import phase as phases
 
 SHOWN = (

@@ -22,9 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 import data
+from common import kinds
 from common.cli import UserError
 from common.files import complete
-from research import kinds, learned_phase
+from research import learned_phase
 from sound import phase as phases
 from sound import stereo, survey
 from sound.loudness import SAFE_PEAK, Limiter, Meter
@@ -141,7 +142,7 @@ def convert_stream(
     *,
     phase="input",
     phase_iterations=32,
-    pull=phases.PULL,
+    pull=None,
     hops=1,
     overlap=OVERLAP,
     batch_size=BATCH_SIZE,
@@ -160,7 +161,8 @@ def convert_stream(
         rate, new_rate: of input and output, Hz; the output's default is the input's.
         phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs,
             `phase.LEARNED`.
-        phase_iterations, pull: see sound/phase.py; a model's own pull is `run_facts.RunFacts.pull`.
+        phase_iterations, pull: see sound/phase.py; a model's own pull is `RunFacts.pull`, None the
+            usual one.
         hops: pictures that are interleaved, one of `HOPS`; the time it takes grows with them.
         overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
         batch_size: tiles that go through the network at once.
@@ -176,7 +178,7 @@ def convert_stream(
     frames = placement.mix(frames)
     frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
     pairs = _pair(frames, learned=phase in phases.LEARNED)
-    estimate = functools.partial(phases.ALL[phase], pull=pull)
+    estimate = functools.partial(phases.ALL[phase], pull=phases.PULL if pull is None else pull)
     spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length)
     audio = istft_stream(placement.place(spectra), hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)

@@ -12,7 +12,7 @@ import data
 from common import cli
 from common.cli import PROJECT, UserError
 from common.files import MEND, list_folders, undamaged
-from conversion.run_facts import RunFacts
+from common.run_facts import RunFacts, find_run_folders, join_names
 
 PRETRAINED = PROJECT / "pretrained"
 RUNS = Path("runs")
@@ -33,16 +33,6 @@ def find_models():
     folders = [*(list_folders(PRETRAINED) or ()), *find_run_folders(RUNS)]
     models = [path for path in folders if find_weights(path) is not None]
     return sorted(models, key=_place)
-
-
-def find_run_folders(runs):
-    """The folders in ``runs`` and those in them; what cannot be looked at is named."""
-    found = []
-    for folder in list_folders(runs) or ():
-        inner = list_folders(folder)
-        if inner is not None:
-            found += [folder, *inner]
-    return found
 
 
 def _place(path):
@@ -171,14 +161,6 @@ def _list_facts(run):
             text += f" (input unchanged {unchanged:.2f})"
         parts.append(text)
     return parts
-
-
-def join_names(names):
-    """Instruments as one reads them: "a+b", of many "12 instruments such as a"."""
-    names = cli.as_list(names)
-    if len(names) > 3:
-        return f"{len(names)} instruments such as {names[0]}"
-    return "+".join(names)
 
 
 def list_models():

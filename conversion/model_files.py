@@ -12,13 +12,13 @@ from pathlib import Path
 import h5py
 import keras
 
-from common import devices
+from common import devices, kinds
 from common.cli import UserError
 from conversion import packed_weights
 from conversion.known_models import find_model, find_weights
 from data import BINS, HEIGHTS
 from models import build_generator
-from research import kinds, registry
+from research import registry
 
 
 def save_generator(generator, path):

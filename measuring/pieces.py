@@ -19,8 +19,8 @@ from common import cli
 from common.cli import UserError
 from common.files import MEND, find_files, find_named, read_csv
 from common.names import piece_of
+from common.run_facts import RunFacts
 from conversion import known_models
-from conversion.run_facts import RunFacts
 from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 

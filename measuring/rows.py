@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 import data
+from common import kinds
 from conversion import convert
 from measuring import judges, metrics
-from research import kinds, learned_phase
+from research import learned_phase
 from sound import phase as phases
 from sound.loudness import Meter
 

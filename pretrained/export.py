@@ -23,8 +23,8 @@ from common import cli, devices
 from common.cli import UserError
 from common.files import complete, read_json, undamaged, write_json
 from common.names import family_of
+from common.run_facts import find_error, read_history
 from conversion import known_models, packed_weights
-from conversion.run_facts import find_error, read_history
 from report import listening
 from training.flags import EARLIER
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 import data
 from common.cli import one_line
 from common.files import complete
-from conversion.run_facts import read_history
+from common.run_facts import read_history
 from data import DB_RANGE, HOP_LENGTH, SAMPLE_RATE
 from sound.recordings import mix_down
 from sound.survey import has_treble

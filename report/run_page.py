@@ -14,8 +14,7 @@ from urllib.parse import quote
 from common import cli
 from common.cli import UserError, as_list, attempt, one_line, pass_over
 from common.files import MEND, list_folders, read_json, undamaged
-from conversion.known_models import find_run_folders, join_names
-from conversion.run_facts import RunFacts
+from common.run_facts import RunFacts, find_run_folders, join_names
 from report import listening
 from sound.recordings import read_audio
 

@@ -12,9 +12,9 @@ import numpy as np
 
 import data
 from common.cli import UserError
-from research.kinds import Kind, bins_of, kind_of
+from common.dataset import TilePairs, write_tile
+from common.kinds import Kind, bins_of, kind_of
 from sound import phase as phases
-from training.dataset import TilePairs, write_tile
 
 
 def compute_rotation(origin, target):
@@ -97,12 +97,7 @@ class Both(_Rotating):
 
     learn = "both"
     outputs = 3  # the picture, and a rotation's cosine and sine
-
-    def measure_error(self, target, output):
-        """The picture's."""
-        import losses  # Keras, only once the device is known
-
-        return losses.picture_mae_db(target, output)
+    error = "picture_mae_db"
 
 
 class Phase(_Rotating):

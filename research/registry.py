@@ -1,8 +1,8 @@
 """All kinds of networks, found by their names, flags or weights."""
 
 from common.files import MEND, undamaged
+from common.kinds import PLAIN
 from research import learned_phase, styles
-from research.kinds import PLAIN
 
 
 def list_kinds():

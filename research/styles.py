@@ -10,9 +10,9 @@ import numpy as np
 
 import data
 from common.cli import UserError
+from common.dataset import TilePairs, Tiles, write_tile
+from common.kinds import Kind, bins_of
 from common.names import piece_of
-from research.kinds import Kind, bins_of
-from training.dataset import TilePairs, Tiles, write_tile
 
 ENCODER = (2, 4, 8, 8)  # channels of the style encoder's blocks, in multiples of the width
 
@@ -135,9 +135,9 @@ class Film(Tile):
         """The picture and its style have kernels of their own, and what modulates is dense."""
         return 1, self.outputs, True
 
-    def wire_generator(self, inputs, filters):
+    def wire_generator(self, inputs, filters, downsample):
         """The picture is read, and what is made of it modulated as the style says."""
-        described = encode_style(inputs[..., 1:], filters)
+        described = encode_style(inputs[..., 1:], filters, downsample)
 
         def adapt(x):
             return modulate(x, described)
@@ -149,11 +149,9 @@ TILE = Tile()
 FILM = Film()
 
 
-def encode_style(picture, filters):
+def encode_style(picture, filters, downsample):
     """A tile of the target (n, bins, 256, 1) -> what describes its timbre, (n, 8 filters)."""
     from keras import layers  # only once the device is known
-
-    from models import downsample
 
     for width in ENCODER:
         picture = downsample(width * filters)(picture)

@@ -14,15 +14,14 @@ import data
 import models
 import predict
 import train_generator
+from common import dataset, kinds
 from common.cli import UserError
 from conversion import convert, model_files, packed_weights
 from measuring import rows as measured_rows
 from report import pictures
-from research import kinds
 from sound import phase, survey
 from sound.augment import BLEND, Conditions
 from sound.recordings import read_audio
-from training import dataset
 
 FULL = data.FULL_BINS
 FULL_PARAMETERS = {**data.FEATURE_PARAMETERS, "bins": FULL}

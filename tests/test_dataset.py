@@ -13,10 +13,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import data
+from common import dataset
 from common.cli import UserError
 from common.names import piece_of, version_name
 from sound import augment
-from training import dataset, splits
+from training import splits
 
 NAMES = ["bach/one", "bach/two", "four", "three"]
 
@@ -291,7 +292,7 @@ def test_the_last_batch_can_be_shared_out_to_devices(features):
 
 LIMITED = """
 import resource, sys
-from training import dataset
+from common import dataset
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 names = [f"p{i:04d}" for i in range(1500)]
 instruments = ["a", "b", "c", "d"]

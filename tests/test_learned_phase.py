@@ -9,12 +9,12 @@ import data
 import models
 import train
 import train_generator
+from common import dataset
 from common.cli import UserError
 from conversion import model_files
 from research import learned_phase
 from research.learned_phase import BOTH, PHASE
 from sound.recordings import read_audio
-from training import dataset
 
 
 @pytest.fixture(scope="module")

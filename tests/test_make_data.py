@@ -10,7 +10,8 @@ from scripts import error_lines, load_script
 
 import data
 import render_notes
-from training import dataset, splits
+from common import dataset
+from training import splits
 
 TABLE = """instrument,font,program
 guitar_acoustic,a.sf2,25

@@ -13,10 +13,11 @@ from keras import ops
 
 import losses
 import models
+from common import kinds
 from common.cli import UserError
+from common.run_facts import RunFacts
 from conversion import known_models, model_files
-from conversion.run_facts import RunFacts
-from research import kinds, registry
+from research import registry
 from research.learned_phase import BOTH, PHASE
 from research.styles import FILM, TILE
 

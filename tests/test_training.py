@@ -25,14 +25,13 @@ import losses
 import models
 import train
 import train_generator
-from common import cli
+from common import cli, dataset, kinds
 from common.cli import UserError
 from common.files import lock, write_json
 from conversion import convert, model_files
-from research import kinds
 from research.styles import FILM
 from sound.recordings import write_audio
-from training import callbacks, dataset, feeding, preview, run_folder, setup, splits
+from training import callbacks, feeding, preview, run_folder, setup, splits
 from training.flags import EARLIER, FIXED_FLAGS, add_training_flags, check_dataset, name_folder
 from training.preview import write_sound
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 import data
+from common import dataset
 from common.cli import UserError, one_line
 from common.files import write_json
 from conversion import convert
 from report import listening, pictures
 from sound.recordings import find_audio, read_audio, write_audio
-from training import dataset
 
 PREVIEW_SECONDS = 12
 

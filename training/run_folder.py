@@ -23,8 +23,8 @@ from pathlib import Path
 import models
 from common.cli import UserError
 from common.files import complete, lock, read_json, undamaged, write_csv, write_json
+from common.run_facts import find_error
 from conversion import model_files
-from conversion.run_facts import find_error
 from report import run_page
 from report.run_page import LEARNING_RATES
 from training.flags import check_fixed, mend_or_begin_anew

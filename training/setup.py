@@ -18,16 +18,16 @@ import numpy as np
 
 import data
 import models
-from common import devices
+from common import dataset, devices, kinds
 from common.cli import UserError, quiet_stderr
 from common.files import complete, undamaged
 from common.names import family_of, piece_of
+from common.run_facts import RunFacts
 from conversion import model_files
 from conversion.known_models import find_model
-from conversion.run_facts import RunFacts
-from research import kinds, registry
+from research import registry
 from sound import augment
-from training import dataset, splits, tensorboard_log
+from training import splits, tensorboard_log
 from training.callbacks import make_callbacks
 from training.feeding import feed
 from training.flags import format_flag

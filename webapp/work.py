@@ -10,8 +10,8 @@ import numpy as np
 
 import data
 from common.cli import UserError
+from common.run_facts import RunFacts
 from conversion import convert, known_models
-from conversion.run_facts import RunFacts
 from sound import survey
 from sound.recordings import create_sound, mix_down, open_sound, read_blocks, resample_stream
 

@@ -55,7 +55,7 @@ def fuzz_audio(content):
 
 def fuzz_tiles(content):
     """Open as training does, and touch the ends."""
-    from training import dataset
+    from common import dataset
 
     for cache in (False, True):
         tiles = dataset.Tiles(_file(content, ".npy"), cache)

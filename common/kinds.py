@@ -1,9 +1,7 @@
-"""What a network gives and takes: one `Kind` for each, stored by its names with the model.
+"""What a network takes and gives: its `Kind`, stored with the model.
 
-The main path asks a `Kind` where networks may differ, and knows nothing else of the rare ones:
-`PLAIN` is what nearly every model is, styles.py and learned_phase.py have the others. A generator
-of models.py carries its ``kind``; a run's config.json has its names. No Keras here until a method
-is called that needs it.
+Nearly every model is `PLAIN`. The main path asks a `Kind` where networks may differ; research/ has
+the other kinds. A generator of models.py carries its ``kind``; a run's config.json names it.
 """
 
 import data
@@ -20,6 +18,7 @@ class Kind:
     gives_picture = True  # as its first output
     gives_rotation = False  # of the input's phase, as its last two outputs
     takes_style = False  # a tile of the target as its last input
+    error = "mae_db"  # function of losses.py that is logged as mae_db
     make_pairs = None  # of tiles to train on, with the arguments of `dataset.TilePairs`; None: that
 
     def to_entry(self):
@@ -30,19 +29,19 @@ class Kind:
         """What tells the kind where no entry does: see `infer_kind`."""
         return self.inputs, self.outputs, False
 
-    def wire_generator(self, inputs, filters):
-        """(what the encoder reads of ``inputs``, what the decoder applies after each block)."""
+    def wire_generator(self, inputs, filters, downsample):
+        """Return what the encoder reads, and the function that the decoder applies to each block.
+
+        Args:
+            inputs: Keras tensor of the generator's inputs.
+            filters: width.
+            downsample: `models.downsample`, for encoders of other inputs.
+        """
         return inputs, keep
 
     def judged_part(self, inputs):
         """What the discriminator sees of the generator's ``inputs``."""
         return inputs
-
-    def measure_error(self, target, output):
-        """The metric ``mae_db``: see `losses.mae_db`."""
-        import losses
-
-        return losses.mae_db(target, output)
 
     def prepare_preview(self, generator, features, target, names):
         """The function that previews convert with; None if it gives nothing to look at.

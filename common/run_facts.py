@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 
 from common.cli import as_list
-from common.files import MEND, read_csv, read_json, undamaged
-from sound import phase
+from common.files import MEND, list_folders, read_csv, read_json, undamaged
 
 _DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
 
@@ -74,13 +73,14 @@ class RunFacts:
 
     @property
     def pull(self):
-        """How strongly the phase is anchored, see `phase.griffinlim_anchored`.
+        """How strongly the phase is anchored, see `phase.griffinlim_anchored`; None: as usual.
 
-        `phase.PULL`, but for models whose config.json has a ``pull`` of their own: targets whose
-        notes begin more softly than a piano's need less of the input's phase.
+        Targets whose notes begin more softly than a piano's need less of the input's phase.
         """
+        if "pull" not in self.config:
+            return None
         with undamaged(self._config_file, MEND):
-            pull = float(self.config.get("pull", phase.PULL))
+            pull = float(self.config["pull"])
             if not 0 <= pull <= 10:
                 raise ValueError
         return pull
@@ -102,6 +102,24 @@ class RunFacts:
         """Time that its epochs took."""
         with undamaged(self.folder / "history.csv", MEND):
             return sum(float(row.get("seconds") or 0) for row in self.history)
+
+
+def find_run_folders(runs):
+    """Return the folders in ``runs`` and those in them; what cannot be looked at is named."""
+    found = []
+    for folder in list_folders(runs) or ():
+        inner = list_folders(folder)
+        if inner is not None:
+            found += [folder, *inner]
+    return found
+
+
+def join_names(names):
+    """Instruments as one reads them: "a+b", of many "12 instruments such as a"."""
+    names = as_list(names)
+    if len(names) > 3:
+        return f"{len(names)} instruments such as {names[0]}"
+    return "+".join(names)
 
 
 def read_history(path):
