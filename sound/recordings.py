@@ -239,7 +239,7 @@ def _check_is_file(path):
     if path.exists():
         raise UserError(
             f"{path}: is a pipe or a device, and a recording is read more than once; "
-            f"save it as a file and give that: cat {path} > recording"
+            "write it to a file (... > song.wav) and give that"
         )
     raise UserError(f"{path}: no such file; check the path")
 

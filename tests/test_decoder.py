@@ -320,7 +320,7 @@ def test_a_decoder_ends_with_its_reader(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="pipes have names there")
 def test_a_pipe_is_refused_with_what_to_do(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"pipe: is a pipe.*cat .*pipe > "):
+    with pytest.raises(UserError, match=r"pipe: is a pipe .* write it to a file"):
         open_sound(tmp_path / "pipe")
     with pytest.raises(UserError, match="is a folder"):
         open_sound(tmp_path)
