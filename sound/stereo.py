@@ -65,9 +65,9 @@ class Placement:
 
     def __init__(self, hop_length):
         """``hop_length``: samples from frame to frame."""
-        self._powers = _Follower(hop_length)
-        self._products = _Follower(hop_length)
-        self._slow = _Smoother(SLOW, hop_length)
+        self._powers = _Follower(ATTACK, RELEASE, hop_length)
+        self._products = _Follower(ATTACK, RELEASE, hop_length)
+        self._slow = _Follower(SLOW, SLOW, hop_length)
         self._width = _Smoother(WIDTH, hop_length)
         self._balance = _Smoother(BALANCE, hop_length)
         self._channels = 1
@@ -136,7 +136,7 @@ class Placement:
 
         ``products``: complex (channels + 1, t, bins), of channels and reference with the reference.
         """
-        slow = self._slow.smooth(products)
+        slow = self._slow.follow(products)
         around = scipy.ndimage.uniform_filter1d(slow, WIDE, mode="nearest")
         everything = slow.mean(axis=-1, keepdims=True)
         own = self._products.follow(_near(products))
@@ -201,11 +201,12 @@ class _Smoother:
 
 
 class _Follower:
-    """Means over the recent past, bin by bin; where a bin gets louder they follow at once."""
+    """Means over the recent past, bin by bin: shorter where a bin gets louder."""
 
-    def __init__(self, hop_length):
-        self._attack = np.exp(-hop_length / data.SAMPLE_RATE / ATTACK)
-        self._release = np.exp(-hop_length / data.SAMPLE_RATE / RELEASE)
+    def __init__(self, attack, release, hop_length):
+        """Both in seconds."""
+        self._attack = np.exp(-hop_length / data.SAMPLE_RATE / attack)
+        self._release = np.exp(-hop_length / data.SAMPLE_RATE / release)
         self._state = None
 
     def follow(self, values):
