@@ -30,7 +30,7 @@ DEMO_TRAIN = train.py --dataset_path $(DEMO)/features --runs_path $(DEMO) \
 	--filters 16 --batch_size 4 --validation_split 0.06 --seed 111 --cache --preview_every 0
 DEMO_MINUTES ?= 5
 
-listen: $(VENV)/.listen ## hear the shipped models: an embedded recording as guitar, strings, synth lead
+listen: $(VENV)/.listen ## hear the shipped models: an embedded piano (MIDI, sampled grand) as guitar, strings, synth lead
 	$(RUN) predict.py --input docs/audio/piano.ogg --model guitar strings synth \
 		--output runs/listen --page runs/listen/page
 	@$(RUN) -m webbrowser -t "file://$(CURDIR)/runs/listen/page/index.html" >/dev/null 2>&1 || true
