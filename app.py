@@ -407,8 +407,11 @@ def connect(actions, page, sounds, examples, ask, tell, heard):
     def leave(request: gr.Request):
         actions.leave(request.session_hash)
 
+    listening = markup.write_progress("Listening to it ...")
+    say = f"(dropped, recorded) => (dropped || recorded ? {listening!r} : '')"
     for component in sounds:
         part = ask[-1]
+        component.change(None, sounds, heard, js=say)  # at once
         component.change(look, sounds, [part, heard], queue=False, show_progress="hidden")
     for name, button in examples.items():
 

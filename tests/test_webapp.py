@@ -20,7 +20,7 @@ pytest.importorskip("gradio")
 import app
 from webapp import work
 from webapp.tabs import Full, Tabs
-from webapp.worker import Busy, Died, Stopped, Worker
+from webapp.worker import Busy, Died, Job, Stopped, Worker
 
 CHOICES = [("guitar", "x_2_guitar"), ("crash", "x_2_crash")]
 
@@ -522,6 +522,21 @@ def test_stopped_work_ends_and_what_waits_goes_on(worker):
     for job in (long, waiting):
         with pytest.raises(Stopped):
             job.wait()
+
+
+def test_what_is_left_is_told_by_what_is_done(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("webapp.worker.time.monotonic", lambda: now)
+    job = Job(add, (), cost=30.0)
+    assert job.left() == 30
+    job._begin()
+    now = 104.0
+    job._tell(0.25)
+    assert job.left() == 12
+    now = 106.0  # nothing was told meanwhile: less is left, not more
+    assert job.left() == 10
+    now = 200.0
+    assert job.left() == 0
 
 
 def test_only_so_many_wait(worker):

@@ -36,6 +36,7 @@ class Job:
         self.is_running = False
         self.took = 0.0
         self._began = None  # s, of a clock
+        self._expected = cost  # s that it takes in all, by what is done
         self._call = function, args
         self._error = None
         self._stop = threading.Event()
@@ -43,9 +44,9 @@ class Job:
 
     def left(self):
         """Seconds until it is done, as far as one can tell."""
-        if self._began is None or self.part < 0.05:
+        if self._began is None:
             return self.cost
-        return (time.monotonic() - self._began) * (1 / self.part - 1)
+        return max(0.0, self._began + self._expected - time.monotonic())
 
     def stop(self):
         """End it soon, or never begin it: `wait` then raises `Stopped`."""
@@ -82,6 +83,11 @@ class Job:
         if self._began is not None:
             self.took = time.monotonic() - self._began
         self._done.set()
+
+    def _tell(self, part):
+        self.part = part
+        if part >= 0.05:  # less tells little
+            self._expected = (time.monotonic() - self._began) / part
 
     def _begin(self):
         self._began = time.monotonic()
@@ -217,7 +223,7 @@ class Worker:
                 continue
             kind, content = self._connection.recv()
             if kind == "part":
-                job.part = content
+                job._tell(content)
             elif kind == "mistake":
                 raise UserError(content)
             elif kind == "error":
