@@ -12,6 +12,7 @@ import data
 from common import cli
 from common.cli import PROJECT, UserError
 from common.files import MEND, list_folders, undamaged
+from common.names import target_name
 from common.run_facts import RunFacts, find_run_folders, join_names
 
 PRETRAINED = PROJECT / "pretrained"
@@ -29,10 +30,24 @@ class KnownModel(NamedTuple):
 
 
 def find_models():
-    """Paths of all models: those of pretrained/ first, then those of runs/, sorted by name."""
+    """Paths of all models: those of pretrained/ first, then those of runs/, sorted by name.
+
+    A shipped model that has one for any instrument beside it is left out: see `is_superseded`.
+    """
     folders = [*(list_folders(PRETRAINED) or ()), *find_run_folders(RUNS)]
     models = [path for path in folders if find_weights(path) is not None]
-    return sorted(models, key=_place)
+    return sorted((path for path in models if not is_superseded(path)), key=_place)
+
+
+def is_superseded(path):
+    """Whether a shipped model has one of the same target beside it that takes any instrument.
+
+    It then answers to its full name only: keyboard_acoustic_2_guitar_acoustic beside many_2_guitar.
+    """
+    origin, _, target = path.name.rpartition("_2_")
+    if not _is_shipped(path) or origin == "many":
+        return False
+    return find_weights(PRETRAINED / f"many_2_{target_name(target)}") is not None
 
 
 def _place(path):
@@ -72,16 +87,18 @@ def find_model(text, flag=None):
     if Path(text).exists():
         return Path(text)
     given = f"{flag} {text}" if flag else text
+    for path in list_folders(PRETRAINED) or ():
+        if path.name == text and find_weights(path) is not None:
+            return path
     models = find_models()
     named = [path for path in models if path.name == text]
-    shipped_name = [path for path in named if _is_shipped(path)]
     word = text.removesuffix("s").lower()  # "strings" is the model of string_acoustic
     shipped = [
         path for path in models if _is_shipped(path) and make_label(path).removesuffix("s") == word
     ]
     targets = [path for path in models if makes(path.name, text)]
     anywhere = [path for path in models if word in path.name.lower()]
-    for fitting in (shipped_name, named, shipped, targets, anywhere):
+    for fitting in (named, shipped, targets, anywhere):
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
