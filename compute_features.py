@@ -34,7 +34,7 @@ from common.files import (
     read_json,
     write_json,
 )
-from common.record import Record
+from common.record import DUE, FOREIGN, Record
 from sound import survey
 from sound.recordings import AUDIO_EXTENSIONS, read_mono, resample_stream
 
@@ -75,6 +75,16 @@ def keep_magnitude(spectrum):
     """What the tiles hold of a spectrum: complex64 (t, bins) -> float16 (1, t, bins), dB scale."""
     mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
     return mag_db[np.newaxis].astype(np.float16)
+
+
+def keep_both(spectrum):
+    """What tiles with a phase hold of a spectrum: complex64 (t, 256) -> float16 (2, t, 256).
+
+    The dB scale as of `compute_features.keep_magnitude`, and the phase in half turns, [-1, 1].
+    """
+    mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
+    half_turns = np.angle(spectrum) / np.pi
+    return np.array([mag_db, half_turns], np.float16)
 
 
 def find_work(audios, features):
@@ -191,27 +201,21 @@ def find_gone(features, work, unreadable, record):
     return ours, others
 
 
-def remove_outdated(features, audios, outdated, described, record):
-    """Remove tiles that are out of date, so that no training finds them. All must be ours.
+def remove_outdated(features, audios, outdated, described):
+    """Remove tiles that are out of date, so that no training finds them.
 
     Args:
-        outdated: their paths.
+        outdated: their paths; all are ours.
         described: the audio folder that features.json names, or None.
 
     Raises:
-        UserError: they are of another audio folder, or were not made by this script.
+        UserError: they are of another audio folder.
     """
     if outdated and described not in (None, str(audios.resolve())):
         raise UserError(
             f"{features}: made from {described}, whose recordings are not those of {audios}; "
             f"{ANOTHER_FOLDER}"
         )
-    for path in outdated:
-        if not record.knows(path):
-            raise UserError(
-                f"{path}: is there, and not known to be made from its recording (by hand? by an "
-                f"older version?); {ANOTHER_FOLDER}"
-            )
     for path in outdated:
         path.unlink()
 
@@ -276,10 +280,20 @@ def compute(work, record, parameters, args):
 
 
 def find_missing(work, record, parameters):
-    """Those (audio path, tiles path) of ``work`` whose tiles are missing or out of date."""
+    """Those (audio path, tiles path) of ``work`` whose tiles are missing or out of date.
+
+    Raises:
+        UserError: tiles are there that were not made by this script.
+    """
     missing = []
     for audio, tiles in work:
-        if not record.is_current(tiles, [audio], parameters):
+        plan = record.plan(tiles, [audio], parameters)
+        if plan == FOREIGN:
+            raise UserError(
+                f"{tiles}: is there, and not known to be made from its recording (by hand? by an "
+                f"older version?); {ANOTHER_FOLDER}"
+            )
+        if plan == DUE:
             missing.append((audio, tiles))
     return missing
 
@@ -345,7 +359,7 @@ def main(argv=None):
     missing = find_missing(work, record, parameters)
     gone, others = find_gone(features, work, unreadable, record)
     outdated = gone + [tiles for _, tiles in missing if tiles.exists()]
-    remove_outdated(features, args.audios, outdated, found.get("audios"), record)
+    remove_outdated(features, args.audios, outdated, found.get("audios"))
 
     path = features / "features.json"
     description = {"parameters": parameters, "audios": str(args.audios.resolve())}
@@ -364,13 +378,3 @@ def main(argv=None):
 
 if __name__ == "__main__":
     raise SystemExit(main())
-
-
-def keep_both(spectrum):
-    """What tiles with a phase hold of a spectrum: complex64 (t, 256) -> float16 (2, t, 256).
-
-    The dB scale as of `compute_features.keep_magnitude`, and the phase in half turns, [-1, 1].
-    """
-    mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
-    half_turns = np.angle(spectrum) / np.pi
-    return np.array([mag_db, half_turns], np.float16)

@@ -25,7 +25,7 @@ from common import parallel
 from common.cli import UserError
 from common.files import MEND, find_named, is_spared, look_for_files, read_json, write_json
 from common.names import MIDI_EXTENSIONS, piece_of, version_name
-from common.record import Record
+from common.record import DUE, FOREIGN, Record
 from data import SAMPLE_RATE
 from NoteSynthesizer import (
     DEFAULT_INSTRUMENTS,
@@ -107,11 +107,10 @@ def sort_renderings(renderings, record):
     due = []
     foreign = []
     for rendering in renderings:
-        if record.is_current(rendering.wav, [rendering.version.midi], rendering.settings):
-            continue
-        if rendering.wav.is_file() and not record.knows(rendering.wav):
+        plan = record.plan(rendering.wav, [rendering.version.midi], rendering.settings)
+        if plan == FOREIGN:
             foreign.append(rendering)
-        else:
+        elif plan == DUE:
             due.append(rendering)
     return due, foreign
 

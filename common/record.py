@@ -1,9 +1,9 @@
 """What each output of a folder was made from, so that nothing out of date passes as done.
 
     record = provenance.Record(folder)
-    if not record.is_current(output, [source], settings):
-        if output.exists() and not record.knows(output):
-            ...  # the user's own file: say so, or refuse, but never overwrite it
+    if record.plan(output, [source], settings) == FOREIGN:
+        ...  # the user's own file: say so, or refuse, but never overwrite it
+    if record.plan(output, [source], settings) == DUE:
         record.begin([output])  # before the work, of all outputs at once
         make(output)  # by `files.complete`, here or in another process
         record.add(output, [source], settings)  # right after, in the parent process
@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 
 NAME = ".made.jsonl"
+CURRENT, DUE, FOREIGN = "current", "due", "foreign"  # see `Record.plan`
 
 
 class Record:
@@ -42,6 +43,19 @@ class Record:
         if None in states or entry is None or not self._is_as_made(output, entry):
             return False
         return entry["sources"] == states and entry["settings"] == _as_json(settings)
+
+    def plan(self, output, sources, settings):
+        """What is to be done with an output: the one rule for all scripts. Arguments as above.
+
+        Returns:
+            `CURRENT`: it is there, made from these; `DUE`: it is missing, or ours and out of date;
+            `FOREIGN`: something is there that is not ours, and must stay.
+        """
+        if self.is_current(output, sources, settings):
+            return CURRENT
+        if os.path.lexists(output) and not self.knows(output):
+            return FOREIGN
+        return DUE
 
     def knows(self, output):
         """Whether ``output`` is ours: made here and not changed since, or begun by a run that died.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from common import cli
 from common.cli import UserError
 from common.files import find_files, find_free, list_folder, place_beside
-from common.record import Record, look_at
+from common.record import DUE, FOREIGN, Record, look_at
 from conversion import known_models
 from sound.recordings import AUDIO_EXTENSIONS, WRITTEN_EXTENSIONS
 
@@ -216,15 +216,15 @@ def find_missing(jobs):
     current = 0
     foreign = []
     for job in jobs:
-        record = job.record
-        if record is None:  # the name is free
+        plan = DUE  # without a record the name is free
+        if job.record is not None:
+            plan = job.record.plan(job.target, list_sources(job), job.settings)
+        if plan == DUE:
             missing.append(job)
-        elif record.is_current(job.target, list_sources(job), job.settings):
-            current += 1
-        elif os.path.lexists(job.target) and not record.knows(job.target):
+        elif plan == FOREIGN:
             foreign.append(job.target)
         else:
-            missing.append(job)
+            current += 1
     if current:
         print(f"{current} of {len(jobs)} files are there already, made in the same way")
     if foreign and len(jobs) == 1:
