@@ -210,6 +210,67 @@ def test_readme_fits_in_200_lines():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
 
 
+def sentences(text):
+    """The prose of a page, sentence by sentence, as lists of words.
+
+    Left out are code blocks, tables, headings and pictures. Items of lists and paragraphs end a
+    sentence; a link counts as its text and inline code as one word.
+    """
+    text = re.sub(r"^ *```.*?^ *```", "\n", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`]+`", "CODE", text)
+    text = re.sub(r"!\[[^\]]*\]\([^)]*\)|<img[^>]*>|<[^>]+>", "", text)
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    lines = []
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith(("|", "#")):
+            line = ""
+        if re.match(r"([-*]|\d+\.) ", line):
+            lines.append("")
+            line = line.partition(" ")[2]
+        lines.append(line)
+    found = []
+    for paragraph in re.split(r"\n\s*\n", "\n".join(lines)):
+        for sentence in re.split(r"(?<=[.!?])[)*\"”]*\s+", paragraph.replace("**", "")):
+            words = re.findall(r"[^\s]*\w[^\s]*", sentence)
+            if len(words) > 2:
+                found.append(words)
+    return found
+
+
+PROSE = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "pretrained" / "README.md"]
+USUAL_WORDS, MOST_WORDS = 18, 30  # of the median sentence, and of nine in ten
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_sentences_are_short(page):
+    found = sentences(page.read_text(encoding="utf-8"))
+    lengths = [len(words) for words in found]
+    assert np.median(lengths) <= USUAL_WORDS
+    long = [" ".join(words) for words in found if len(words) > MOST_WORDS]
+    assert len(long) <= len(found) / 10, "\n".join(long)
+
+
+def test_what_counts_as_a_sentence():
+    text = """# A heading of six words
+
+Two `x + y` sentences. This is [the second one](page.md)!
+
+| a | table |
+|---|---|
+
+- an item of five words
+- Another item:
+  it continues here.
+
+```bash
+no prose at all
+```
+"""
+    counts = [len(words) for words in sentences(text)]
+    assert counts == [3, 5, 5, 5]
+
+
 def test_a_long_pair_of_loud_masters_can_be_cut(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "data_recordings.md").read_text(encoding="utf-8")
     (recipe,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
