@@ -81,7 +81,7 @@ def write_recording(name, heard, sound, remarks, wait):
     notes = [f"<p class='remark'>{_sentence(remark)}</p>" for remark in remarks]
     return (
         f"<section class='batch'><article class='card source'>"
-        f"{_write_button('Play', sound, 'original')}"
+        f"{_write_button('original', sound, 'original')}"
         f"<div class='picture wave' data-seconds='{heard.seconds:.3f}'>{draw_wave(heard.peaks)}"
         "<b></b><i></i></div></article>"
         f"<p>{' '.join(lines)}</p>{''.join(notes)}</section>"

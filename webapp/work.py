@@ -17,8 +17,7 @@ from sound.recordings import create_sound, mix_down, open_sound, read_blocks, re
 
 KEPT_MODELS = 3  # in memory, 220 MB each
 PICTURE_WIDTH = 900  # pixels of a spectrogram
-ROWS = 160  # its height
-SHOWN = (80.0, 12_000.0)  # Hz
+TOP = 8000  # Hz: above it a picture shows little of the music
 BARS = 300  # of a picture of a wave
 COPY_RATE = 22050  # Hz, of a long recording as the page plays it: 160 MB an hour
 LISTENED = 120  # s of a recording by which it is judged: about as many are converted
@@ -206,15 +205,7 @@ def read_picture(path):
     return data.amplitude_to_db(np.concatenate(parts)).T
 
 
-def to_octaves(picture):
-    """A picture (bins, t) on a scale of octaves, (`ROWS`, t): a tune looks alike at any pitch."""
-    bins = np.geomspace(*SHOWN, ROWS) * data.N_FFT / data.SAMPLE_RATE
-    below = np.minimum(bins.astype(int), len(picture) - 2)
-    share = (bins - below)[:, np.newaxis]
-    return (1 - share) * picture[below] + share * picture[below + 1]
-
-
 def draw_spectrogram(source, target):
     """Write the spectrogram of a sound as a picture without axes, low frequencies below."""
-    picture = to_octaves(read_picture(source))
+    picture = read_picture(source)[: round(TOP * data.N_FFT / data.SAMPLE_RATE)]
     matplotlib.image.imsave(target, picture[::-1], vmin=0, vmax=1, cmap="magma")
