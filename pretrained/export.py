@@ -167,6 +167,8 @@ Tiles of {held_out}, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2
 def describe_settings(flags):
     """The losses, dropout and rates of the training, in words."""
     dropout = f"dropout {flags.get('dropout', 0.5):g}"
+    if flags.get("delta_weight"):
+        dropout = f"`--delta_weight {flags['delta_weight']:g}`, {dropout}"
     if flags["script"] == "train_generator":
         return f"L1 alone, {dropout}, learning rate {flags.get('lr', 5e-4):g}"
     rates = f"{flags.get('gen_lr', 5e-4):g} and {flags.get('disc_lr', 5e-5):g}"

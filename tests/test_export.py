@@ -164,13 +164,14 @@ def test_many_origins_are_told_by_their_families(tmp_path, export, run):
         f"{family}_{n:03d}" for family in ("organ_acoustic", "reed_acoustic") for n in range(15)
     ]
     config = json.loads((run / "config.json").read_text())
-    config["flags"]["origin"] = origins
+    config["flags"] |= {"origin": origins, "delta_weight": 2.0}
     (run / "config.json").write_text(json.dumps(config))
     assert export.main(["--run", str(run), *ABOUT]) == 0
     folder = tmp_path / "pretrained/a_2_guitar_acoustic"
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# 30 instruments of 2 families → guitar_acoustic\n")
     assert "- It was trained on 30 instruments of 2 families." in card
+    assert "λ = 100, `--delta_weight 2`, dropout" in card
     assert "`python train.py --origin all --target guitar_acoustic" in card
     assert RunFacts(folder).config["flags"]["origin"] == origins
 
