@@ -127,6 +127,7 @@ def build_parser():
     )
     add("--model", help="generator to use; default: an untrained one")
     add("--filters", type=cli.number(int, 1), default=64, help="width of the untrained generator")
+    add("--bins", type=int, choices=data.HEIGHTS, default=data.BINS, help="height of its pictures")
     add(
         "--rate",
         type=cli.number(int, *RATES),
@@ -152,11 +153,11 @@ def build_parser():
     return parser
 
 
-def save_untrained(path, filters):
+def save_untrained(path, filters, bins):
     """Write a generator's file, in a process of its own, whose memory does not count."""
     program = (
         "from common import devices; devices.setup_device('cpu')\n"
-        f"import models; models.build_generator({filters}).save({str(path)!r})"
+        f"import models; models.build_generator({filters}, bins={bins}).save({str(path)!r})"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
@@ -173,7 +174,7 @@ def watch_stages(watch, model):
 
 def time_compiling(model, batch_size):
     """Seconds that a model's first batch takes longer than its second: once a process."""
-    tiles = np.zeros((batch_size, 256, 256, 1), np.float32)
+    tiles = np.zeros((batch_size, model.bins, data.TILE_FRAMES, 1), np.float32)
     _, first = measure.time_call(model.predict_on_batch, tiles)
     _, second = measure.time_call(model.predict_on_batch, tiles)
     return first - second
@@ -234,7 +235,7 @@ def main(argv=None):
         make_sound(folder / "input.wav", round(args.minutes * 60), args.rate, args.channels)
         path = args.model or folder / "generator.keras"
         if not args.model:
-            save_untrained(path, args.filters)
+            save_untrained(path, args.filters, args.bins)
         made = time.perf_counter() - made  # not part of converting
 
         devices.setup_device(args.gpu)
