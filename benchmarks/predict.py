@@ -149,6 +149,7 @@ def build_parser():
         help="hop and phase, as of predict.py; of several, each is converted in turn",
     )
     add("--batch_size", type=cli.number(int, 1), default=convert.BATCH_SIZE, help="tiles at once")
+    add("--precision", choices=devices.INFERENCE, default="auto", help="as of predict.py")
     add("--gpu", default="cpu", help="GPU number, or cpu")
     return parser
 
@@ -241,7 +242,7 @@ def main(argv=None):
         devices.setup_device(args.gpu)
         from conversion import model_files
 
-        model = model_files.load_generator(path)
+        model = model_files.load_generator(path, args.precision)
         loaded = time.perf_counter() - START - made
         start = loaded + time_compiling(model, args.batch_size)
         print(f"{measure.machine()}, load {os.getloadavg()[0]:.1f}")

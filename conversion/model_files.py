@@ -16,7 +16,7 @@ from common import devices, kinds
 from common.cli import UserError
 from conversion import packed_weights
 from conversion.known_models import find_model, find_weights
-from data import BINS, HEIGHTS
+from data import BINS, FULL_BINS, HEIGHTS
 from models import build_generator
 from research import registry
 
@@ -35,7 +35,7 @@ def save_generator(generator, path):
         archive.writestr(kinds.ENTRY, entry)
 
 
-def load_generator(path):
+def load_generator(path, precision=None):
     """A trained generator as a Keras model, with its ``kind`` and ``bins``.
 
     Only weights are read, into a network built here: a model file's own configuration, and any code
@@ -46,6 +46,7 @@ def load_generator(path):
         path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or a
             name as of `known_models.find_model`. A shipped model's file is compared with the hash
             beside it.
+        precision: what it computes in, see `devices.inference_precision`.
 
     Raises:
         UserError: the file is missing, of another kind or content, or holds weights of another
@@ -60,7 +61,9 @@ def load_generator(path):
                     weights = Path(archive.extract("model.weights.h5", folder))
             entry = _read_entry(file)
             layout = _layout(weights, None if entry is None else registry.from_entry(entry))
-            generator = build_generator(**layout, bins=_find_bins(file, entry))
+            bins = _find_bins(file, entry)
+            with devices.inference_precision(precision, bins == FULL_BINS):
+                generator = build_generator(**layout, bins=bins)
             if packed_weights.is_packed(weights):
                 unpacked = Path(folder) / "unpacked.weights.h5"
                 packed_weights.unpack(weights, unpacked)

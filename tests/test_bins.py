@@ -3,6 +3,7 @@
 import json
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 from conftest import ORIGIN, TARGET
@@ -14,7 +15,7 @@ import data
 import models
 import predict
 import train_generator
-from common import dataset, kinds
+from common import dataset, devices, kinds
 from common.cli import UserError
 from conversion import convert, model_files, packed_weights
 from measuring import rows as measured_rows
@@ -310,3 +311,28 @@ def test_axes_reach_as_far_as_the_picture(tmp_path):
         pictures.draw_mel(axis, np.zeros((bins, 9)))
         assert axis.get_yticklabels()[-1].get_text() == str(last)
     pictures.write_card_picture(np.zeros((512, 9)), tmp_path / "a.png")
+
+
+def test_the_full_band_is_converted_in_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends compute in float32")
+    rng = np.random.default_rng(0)
+    for bins in data.HEIGHTS:
+        path = tmp_path / f"{bins}.keras"
+        model_files.save_generator(models.build_generator(4, bins=bins), path)
+        tile = rng.uniform(-1, 1, (1, bins, 256, 1)).astype(np.float32)
+        monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda: False)
+        exact = model_files.load_generator(path, "auto").predict_on_batch(tile)
+        monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda: True)
+        network = model_files.load_generator(path, "auto")
+        assert keras.config.dtype_policy().name == "float32"
+        found = network.predict_on_batch(tile)
+        assert found.dtype == np.float32
+        full = bins == FULL
+        assert np.array_equal(found, exact) is not full  # others give the same bits as ever
+        np.testing.assert_allclose(found, exact, atol=0.02)
+        np.testing.assert_array_equal(
+            model_files.load_generator(path, "float32").predict_on_batch(tile), exact
+        )
+        plain = model_files.load_generator(path)  # what is trained on is never rounded
+        assert {layer.compute_dtype for layer in plain._flatten_layers()} == {"float32"}

@@ -96,7 +96,7 @@ def load_model(path):
     """The generator of a model's folder, loaded once."""
     from conversion.model_files import load_generator
 
-    return load_generator(path)
+    return load_generator(path, "auto")
 
 
 class Order(NamedTuple):
