@@ -321,6 +321,48 @@ def _copy(variable):
     return np.array(ops.convert_to_numpy(variable))
 
 
+def fold_norms(generator):
+    """A generator that computes the same, to rounding, without batch norm: to convert only.
+
+    Each norm's scale goes into the kernel before it, and its offset becomes a bias. In bfloat16,
+    where Keras computes norms in float32, that saves an eighth of the time.
+    """
+    folded = keras.models.clone_model(generator, clone_function=_without_norm)
+    for old, new in zip(generator.layers, folded.layers):
+        if not isinstance(old, keras.Sequential):
+            new.set_weights(old.get_weights())
+            continue
+        kernel = old.layers[0].kernel.numpy()
+        if len(new.layers[0].weights) == 1:
+            new.set_weights([kernel])
+            continue
+        norm = next(each for each in old.layers if isinstance(each, layers.BatchNormalization))
+        gamma, beta, mean, variance = norm.get_weights()
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        spread = scale
+        if isinstance(old.layers[0], layers.Conv2DTranspose):  # whose outputs are not the last axis
+            spread = scale[:, np.newaxis]
+        new.set_weights([kernel * spread, beta - mean * scale])
+    folded.kind, folded.bins = generator.kind, generator.bins
+    return folded
+
+
+def _without_norm(layer):
+    """A new layer like one of a generator's; of a block, convolution with bias, and activation."""
+    if not isinstance(layer, keras.Sequential):
+        return type(layer).from_config(layer.get_config())
+    convolution, *others = layer.layers
+    norms = [each for each in others if isinstance(each, layers.BatchNormalization)]
+    config = {**convolution.get_config(), "use_bias": bool(norms)}
+    activation = others[-1]
+    return keras.Sequential(
+        [
+            type(convolution).from_config(config),
+            type(activation).from_config(activation.get_config()),
+        ]
+    )
+
+
 def width_of(generator):
     """The width, ``filters``, of a generator: the channels of its last decoder block."""
     blocks = [layer for layer in generator.layers if isinstance(layer, keras.Sequential)]

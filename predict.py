@@ -447,7 +447,7 @@ def add_stream_flags(parser):
         choices=devices.INFERENCE,
         default="auto",
         help="of the network; auto: bfloat16 for models of 512 bins, where the processor has it, "
-        "1.6 x as fast; else float32",
+        "1.7 x as fast; else float32",
     )
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
 

@@ -158,9 +158,9 @@ def compile_openvino(network):
 def inference_precision(precision, full_band):
     """Within, Keras builds networks that convert in a precision: one of `INFERENCE`.
 
-    "auto" is bfloat16 for the full band, where the processor multiplies in it: 1.6 times as fast,
-    and its error against true pictures grows by 0.003 dB at most (the shipped guitar, six pieces).
-    Models of 256 bins compute in float32, so that they give what they always gave.
+    "auto" is bfloat16 for the full band, where the processor multiplies in it: 1.7 times as fast,
+    and the error against true pictures grows by 0.006 dB at most (a guitar, seven pieces). Models
+    of 256 bins compute in float32, so that they give what they always gave.
 
     Args:
         precision: "auto", "float32" or "bfloat16"; None: as Keras is set.

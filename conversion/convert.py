@@ -345,13 +345,14 @@ def run_network(model, tiles, batch_size):
     """
     run = getattr(model, "predict_on_batch", model)
     flat = tiles.reshape(-1, *tiles.shape[2:])
-    count = len(flat)
-    padding = np.zeros((-count % batch_size, *flat.shape[1:]), np.float32)
-    inputs = data.to_network(np.concatenate([flat, padding]))
     outputs = []
-    for start in range(0, count, batch_size):
-        outputs.append(np.asarray(run(inputs[start : start + batch_size])))
-    converted = np.concatenate(outputs)[:count]
+    for start in range(0, len(flat), batch_size):
+        batch = flat[start : start + batch_size]
+        count = len(batch)
+        if count < batch_size:
+            batch = np.concatenate([batch, np.zeros((batch_size - count, *batch.shape[1:]))])
+        outputs.append(np.asarray(run(data.to_network(batch)))[:count])
+    converted = np.concatenate(outputs)
     if not np.isfinite(converted).all():
         remedy = "train another, with a lower learning rate"
         raise UserError(f"--model: its network gives NaN or infinite values; {remedy}")

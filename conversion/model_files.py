@@ -17,7 +17,7 @@ from common.cli import UserError
 from conversion import packed_weights
 from conversion.known_models import find_model, find_weights
 from data import BINS, FULL_BINS, HEIGHTS
-from models import build_generator
+from models import build_generator, fold_norms
 from research import registry
 
 
@@ -77,6 +77,8 @@ def load_generator(path, precision=None):
             raise UserError(
                 f"{file}: holds no generator of this layout ({reason}); train one with train.py"
             ) from None
+    if precision is not None and generator.compute_dtype == "bfloat16":
+        generator = fold_norms(generator)
     if keras.backend.backend() == "openvino":
         generator.predict_on_batch = devices.compile_openvino(generator)
     return generator

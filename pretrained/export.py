@@ -125,7 +125,7 @@ def make_card(run, config, history, args):
             text += make_table(results["rows"])
         if args.measured:
             text += f"{args.measured}\n\n"
-        return text + describe_weaknesses(config["flags"], config.get("bins", data.BINS))
+        return text + describe_weaknesses(config["flags"], config["bins"])
 
 
 def describe_run(run, config, history, args):
@@ -265,11 +265,12 @@ def main(argv=None):
     config, history = read_run(args.run)
     if args.pull is not None:
         config["pull"] = args.pull
-    card = make_card(args.run, config, history, args)
     devices.setup_device("cpu")
     from conversion import model_files
 
     generator = model_files.load_generator(args.run)
+    config["bins"] = generator.bins
+    card = make_card(args.run, config, history, args)
     folder = known_models.PRETRAINED / args.run.name
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "generator.weights.h5"

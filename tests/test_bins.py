@@ -20,6 +20,8 @@ from common.cli import UserError
 from conversion import convert, model_files, packed_weights
 from measuring import rows as measured_rows
 from report import pictures
+from research.learned_phase import PHASE
+from research.styles import FILM
 from sound import phase, survey
 from sound.augment import BLEND, Conditions
 from sound.recordings import read_audio
@@ -336,3 +338,19 @@ def test_the_full_band_is_converted_in_bfloat16_where_the_processor_has_it(tmp_p
         )
         plain = model_files.load_generator(path)  # what is trained on is never rounded
         assert {layer.compute_dtype for layer in plain._flatten_layers()} == {"float32"}
+
+
+@pytest.mark.parametrize("kind", [kinds.PLAIN, FILM, PHASE])
+def test_a_folded_network_computes_the_same(kind):
+    generator = models.build_generator(2, kind)
+    rng = np.random.default_rng(0)
+    for weight in generator.weights:
+        drawn = rng.uniform(0.5, 1.5, weight.shape)  # of norms; kernels are of either sign
+        weight.assign(drawn if len(weight.shape) == 1 else rng.normal(0, 0.1, weight.shape))
+    folded = models.fold_norms(generator)
+    assert (folded.kind, folded.bins) == (kind, data.BINS)
+    tiles = rng.uniform(-1, 1, (2, 256, 256, kind.inputs)).astype(np.float32)
+    expected = generator.predict_on_batch(tiles)
+    np.testing.assert_allclose(folded.predict_on_batch(tiles), expected, atol=1e-3)
+    assert len(folded.weights) < len(generator.weights)
+    assert expected.std() > 1e-3
