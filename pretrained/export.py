@@ -125,7 +125,7 @@ def make_card(run, config, history, args):
             text += make_table(results["rows"])
         if args.measured:
             text += f"{args.measured}\n\n"
-        return text + describe_weaknesses(config["flags"], config["bins"])
+        return text + describe_weaknesses(config["flags"], config.get("bins", data.BINS))
 
 
 def describe_run(run, config, history, args):
