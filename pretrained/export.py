@@ -265,6 +265,7 @@ def main(argv=None):
     config, history = read_run(args.run)
     if args.pull is not None:
         config["pull"] = args.pull
+    make_card(args.run, config, history, args)  # a damaged run is refused before Keras loads
     devices.setup_device("cpu")
     from conversion import model_files
 
