@@ -16,7 +16,7 @@ from sound.recordings import read_audio, write_audio
 pytest.importorskip("gradio")
 import app
 from sound.survey import Survey
-from webapp import markup, work
+from webapp import actions, markup, work
 from webapp.tabs import Batch, File, Result, Tabs
 
 # What a person does, done by a script: drop a wrong file, then a right one, wait, press, wait,
@@ -136,11 +136,11 @@ def test_lengths_are_told_as_people_say_them():
 
 @pytest.mark.parametrize("length", [0.01, 1.4, 20.53, 120.0])
 def test_a_recording_is_offered_whole(length):
-    assert app.parse_part(app.write_part(length), length) == (0, length)
+    assert actions.parse_part(actions.write_part(length), length) == (0, length)
 
 
 def test_a_long_recording_is_offered_as_its_first_minutes():
-    assert app.parse_part(app.write_part(451.0), 451.0) == (0, 120)
+    assert actions.parse_part(actions.write_part(451.0), 451.0) == (0, 120)
 
 
 @pytest.mark.parametrize(
@@ -155,18 +155,18 @@ def test_a_long_recording_is_offered_as_its_first_minutes():
     ],
 )
 def test_a_part_is_written_as_from_and_to(text, part):
-    assert app.parse_part(text, 30.0) == part
+    assert actions.parse_part(text, 30.0) == part
 
 
 def test_more_than_an_hour_is_refused_at_once():
     with pytest.raises(UserError, match="choose a part"):
-        app.parse_part("all", 4000.0)
-    assert app.parse_part("0:30 - 1:00:30", 4000.0) == (30, 3600)
+        actions.parse_part("all", 4000.0)
+    assert actions.parse_part("0:30 - 1:00:30", 4000.0) == (30, 3600)
 
 
 def test_a_remark_is_shown_as_predict_says_it():
     heard = hear(9, "it is <silent>")
-    shown = markup.write_recording("x", heard, "/sound/x", app.list_remarks(heard), 3)
+    shown = markup.write_recording("x", heard, "/sound/x", actions.list_remarks(heard), 3)
     assert "It is &lt;silent&gt;; expect little." in shown
 
 
@@ -187,7 +187,7 @@ def test_a_conversion_holds_the_part_asked_for(tmp_path):
 def test_mistakes_name_the_file_and_not_where_it_was_put(tmp_path):
     file = File(tmp_path / "uploads" / "0123", "song.txt", 0.0)
     error = UserError(f"{file.path}: holds no sound; give another file")
-    assert app.in_words(error, file) == "song.txt: holds no sound; give another file"
+    assert actions.in_words(error, file) == "song.txt: holds no sound; give another file"
 
 
 def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, monkeypatch):
@@ -233,10 +233,10 @@ def test_each_instrument_has_a_picture():
 @pytest.mark.parametrize("width", [390, 1280])
 def test_from_upload_to_download(tmp_path, quiet_gradio, width):
     sound, slow = (encode_wav(tmp_path, seconds) for seconds in (2.5, 40))
-    workers = app.start_workers(load=load_identity)
+    workers = actions.start_workers(load=load_identity)
     tabs = Tabs(tmp_path / "root")
     choices = [("guitar", "x_2_guitar"), ("strings", "x_2_strings")]
-    page = app.build_page(app.Actions(tabs, choices, workers), ["guitar", "strings"])
+    page = app.build_page(actions.Actions(tabs, choices, workers), ["guitar", "strings"])
     head = DRIVER.replace("SOUND", sound).replace("SLOW", slow)
     address = app.launch(page, tabs, "127.0.0.1", None, False, head=head)
     try:

@@ -18,7 +18,7 @@ from sound.recordings import open_sound
 
 pytest.importorskip("gradio")
 import app
-from webapp import work
+from webapp import actions, work
 from webapp.tabs import Full, Tabs
 from webapp.worker import Busy, Died, Job, Stopped, Worker
 
@@ -101,9 +101,9 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch:
         quieten(patch, root)
-        workers = app.start_workers(load=load_or_crash)
+        workers = actions.start_workers(load=load_or_crash)
         tabs = Tabs(root)
-        page = app.build_page(app.Actions(tabs, CHOICES, workers), ["guitar", "crash"])
+        page = app.build_page(actions.Actions(tabs, CHOICES, workers), ["guitar", "crash"])
         address = app.launch(page, tabs, "127.0.0.1", None, False)
         yield address, tabs
         page.close()
@@ -329,9 +329,9 @@ def test_the_number_of_tabs_is_limited(tmp_path, monkeypatch):
 def test_a_password_keeps_others_out(tmp_path, monkeypatch, song):
     monkeypatch.setattr("webapp.door.LOGIN_SECONDS", 0.01)
     quieten(monkeypatch, tmp_path / "root")
-    workers = app.start_workers(load=load_identity)
+    workers = actions.start_workers(load=load_identity)
     tabs = Tabs(tmp_path / "root")
-    page = app.build_page(app.Actions(tabs, CHOICES, workers), ["guitar"])
+    page = app.build_page(actions.Actions(tabs, CHOICES, workers), ["guitar"])
     address = app.launch(page, tabs, "127.0.0.1", None, False, auth=("anna", "bäume"))
     try:
         client = Page(address)
@@ -443,7 +443,7 @@ def test_odd_parts_do_no_harm(page, song, part):
 
 
 def test_an_example_is_there_at_a_click(server, page):
-    for name in app.EXAMPLES:
+    for name in actions.EXAMPLES:
         call = {"data": [], "session_hash": page.session}
         status, text = page.post("/gradio_api/run/try_example", call)
         assert status == 200, (name, text)

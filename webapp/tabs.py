@@ -4,6 +4,7 @@ A tab is known by the word that its page sends, which anybody may choose. It is 
 is never part of a path: files have random names of our own.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -212,6 +213,15 @@ class Tabs:
         """Give back what `reserve` took: the files are on the disk, or will never be."""
         with self._lock:
             self._reserved -= size
+
+    @contextlib.contextmanager
+    def reserved(self, size):
+        """Within, there is room for files of ``size`` bytes. Raises Full."""
+        self.reserve(size)
+        try:
+            yield
+        finally:
+            self.release(size)
 
     def new_upload(self, name):
         """A new path for an upload called ``name``, of which only a known ending is kept."""
