@@ -33,7 +33,7 @@ from webapp.tabs import Tabs
 QUALITIES = [  # (what the page says, key of `convert.QUALITIES`)
     ("draft: a first impression in half the time", "draft"),
     ("normal", "normal"),
-    ("best: a little cleaner, in two and a half times the time", "best"),
+    ("best: a little closer in timbre, in almost three times the time", "best"),
 ]
 HEADING = """<h1>The same music on another instrument</h1>
 <p>Drop a recording of a piano alone, and hear it as other instruments play it.</p>"""

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from browser import CHROMIUM, open_page
 from sounds import load_identity, tone
+from worker_jobs import sleep
 
 from common.cli import UserError
 from conversion import known_models
@@ -18,6 +19,7 @@ import app
 from sound.survey import Survey
 from webapp import actions, markup, work
 from webapp.tabs import Batch, File, Result, Tabs
+from webapp.worker import Worker
 
 # What a person does, done by a script: drop a wrong file, then a right one, wait, press, wait,
 # listen, switch, download; drop the next, stop it midway
@@ -273,3 +275,16 @@ def encode_wav(folder, seconds):
 def test_nothing_is_played_that_a_browser_would_clip(tmp_path, subtype, bits):
     soundfile.write(tmp_path / "x.wav", tone(seconds=0.1), 44100, subtype)
     assert work.choose_bits(tmp_path / "x.wav") == bits
+
+
+def test_who_waits_is_told_how_long():
+    worker = Worker()
+    try:
+        first = worker.submit(sleep, 600, cost=90.0)
+        second = worker.submit(sleep, 600, cost=5.0)
+        page = actions.Actions(None, [], actions.Workers(worker, worker, None))
+        assert "Guitar: 1 before you, about 2 minutes" in page.describe_job(second, "guitar")
+        first.stop()
+        assert "before you" not in page.describe_job(second, "guitar")
+    finally:
+        worker.close()

@@ -222,13 +222,13 @@ class Actions:
         """Yield HTML of how far a job is, whenever that changes, until it is done."""
         told = None
         while not job.is_done and not job.is_stopped:
-            text = self._describe(job, label)
+            text = self.describe_job(job, label)
             if text != told:
                 yield text
             told = text
             await asyncio.sleep(PATIENCE)
 
-    def _describe(self, job, label):
+    def describe_job(self, job, label):
         """HTML of how far a job is."""
         title = label.capitalize()
         before = self._workers.converter.jobs_before(job)

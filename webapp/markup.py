@@ -38,11 +38,11 @@ def write_style(titles):
     rules = [read_file("page.css")]
     for path in sorted((HERE / "pictures").glob("*.svg")):
         address = f"data:image/svg+xml,{quote(path.read_text(encoding='utf-8'))}"
-        places = [f".icon-{path.stem}"]
+        places = [f".sign-{path.stem}"]
         for place, title in enumerate(titles, 1):
             if find_picture(title) == path.stem:
                 places.append(f"#instruments label:nth-of-type({place})::before")
-        rules.append(f'{", ".join(places)} {{ --icon: url("{address}"); }}')
+        rules.append(f'{", ".join(places)} {{ --sign: url("{address}"); }}')
     return "\n".join(rules)
 
 
@@ -139,7 +139,7 @@ def _write_button(title, sound, instrument):
     return (
         f"<button class='play' data-sound='{sound}' aria-pressed='false' "
         f"aria-label='Play {html.escape(instrument)}'>"
-        f"<span class='icon icon-{find_picture(instrument)}'></span>{text}</button>"
+        f"<span class='sign sign-{find_picture(instrument)}'></span>{text}</button>"
     )
 
 
