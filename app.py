@@ -256,13 +256,17 @@ def build_parser():
     """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: other computers, too")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 opens the page to other computers",
+    )
     add("--port", type=cli.number(int, 1, 65535), help="port; default: the first free from 7860")
     add(
         "--auth",
         type=name_and_password,
         metavar="NAME:PASSWORD",
-        help="let in only who knows these; for --host",
+        help="name and password that the page asks for; use it with --host",
     )
     add("--no_browser", action="store_true", help="do not open the page, only print its address")
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")

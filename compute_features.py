@@ -327,17 +327,18 @@ def build_parser():
         "--audios_path",
         type=Path,
         required=True,
-        help="audio folder, one sub-folder an instrument",
+        help="audio folder with one sub-folder per instrument",
     )
-    add("--features", "--features_path", type=Path, required=True, help="where the tiles go")
+    add("--features", "--features_path", type=Path, required=True, help="output folder")
     add(
         "--bins",
         type=int,
         choices=data.HEIGHTS,
-        help="height of the pictures: 256, 0 - 11 kHz, or 512, 0 - 22 kHz, for twice the work; "
-        "default: what the folder has, or else 512 if the recordings have something above 11 kHz",
+        help="height of the tiles: 256 (0 - 11 kHz), or 512 (0 - 22 kHz) for twice the work; "
+        "default: as in the folder; if it is new, 512 if the recordings have content above "
+        "11 kHz",
     )
-    add("--phase", action="store_true", help="keep the phase as well: twice the disk")
+    add("--phase", action="store_true", help="store the phase too; takes twice the disk")
     parallel.worker_flags(parser)
     add("--fresh", action="store_true", help="delete the features folder and start over")
     return parser

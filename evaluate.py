@@ -359,21 +359,21 @@ def add_piece_flags(parser):
         "--model",
         nargs="+",
         required=True,
-        help="one or several to compare: any part of a name that fits only one model (see "
-        "predict.py --list), run folder, .keras file or .h5 weights",
+        help="one or several models to compare: part of a name that fits only one (see predict.py"
+        " --list), run folder, .keras file or .h5 weights",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--audios_path", "--audios", type=Path, help="audio folder that the run's pieces lie in"
+        "--audios_path", "--audios", type=Path, help="audio folder with the run's pieces"
     )
     source.add_argument(
         "--pairs",
         type=Path,
-        help="CSV file of lines input,reference, relative to it: recordings and aligned targets; "
-        "the reference may be empty",
+        help="CSV file with lines of input,reference, relative to it: recordings and aligned "
+        "targets; the reference may be empty",
     )
     source.add_argument(
-        "--inputs", type=Path, nargs="+", help="recordings without reference, or folders of them"
+        "--inputs", type=Path, nargs="+", help="recordings without a target, or folders of them"
     )
 
 
@@ -383,30 +383,31 @@ def add_choice_flags(parser):
     add(
         "--pieces",
         choices=SIDE_WORDS,
-        help="which pieces of the run, with --audios_path, those that all runs have on that side; "
-        "default: held_out and, where a run kept some for the test, test",
+        help="pieces of the run to measure, with --audios_path; several runs: pieces that all of "
+        "them have on that side; default: held_out, and test if the run has test pieces",
     )
     add(
         "--origin",
         nargs="+",
-        help="instruments to convert from, heard in training or not, a table each; default: the "
-        "run's (of several runs those in common), of a model of several targets the first",
+        help="instruments to convert from, in the training set or not; one table each; default: "
+        "the run's origins (several runs: those in common; a model of several targets: the "
+        "first)",
     )
     add(
         "--target",
         nargs="+",
-        help="instruments to compare with, for a model of several targets also those it never "
-        "saw; default: all it was trained on",
+        help="instruments to compare with; a model of several targets also takes unknown ones; "
+        "default: all targets of the training",
     )
     add(
         "--conditions",
         nargs="+",
         choices=CONDITIONS,
         default=[],
-        help="also measure the same recordings in a room, with noise, as an old recording (band), "
-        "or quieter, a table each; see sound/conditions.py",
+        help="also measure the recordings in a room, with noise, as an old recording (band), or "
+        "quieter; one table each; see sound/conditions.py",
     )
-    add("--limit", type=cli.number(int, 1), help="take the first pieces only")
+    add("--limit", type=cli.number(int, 1), help="measure the first n pieces only")
 
 
 def add_judge_flags(parser):
@@ -415,14 +416,14 @@ def add_judge_flags(parser):
     add(
         "--midi_path",
         type=Path,
-        help="scores, named like the pieces: adds note F1 by an independent transcriber, where it "
-        "is installed (measuring/judges.py says how)",
+        help="scores, named like the pieces: adds note F1 by Basic Pitch, if installed (see "
+        "measuring/judges.py)",
     )
     add(
         "--tagger",
         action="store_true",
-        help="add what an independent tagger hears, and how far its embeddings are from the true "
-        "targets'; needs its package (measuring/tagger.py says how)",
+        help="add musicnn's tags and the Frechet distance of its embeddings to the targets'; "
+        "needs its package (see measuring/tagger.py)",
     )
 
 
@@ -433,7 +434,7 @@ def add_phase_flags(parser):
         "--phase",
         nargs="+",
         choices=phases.ALL,
-        help="phase estimators to compare; default: all that the model allows",
+        help="phase estimators to compare; default: all that the model supports",
     )
     add(
         "--phase_model",
@@ -443,7 +444,7 @@ def add_phase_flags(parser):
         "--phase_iterations",
         type=cli.number(int, 0, 10_000),
         default=32,
-        help="of iterative phase estimators",
+        help="iterations of iterative phase estimators",
     )
 
 
@@ -455,26 +456,26 @@ def add_conversion_flags(parser):
         type=int,
         choices=convert.HOPS,
         default=1,
-        help="finer hops: pictures that are interleaved, as of predict.py",
+        help="hop of 512 samples divided by this, as in predict.py",
     )
     add(
         "--level",
         choices=("off", "match"),
         default="off",
-        help="match: the network gets the input at the training's loudness, as of predict.py, and "
-        "its answer is brought back; for recordings of another level",
+        help="match: the input is brought to the training data's loudness, as in predict.py, and "
+        "the output back; use it for recordings of another level",
     )
     add(
         "--overlap",
         type=cli.number(float, 0, 0.99),
         default=convert.OVERLAP,
-        help="fraction of a tile that the next covers",
+        help="fraction of a tile that overlaps with the next one",
     )
     add(
         "--batch_size",
         type=cli.number(int, 1),
         default=convert.BATCH_SIZE,
-        help="tiles that go through the network at once",
+        help="tiles per network call",
     )
     add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
 
@@ -491,8 +492,8 @@ def build_parser():
     add(
         "--output",
         type=Path,
-        help="folder for the results; default: evaluation in the run folder, or here for others "
-        "and for several",
+        help="folder for the results; default: evaluation in the run folder, or in the current "
+        "folder for other models and for several",
     )
     add("--report", type=Path, help="folder for a listening page; default: none")
     add(

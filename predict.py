@@ -332,8 +332,8 @@ def add_common_flags(parser):
     add(
         "--model",
         nargs="+",
-        help="one or several: any part of a name that fits only one model (see --list), a run "
-        "folder, .keras file, or weights (.h5) of older Keras code",
+        help="one or several models: part of a name that fits only one (see --list), run folder, "
+        ".keras file, or weights (.h5) of older Keras code",
     )
     add(
         "--input",
@@ -342,26 +342,25 @@ def add_common_flags(parser):
     )
     add(
         "--output",
-        help="file, whose extension chooses the format (wav, flac, ogg, mp3), or folder; default: "
-        "beside the input",
+        help="output file, whose extension sets the format (wav, flac, ogg, mp3), or folder; "
+        "default: beside the input",
     )
-    add("--list", action="store_true", help="show the models there are, and how good they are")
+    add("--list", action="store_true", help="list the models and their errors")
     add(
         "--quality",
         choices=convert.QUALITIES,
         default="normal",
-        help="draft: hop of 512 samples and the input's phase; normal: hop of 256, 8 iterations "
-        "of Griffin-Lim that stay near it, 2 x the network's work; best: hop of 128, 16 "
-        "iterations, 4 x the network's work. "
-        "What it stands for gives way to --hops, --phase and --phase_iterations",
+        help="draft: hop 512 and the input's phase; normal: hop 256 and 8 Griffin-Lim iterations "
+        "anchored to it, 2 x the network's work; best: hop 128 and 16 iterations, 4 x the "
+        "network's work; --hops, --phase and --phase_iterations override it",
     )
-    add("--start", type=cli.seconds(), default=0.0, help="convert from here on, s or m:ss")
+    add("--start", type=cli.seconds(), default=0.0, help="start of the part to convert, s or m:ss")
     add(
         "--seconds",
         type=cli.seconds(low_open=True),
-        help="convert so much only, s or m:ss; default: all",
+        help="length of the part to convert, s or m:ss; default: all",
     )
-    add("--page", metavar="FOLDER", help="write a page to listen to input and outputs there")
+    add("--page", metavar="FOLDER", help="write a page that plays input and outputs to this folder")
 
 
 def add_level_flags(parser):
@@ -387,7 +386,7 @@ def add_level_flags(parser):
 def add_phase_flags(parser):
     """How sound is made of the network's picture; and the style, of a model of several targets."""
     add = parser.add_argument
-    add("--style", help="recording of the instrument wanted, for a model of several targets")
+    add("--style", help="with a model of several targets: recording of the wanted instrument")
     add(
         "--phase_model",
         help="model of train_generator.py --learn phase, used by --phase learned and "
@@ -421,7 +420,7 @@ def add_stream_flags(parser):
         "--overlap",
         type=cli.number(float, 0, 0.9),
         default=OVERLAP,
-        help="fraction of a tile that the next one covers again",
+        help="fraction of a tile that overlaps with the next one",
     )
     add(
         "--sr",
@@ -439,7 +438,7 @@ def add_stream_flags(parser):
         "--batch_size",
         type=cli.number(int, 1, 1024),
         default=BATCH_SIZE,
-        help="tiles that go through the network at once",
+        help="tiles per network call",
     )
     add("--seed", type=cli.number(int, 0, 2**31), default=0, help="seed of random phases")
     add(

@@ -282,7 +282,7 @@ def build_parser():
     add(
         "--prune",
         action="store_true",
-        help="delete wav files that this script made of scores that are gone from --midi_path",
+        help="delete wav files that this script made from scores no longer in --midi_path",
     )
     return parser
 
@@ -295,21 +295,27 @@ def add_music_flags(parser):
         type=cli.number(float, 0.1, 10),
         nargs="+",
         default=[1.0],
-        help="2 plays twice as fast",
+        help="speed factor; 2 plays twice as fast",
     )
     add(
         "--duration_rate",
         type=cli.number(float, 0, 100, True),
         default=1.0,
-        help="factor of notes' durations; onsets stay",
+        help="factor of the notes' durations; onsets do not change",
     )
-    add("--transpose", type=cli.number(int, -60, 60), nargs="+", default=[0], help="semitones")
+    add(
+        "--transpose",
+        type=cli.number(int, -60, 60),
+        nargs="+",
+        default=[0],
+        help="semitones to transpose by",
+    )
     add("--no_pedal", action="store_true", help="ignore the sustain pedal")
     add(
         "--max_shift",
         type=cli.number(int, 0, 48),
         default=MAX_SHIFT,
-        help="semitones that a note may be resampled by",
+        help="largest shift of a recorded note, semitones",
     )
 
 

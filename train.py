@@ -37,8 +37,8 @@ def build_parser():
         type=cli.number(float, 0, 1),
         default=0.0,
         metavar="SHARE",
-        help="the run's generator is an exponential moving average of the one that is trained, "
-        "of which this share stays at a step, such as 0.999; 0: the trained one itself",
+        help="decay of an exponential moving average of the generator's weights, such as 0.999; "
+        "the average becomes the run's generator; 0: off",
     )
     return parser
 

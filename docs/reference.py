@@ -29,8 +29,8 @@ STEPS = (  # in the order in which they are used; other scripts follow by name
 FOLDERS = (".", "report", "demo", "pretrained", "benchmarks", "docs")
 BEGINNING = """# Every flag of every script
 
-This page is made by `python docs/reference.py` from what `--help` shows. A flag without a default
-is off, or not set, unless it is given. `…` after a flag: it takes several values.
+`python docs/reference.py` makes this page from `--help`. A flag without a default is off or
+unset. A flag with `…` takes several values.
 """
 
 

@@ -268,37 +268,37 @@ def add_data_flags(parser):
         required=True,
         nargs="+",
         metavar="NAME",
-        help="instrument to convert from, say keyboard_acoustic; of several, each epoch draws one "
-        "for every tile; all: every instrument there is but the target",
+        help="instrument to convert from, such as keyboard_acoustic; with several, each tile is "
+        "drawn from one of them; all: every instrument except the target",
     )
     add(
         "--family_share",
         nargs="+",
         metavar="FAMILY=FRACTION",
-        help="of several origins, how large a part of the tiles a family of them gets, such as "
-        "keyboard_acoustic=0.33; the other families share the rest equally; default: all origins "
-        "are equal",
+        help="with several origins: fraction of the tiles that a family gets, such as "
+        "keyboard_acoustic=0.33; the other families share the rest equally; default: all "
+        "origins are equal",
     )
     add(
         "--target",
         required=True,
         nargs="+",
         metavar="NAME",
-        help="instrument to convert to, say guitar_acoustic; of several one model learns all, and "
-        "is shown a tile of the target, from another piece, as the style",
+        help="instrument to convert to, such as guitar_acoustic; with several, one model learns "
+        "all and takes a style: a tile of the target from another piece",
     )
     add(
         "--hold_out_origin",
         nargs="+",
         metavar="NAME",
-        help="origins that are not trained on, but reported apart",
+        help="origins to keep out of the training and report apart",
     )
     add(
         "--conditions",
         nargs="*",
         metavar="NAME",
-        help="recording conditions to train under, such as room and noise (see sound/augment.py); "
-        "bare: all but detune; default: none",
+        help="random recording conditions for the training, such as room and noise (see "
+        "sound/augment.py); without names: all but detune; default: none",
     )
 
 
@@ -315,20 +315,19 @@ def add_split_flags(parser):
         "--test_split",
         type=number(float, 0, 0.9),
         default=0.0,
-        help="fraction of pieces kept aside for evaluate.py, which no choice rests on: neither "
-        "trained on nor held out",
+        help="fraction of pieces kept for a final test by evaluate.py; they are neither trained "
+        "on nor held out",
     )
     add(
         "--split_of",
         metavar="MODEL",
-        help="hold out the pieces that this run or pretrained model held out; pieces that it did "
-        "not know go by --validation_split",
+        help="hold out the same pieces as this run or pretrained model; other pieces follow "
+        "--validation_split",
     )
     add(
         "--maestro_split",
         metavar="FILE",
-        help="MAESTRO's table, maestro-v3.0.0.csv, to split by instead: train, validation, test "
-        "kept aside",
+        help="split by MAESTRO's table, maestro-v3.0.0.csv: train, validation, test",
     )
     add(
         "--seed",
@@ -356,22 +355,22 @@ def add_network_flags(parser):
     add(
         "--weights",
         metavar="MODEL",
-        help="begin with this model, as wide or narrower: run folder, file, or (a part of) a "
-        "pretrained name",
+        help="start from this model, of the same width or narrower: run folder, file, or part of "
+        "a pretrained model's name",
     )
     add(
         "--conditioning",
         choices=("film", "tile"),
         default="film",
-        help="with several targets: the style modulates the decoder's channels, or is a picture "
-        "beside the input",
+        help="with several targets: film: the style modulates the decoder's channels; tile: the "
+        "style is a second input channel",
     )
     add(
         "--learn",
         choices=("magnitude", "phase", "both"),
         default="magnitude",
-        help="what the network gives: the target's magnitude; its phase, from both magnitudes; or "
-        "both at once",
+        help="output of the network: the target's magnitude, its phase (from both magnitudes), or"
+        " both",
     )
 
 
@@ -381,8 +380,8 @@ def add_delta_flag(parser):
         "--delta_weight",
         type=number(float, 0),
         default=0.0,
-        help="weight, beside L1, of the error of the change from frame to frame, which sharpens "
-        "attacks: 2 is a good one; 0: without it",
+        help="weight of the error of the change from frame to frame, relative to L1; sharpens "
+        "attacks; 2 works well; 0: off",
     )
 
 
@@ -393,7 +392,7 @@ def add_schedule_flags(parser):
         "--epochs",
         type=number(int, 1),
         default=100,
-        help="total number of epochs, those already done included",
+        help="total number of epochs, including finished ones",
     )
     add(
         "--epoch_offset",
@@ -404,7 +403,7 @@ def add_schedule_flags(parser):
     add(
         "--epoch_tiles",
         type=number(int, 1),
-        help="tiles an epoch, drawn anew for each; default: all, which may be long",
+        help="random tiles per epoch; default: all tiles",
     )
     add(
         "--decay_epochs",
@@ -415,10 +414,10 @@ def add_schedule_flags(parser):
     add(
         "--minutes",
         type=number(float, 0, low_open=True),
-        help="train for so long, earlier starts of this run included; the rates fall linearly "
-        "towards 0 in the second half",
+        help="time limit, including earlier starts of this run; the rates fall linearly towards 0"
+        " in the second half",
     )
-    add("--batch_size", type=number(int, 1), default=8, help="tiles a step")
+    add("--batch_size", type=number(int, 1), default=8, help="tiles per step")
 
 
 def add_search_flags(parser):
@@ -435,7 +434,7 @@ def add_search_flags(parser):
     add(
         "--findlr_steps",
         type=number(int, 10),
-        help="steps of that search; default: one epoch's, but at least 400",
+        help="steps of the search; default: one epoch, at least 400",
     )
 
 
@@ -447,7 +446,7 @@ def add_machine_flags(parser):
     add(
         "--resume",
         metavar="RUN",
-        help="go on with this run folder; what is not given here is as it was given there",
+        help="continue this run folder; missing flags are read from it",
     )
     add("--fresh", action="store_true", help="delete this run's folder and start over")
     add(
@@ -459,7 +458,7 @@ def add_machine_flags(parser):
         "--precision",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="of the layers' arithmetic; auto: bfloat16 on a GPU that has it, float32 elsewhere",
+        help="arithmetic of the layers; auto: bfloat16 on a GPU that has it, float32 elsewhere",
     )
     add(
         "--jit",
@@ -492,13 +491,13 @@ def add_watching_flags(parser):
         type=number(int, 0),
         default=0,
         metavar="EPOCHS",
-        help="also keep the generator of every so many epochs, in epochs/; 0: only the chosen one",
+        help="also keep every n-th epoch's generator, in epochs/; 0: none",
     )
     add(
         "--choose",
         choices=("best", "last"),
         default="best",
-        help="the epoch whose generator is the run's: the one of the lowest error on held-out "
-        "pieces, or the last",
+        help="epoch whose generator is kept: the one with the lowest error on held-out pieces, or"
+        " the last",
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to the run folder")
