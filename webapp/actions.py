@@ -21,7 +21,7 @@ SPEEDS = {"draft": 0.2, "normal": 0.4, "best": 1.0}  # s of work for 1 s of soun
 BYTES = 3 * 2 * 44100  # of 1 s of sound
 WAITING = 20  # conversions of all tabs together
 
-EXAMPLES = {"a grand piano": "docs/audio/piano.mp3"}  # by what its button says
+EXAMPLES = {"a sampled grand piano": "docs/audio/piano.mp3"}  # by what its button says
 GONE = "The recording is no longer here. Drop it again."
 FULL = "Too many people use this page at the moment. Try again in a minute."
 NO_ROOM = "There is no room for that on the disk now. Choose a shorter part, or try again later."
