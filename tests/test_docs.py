@@ -23,6 +23,7 @@ import soundfile
 from conftest import ORIGIN, ROOT, TARGET, melody
 from music import midi_bytes, note, note_sound
 from sounds import encode
+from test_house import find_modules
 
 from NoteSynthesizer import DEFAULT_INSTRUMENTS, PITCHES, VELOCITIES, note_name
 from sound.recordings import read_audio, write_audio
@@ -419,6 +420,34 @@ def names_taken(file, module):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in aliases:
             taken.add(node.attr)
     return taken
+
+
+def names_defined(path):
+    """Names of a module's functions, classes, and of all that it assigns to."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def test_the_names_in_contributing_are_in_the_code():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    modules = {}
+    for module, path in find_modules().items():
+        modules[module.rpartition(".")[2]] = path
+    named = re.findall(r"`(\w+)\.(\w+)`", text)
+    named = [(ROOT / modules[stem], name) for stem, name in named if stem in modules]
+    for name, path in re.findall(r"`(\w+)`\s+(?:of|in)\s+`([\w/]+\.py)`", text):
+        named.append((ROOT / path, name))
+    missing = []
+    for path, name in named:
+        if name != "py" and name not in names_defined(path):
+            missing.append(f"{path.name}: {name}")
+    assert len(named) > 12
+    assert missing == []
 
 
 def test_the_picture_of_calls_is_true():
