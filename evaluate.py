@@ -523,16 +523,13 @@ def load_networks(args, candidates):
         pulls[name_model(candidate.label)] = phases.PULL if pull is None else pull
         learned_phase.check_phases(names, network, phase_model, f"--model {candidate.path}")
         loaded.append(candidate._replace(network=network))
-    return loaded, Settings(
-        names,
-        args.phase_iterations,
-        args.overlap,
-        args.batch_size,
-        phase_model,
-        args.hops,
-        args.level,
-        pulls,
+    options = convert.Options(
+        phase_iterations=args.phase_iterations,
+        hops=args.hops,
+        overlap=args.overlap,
+        batch_size=args.batch_size,
     )
+    return loaded, Settings(names, options, phase_model, args.level, pulls)
 
 
 def add_distances(summary, distances, count):
@@ -591,10 +588,10 @@ def run_group(candidates, group, settings, scores, args, output):
         "target": group.target,
         "condition": group.condition,
         "pieces": group.about,
-        "phase_iterations": settings.phase_iterations,
-        "hops": settings.hops,
+        "phase_iterations": settings.options.phase_iterations,
+        "hops": settings.options.hops,
         "level": settings.level,
-        "overlap": settings.overlap,
+        "overlap": settings.options.overlap,
         "rows": summary,
         "differences": differences,
     }

@@ -45,7 +45,6 @@ from conversion.convert import BATCH_SIZE, OVERLAP, convert_file
 from conversion.outputs import find_missing, list_sources, plan_jobs, plan_place
 from research import learned_phase, styles
 from sound import phase as phases
-from sound import survey
 from sound.recordings import (
     DEPTHS,
     RATES,
@@ -53,6 +52,7 @@ from sound.recordings import (
     open_sound,
     read_audio,
 )
+from sound.survey import listen_open, read_part
 
 PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
 
@@ -67,13 +67,26 @@ def in_decibels(amplitude):
     return f"{decibels:+.1f} dBFS" if decibels else "0 dBFS"
 
 
-def convert_one(model, job, heard, args, place):
+def read_options(args, job):
+    """The `convert.Options` that the flags ask for, with the pull of a job's model."""
+    return convert.Options(
+        phase=args.phase,
+        phase_iterations=args.phase_iterations,
+        pull=job.settings.get("pull"),
+        hops=args.hops,
+        overlap=args.overlap,
+        batch_size=args.batch_size,
+        seed=args.seed,
+    )
+
+
+def convert_one(model, job, survey, args, place):
     """Convert one file, with a progress bar in seconds of audio; print a line of summary.
 
     Args:
         model: see `convert.convert_stream`.
         job: `Job`.
-        heard: the recording's `survey.Survey`.
+        survey: the recording's `Survey`.
         args: the flags.
         place: see `plan_place`.
 
@@ -86,48 +99,39 @@ def convert_one(model, job, heard, args, place):
         job = job._replace(target=place(part, path))
 
     began = time.perf_counter()
-    if heard.remark:
-        print(f"{cli.one_line(job.source)}: {heard.remark}; expect little", file=sys.stderr)
+    if survey.remark:
+        print(f"{cli.one_line(job.source)}: {survey.remark}; expect little", file=sys.stderr)
     name = cli.one_line(job.source.name)
     with tqdm(
-        total=round(heard.seconds), desc=name, leave=False, disable=None, bar_format=_BAR
+        total=round(survey.seconds), desc=name, leave=False, disable=None, bar_format=_BAR
     ) as bar:
         done = convert_file(
             model,
             job.source,
             job.target,
-            args.sr,
-            heard=heard,
-            level=args.level,
-            normalize=args.normalize,
+            read_options(args, job),
+            convert.Output(args.sr, args.bits, args.level, args.normalize),
+            survey=survey,
             place=place_output,
-            bits=args.bits,
             progress=bar.update,
-            phase=args.phase,
-            phase_iterations=args.phase_iterations,
-            pull=job.settings.get("pull", phases.PULL),
-            hops=args.hops,
-            overlap=args.overlap,
-            batch_size=args.batch_size,
-            seed=args.seed,
         )
     speed = done.seconds / (time.perf_counter() - began)
     print(
-        f"{cli.one_line(job.target)}: {done.seconds:.1f} s, {describe_level(done, heard)}, "
+        f"{cli.one_line(job.target)}: {done.seconds:.1f} s, {describe_level(done, survey)}, "
         f"{speed:.1f} x real time"
     )
     return job
 
 
-def describe_level(done, heard):
-    """How loud an output is, in words: a `convert.Conversion`, and the `survey.Survey` before."""
+def describe_level(done, survey):
+    """How loud an output is, in words: a `convert.Conversion`, and the input's `Survey`."""
     peak = "silence" if not done.peak else f"peak {in_decibels(done.peak)}"
     if done.peak > 1:
         peak += " (kept, for the output is floating-point)"
     if not np.isfinite(done.loudness):
         return peak
     remarks = []
-    difference = done.loudness - heard.loudness
+    difference = done.loudness - survey.loudness
     if abs(difference) < 0.1:
         remarks.append("as loud as the input")
     else:
@@ -153,8 +157,7 @@ def convert_all(jobs, args, planned):
     """
     surveys = {}  # of the recordings: each is listened to once, for all models
     if len({job.source for job in planned}) == 1:
-        check_files(jobs[0], args)
-        listen(jobs[0].source, args, surveys)
+        check_and_listen(jobs[0], args, surveys)
     with say_loading():
         devices.setup_device(args.gpu)
         from conversion.model_files import load_generator
@@ -179,29 +182,34 @@ def convert_all(jobs, args, planned):
     return done
 
 
-def listen(source, args, surveys):
-    """`survey.listen` of a recording, or what ``surveys`` has of it already; kept there."""
-    key = source, source.stat().st_mtime_ns  # one that has changed since is another
-    if key not in surveys:
-        surveys[key] = survey.listen(source, args.start, args.seconds)
-    return surveys[key]
+def check_and_listen(job, args, surveys):
+    """The `Survey` of a job's recording, which is opened for it once, for all its jobs.
 
+    Args:
+        job: `Job`.
+        args: the flags.
+        surveys: dict that keeps what was heard.
 
-def check_files(job, args):
-    """Raise UserError if a recording cannot be read, or its output not be written."""
+    Raises:
+        UserError: the recording cannot be read, or the output not be written.
+    """
     check_folder(job.target.parent, "--output")
-    with open_sound(job.source) as sound:
-        check_writable(job.target, sound.channels, args.sr or sound.samplerate, args.bits)
+    changed = job.source.stat().st_mtime_ns if job.source.exists() else None
+    key = job.source, changed  # one that has changed since is another
+    if key not in surveys:
+        with open_sound(job.source) as sound:
+            check_writable(job.target, sound.channels, args.sr or sound.samplerate, args.bits)
+            surveys[key] = listen_open(sound, args.start, args.seconds)
+    return surveys[key]
 
 
 def convert_recorded(model, job, args, surveys):
     """`convert_one`, and a note of what the output was made from. Returns what it returns."""
-    check_files(job, args)
-    heard = listen(job.source, args, surveys)
+    survey = check_and_listen(job, args, surveys)
     place = plan_place(job)
     if job.record is not None:
         job.record.begin([job.target])
-    job = convert_one(model, job, heard, args, place)
+    job = convert_one(model, job, survey, args, place)
     if job.record is not None:
         job.record.add(job.target, list_sources(job), job.settings)
     return job
@@ -270,13 +278,13 @@ def _page_pieces(jobs, args):
 
     seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
     for source in dict.fromkeys(job.source for job in jobs):
-        sounds = {"Input": survey.read_part(source, args.start, seconds)}
+        sounds = {"Input": read_part(source, args.start, seconds)}
         for job in jobs:
             if job.source == source:
                 label = f"Output: {listening.plain_instrument(known_models.make_label(job.model))}"
                 if label in sounds:  # two models of one target
                     label = f"{label} ({cli.one_line(job.model)})"
-                sounds[label] = survey.read_part(job.target, 0.0, seconds)
+                sounds[label] = read_part(job.target, 0.0, seconds)
         yield listening.Entry(listening.plain_title(cli.one_line(source.name)), sounds)
 
 
@@ -517,14 +525,14 @@ def main(argv=None):
     if missing:
         made = convert_all(missing, args, jobs)
         print(f"{len(made) - made.count(None)} of {len(missing)} converted: {describe_phase(args)}")
-    heard = []
+    complete = []
     for job in jobs:
         if job in missing:
             job = made[missing.index(job)]
         if job is not None and job.target.exists():
-            heard.append(job)
-    page = write_page(args.page, heard, args) if args.page and heard else None
-    say_how_to_hear(heard, page)
+            complete.append(job)
+    page = write_page(args.page, complete, args) if args.page and complete else None
+    say_how_to_hear(complete, page)
     return 2 if None in made else 0
 
 

@@ -199,20 +199,14 @@ def convert_and_print(watch, quality, model, folder, args, start):
     watch.seconds.clear()
     began = time.perf_counter()
     processor_began = time.process_time()
-    settings = convert.QUALITIES[quality]
-    done = convert.convert_file(
-        model,
-        folder / "input.wav",
-        folder / "output.wav",
-        overlap=args.overlap,
-        batch_size=args.batch_size,
-        **settings._asdict(),
-    )
+    options = convert.QUALITIES[quality]
+    options = options._replace(overlap=args.overlap, batch_size=args.batch_size)
+    done = convert.convert_file(model, folder / "input.wav", folder / "output.wav", options)
     watch.switch()
     total = time.perf_counter() - began
     processor_time = time.process_time() - processor_began
     whole = start + total
-    print(f"\n{quality}: {settings}")
+    print(f"\n{quality}: {options}")
     print(
         f"converting    {done.seconds / total:8.1f} x real time  "
         f"({total:.1f} s; {processor_time:.1f} s of processor time)"

@@ -27,7 +27,7 @@ from common.cli import UserError
 from common.files import complete
 from research import learned_phase
 from sound import phase as phases
-from sound import stereo, survey
+from sound import stereo
 from sound.loudness import SAFE_PEAK, Limiter, Meter
 from sound.recordings import (
     check_writable,
@@ -41,6 +41,7 @@ from sound.recordings import (
     resample_stream,
     write_blocks,
 )
+from sound.survey import Excerpt, listen, remove_offset
 
 # Without overlap the picture jumps at tile borders 2.7 times as much as elsewhere. A quarter of a
 # tile ends that and lowers the error by 0.04 dB; half a tile lowers it by another 0.002 dB at 1.5
@@ -60,39 +61,58 @@ MAKE_UP = 6.0  # dB
 MAKE_UP_ROUNDS = 4
 LOUDNESS_TOLERANCE = 0.1  # LU: less than anyone hears
 
-LEVELS = {  # of convert_file: what becomes of the level
+LEVELS = {  # what becomes of the level
     "match": "as loud as the input (ITU-R BS.1770)",
     "network": "the gain that the input needed is undone, and the network's own change kept",
     "off": "the recording goes in and comes out as it is",
 }
 
 
-class Quality(NamedTuple):
-    """How much work a conversion is, and for what."""
+class Options(NamedTuple):
+    """How a stream is converted. The flags of predict.py have the same names."""
 
-    hops: int
-    phase: str
-    phase_iterations: int
+    phase: str = "input"  # estimator's name in `phase.ALL`; a learned one needs its network
+    phase_iterations: int = 32  # of Griffin-Lim
+    pull: float | None = None  # of the anchored phase: a model's own, `RunFacts.pull`; None: usual
+    hops: int = 1  # pictures that are interleaved, one of `HOPS`; the time grows with them
+    overlap: float = OVERLAP  # fraction of a tile that the next one covers again, 0 <= overlap < 1
+    batch_size: int = BATCH_SIZE  # tiles that go through the network at once
+    seed: int = 0  # of random phases
 
+
+DEFAULTS = Options()
+
+
+class Output(NamedTuple):
+    """What the file that `convert_file` writes is to be."""
+
+    rate: int | None = None  # Hz; None: the input's
+    bits: int | str | None = None  # of `recordings.DEPTHS`; None: the input's, if it may have them
+    level: str = "match"  # one of `LEVELS`
+    normalize: float | None = None  # peak wanted instead, dBFS; then nothing is limited
+
+
+LIKE_INPUT = Output()
 
 # Measured by two judges on nine pieces, a piano that the model heard -> guitar: F1 of notes (the
 # target's own .701) / distance of timbre (two halves of the target 28), see docs/phase.md.
 QUALITIES = {
-    "draft": Quality(1, "input", 0),  # .755 / 285
-    "normal": Quality(2, "griffinlim_anchored", 8),  # .716 / 80
-    "best": Quality(4, "griffinlim_anchored", 16),  # .711 / 77
+    "draft": Options("input", 0, hops=1),  # .755 / 285
+    "normal": Options("griffinlim_anchored", 8, hops=2),  # .716 / 80
+    "best": Options("griffinlim_anchored", 16, hops=4),  # .711 / 77
 }
 
 
-def convert_audio(model, audio, sample_rate, **options):
+def convert_audio(model, audio, sample_rate, options=DEFAULTS):
     """Convert a recording that is in memory, by the same stream as the command, at its own level.
 
     Several channels are converted once and placed, see sound/stereo.py.
 
     Args:
-        model: see `convert_stream`; ``options``: its others.
+        model: see `convert_stream`.
         audio: float (n,) or (n, channels), full scale = 1, any n.
         sample_rate: of ``audio``, whole Hz.
+        options: `Options`.
 
     Returns:
         float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input
@@ -106,26 +126,27 @@ def convert_audio(model, audio, sample_rate, **options):
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinite samples")
     channels = np.atleast_2d(audio.T)
-    blocks = list(convert_stream(model, [channels], sample_rate, **options))
+    blocks = list(convert_stream(model, [channels], sample_rate, options=options))
     converted = np.concatenate(blocks, axis=1)[:, : len(audio)]
     return converted.T.reshape(audio.shape)
 
 
-def convert_picture(model, picture, overlap=OVERLAP, batch_size=BATCH_SIZE, hops=1):
+def convert_picture(model, picture, options=DEFAULTS):
     """The network's picture of a whole piece.
 
     Tiles overlap and are blended as in `convert_stream`; frames that are silent (all zero) stay so.
 
     Args:
-        model, overlap, batch_size: see `convert_stream`.
-        picture: dB scale 0 ... 1, float32 (bins, t) or (bins, t, inputs).
-        hops: how many pictures are interleaved in it, frame by frame.
+        model: see `convert_stream`.
+        picture: dB scale 0 ... 1, float32 (bins, t) or (bins, t, inputs); with ``options.hops`` = k
+            it is k pictures, interleaved frame by frame.
+        options: `Options`; those of phases do not matter.
 
     Returns:
         float32 (bins, t, outputs).
     """
     frames = picture.swapaxes(0, 1)[np.newaxis]  # (1, t, bins[, inputs])
-    stream = convert_frames(model, [frames], _keep, overlap, batch_size, hops)
+    stream = convert_frames(model, [frames], _keep, options)
     parts = [converted for _, converted in stream]
     return np.concatenate(parts, axis=1)[0].swapaxes(0, 1)
 
@@ -134,20 +155,7 @@ def _keep(frames):
     return frames
 
 
-def convert_stream(
-    model,
-    blocks,
-    rate,
-    new_rate=None,
-    *,
-    phase="input",
-    phase_iterations=32,
-    pull=None,
-    hops=1,
-    overlap=OVERLAP,
-    batch_size=BATCH_SIZE,
-    seed=0,
-):
+def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
     """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate``.
 
     What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller
@@ -155,31 +163,27 @@ def convert_stream(
 
     Args:
         model: Keras generator (`model_files.load_generator`), or any function of its form: float32
-            (n, bins, 256, 1) in [-1, 1] -> the same. It always gets ``batch_size`` tiles, of zeros
-            where there are no more.
+            (n, bins, 256, 1) in [-1, 1] -> the same. It always gets ``options.batch_size`` tiles,
+            of zeros where there are no more.
         blocks: the audio, full scale = 1.
         rate, new_rate: of input and output, Hz; the output's default is the input's.
-        phase: estimator's name in `phase.ESTIMATORS` or, if the model gives three outputs,
-            `phase.LEARNED`.
-        phase_iterations, pull: see sound/phase.py; a model's own pull is `RunFacts.pull`, None the
-            usual one.
-        hops: pictures that are interleaved, one of `HOPS`; the time it takes grows with them.
-        overlap: fraction of a tile that the next one covers again, 0 <= overlap < 1.
-        batch_size: tiles that go through the network at once.
-        seed: of random phases.
+        options: `Options`; its phase is one of `phase.ESTIMATORS` or, if the model gives three
+            outputs, of `phase.LEARNED`.
 
     Raises:
         KeyError: no such phase estimator.
     """
-    hop_length = data.HOP_LENGTH // hops
+    hop_length = data.HOP_LENGTH // options.hops
     blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
     placement = stereo.Placement(hop_length)
     frames = data.stft_stream(stereo.split(blocks), hop_length, kinds.bins_of(model))
     frames = placement.mix(frames)
-    frames = convert_frames(model, frames, spectrum_to_db, overlap, batch_size, hops)
-    pairs = _pair(frames, learned=phase in phases.LEARNED)
-    estimate = functools.partial(phases.ALL[phase], pull=phases.PULL if pull is None else pull)
-    spectra = estimate_phases(pairs, estimate, phase_iterations, seed, hop_length)
+    frames = convert_frames(model, frames, spectrum_to_db, options)
+    pairs = _pair(frames, learned=options.phase in phases.LEARNED)
+    pull = phases.PULL if options.pull is None else options.pull
+    estimate = functools.partial(phases.ALL[options.phase], pull=pull)
+    iterations, seed = options.phase_iterations, options.seed
+    spectra = estimate_phases(pairs, estimate, iterations, seed, hop_length)
     audio = istft_stream(placement.place(spectra), hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
@@ -220,27 +224,29 @@ def tile_weights():
     return np.bartlett(data.TILE_FRAMES + 2)[1:-1].astype(np.float32)
 
 
-def convert_frames(model, frames, to_db, overlap, batch_size, hops=1):
+def convert_frames(model, frames, to_db, options):
     """Send a stream of frames through the network in tiles that overlap, and blend them.
 
     Args:
-        model, overlap, batch_size, hops: see `convert_stream`.
+        model: see `convert_stream`.
         frames: stream of arrays (channels, any, bins, ...), time before frequency.
         to_db: makes dB-scaled pictures of them, float32 (rows, any, bins) or
             (rows, any, bins, inputs).
+        options: `Options`.
 
     Yields:
         (frames, converted): as they came, and what the network gave, float32 (channels, any, bins,
         outputs), the first output in [0, 1]; 0 where the whole frame was 0.
     """
-    stride = max(1, round(data.TILE_FRAMES * (1 - overlap)))
+    hops = options.hops
+    stride = max(1, round(data.TILE_FRAMES * (1 - options.overlap)))
     held = data.TILE_FRAMES - stride  # frames at a block's end that later tiles cover too
-    windows = math.lcm(batch_size, hops) // hops  # tiles in a row at a time: whole batches
+    windows = math.lcm(options.batch_size, hops) // hops  # tiles in a row at a time: whole batches
     blend = OverlapAdd(stride)
     for block in data.rechunk(frames, windows * stride * hops, keep=held * hops):
         rows = split_hops(block, hops)
         tiles = cut_tiles(to_db(rows), stride)
-        outputs = run_network(model, tiles, batch_size)
+        outputs = run_network(model, tiles, options.batch_size)
         converted = blend.add(outputs)[:, : rows.shape[1]]
         converted *= find_sound(rows)
         converted = join_hops(converted, hops)[:, : block.shape[1]]
@@ -410,14 +416,11 @@ def convert_file(
     model,
     source,
     target,
-    rate=None,
-    *,
-    heard=None,
-    level="match",
-    normalize=None,
+    options=DEFAULTS,
+    output=LIKE_INPUT,
+    survey=None,
     place=os.replace,
-    bits=None,
-    **options,
+    progress=None,
 ):
     """Convert one recording, or a part of it, whatever its length, at flat memory.
 
@@ -433,15 +436,10 @@ def convert_file(
     Args:
         model: see `convert_stream`.
         source, target: paths; the target's extension chooses the format.
-        rate: of the output, Hz; default: the input's.
-        heard: `survey.Survey` of the part to convert; default: of all of it.
-        level: one of `LEVELS`.
-        normalize: peak wanted instead, dBFS; then nothing is limited.
+        options, output: `Options` and `Output`.
+        survey: `Survey` of the part to convert; default: one of the whole, made here.
         place: how the complete file gets its name, see `files.complete`.
-        bits: depth of the output, one of `recordings.DEPTHS`; default: the input's, as far as the
-            format has it.
-        options: of `convert_stream`, and ``progress``: called with the seconds done, block by
-            block.
+        progress: called with the seconds done, block by block.
 
     Returns:
         `Conversion`.
@@ -450,21 +448,21 @@ def convert_file(
         UserError: the recording cannot be read, or the output cannot be written.
     """
     with open_sound(source) as sound:
-        rate = rate or sound.samplerate
-        check_writable(target, sound.channels, rate, bits)
-    depth = choose_depth(target, bits or sound.bits)
-    heard = heard or survey.listen(source)
-    with (
-        open_sound(source) as sound,
-        named_errors(target),
-        complete(target, place) as part,
-        tempfile.TemporaryFile(dir=Path(target).parent) as spool,
-        create_sound(target, part, sound.channels, rate, heard.seconds, depth or 16) as output,
-    ):
-        made = _convert_to_spool(model, sound, spool, rate, heard, level, **options)
-        gain = _choose_gain(made, heard, level, normalize)
-        may_limit = normalize is None and depth != "float"
-        done = _write(spool, output, made, gain, may_limit)
+        output = output._replace(rate=output.rate or sound.samplerate)
+        check_writable(target, sound.channels, output.rate, output.bits)
+        depth = choose_depth(target, output.bits or sound.bits)
+        survey = survey or listen(source)
+        about = sound.channels, output.rate, survey.seconds, depth or 16
+        with (
+            named_errors(target),
+            complete(target, place) as part,
+            tempfile.TemporaryFile(dir=Path(target).parent) as spool,
+            create_sound(target, part, *about) as file,
+        ):
+            made = _convert_to_spool(model, sound, spool, survey, options, output, progress)
+            gain = _choose_gain(made, survey, output)
+            may_limit = output.normalize is None and depth != "float"
+            done = _write(spool, file, made, gain, may_limit)
     print_remarks(sound)
     return done
 
@@ -478,31 +476,31 @@ class _Made(NamedTuple):
     gain_in: float  # that the input needed for the network
 
 
-def _convert_to_spool(model, sound, spool, rate, heard, level, progress=None, **options):
-    """Convert the part ``heard`` of an open ``sound`` into a file of raw float32; gives `_Made`."""
+def _convert_to_spool(model, sound, spool, survey, options, output, progress):
+    """Convert the surveyed part of an open ``sound`` into a file of raw float32; gives `_Made`."""
     gain_in = 1.0
-    if level != "off":
-        gain_in = find_gain(heard.mono_loudness, TRAINING_LOUDNESS)
+    if output.level != "off":
+        gain_in = find_gain(survey.mono_loudness, TRAINING_LOUDNESS)
     meter = Meter()
-    excerpt = survey.Excerpt(sound.samplerate, heard.start, heard.seconds)
-    blocks = survey.remove_offset(excerpt.cut(read_blocks(sound)), heard.offset)
+    excerpt = Excerpt(sound.samplerate, survey.start, survey.seconds)
+    blocks = remove_offset(excerpt.cut(read_blocks(sound)), survey.offset)
     blocks = _amplify(blocks, gain_in)
-    blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, **options)
-    blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, rate)
-    peak = _fill_spool(spool, blocks, rate, progress)
-    samples = round(excerpt.samples * rate / sound.samplerate)
+    blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, options)
+    blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, output.rate)
+    peak = _fill_spool(spool, blocks, output.rate, progress)
+    samples = round(excerpt.samples * output.rate / sound.samplerate)
     return _Made(samples, peak, meter.integrated(), gain_in)
 
 
-def _choose_gain(made, heard, level, normalize):
+def _choose_gain(made, survey, output):
     """Gain for what was `_Made`, before its peaks are limited: see `convert_file`."""
     if not made.peak:
         return 1.0
-    if normalize is not None:
-        return 10 ** (normalize / 20) / made.peak
+    if output.normalize is not None:
+        return 10 ** (output.normalize / 20) / made.peak
     gain = 1 / made.gain_in
-    if level == "match":
-        gain = find_gain(made.loudness, heard.loudness, otherwise=gain)
+    if output.level == "match":
+        gain = find_gain(made.loudness, survey.loudness, otherwise=gain)
     return gain
 
 

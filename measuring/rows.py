@@ -37,11 +37,8 @@ class Settings(NamedTuple):
     """How pieces are converted; see the flags of these names."""
 
     phases: list
-    phase_iterations: int
-    overlap: float
-    batch_size: int
+    options: convert.Options = convert.DEFAULTS  # but for its phase and pull: there are several
     phase_model: object = None
-    hops: int = 1  # pictures that are interleaved, see conversion/convert.py
     level: str = "off"  # "match": the network gets the input at the training's loudness
     pulls: dict = {}  # noqa: RUF012  {model's name: its own pull of the anchored phase}
 
@@ -99,25 +96,19 @@ class Resynthesis:
         self.settings = settings
         self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
         self.gain = find_training_gain(audio) if settings.level == "match" else 1.0
-        self.spectrum = compute_spectrum(audio, settings.hops, bins)  # (t, bins)
+        self.spectrum = compute_spectrum(audio, settings.options.hops, bins)  # (t, bins)
         self.picture = convert.spectrum_to_db(self.spectrum)  # (t, bins)
 
     def convert(self, model, picture):
         """A network's outputs for a picture (t, bins) or (t, bins, inputs): (t, bins, outputs)."""
         own = kinds.bins_of(model)
         swapped = picture[:, :own].swapaxes(0, 1)
-        converted = convert.convert_picture(
-            model,
-            swapped,
-            self.settings.overlap,
-            self.settings.batch_size,
-            self.settings.hops,
-        )
+        converted = convert.convert_picture(model, swapped, self.settings.options)
         return np.pad(converted.swapaxes(0, 1), ((0, 0), (0, self.bins - own), (0, 0)))
 
     def at_usual_hop(self, picture):
         """The frames of a picture (t, bins) that stand where the usual hop's do: (bins, t)."""
-        hops = self.settings.hops
+        hops = self.settings.options.hops
         return picture[hops - 1 :: hops][: self.frames].T
 
     def row_of_sound(self, name, audio, picture):
@@ -145,8 +136,8 @@ class Resynthesis:
 
     def _made(self, name, asked, spectrum, estimate):
         mag = data.db_to_amplitude(asked)
-        iterations = self.settings.phase_iterations
-        hops = self.settings.hops
+        iterations = self.settings.options.phase_iterations
+        hops = self.settings.options.hops
         audio = resynthesise(mag, spectrum, len(self.audio), estimate, iterations, hops)
         return Row(name, audio, self.at_usual_hop(asked), True)
 
@@ -193,7 +184,7 @@ def make_rows(models, audio, reference, median, settings):
         for name in settings.phases:
             yield make.row(name_row(system, name), magnitude, name, rotations[-1], pull)
     if reference is not None:
-        spectrum = compute_spectrum(reference, settings.hops, bins)
+        spectrum = compute_spectrum(reference, settings.options.hops, bins)
         true = convert.spectrum_to_db(spectrum)
         for name in settings.phases:
             yield make.row(name_row(TRUE, name), true, name, rotations[0])

@@ -75,10 +75,16 @@ class Excerpt:
 
 
 def listen(source, start=0.0, seconds=None):
-    """Read a recording once, whatever its length, and say what it is like.
+    """`listen_open` to the recording whose path is ``source``. Raises the same."""
+    with open_sound(source) as sound:
+        return listen_open(sound, start, seconds)
+
+
+def listen_open(sound, start=0.0, seconds=None):
+    """Read an open recording once, whatever its length, and say what it is like.
 
     Args:
-        source: path of a recording.
+        sound: `recordings.Sound`, of which nothing is read yet.
         start, seconds: the part that counts, s; by default all of it.
 
     Returns:
@@ -91,16 +97,15 @@ def listen(source, start=0.0, seconds=None):
     mono = _MonoMeter()
     offset = _Offset()
     character = _Character()
-    with open_sound(source) as sound:
-        rate = sound.samplerate
-        excerpt = Excerpt(rate, start, seconds)
-        blocks = offset.watch(excerpt.cut(read_blocks(sound)))
-        blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
-        for spectra in data.stft_stream(mono.watch(meter.watch(blocks))):
-            character.add(spectra)
-        length = sound.tell() / rate
+    rate = sound.samplerate
+    excerpt = Excerpt(rate, start, seconds)
+    blocks = offset.watch(excerpt.cut(read_blocks(sound)))
+    blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
+    for spectra in data.stft_stream(mono.watch(meter.watch(blocks))):
+        character.add(spectra)
     if start and not excerpt.samples:
-        raise UserError(f"--start {start:g}: {source} is {length:.1f} s long; give less")
+        length = sound.tell() / rate
+        raise UserError(f"--start {start:g}: {sound.name} is {length:.1f} s long; give less")
     heard = excerpt.samples / rate
     loudness = meter.integrated()
     mono_loudness = mono.integrated(loudness)

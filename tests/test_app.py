@@ -12,7 +12,7 @@ from worker_jobs import sleep
 
 from common.cli import UserError
 from conversion import known_models
-from sound.recordings import read_audio, write_audio
+from sound.recordings import open_sound, read_audio, write_audio
 
 pytest.importorskip("gradio")
 import app
@@ -274,7 +274,8 @@ def encode_wav(folder, seconds):
 @pytest.mark.parametrize(("subtype", "bits"), [("PCM_16", None), ("PCM_24", None), ("FLOAT", 24)])
 def test_nothing_is_played_that_a_browser_would_clip(tmp_path, subtype, bits):
     soundfile.write(tmp_path / "x.wav", tone(seconds=0.1), 44100, subtype)
-    assert work.choose_bits(tmp_path / "x.wav") == bits
+    with open_sound(tmp_path / "x.wav") as sound:
+        assert work.choose_bits(sound) == bits
 
 
 def test_who_waits_is_told_how_long():

@@ -121,7 +121,7 @@ def test_conversion_keeps_what_the_model_knows():
 
     full.bins = FULL
     assert np.abs(convert.convert_audio(identity, audio, 44100)[4000:-4000]).max() < 1e-3
-    kept = convert.convert_audio(full, audio, 44100, hops=2, phase="griffinlim_anchored")
+    kept = convert.convert_audio(full, audio, 44100, convert.Options("griffinlim_anchored", hops=2))
     np.testing.assert_allclose(kept, audio, atol=3e-3)
 
 
@@ -279,7 +279,7 @@ def test_models_of_both_heights_are_compared_in_the_full_band():
 
     full.bins = FULL
     audio = tone(15000) + tone(440)
-    settings = measured_rows.Settings(["input"], 0, 0.25, 2)
+    settings = measured_rows.Settings(["input"], convert.Options(batch_size=2))
     rows = {}
     for row in measured_rows.make_rows(
         {"low": identity, "full": full}, audio, audio, None, settings

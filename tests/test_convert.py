@@ -12,6 +12,7 @@ from sounds import identity, louder, music, noise, uneven
 
 import data
 from conversion import convert
+from conversion.convert import Options, Output
 from sound import loudness, phase
 
 TILE = data.TILE_FRAMES * data.HOP_LENGTH  # samples
@@ -45,7 +46,8 @@ def slow_reference(audio, hop_length):
 @pytest.mark.parametrize("overlap", [0, 0.5])
 def test_an_identity_network_gives_the_input_back(length, hops, overlap):
     audio = noise(length)
-    converted = convert.convert_audio(identity, audio, data.SAMPLE_RATE, overlap=overlap, hops=hops)
+    options = Options(overlap=overlap, hops=hops)
+    converted = convert.convert_audio(identity, audio, data.SAMPLE_RATE, options)
     assert converted.shape == audio.shape
     assert converted.dtype == np.float32
     np.testing.assert_allclose(converted, slow_reference(audio, 512 // hops), atol=2e-5)
@@ -62,7 +64,7 @@ def test_an_offset_does_not_click(tmp_path, rate):
     soundfile.write(tmp_path / "moved.wav", moved, rate, "FLOAT")
     for name in ("a", "moved"):
         source, target = tmp_path / f"{name}.wav", tmp_path / f"{name}.out.wav"
-        convert.convert_file(louder, source, target, level="network", phase="input")
+        convert.convert_file(louder, source, target, output=Output(level="network"))
     expected, _ = soundfile.read(tmp_path / "a.out.wav")
     converted, _ = soundfile.read(tmp_path / "moved.out.wav")
     np.testing.assert_allclose(converted, expected, atol=0.01)
@@ -90,9 +92,8 @@ def test_any_rate_comes_back_at_full_length(rate):
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
 @pytest.mark.parametrize("length", [0, 1, 5000])
 def test_every_phase_keeps_length_and_channels(name, length, hops):
-    converted = convert.convert_audio(
-        identity, noise(length, 3), data.SAMPLE_RATE, phase=name, phase_iterations=2, hops=hops
-    )
+    options = Options(phase=name, phase_iterations=2, hops=hops)
+    converted = convert.convert_audio(identity, noise(length, 3), data.SAMPLE_RATE, options)
     assert converted.shape == (length, 3)
     assert np.isfinite(converted).all()
 
@@ -116,7 +117,8 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
         ]
         total[:, start : start + 256] += output * convert.tile_weights()
         weight[start : start + 256] += convert.tile_weights()
-    converted = convert.convert_picture(network, picture, overlap, batch_size)[..., 0]
+    options = Options(overlap=overlap, batch_size=batch_size)
+    converted = convert.convert_picture(network, picture, options)[..., 0]
     assert converted.shape == picture.shape
     np.testing.assert_allclose(converted, (total / np.maximum(weight, 1e-9))[:, :frames], atol=1e-5)
 
@@ -124,9 +126,8 @@ def test_blending_equals_the_slow_sum_over_tiles(frames, batch_size, overlap, ne
 @pytest.mark.parametrize("overlap", [0, 0.3, 0.5, 0.9])
 def test_edges_count_fully(overlap):
     picture = np.full((256, 700), 0.25, np.float32)
-    converted = convert.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, overlap)[
-        ..., 0
-    ]
+    options = Options(overlap=overlap)
+    converted = convert.convert_picture(lambda tiles: np.full_like(tiles, 0.5), picture, options)
     np.testing.assert_allclose(converted, 0.75, atol=1e-6)
 
 
@@ -141,13 +142,10 @@ def test_weights_favour_the_middle():
 def shift_error(shift, overlap):
     """RMS of the change that ``shift`` samples of silence in front make, relative to the output."""
     audio = music(3 * TILE)
-    plain = convert.convert_audio(smear, audio, data.SAMPLE_RATE, overlap=overlap)
-    moved = convert.convert_audio(
-        smear,
-        np.concatenate([np.zeros(shift, np.float32), audio]),
-        data.SAMPLE_RATE,
-        overlap=overlap,
-    )
+    options = Options(overlap=overlap)
+    plain = convert.convert_audio(smear, audio, data.SAMPLE_RATE, options)
+    later = np.concatenate([np.zeros(shift, np.float32), audio])
+    moved = convert.convert_audio(smear, later, data.SAMPLE_RATE, options)
     inner = slice(
         TILE // 2, -TILE // 2
     )  # the first and last half tile have no second tile to blend with
@@ -166,14 +164,14 @@ def test_the_network_always_gets_one_batch_size():
         shapes.add((tiles.shape, tiles.dtype.name, tiles.min() >= -1 and tiles.max() <= 1))
         return tiles
 
-    convert.convert_audio(network, 30 * noise(3 * TILE, 2), data.SAMPLE_RATE, batch_size=4)
+    audio = 30 * noise(3 * TILE, 2)
+    convert.convert_audio(network, audio, data.SAMPLE_RATE, Options(batch_size=4))
     assert shapes == {((4, 256, 256, 1), "float32", True)}
 
 
 def test_silence_stays_silence():
-    assert not convert.convert_audio(
-        louder, np.zeros((TILE, 2)), data.SAMPLE_RATE, phase="griffinlim_random"
-    ).any()
+    options = Options("griffinlim_random")
+    assert not convert.convert_audio(louder, np.zeros((TILE, 2)), data.SAMPLE_RATE, options).any()
     audio = np.concatenate([np.zeros(TILE), music(TILE), np.zeros(TILE)])
     converted = convert.convert_audio(louder, audio, data.SAMPLE_RATE)
     assert np.abs(converted[TILE : 2 * TILE]).max() > 0.1
@@ -185,11 +183,13 @@ def test_silence_stays_silence():
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
 def test_the_streams_blocks_do_not_show(name, hops, monkeypatch):
     audio = music(TILE + TILE // 2 + 99)[np.newaxis]
-    options = {"phase": name, "phase_iterations": 3, "overlap": 0.4, "hops": hops}
-    whole = np.concatenate(list(convert.convert_stream(uneven, [audio], 48000, **options)), axis=1)
+    options = Options(phase=name, phase_iterations=3, overlap=0.4, hops=hops)
+    stream = convert.convert_stream(uneven, [audio], 48000, options=options)
+    whole = np.concatenate(list(stream), axis=1)
     monkeypatch.setattr(data, "BLOCK_FRAMES", 50)
     blocks = [audio[:, start : start + 7001] for start in range(0, audio.shape[1], 7001)]
-    streamed = list(convert.convert_stream(uneven, blocks, 48000, batch_size=1, **options))
+    options = options._replace(batch_size=1)
+    streamed = list(convert.convert_stream(uneven, blocks, 48000, options=options))
     assert len(streamed) > 6
     np.testing.assert_allclose(np.concatenate(streamed, axis=1), whole, atol=1e-4)
 
@@ -199,16 +199,9 @@ def test_memory_does_not_grow_with_length(monkeypatch):
 
     def peak(tiles, hops):
         blocks = (noise(2, TILE) for _ in range(tiles))
+        options = Options("griffinlim", phase_iterations=1, batch_size=2, hops=hops)
         tracemalloc.start()
-        for _ in convert.convert_stream(
-            identity,
-            blocks,
-            48000,
-            phase="griffinlim",
-            phase_iterations=1,
-            batch_size=2,
-            hops=hops,
-        ):
+        for _ in convert.convert_stream(identity, blocks, 48000, options=options):
             pass
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -221,7 +214,7 @@ def test_memory_does_not_grow_with_length(monkeypatch):
 
 def test_phase_estimators_see_the_networks_magnitude():
     audio = music(TILE)
-    converted = convert.convert_audio(uneven, audio, data.SAMPLE_RATE, phase="griffinlim")
+    converted = convert.convert_audio(uneven, audio, data.SAMPLE_RATE, Options("griffinlim"))
     wanted = convert.convert_picture(uneven, data.spectrogram(audio))[..., 0]
     error = {
         name: np.abs(data.spectrogram(sound) - wanted)[:, 1:-1].mean()
@@ -234,7 +227,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         convert.convert_audio(identity, np.array([0, np.nan]), data.SAMPLE_RATE)
     with pytest.raises(KeyError):
-        convert.convert_audio(identity, np.zeros(9), data.SAMPLE_RATE, phase="none")
+        convert.convert_audio(identity, np.zeros(9), data.SAMPLE_RATE, Options("none"))
 
 
 @pytest.mark.parametrize("hops", convert.HOPS)
@@ -251,7 +244,7 @@ def test_finer_hops_are_the_network_on_the_audio_moved(hops):
         list(data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops)), axis=1
     )
     picture = convert.spectrum_to_db(fine)[0].T
-    interleaved = convert.convert_picture(uneven, picture, hops=hops)
+    interleaved = convert.convert_picture(uneven, picture, Options(hops=hops))
     assert interleaved.shape == (256, picture.shape[1], 1)
     for j in range(hops):
         count = interleaved[:, j::hops].shape[1]

@@ -49,7 +49,8 @@ from sound.recordings import read_audio, write_audio
 
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
 PHASES = list(phase.ESTIMATORS)
-SETTINGS = Settings(PHASES, phase_iterations=3, overlap=0.5, batch_size=2)
+OPTIONS = convert.Options(phase_iterations=3, overlap=0.5, batch_size=2)
+SETTINGS = Settings(PHASES, OPTIONS)
 
 
 def rows_of(model, audio, reference, median, settings=SETTINGS):
@@ -64,16 +65,8 @@ def test_a_models_rows_have_its_own_pull():
     name = "model (phase: griffinlim_anchored)"
     own = rows_of(shifted, audio, None, None, mine)[name].audio
     other = rows_of(shifted, audio, None, None, usual)[name].audio
-    converted = convert.convert_audio(
-        shifted,
-        audio,
-        data.SAMPLE_RATE,
-        phase="griffinlim_anchored",
-        phase_iterations=3,
-        overlap=0.5,
-        batch_size=2,
-        pull=1.0,
-    )
+    options = OPTIONS._replace(phase="griffinlim_anchored", pull=1.0)
+    converted = convert.convert_audio(shifted, audio, data.SAMPLE_RATE, options)
     np.testing.assert_allclose(own, converted, atol=1e-5)
     assert np.abs(own - other).max() > 0.001
 
@@ -122,10 +115,10 @@ def test_model_rows_are_what_predict_writes(name, length, hops):
     def model(tiles):
         return tiles[:, ::-1] * np.float32(0.5)
 
-    settings = SETTINGS._replace(phases=[name], hops=hops)
+    options = OPTIONS._replace(hops=hops)
+    settings = Settings([name], options)
     found = rows_of(model, audio, None, None, settings)
-    options = {"phase": name, "phase_iterations": 3, "overlap": 0.5, "batch_size": 2}
-    expected = convert.convert_audio(model, audio, data.SAMPLE_RATE, hops=hops, **options)
+    expected = convert.convert_audio(model, audio, data.SAMPLE_RATE, options._replace(phase=name))
     made = found[name_row("model", name)].audio
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
@@ -156,7 +149,8 @@ def test_network_runs_once_a_piece():
 def test_finer_hops_are_compared_where_the_usual_frames_stand():
     audio, other = tone(seconds=1), tone(660, seconds=1)
     target = MeasuredSound(other)
-    rows = rows_of(identity, audio, other, None, SETTINGS._replace(phases=["input"], hops=4))
+    settings = Settings(["input"], OPTIONS._replace(hops=4))
+    rows = rows_of(identity, audio, other, None, settings)
     for name in ("identity", "model (phase: input)"):
         expected = data.spectrogram(audio)
         np.testing.assert_allclose(rows[name].asked, expected, atol=1e-3)

@@ -599,17 +599,20 @@ def test_the_network_gets_every_recording_at_the_training_level(tmp_path):
         write(tmp_path / "a.wav", music(100_000, level=level))
         convert.convert_file(network, tmp_path / "a.wav", tmp_path / "b.wav")
     assert np.ptp(peaks) < 0.01
-    convert.convert_file(network, tmp_path / "a.wav", tmp_path / "b.wav", level="off")
+    convert.convert_file(
+        network, tmp_path / "a.wav", tmp_path / "b.wav", output=convert.Output(level="off")
+    )
     assert peaks[-1] > peaks[0] + 0.1
 
 
 def test_the_networks_own_level_can_be_kept(tmp_path):
     write(tmp_path / "a.wav", music(100_000, level=0.01))
-    convert.convert_file(identity, tmp_path / "a.wav", tmp_path / "b.wav", level="network")
+    output = convert.Output(level="network")
+    convert.convert_file(identity, tmp_path / "a.wav", tmp_path / "b.wav", output=output)
     audio = [soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.wav")]
     assert np.abs(audio[1] - audio[0]).max() < 1e-3
     heard = survey.listen(tmp_path / "a.wav").loudness
-    done = convert.convert_file(louder, tmp_path / "a.wav", tmp_path / "c.wav", level="network")
+    done = convert.convert_file(louder, tmp_path / "a.wav", tmp_path / "c.wav", output=output)
     assert done.loudness - heard == pytest.approx(9.6, abs=1)  # what `louder` adds
 
 
@@ -655,17 +658,20 @@ def test_each_recording_is_heard_and_complained_of_once_for_all_models(tmp_path,
     models = [tmp_path / "one.keras", tmp_path / "two.keras"]
     for model in models:
         model.touch()
-    heard = []
-    listen = survey.listen
-    monkeypatch.setattr(
-        survey, "listen", lambda path, *a: heard.append(path.name) or listen(path, *a)
-    )
+    opened = []
+
+    def open_and_count(path):
+        opened.append(path.name)
+        return recordings.open_sound(path)
+
+    monkeypatch.setattr(predict, "open_sound", open_and_count)
+    monkeypatch.setattr(convert, "open_sound", open_and_count)
     flags = "--input", source, "--output", output, "--start", 1, "--quality", "draft"
     code, out, err = run(identity, *flags, model=models)
     assert code == 2 and "2 of 4 converted" in out
     (line,) = err.splitlines()
     assert line.startswith("passed over: ") and "short.wav" in line
-    assert heard.count("long.wav") == 1
+    assert opened.count("long.wav") == 3  # once to check it and listen, once for each model
 
 
 def test_quality_gives_way_to_what_is_said():

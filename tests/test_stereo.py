@@ -9,17 +9,17 @@ from conversion import convert
 from sound import stereo
 
 RATE = data.SAMPLE_RATE
-QUALITY = {"phase": "griffinlim_anchored", "phase_iterations": 3, "hops": 2}
+QUALITY = convert.Options("griffinlim_anchored", phase_iterations=3, hops=2)
 
 
 def convert_channels(network, *channels, **options):
     """Convert channels, each (n,), at normal quality -> float32 (channels, n)."""
     audio = np.stack(channels, axis=1)
-    return convert.convert_audio(network, audio, RATE, **(QUALITY | options)).T
+    return convert.convert_audio(network, audio, RATE, QUALITY._replace(**options)).T
 
 
 def convert_mono(network, audio, **options):
-    return convert.convert_audio(network, audio, RATE, **(QUALITY | options))
+    return convert.convert_audio(network, audio, RATE, QUALITY._replace(**options))
 
 
 def decibels(power):
@@ -144,11 +144,13 @@ def test_a_silent_channel_stays_silent():
 def test_the_streams_blocks_do_not_show(monkeypatch, channels, hops):
     audio = music(70_000)
     audio = np.stack([room(audio, seed, 0.5) for seed in range(channels)])
-    options = QUALITY | {"hops": hops}
-    whole = np.concatenate(list(convert.convert_stream(uneven, [audio], RATE, **options)), axis=1)
+    options = QUALITY._replace(hops=hops)
+    stream = convert.convert_stream(uneven, [audio], RATE, options=options)
+    whole = np.concatenate(list(stream), axis=1)
     monkeypatch.setattr(data, "BLOCK_FRAMES", 50)
     blocks = [audio[:, start : start + 7001] for start in range(0, audio.shape[1], 7001)]
-    streamed = list(convert.convert_stream(uneven, blocks, RATE, batch_size=1, **options))
+    options = options._replace(batch_size=1)
+    streamed = list(convert.convert_stream(uneven, blocks, RATE, options=options))
     np.testing.assert_allclose(np.concatenate(streamed, axis=1), whole, atol=2e-4)
 
 

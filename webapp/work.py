@@ -137,47 +137,44 @@ def convert_order(load, order, tell):
     label = known_models.make_label(order.model)
     before = order.folder / "input.wav"
     after = order.folder / f"{label}.wav"
-    heard = _listen(order.source, order.start, order.seconds)
+    part, bits = _listen(order.source, order.start, order.seconds)
     if not before.exists():
         write_excerpt(order.source, before, order.start, order.seconds)
         draw_spectrogram(before, before.with_suffix(".png"))
-    how = convert.QUALITIES[order.quality]
+    options = convert.QUALITIES[order.quality]._replace(pull=RunFacts(order.model).pull)
     done = 0.0
 
     def report_progress(block_seconds):
         nonlocal done
         done += block_seconds
-        tell(min(1.0, done / heard.seconds))
+        tell(min(1.0, done / part.seconds))
 
     convert.convert_file(
         load(order.model),
         order.source,
         after,
-        heard=heard,
+        options,
+        convert.Output(bits=bits),
+        survey=part,
         progress=report_progress,
-        phase=how.phase,
-        phase_iterations=how.phase_iterations,
-        pull=RunFacts(order.model).pull,
-        hops=how.hops,
-        bits=choose_bits(order.source),
     )
     draw_spectrogram(after, after.with_suffix(".png"))
-    return Made(before, before.with_suffix(".png"), after, after.with_suffix(".png"), heard.seconds)
+    return Made(before, before.with_suffix(".png"), after, after.with_suffix(".png"), part.seconds)
 
 
 @functools.lru_cache(maxsize=8)
 def _listen(source, start, seconds):
-    """`survey.listen`, once for all models: an upload never changes."""
-    return survey.listen(source, start, seconds)
+    """(`Survey`, `choose_bits`) of a part, once for all models: an upload never changes."""
+    with open_sound(source) as sound:
+        return survey.listen_open(sound, start, seconds), choose_bits(sound)
 
 
-def choose_bits(source):
-    """Depth of a recording's output, for `convert.convert_file`: None is the recording's own.
+def choose_bits(sound):
+    """Depth of an open recording's output, for `convert.Output`: None is the recording's own.
 
     24 bits for floating-point recordings, whose peaks above full scale a browser would clip.
     """
-    with open_sound(source) as sound:
-        return 24 if sound.bits == "float" else None
+    return 24 if sound.bits == "float" else None
 
 
 def write_excerpt(source, target, start, seconds):
