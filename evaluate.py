@@ -34,6 +34,7 @@ import contextlib
 import math
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -54,6 +55,7 @@ from measuring.rows import (
     TRUE,
     MeasuredSound,
     Settings,
+    Systems,
     find_bins,
     make_rows,
     measure,
@@ -117,17 +119,21 @@ def read_notes(scores, piece, seconds):
     return notes
 
 
-def evaluate_group(models, group, median, settings, scores=(), page=None, listener=None):
+class Jury(NamedTuple):
+    """The judges that were made elsewhere, as far as they are asked."""
+
+    scores: dict = {}  # noqa: RUF012  see `find_scores`: for the judge of notes
+    listener: tagger.Listener | None = None
+
+
+def evaluate_group(systems, group, jury, page=None):
     """Evaluate a group piece by piece. One that cannot be read is named and passed over.
 
     Args:
-        models: see `make_rows`.
+        systems: `Systems`.
         group: `Group`.
-        median: see `make_rows`.
-        settings: `Settings`.
-        scores: see `find_scores`.
+        jury: `Jury`.
         page: `GroupPage` that gets each piece's sounds, or None.
-        listener: `tagger.Listener` that hears them, too, or None.
 
     Returns:
         results, see measuring/tables.py.
@@ -148,19 +154,7 @@ def evaluate_group(models, group, median, settings, scores=(), page=None, listen
             audio, reference = read
             if group.condition:
                 audio = CONDITIONS[group.condition].apply(audio)
-            target = None
-            if reference is not None:
-                target = MeasuredSound(reference, find_bins(models.values()))
-            notes = read_notes(scores, piece, len(audio) / data.SAMPLE_RATE)
-            measured = []
-            sounds = {}
-            for row in make_rows(models, audio, reference, median, settings):
-                bar.set_postfix_str(row.name)
-                found = measure(row, target, notes)
-                if listener:
-                    found |= listener.hear(row.name, row.audio)
-                measured.append((piece.name, row.name, found))
-                sounds[row.name] = row.audio
+            measured, sounds = evaluate_piece(systems, piece, audio, reference, jury, bar)
             results += measured
             if page:
                 page.add(piece, sounds, measured)
@@ -168,6 +162,34 @@ def evaluate_group(models, group, median, settings, scores=(), page=None, listen
     if not results:
         raise UserError(f"{group.pieces[0].source}: none of these can be read; give others")
     return results
+
+
+def evaluate_piece(systems, piece, audio, reference, jury, bar):
+    """Make and measure all rows of one piece.
+
+    Args:
+        systems, audio, reference: see `make_rows`.
+        piece: `Piece`.
+        jury: `Jury`.
+        bar: that tells which row is being made.
+
+    Returns:
+        (its results, see measuring/tables.py; {row: audio (n,)}).
+    """
+    target = None
+    if reference is not None:
+        target = MeasuredSound(reference, find_bins(systems.models.values()))
+    notes = read_notes(jury.scores, piece, len(audio) / data.SAMPLE_RATE)
+    measured = []
+    sounds = {}
+    for row in make_rows(systems, audio, reference):
+        bar.set_postfix_str(row.name)
+        found = measure(row, target, notes)
+        if jury.listener:
+            found |= jury.listener.hear(row.name, row.audio)
+        measured.append((piece.name, row.name, found))
+        sounds[row.name] = row.audio
+    return measured, sounds
 
 
 def leave_out_unread(group, results):
@@ -574,12 +596,13 @@ def run_group(candidates, group, settings, scores, args, output):
     for candidate in candidates:
         network = choose_style(candidate, group.target, args.audios_path)
         models[name_model(candidate.label)] = network
-    listener = tagger.Listener() if args.tagger else None
-    results = evaluate_group(models, group, median, settings, scores, page, listener)
+    jury = Jury(scores, tagger.Listener() if args.tagger else None)
+    systems = Systems(models, median, settings)
+    results = evaluate_group(systems, group, jury, page)
     group = leave_out_unread(group, results)
     summary = tables.summarise(results, SHOWN_COLUMNS)
-    if listener:
-        add_distances(summary, listener.distances(TARGET), len(group.pieces))
+    if jury.listener:
+        add_distances(summary, jury.listener.distances(TARGET), len(group.pieces))
     differences = tables.compare(results, pairs_to_compare(list(models), settings), COLUMNS)
     print_group(group, models, summary, differences, results, settings)
     about = {

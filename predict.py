@@ -268,7 +268,8 @@ def write_page(folder, jobs, args):
 
     models = dict.fromkeys(Path(job.model).name for job in jobs)
     notes = [f"Converted with {', '.join(models)}: {describe_phase(args)}."]
-    listening.write_page(folder, "Before and after", _page_pieces(jobs, args), notes=notes)
+    page = listening.Page("Before and after", notes=notes)
+    listening.write_page(folder, page, _page_pieces(jobs, args))
     return Path(folder) / "index.html"
 
 

@@ -46,8 +46,7 @@ class GroupPage:
         self.candidates = candidates
         self.settings = settings
         self.seconds = seconds
-        self.titles = []
-        self.sections = []
+        self.sections = []  # (title, HTML) of each piece
         (folder / "index.html").unlink(missing_ok=True)
 
     def add(self, piece, sounds, measured):
@@ -79,8 +78,8 @@ class GroupPage:
             self._sentence(summary),
             tables.text_table(summary, SHOWN_COLUMNS),
         )
-        self.sections.append(listening.write_section(self.folder, len(self.titles) + 1, entry))
-        self.titles.append(entry.title)
+        html = listening.write_section(self.folder, len(self.sections) + 1, entry)
+        self.sections.append((entry.title, html))
 
     def _input_label(self):
         if not self.group.origin:
@@ -128,11 +127,8 @@ class GroupPage:
         for name, meaning in ROW_TERMS:
             if any(row[0].startswith(name) for row in rows):
                 terms.append((name, meaning))
-        sentence = self._sentence(summary)
-        titles = self.titles
-        listening.write_index(
-            self.folder, self._title(), titles, self.sections, sentence, notes, table, terms
-        )
+        page = listening.Page(self._title(), self._sentence(summary), notes, table, terms)
+        listening.write_index(self.folder, page, self.sections)
         print(f"-> {self.folder / 'index.html'}")
 
 

@@ -43,6 +43,14 @@ class Settings(NamedTuple):
     pulls: dict = {}  # noqa: RUF012  {model's name: its own pull of the anchored phase}
 
 
+class Systems(NamedTuple):
+    """The systems that tables compare, besides the trivial ones and the ceilings."""
+
+    models: dict  # {name, of `name_model`: network, see `convert.convert_stream`}
+    median: np.ndarray | None  # per-bin median of the training targets (bins,)
+    settings: Settings
+
+
 class Row(NamedTuple):
     """One system's answer to one piece."""
 
@@ -156,18 +164,19 @@ def amplify(picture, gain):
     return data.amplitude_to_db(data.db_to_amplitude(picture) * np.float32(gain))
 
 
-def make_rows(models, audio, reference, median, settings):
+def make_rows(systems, audio, reference):
     """Yield every `Row` of one piece. Each network runs once.
 
+    A learned phase is the model's own (of a true magnitude the first model's) or, from the
+    magnitude in question, the phase model's.
+
     Args:
-        models: {name, of `name_model`: network, see `convert.convert_stream`}.
+        systems: `Systems`.
         audio: the input, float32 (n,).
         reference: the target recording (n,); None leaves out ceilings and all trivial systems but
             one.
-        median: per-bin median of the training targets (bins,), or None.
-        settings: `Settings`. A learned phase is the model's own (of a true magnitude the first
-            model's) or, from the magnitude in question, the phase model's.
     """
+    models, median, settings = systems
     bins = find_bins(models.values())
     make = Resynthesis(audio, settings, bins)
     yield make.row_of_sound(IDENTITY, audio, make.picture)

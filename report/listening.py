@@ -36,28 +36,35 @@ class Entry(NamedTuple):
     table: tuple | None = None  # (header, rows) of text, folded
 
 
-def write_page(folder, title, entries, sentence="", notes=(), table=None, terms=()):
+class Page(NamedTuple):
+    """What a page says besides its pieces."""
+
+    title: str
+    sentence: str = ""  # the one thing to know, above the sounds
+    notes: tuple = ()  # paragraphs of text, below them
+    table: tuple | None = None  # (header, rows) of the summary, folded
+    terms: tuple = ()  # pairs (term, meaning) that explain the table
+
+
+def write_page(folder, page, entries):
     """Write a listening page that needs nothing from the network: index.html, sounds, pictures.
 
     Original and conversions of two recordings side by side, without any target:
 
         entries = []
         for name, audio, conversions in recordings:  # conversions: {"guitar": audio, ...}
-            entries.append(report.Entry(name, {"original": audio, **conversions}))
-        report.write_page(folder, "My songs", entries)
+            entries.append(listening.Entry(name, {"original": audio, **conversions}))
+        listening.write_page(folder, listening.Page("My songs"), entries)
 
     Args:
         folder: of the page; made if it is not there.
-        title: of the page.
+        page: `Page`.
         entries: any iterable of `Entry`; of a generator, only one's sounds are in memory at a time.
-        sentence, notes, table, terms: see `write_index`.
     """
-    titles = []
     sections = []
     for number, entry in enumerate(entries, 1):
-        sections.append(write_section(folder, number, entry))
-        titles.append(entry.title)
-    write_index(folder, title, titles, sections, sentence, notes, table, terms)
+        sections.append((entry.title, write_section(folder, number, entry)))
+    write_index(folder, page, sections)
 
 
 def write_section(folder, number, entry):
@@ -208,45 +215,49 @@ def table_html(header, rows):
 """
 
 
-def write_index(folder, title, titles, sections, sentence="", notes=(), table=None, terms=()):
+def write_index(folder, page, sections):
     """Write the listening page's index.html, last of its files.
 
     Args:
         folder: where `write_section` put sounds and pictures.
-        title: of the page.
-        titles, sections: of each piece.
-        sentence: the one thing to know, above the sounds.
-        notes: paragraphs of text, below them.
-        table: (header, rows) of the summary, folded, or None.
-        terms: list of (term, meaning) that explain the table.
+        page: `Page`.
+        sections: list of (title, HTML), one of each piece.
     """
-    links = ""
-    if len(titles) > 1:
-        items = ""
-        for number, name in enumerate(titles, 1):
-            items += f'<li><a href="#piece{number}">{escape(name)}</a></li>'
-        links = f'<nav aria-label="pieces"><ol>{items}</ol></nav>'
-    measures = ""
-    if table:
-        explained = ""
-        for term, meaning in terms:
-            explained += f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>"
-        measures = fold_html("All measures", f"{table_html(*table)}<dl>\n{explained}</dl>")
-    has_sound = any("<audio" in section for section in sections)
+    everything = "".join(html for _, html in sections)
     template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
-    page = string.Template(template).substitute(
-        title=escape(title),
-        sentence=f'<p class="said">{escape(sentence)}</p>' if sentence else "",
-        links=links,
-        sections="".join(sections),
-        measures=measures,
-        notes="".join(f"<p>{escape(note)}</p>" for note in notes),
-        listening=LISTENING if has_sound else "",
+    html = string.Template(template).substitute(
+        title=escape(page.title),
+        sentence=f'<p class="said">{escape(page.sentence)}</p>' if page.sentence else "",
+        links=_links_html([title for title, _ in sections]),
+        sections=everything,
+        measures=_measures_html(page),
+        notes="".join(f"<p>{escape(note)}</p>" for note in page.notes),
+        listening=LISTENING if "<audio" in everything else "",
         left=f"{PLOT_LEFT:.1%}",
         width=f"{PLOT_WIDTH:.1%}",
     )
     with complete(Path(folder) / "index.html") as part:
-        part.write_text(page, encoding="utf-8", errors="backslashreplace")
+        part.write_text(html, encoding="utf-8", errors="backslashreplace")
+
+
+def _links_html(titles):
+    """Links to the pieces of a page, if it has several."""
+    if len(titles) < 2:
+        return ""
+    items = ""
+    for number, title in enumerate(titles, 1):
+        items += f'<li><a href="#piece{number}">{escape(title)}</a></li>'
+    return f'<nav aria-label="pieces"><ol>{items}</ol></nav>'
+
+
+def _measures_html(page):
+    """The table of a `Page`, folded, with its terms explained; "" without one."""
+    if not page.table:
+        return ""
+    explained = ""
+    for term, meaning in page.terms:
+        explained += f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>"
+    return fold_html("All measures", f"{table_html(*page.table)}<dl>\n{explained}</dl>")
 
 
 def plain_title(name):

@@ -100,24 +100,17 @@ def write_run_page(folder):
 
 def _write_page(run):
     """Write the page of a `RunFacts`."""
-    sections = []
-    titles = []
+    sections = []  # (title, HTML)
     previews = find_previews(run.folder)
     if previews:
-        titles.append("Previews")
-        sections.append(_previews_html(run.folder, previews))
+        sections.append(("Previews", _previews_html(run.folder, previews)))
     if (run.folder / "plots" / "history.png").is_file():
-        titles.append("History")
-        sections.append(_history_html(run))
-    titles.append("Settings")
-    sections.append(_settings_html(run))
-    listening.write_index(
-        run.folder,
-        run.folder.name,
-        titles,
-        [_number(k, s) for k, s in enumerate(sections, 1)],
-        sentence=_describe(run),
-    )
+        sections.append(("History", _history_html(run)))
+    sections.append(("Settings", _settings_html(run)))
+    numbered = []
+    for number, (title, section) in enumerate(sections, 1):
+        numbered.append((title, _number(number, section)))
+    listening.write_index(run.folder, listening.Page(run.folder.name, _describe(run)), numbered)
 
 
 def _number(number, section):
@@ -336,7 +329,8 @@ def write_overview(folder):
         table = table.replace(f'<th scope="row">{name}</th>', f'<th scope="row">{link}</th>', 1)
     section = f'<section id="piece1">\n{table}</section>\n'
     sentence = "The lowest error on the held-out pieces comes first."
-    listening.write_index(folder, "Training runs", ["Runs"], [section], sentence)
+    page = listening.Page("Training runs", sentence)
+    listening.write_index(folder, page, [("Runs", section)])
     return rows
 
 

@@ -281,9 +281,8 @@ def test_models_of_both_heights_are_compared_in_the_full_band():
     audio = tone(15000) + tone(440)
     settings = measured_rows.Settings(["input"], convert.Options(batch_size=2))
     rows = {}
-    for row in measured_rows.make_rows(
-        {"low": identity, "full": full}, audio, audio, None, settings
-    ):
+    systems = measured_rows.Systems({"low": identity, "full": full}, None, settings)
+    for row in measured_rows.make_rows(systems, audio, audio):
         assert len(row.asked) == FULL
         rows[row.name] = row
     target = measured_rows.MeasuredSound(audio, FULL)
@@ -291,7 +290,8 @@ def test_models_of_both_heights_are_compared_in_the_full_band():
     assert errors["full (phase: input)"] < 0.01
     assert errors["low (phase: input)"] > 0.1  # silence above 11 kHz is told as an error
     np.testing.assert_array_equal(rows["low (phase: input)"].asked[data.BINS :], 0)
-    alone = measured_rows.make_rows({"low": identity}, audio, audio, None, settings)
+    systems = measured_rows.Systems({"low": identity}, None, settings)
+    alone = measured_rows.make_rows(systems, audio, audio)
     assert {len(row.asked) for row in alone} == {data.BINS}
 
 

@@ -39,6 +39,7 @@ from measuring.rows import (
     OWN_PHASE,
     MeasuredSound,
     Settings,
+    Systems,
     make_rows,
     measure,
     name_row,
@@ -54,8 +55,8 @@ SETTINGS = Settings(PHASES, OPTIONS)
 
 
 def rows_of(model, audio, reference, median, settings=SETTINGS):
-    models = {"model": model}
-    return {row.name: row for row in make_rows(models, audio, reference, median, settings)}
+    systems = Systems({"model": model}, median, settings)
+    return {row.name: row for row in make_rows(systems, audio, reference)}
 
 
 def test_a_models_rows_have_its_own_pull():
@@ -628,7 +629,7 @@ def test_rows_of_several_models_are_those_of_each():
     audio, other = tone(seconds=1), tone(660, seconds=1)
     settings = SETTINGS._replace(phases=["input", "flat"])
     models = {"model a": identity, "model b": brighter}
-    rows = list(make_rows(models, audio, other, None, settings))
+    rows = list(make_rows(Systems(models, None, settings), audio, other))
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert [name for name in names if name.startswith("model")] == [

@@ -98,7 +98,8 @@ def make_page(folder, titles=("plain",)):
     pieces.append(make_piece(titles[-1]))
     terms = [("MAE <b>", "what it says")]
     table = pieces[0].table
-    listening.write_page(folder, "a → b", pieces, "2 dB <off>.", ["A note & more."], table, terms)
+    page = listening.Page("a → b", "2 dB <off>.", ["A note & more."], table, terms)
+    listening.write_page(folder, page, pieces)
     return folder / "index.html"
 
 
@@ -166,7 +167,7 @@ def test_page_of_conversions_without_target(tmp_path):
     both = np.stack([tone(seconds=SECONDS)] * 2, axis=1)  # two channels
     sounds = {"original": both, "guitar": both / 2}
     pieces = (listening.Entry(title, sounds) for title in ("one", "two"))
-    listening.write_page(tmp_path / "page", "My songs", pieces)
+    listening.write_page(tmp_path / "page", listening.Page("My songs"), pieces)
     names = {path.name for path in (tmp_path / "page").iterdir()}
     stems = ("piece01_1", "piece01_2", "piece02_1", "piece02_2")
     files = ["".join(parts) for parts in itertools.product(stems, (".png", ".flac"))]
