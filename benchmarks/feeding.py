@@ -132,19 +132,20 @@ def main(argv=None):
 
     devices.keep_memory()
     names, _ = splits.pair_pieces(args.features, [*args.origin, args.target])
-    where = args.features, args.origin, [args.target], names[: args.pieces], args.batch_size
-    pairs = dataset.TilePairs(*where, seed=0)
+    where = args.features, args.origin, [args.target], names[: args.pieces]
+    drawn = dataset.Batching(args.batch_size, seed=0)
+    pairs = dataset.TilePairs(*where, drawn)
     print(f"{machine()}; {len(pairs.index)} pairs, batch {args.batch_size}")
     sources = {
         "map": MappedPairs(pairs),
         "read": pairs,
-        "cached": dataset.TilePairs(*where, seed=0, cache=True),
-        "conditions": dataset.TilePairs(*where, seed=0, conditions=augment.Conditions()),
+        "cached": dataset.TilePairs(*where, drawn._replace(cache=True)),
+        "conditions": dataset.TilePairs(*where, drawn._replace(conditions=augment.Conditions())),
     }
     measure_loader(sources, args.rounds, args.seconds)
     if args.no_training:
         return
-    short = dataset.TilePairs(*where, seed=0, epoch_tiles=args.tiles)
+    short = dataset.TilePairs(*where, drawn._replace(epoch_tiles=args.tiles))
     print("| training on | tiles/s | ratio |\n|---|---:|---:|")
     for _ in range(args.rounds):
         memory = training_speed(args, short, real=False)

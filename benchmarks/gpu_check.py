@@ -87,10 +87,7 @@ def make_pairs(features, batch_size, conditions=None):
         [ORIGIN],
         [TARGET],
         names,
-        batch_size,
-        seed=0,
-        epoch_tiles=EPOCH_TILES,
-        conditions=conditions,
+        dataset.Batching(batch_size, seed=0, epoch_tiles=EPOCH_TILES, conditions=conditions),
     )
 
 

@@ -11,6 +11,7 @@ import errno
 import math
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -197,28 +198,44 @@ class Tiles:
         return content
 
 
-class TilePairs:
-    """Batches (x, y) of aligned tiles, float32 (batch, bins, 256, channels) in [-1, 1].
+class Batching(NamedTuple):
+    """How the pairs of `TilePairs` are drawn and put into batches.
 
-    y is a tile of the target, x the same stretch of one of the origins. Of several origins each
-    epoch draws one for every tile; in order (see ``seed``) they take turns. An origin may lack some
-    of the pieces.
-
-    Args:
-        features: features folder.
-        origins: list of instruments.
-        targets: list of instruments; here of one.
-        names: pieces to draw from.
+    Attributes:
         batch_size: pairs a batch.
         seed: shuffle with this seed, and leave out what does not fill a batch; None: all of them,
             in order.
         cache: hold all tiles in memory.
         epoch_tiles: pairs an epoch, drawn anew for each; None: all.
         conditions: augment.Conditions, which change each pair's pictures on the fly; or None.
+        multiple: in order, leave out what makes the number of pairs no multiple of this: for
+            several devices, each of which must get a share of the last batch.
         shares: {family: fraction of the tiles} of the origins, see `weigh_origins`; {}: all origins
             are equal.
-        multiple: leave out what makes the number of pairs no multiple of this: for several devices,
-            each of which must get a share of the last batch.
+    """
+
+    batch_size: int
+    seed: int | None = None
+    cache: bool = False
+    epoch_tiles: int | None = None
+    conditions: object = None
+    multiple: int = 1
+    shares: dict = {}  # noqa: RUF012
+
+
+class TilePairs:
+    """Batches (x, y) of aligned tiles, float32 (batch, bins, 256, channels) in [-1, 1].
+
+    y is a tile of the target, x the same stretch of one of the origins. Of several origins each
+    epoch draws one for every tile; in order (see `Batching`) they take turns. An origin may lack
+    some of the pieces.
+
+    Args:
+        features: features folder.
+        origins: list of instruments.
+        targets: list of instruments; here of one.
+        names: pieces to draw from.
+        batching: `Batching`, whose fields but ``cache`` are attributes, too.
 
     Attributes:
         tiles: `Tiles` by piece and instrument.
@@ -232,32 +249,19 @@ class TilePairs:
 
     inputs = outputs = 1  # channels of x and y
 
-    def __init__(
-        self,
-        features,
-        origins,
-        targets,
-        names,
-        batch_size,
-        seed=None,
-        cache=False,
-        epoch_tiles=None,
-        conditions=None,
-        multiple=1,
-        shares=None,
-    ):
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch_tiles = epoch_tiles
-        self.conditions = conditions
-        self.multiple = multiple
+    def __init__(self, features, origins, targets, names, batching):
+        self.batch_size = batching.batch_size
+        self.seed = batching.seed
+        self.epoch_tiles = batching.epoch_tiles
+        self.conditions = batching.conditions
+        self.multiple = batching.multiple
+        self.shares = batching.shares
         self.names = list(names)
         self.instruments = list(dict.fromkeys(origins + targets))
         self.origins = [self.instruments.index(name) for name in origins]
         self.targets = [self.instruments.index(name) for name in targets]
-        self.tiles = [self._open_piece(Path(features), name, cache) for name in self.names]
+        self.tiles = [self._open_piece(Path(features), name, batching.cache) for name in self.names]
         self.bins = self._find_bins()
-        self.shares = shares or {}
         self._find_origins()
         self.index = np.array(self._list_pairs(), np.int32)
         self._check_batch()

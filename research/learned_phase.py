@@ -37,14 +37,14 @@ class PhasePairs(TilePairs):
 
     Args:
         kind: `PHASE` or `BOTH`.
-        args, options: of `TilePairs`.
+        features, origins, targets, names, batching: see `TilePairs`.
 
     Raises:
         UserError: as `TilePairs`, or the tiles hold no phase, or there are several instruments on
             a side.
     """
 
-    def __init__(self, kind, features, origins, targets, *args, **options):
+    def __init__(self, kind, features, origins, targets, names, batching):
         if len(origins) > 1 or len(targets) > 1:
             raise UserError(
                 f"--learn {kind.learn}: goes with one --target and one --origin; give one of each"
@@ -52,7 +52,7 @@ class PhasePairs(TilePairs):
         self.kind = kind
         self.inputs = kind.inputs
         self.outputs = kind.outputs
-        super().__init__(features, origins, targets, *args, **options)
+        super().__init__(features, origins, targets, names, batching)
         for piece in self.tiles:
             if not all(tiles.has_phase for tiles in piece.values()):
                 raise UserError(
@@ -87,9 +87,9 @@ class _Rotating(Kind):
 
     gives_rotation = True
 
-    def make_pairs(self, features, origins, targets, names, **options):
+    def make_pairs(self, features, origins, targets, names, batching):
         """`PhasePairs`."""
-        return PhasePairs(self, features, origins, targets, names, **options)
+        return PhasePairs(self, features, origins, targets, names, batching)
 
 
 class Both(_Rotating):

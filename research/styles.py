@@ -108,9 +108,9 @@ class Tile(Kind):
     inputs = 2
     takes_style = True
 
-    def make_pairs(self, features, origins, targets, names, **options):
+    def make_pairs(self, features, origins, targets, names, batching):
         """`StylePairs`."""
-        return StylePairs(features, origins, targets, names, **options)
+        return StylePairs(features, origins, targets, names, batching)
 
     def judged_part(self, inputs):
         """The picture without its style."""

@@ -188,7 +188,7 @@ def test_tiles_of_one_height(tmp_path):
     for name, bins in (("low", 256), ("high", 512)):
         np.save(tmp_path / ORIGIN / f"{name}.npy", np.zeros((1, bins, 256, 1), np.float16))
     with pytest.raises(UserError, match=r"has tiles of 512 bins, .* of 256; "):
-        dataset.TilePairs(tmp_path, [ORIGIN], [ORIGIN], ["low", "high"], 1)
+        dataset.TilePairs(tmp_path, [ORIGIN], [ORIGIN], ["low", "high"], dataset.Batching(1))
 
 
 # Models

@@ -82,7 +82,9 @@ def test_excerpts_on_the_targets_and_some_of_the_others(make_data, tmp_path, cap
     origins = [name for name in names if name != "guitar_acoustic"]
     pieces, unpaired = splits.pair_pieces(features, ["guitar_acoustic"], origins)
     assert len(pieces) == 3 and not unpaired
-    pairs = dataset.TilePairs(features, origins, ["guitar_acoustic"], pieces, 4, seed=0)
+    pairs = dataset.TilePairs(
+        features, origins, ["guitar_acoustic"], pieces, dataset.Batching(4, seed=0)
+    )
     x, y = pairs[0]
     assert x.shape == (4, 256, 256, 1)
     assert y.max() > 0.2

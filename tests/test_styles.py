@@ -9,6 +9,7 @@ from files import all_batches
 
 import data
 import train_generator
+from common import dataset
 from common.cli import UserError
 from common.names import piece_of
 from conversion import model_files
@@ -47,7 +48,9 @@ def owner_of(picture, owners):
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_styles_are_tiles_of_the_same_target_from_another_piece(three, owners, seed):
-    pairs = styles.StylePairs(three, [ORIGIN], [TARGET, THIRD], NAMES, batch_size=5, seed=seed)
+    pairs = styles.StylePairs(
+        three, [ORIGIN], [TARGET, THIRD], NAMES, dataset.Batching(5, seed=seed)
+    )
     assert len(pairs.index) == 2 * 3 * len(NAMES)
     x, y = all_batches(pairs)
     assert x.shape[1:] == (256, 256, 2)
@@ -60,7 +63,7 @@ def test_styles_are_tiles_of_the_same_target_from_another_piece(three, owners, s
 
 def test_any_to_any_pairs_each_origin_with_each_other_instrument(three, owners):
     both = [ORIGIN, TARGET]
-    pairs = styles.StylePairs(three, both, [*both, THIRD], NAMES, batch_size=5)
+    pairs = styles.StylePairs(three, both, [*both, THIRD], NAMES, dataset.Batching(5))
     assert len(pairs.index) == 4 * 3 * len(NAMES)
     seen = set()
     x, y = all_batches(pairs)
@@ -72,7 +75,7 @@ def test_any_to_any_pairs_each_origin_with_each_other_instrument(three, owners):
 
 
 def test_styles_follow_from_seed_and_epoch(three):
-    pairs = styles.StylePairs(three, [ORIGIN], [TARGET, THIRD], NAMES, batch_size=5, seed=3)
+    pairs = styles.StylePairs(three, [ORIGIN], [TARGET, THIRD], NAMES, dataset.Batching(5, seed=3))
     pairs.set_epoch(2)
     x, y = pairs[0]
     pairs.set_epoch(3)
@@ -86,7 +89,7 @@ def test_styles_follow_from_seed_and_epoch(three):
 def test_a_style_takes_a_second_piece(three, seed, reason):
     with pytest.raises(UserError, match=reason):
         styles.StylePairs(
-            three, [ORIGIN], [TARGET, THIRD], ["four", "four~t+2"], batch_size=5, seed=seed
+            three, [ORIGIN], [TARGET, THIRD], ["four", "four~t+2"], dataset.Batching(5, seed=seed)
         )
 
 

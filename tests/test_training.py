@@ -170,7 +170,7 @@ def test_what_is_seen_and_saved_is_the_averaged_generator(averaging, features):
     kept = model_files.load_generator(averaging / "epochs/epoch_0003.keras")
     np.testing.assert_equal(kept.get_weights(), generator.get_weights())
     names = config_of(averaging)["split"]["validation"]
-    x, y = dataset.TilePairs(features, [ORIGIN], [TARGET], names, 99)[0]
+    x, y = dataset.TilePairs(features, [ORIGIN], [TARGET], names, dataset.Batching(99))[0]
     error = np.asarray(losses.mae_db(y, generator.predict(x, verbose=0))).mean()
     assert float(history(averaging)[-1]["val_mae_db"]) == pytest.approx(error, rel=1e-4)
     preview = averaging / "previews/epoch_003/output.flac"
@@ -305,7 +305,10 @@ def test_a_flag_that_is_newer_than_the_run_has_no_other_value_than_the_run_had(b
 def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, tmp_path, capsys):
     """The fingerprint is of all features; pieces that came since are no reason to refuse."""
     names = ["bach/one", "four"]
-    pairs = [dataset.TilePairs(features, [ORIGIN], [TARGET], [name], 1) for name in names]
+    pairs = [
+        dataset.TilePairs(features, [ORIGIN], [TARGET], [name], dataset.Batching(1))
+        for name in names
+    ]
     sets = setup.Sets(*pairs, None, {}, {"fingerprint": "new"})
     run = run_folder.Run(tmp_path)
     median = dataset.find_target_median(pairs[0])
@@ -317,7 +320,9 @@ def test_features_that_changed_are_refused_if_the_runs_own_pieces_did(features, 
         path = changed / TARGET / f"{name}.npy"
         original = np.load(path)
         np.save(path, original * np.float16(0.9))
-        pairs = [dataset.TilePairs(changed, [ORIGIN], [TARGET], [n], 1) for n in names]
+        pairs = [
+            dataset.TilePairs(changed, [ORIGIN], [TARGET], [n], dataset.Batching(1)) for n in names
+        ]
         with pytest.raises(UserError, match="its pieces have changed"):
             setup.check_tiles(run, setup.Sets(*pairs, None, {}, {}))
         np.save(path, original)
@@ -575,7 +580,7 @@ def test_many_origins_one_target_and_a_stranger(features, tmp_path):
         ("unheard_mae_db", [f"{ORIGIN}_002"]),
     ):
         names = config["split"]["validation"]
-        x, y = dataset.TilePairs(made, origins, [TARGET], names, 99)[0]
+        x, y = dataset.TilePairs(made, origins, [TARGET], names, dataset.Batching(99))[0]
         error = np.asarray(losses.mae_db(y, generator.predict(x, verbose=0))).mean()
         assert float(row[column]) == pytest.approx(error, rel=1e-4)
     assert f"unheard origin {float(row['unheard_mae_db']):5.2f} dB" in output
@@ -677,7 +682,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(copied, f
 
 def test_a_loss_that_is_not_finite_is_seen_where_callbacks_run_late(tmp_path, features):
     """The epoch ends before the steps' own callbacks have looked at the loss."""
-    pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], ["three"], 1)
+    pairs = dataset.TilePairs(features, [ORIGIN], [TARGET], ["three"], dataset.Batching(1))
     session = callbacks.Session(run_folder.Run(tmp_path), pairs, preview=None)
     session.on_train_begin()
     session.on_epoch_begin(0)

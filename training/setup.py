@@ -161,25 +161,23 @@ def load_sets(training):
     if args.weights and not run.history:
         load_start(args.weights, args.filters, training.kind)
 
-    batches = {"batch_size": args.batch_size, "cache": args.cache}
-    in_order = {**batches, "multiple": max(1, training.gpus)}
-    train = make_pairs(
-        training,
-        args.origin,
-        split["train"],
-        seed=args.seed,
+    shuffled = dataset.Batching(
+        args.batch_size,
+        args.seed,
+        args.cache,
         epoch_tiles=args.epoch_tiles,
         conditions=make_conditions(training),
         shares=read_shares(args),
-        **batches,
     )
-    held_out = make_pairs(training, args.origin, split["validation"], **in_order)
+    in_order = dataset.Batching(args.batch_size, cache=args.cache, multiple=max(1, training.gpus))
+    train = make_pairs(training, args.origin, split["train"], shuffled)
+    held_out = make_pairs(training, args.origin, split["validation"], in_order)
     unheard = None
     if args.hold_out_origin:
         names = splits.keep_played(
             args.dataset_path, args.hold_out_origin, split["validation"], "--hold_out_origin"
         )
-        unheard = make_pairs(training, args.hold_out_origin, names, **in_order)
+        unheard = make_pairs(training, args.hold_out_origin, names, in_order)
     print(f"training: {format_size(train)}")
     print(f"held out: {format_size(held_out)}")
     warn_of_one_piece(args, split["validation"])
@@ -223,11 +221,11 @@ def format_size(pairs):
     return f"{len(pairs.names)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
 
 
-def make_pairs(training, origins, names, **options):
-    """Make the pairs of tiles that the flags ask for; ``options`` are `dataset.TilePairs`'s."""
+def make_pairs(training, origins, names, batching):
+    """Make the pairs of tiles that the flags ask for, in batches by `dataset.Batching`."""
     make = training.kind.make_pairs or dataset.TilePairs
     args = training.args
-    return make(args.dataset_path, origins, args.target, names, **options)
+    return make(args.dataset_path, origins, args.target, names, batching)
 
 
 def read_shares(args):
