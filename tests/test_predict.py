@@ -38,7 +38,7 @@ def run(monkeypatch, capsys):
         loads = []
         network.input_shape = network.output_shape = None, 256, 256, 1
         models = [model] if isinstance(model, (str, Path)) else model
-        fake = types.SimpleNamespace(load_generator=lambda path: loads.append(path) or network)
+        fake = types.SimpleNamespace(load_generator=lambda path, *_: loads.append(path) or network)
         monkeypatch.setitem(sys.modules, "conversion.model_files", fake)
         code = predict.main(["--model", *map(str, models), *map(str, flags)])
         out, err = capsys.readouterr()
