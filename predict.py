@@ -267,8 +267,8 @@ def write_page(folder, jobs, args):
     from report import listening
 
     models = dict.fromkeys(Path(job.model).name for job in jobs)
-    notes = [f"Converted with {', '.join(models)}: {describe_phase(args)}."]
-    page = listening.Page("Before and after", notes=notes)
+    paragraphs = [f"Converted with {', '.join(models)}: {describe_phase(args)}."]
+    page = listening.Page("Before and after", paragraphs=paragraphs)
     listening.write_page(folder, page, _page_pieces(jobs, args))
     return Path(folder) / "index.html"
 

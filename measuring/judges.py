@@ -67,10 +67,10 @@ def hear_notes(audio):
 
 
 def _notes(starts, ends, pitches, seconds):
-    heard = starts < seconds - LAST
+    kept = starts < seconds - LAST
     ends = np.maximum(ends, starts + 0.05)  # mir_eval refuses notes without length
-    intervals = np.stack([starts, ends], axis=1)[heard].reshape(-1, 2)
-    return intervals, 440 * 2 ** ((pitches[heard] - 69.0) / 12)
+    intervals = np.stack([starts, ends], axis=1)[kept].reshape(-1, 2)
+    return intervals, 440 * 2 ** ((pitches[kept] - 69.0) / 12)
 
 
 def _predict(path):
@@ -94,17 +94,17 @@ def _load():
         logging.disable(logging.NOTSET)
 
 
-def note_f1(heard, score):
+def note_f1(heard, written):
     """F1 of note onsets (within 50 ms and a quarter tone, offsets ignored; mir_eval): 0 ... 1.
 
-    heard, score: as `hear_notes` and `score_notes` give them. 1 where neither has a note, 0 where
+    heard, written: as `hear_notes` and `score_notes` give them. 1 where neither has a note, 0 where
     one of them has none.
     """
     from mir_eval.transcription import precision_recall_f1_overlap
 
-    if not len(heard[0]) or not len(score[0]):  # of which mir_eval would warn
-        return float(len(heard[0]) == len(score[0]))
-    return float(precision_recall_f1_overlap(*score, *heard, offset_ratio=None)[2])
+    if not len(heard[0]) or not len(written[0]):  # of which mir_eval would warn
+        return float(len(heard[0]) == len(written[0]))
+    return float(precision_recall_f1_overlap(*written, *heard, offset_ratio=None)[2])
 
 
 NOTE_F1 = Measure(

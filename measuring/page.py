@@ -112,7 +112,7 @@ class GroupPage:
 
     def write(self, summary):
         """Write the page itself, last of its files."""
-        notes = [
+        paragraphs = [
             *describe_candidates(self.candidates),
             self.group.about,
             f"The first {self.seconds:g} s of each piece are here; measures are of whole pieces.",
@@ -127,7 +127,7 @@ class GroupPage:
         for name, meaning in ROW_TERMS:
             if any(row[0].startswith(name) for row in rows):
                 terms.append((name, meaning))
-        page = listening.Page(self._title(), self._sentence(summary), notes, table, terms)
+        page = listening.Page(self._title(), self._sentence(summary), paragraphs, table, terms)
         listening.write_index(self.folder, page, self.sections)
         print(f"-> {self.folder / 'index.html'}")
 

@@ -381,12 +381,12 @@ def _choose_sides(args, runs):
 
 def _tell_unheard(candidates, origin):
     """What a title adds to an origin: which models never heard it, or ""."""
-    strangers = [each.label for each in candidates if origin not in each.run.origins]
-    if not strangers:
+    unheard_by = [each.label for each in candidates if origin not in each.run.origins]
+    if not unheard_by:
         return ""
-    if len(strangers) == len(candidates):
+    if len(unheard_by) == len(candidates):
         return " (an instrument never heard in training)"
-    return f" (an instrument that {', '.join(strangers)} never heard in training)"
+    return f" (an instrument that {', '.join(unheard_by)} never heard in training)"
 
 
 def _knows_several(candidates):

@@ -45,7 +45,7 @@ class Listener:
     """Hears the sounds of every system of a group's pieces, and compares the systems at the end."""
 
     def __init__(self):
-        self._heard = {}  # {row: list of embeddings (patches, 200)}
+        self._embeddings = {}  # {row: list of embeddings (patches, 200)}
 
     def hear(self, row, audio):
         """Listen to one piece of one row: {key: probability} of the tags in `SHOWN`.
@@ -60,7 +60,7 @@ class Listener:
         if not len(patches):
             return {}
         tags, embeddings = _run(patches)
-        self._heard.setdefault(row, []).append(embeddings)
+        self._embeddings.setdefault(row, []).append(embeddings)
         return {f"tag_{name}": float(tags[TAGS.index(name)]) for name in SHOWN}
 
     def distances(self, target):
@@ -68,12 +68,12 @@ class Listener:
 
         Empty without a target.
         """
-        if target not in self._heard:
+        if target not in self._embeddings:
             return {}
-        wanted = np.concatenate(self._heard[target])
+        wanted = np.concatenate(self._embeddings[target])
         found = {}
-        for row, heard in self._heard.items():
-            found[row] = frechet(np.concatenate(heard), wanted)
+        for row, embeddings in self._embeddings.items():
+            found[row] = frechet(np.concatenate(embeddings), wanted)
         found[target] = frechet(wanted[::2], wanted[1::2])
         return found
 

@@ -41,7 +41,7 @@ class Page(NamedTuple):
 
     title: str
     sentence: str = ""  # the one thing to know, above the sounds
-    notes: tuple = ()  # paragraphs of text, below them
+    paragraphs: tuple = ()  # of text, below them
     table: tuple | None = None  # (header, rows) of the summary, folded
     terms: tuple = ()  # pairs (term, meaning) that explain the table
 
@@ -231,7 +231,7 @@ def write_index(folder, page, sections):
         links=_links_html([title for title, _ in sections]),
         sections=everything,
         measures=_measures_html(page),
-        notes="".join(f"<p>{escape(note)}</p>" for note in page.notes),
+        notes="".join(f"<p>{escape(text)}</p>" for text in page.paragraphs),
         listening=LISTENING if "<audio" in everything else "",
         left=f"{PLOT_LEFT:.1%}",
         width=f"{PLOT_WIDTH:.1%}",

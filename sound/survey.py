@@ -104,12 +104,12 @@ def listen_open(sound, start=0.0, seconds=None):
     for spectra in data.stft_stream(mono.watch(meter.watch(blocks))):
         character.add(spectra)
     if start and not excerpt.samples:
-        length = sound.tell() / rate
-        raise UserError(f"--start {start:g}: {sound.name} is {length:.1f} s long; give less")
-    heard = excerpt.samples / rate
+        whole = sound.tell() / rate
+        raise UserError(f"--start {start:g}: {sound.name} is {whole:.1f} s long; give less")
+    length = excerpt.samples / rate
     loudness = meter.integrated()
     mono_loudness = mono.integrated(loudness)
-    return Survey(start, heard, loudness, character.judge(), mono_loudness, offset.mean())
+    return Survey(start, length, loudness, character.judge(), mono_loudness, offset.mean())
 
 
 class _MonoMeter:

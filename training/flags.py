@@ -238,9 +238,9 @@ def check_dataset(args, folder):
     """
     from training import splits
 
-    strangers = args.hold_out_origin or []
-    splits.check_instruments(args.origin, args.target, strangers)
-    splits.check_folders(args.dataset_path, [*args.origin, *args.target, *strangers])
+    unheard = args.hold_out_origin or []
+    splits.check_instruments(args.origin, args.target, unheard)
+    splits.check_folders(args.dataset_path, [*args.origin, *args.target, *unheard])
     if args.maestro_split and not goes_on(args, folder):
         splits.read_maestro(args.maestro_split)
 

@@ -203,11 +203,11 @@ def find_split(args, run):
     Raises:
         UserError: as `load_sets`.
     """
-    strangers = args.hold_out_origin or []
+    unheard = args.hold_out_origin or []
     if len(args.target) == 1:  # each origin may have pieces of its own
         names, unpaired = splits.pair_pieces(args.dataset_path, args.target, args.origin)
     else:
-        instruments = dict.fromkeys(args.origin + args.target + strangers)
+        instruments = dict.fromkeys(args.origin + args.target + unheard)
         names, unpaired = splits.pair_pieces(args.dataset_path, instruments)
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
