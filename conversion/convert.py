@@ -179,16 +179,16 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
     frames = data.stft_stream(stereo.split(blocks), hop_length, kinds.bins_of(model))
     frames = placement.mix(frames)
     frames = convert_frames(model, frames, spectrum_to_db, options)
-    pairs = _pair(frames, learned=options.phase in phases.LEARNED)
+    packed = _pack(frames, learned=options.phase in phases.LEARNED)
     pull = phases.PULL if options.pull is None else options.pull
     estimate = functools.partial(phases.ALL[options.phase], pull=pull)
     iterations, seed = options.phase_iterations, options.seed
-    spectra = estimate_phases(pairs, estimate, iterations, seed, hop_length)
+    spectra = estimate_phases(packed, estimate, iterations, seed, hop_length)
     audio = istft_stream(placement.place(spectra), hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
 
-def _pair(frames, learned):
+def _pack(frames, learned):
     """Stream of `convert_frames` -> what `estimate_phases` takes.
 
     If the phase is ``learned``, the input's is turned as the network's further outputs say.
@@ -196,10 +196,10 @@ def _pair(frames, learned):
     for original, converted in frames:
         if learned:
             original = learned_phase.turn(original, converted[..., 1:])
-        yield pair(data.db_to_amplitude(converted[..., 0]), original)
+        yield pack(data.db_to_amplitude(converted[..., 0]), original)
 
 
-def pair(mag, spectrum):
+def pack(mag, spectrum):
     """Magnitude asked for and input's spectrum, both (..., bins) -> complex64 (..., 2, bins)."""
     return np.stack([mag.astype(np.complex64), spectrum], axis=-2)
 
@@ -367,13 +367,13 @@ def run_network(model, tiles, batch_size):
     return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 
 
-def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
+def estimate_phases(packed, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
     """Give a stream of magnitudes the phases that ``estimate`` makes for them.
 
     Blocks carry a margin of `phase.reach` frames on both sides, so they give what the whole would.
 
     Args:
-        pairs: complex64 (channels, any, 2, bins), see `pair`.
+        packed: complex64 (channels, any, 2, bins), see `pack`.
         estimate, iterations, seed: see sound/phase.py.
         hop_length: samples from frame to frame.
 
@@ -382,7 +382,7 @@ def estimate_phases(pairs, estimate, iterations, seed, hop_length=data.HOP_LENGT
     """
     margin = phases.reach(iterations, hop_length)
     start = 0  # index of the block's first frame
-    for block in data.rechunk(pairs, data.BLOCK_FRAMES, keep=2 * margin):
+    for block in data.rechunk(packed, data.BLOCK_FRAMES, keep=2 * margin):
         result = np.empty_like(block[:, :, 0])
         for channel in range(len(block)):
             mag = block[channel, :, 0].real.T

@@ -86,8 +86,8 @@ def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
         float32 (length,).
     """
     hop_length = data.HOP_LENGTH // hops
-    pairs = [convert.pair(mag, spectrum)[np.newaxis]]
-    spectra = convert.estimate_phases(pairs, estimate, iterations, 0, hop_length)
+    packed = [convert.pack(mag, spectrum)[np.newaxis]]
+    spectra = convert.estimate_phases(packed, estimate, iterations, 0, hop_length)
     blocks = list(convert.istft_stream(spectra, hop_length))
     return np.concatenate(blocks, axis=1)[0, :length]
 
