@@ -77,18 +77,19 @@ HTMLAudioElement.prototype.play = function () {
     drag(wave, 0.2, 0.6);
     result.part = document.querySelector("#part textarea, #part input").value;
     drag(wave, 0, 1);
+    await new Promise(resolve => setTimeout(resolve, 500));
     (await wait(() => seen("#convert"))).click();
     await wait(() => document.querySelectorAll("#results .card").length === 3 && seen("#convert"));
-    const [first, second, third] = document.querySelectorAll("#results .play");
-    first.click();
+    const button = place => document.querySelectorAll("#results .play")[place];
+    button(0).click();
     await wait(() => playing.length === 1 && playing[0].currentTime > 0.5);
-    second.click();
+    button(1).click();
     await wait(() => playing.length === 2 && playing[1].currentTime > 0.6);
     document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "3", bubbles: true }));
     await wait(() => playing.length === 3 && playing[2].currentTime > 0.7);
     result.durations = playing.map(sound => sound.duration);
     result.paused = playing.map(sound => sound.paused);
-    result.pressed = third.getAttribute("aria-pressed");
+    result.pressed = button(2).getAttribute("aria-pressed");
     const picture = document.querySelectorAll("#results .picture")[1];
     await picture.querySelector("img").decode();
     result.width = picture.querySelector("img").naturalWidth;
@@ -100,7 +101,7 @@ HTMLAudioElement.prototype.play = function () {
     result.bytes = (await answer.arrayBuffer()).byteLength;
     await clear();
     await drop("next.wav", "SLOW");
-    await wait(says("#heard", "next.wav is 40.0 s long"));
+    await wait(says("#heard", "next.wav is 1:50 long"));
     (await wait(() => seen("#convert"))).click();
     (await wait(() => seen("#stop"))).click();
     await wait(() => seen("#convert") && !seen("#stop"));
@@ -234,7 +235,7 @@ def test_each_instrument_has_a_picture():
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_from_upload_to_download(tmp_path, quiet_gradio, width):
-    sound, slow = (encode_wav(tmp_path, seconds) for seconds in (2.5, 40))
+    sound, slow = (encode_wav(tmp_path, seconds) for seconds in (2.5, 110))
     workers = actions.start_workers(load=load_identity)
     tabs = Tabs(tmp_path / "root")
     choices = [("guitar", "x_2_guitar"), ("strings", "x_2_strings")]
@@ -281,10 +282,10 @@ def test_nothing_is_played_that_a_browser_would_clip(tmp_path, subtype, bits):
 def test_who_waits_is_told_how_long():
     worker = Worker()
     try:
-        first = worker.submit(sleep, 600, cost=90.0)
+        first = worker.submit(sleep, 600, cost=300.0)
         second = worker.submit(sleep, 600, cost=5.0)
         page = actions.Actions(None, [], actions.Workers(worker, worker, None))
-        assert "Guitar: 1 before you, about 2 minutes" in page.describe_job(second, "guitar")
+        assert "Guitar: 1 before you, about 5 minutes" in page.describe_job(second, "guitar")
         first.stop()
         assert "before you" not in page.describe_job(second, "guitar")
     finally:
