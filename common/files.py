@@ -28,7 +28,7 @@ ABANDONED = 24 * 3600  # s after which such a file of another machine counts as 
 
 
 @contextlib.contextmanager
-def complete(path, place=os.replace):
+def complete(path, place=None):
     """Yield a hidden path beside ``path`` to write to; it is renamed if the block succeeds.
 
     Every call has a hidden name of its own, with the ending of ``path``: two who write the same
@@ -37,7 +37,8 @@ def complete(path, place=os.replace):
 
     Args:
         path: of the file.
-        place: called with the hidden path and ``path``; gives the complete file its name.
+        place: called with the hidden path and ``path``; gives the complete file its name. None:
+            `os.replace`.
 
     Raises:
         UserError: the name is too long for the disk.
@@ -53,7 +54,7 @@ def complete(path, place=os.replace):
     part = path.with_name(f"{PART}{_machine()}-{os.getpid()}-{token}{_ending(path)}")
     try:
         yield part
-        place(part, path)
+        (place or os.replace)(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -432,7 +432,7 @@ def test_models_of_another_layout_and_missing_ones(tmp_path):
     models.build_discriminator(2).save(tmp_path / "discriminator.keras")
     with pytest.raises(UserError, match="no generator of this layout"):
         model_files.load_generator(tmp_path / "discriminator.keras")
-    with pytest.raises(UserError, match="no model there"):
+    with pytest.raises(UserError, match="nowhere: no such model"):
         model_files.load_generator(tmp_path / "nowhere")
 
 
@@ -459,7 +459,7 @@ def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_pa
         UserError, match=r"generator\.weights\.h5: is not the file that SHA256SUMS names"
     ):
         model_files.load_generator("a_2_b")
-    with pytest.raises(UserError, match=r"no model there; .* \(a_2_b\)"):
+    with pytest.raises(UserError, match=r"b_2_a: no such model; .* \(b\)"):
         model_files.load_generator("b_2_a")
 
 

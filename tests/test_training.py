@@ -941,7 +941,7 @@ def test_a_name_beside_resume_is_refused_with_the_way_to_begin_another_run(copie
     [
         (["--preview_piece", "sonata"], "--preview_piece sonata: fits 0"),
         (["--fresh", "--preview_piece", "sonata"], "--preview_piece sonata: fits 0"),
-        (["--fresh", "--weights", "nowhere"], "nowhere: no model there"),
+        (["--fresh", "--weights", "nowhere"], "nowhere: no such model"),
         (["--epoch_offset", 100], "was trained with --epoch_offset 0, now 100"),
         (["--ema", 0.999], "was trained with --ema 0.0, now 0.999"),
     ],
