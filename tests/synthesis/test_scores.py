@@ -1,11 +1,11 @@
 import random
 import struct
 import time
-from pathlib import Path
 
 import numpy as np
 import pretty_midi
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from music import midi_bytes, note, tempo
@@ -630,7 +630,7 @@ def test_two_strikes_with_two_releases_keep_both(repair):
 # Whole files
 
 
-PIECES = sorted((Path(__file__).parent.parent / "demo/midi").glob("*.mid"))
+PIECES = sorted((ROOT / "demo/midi").glob("*.mid"))
 
 
 @pytest.mark.parametrize("path", PIECES, ids=lambda path: path.stem)
