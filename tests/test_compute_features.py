@@ -303,3 +303,14 @@ def test_first_steps_never_load_keras(script):
     )
     command = [sys.executable, "-c", code]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=HANG)
+
+
+def test_help_does_not_load_what_only_the_choice_of_bins_needs():
+    code = (
+        "import sys, compute_features\n"
+        "try: compute_features.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'pyloudnorm', 'scipy.signal', 'scipy.stats'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=HANG)
