@@ -22,7 +22,11 @@ from sound.recordings import read_audio, write_audio
 
 DOCS = Path(__file__).resolve().parent
 PIANO = DOCS / "audio" / "piano.ogg"
-MODELS = ("guitar", "string", "synth_lead")
+MODELS = {  # by label
+    "guitar": "keyboard_acoustic_2_guitar_acoustic",
+    "string": "keyboard_acoustic_2_string_acoustic",
+    "synth_lead": "keyboard_acoustic_2_synth_lead_synthetic",
+}
 PICTURE_SECONDS = 10
 
 
@@ -37,7 +41,7 @@ def convert_clips(folder):
     Raises:
         UserError: a conversion failed.
     """
-    flags = ["--input", str(PIANO), "--model", *MODELS, "--quality", "best"]
+    flags = ["--input", str(PIANO), "--model", *MODELS.values(), "--quality", "best"]
     if predict.main([*flags, "--output", str(folder)]):
         raise UserError(f"{PIANO}: could not be converted; see the line above")
     return {label: read_audio(folder / f"piano_{label}.ogg") for label in MODELS}
