@@ -1,7 +1,7 @@
-"""What every script shares at its edge: flag types, one-line errors, late imports.
+"""Command line: flag types, errors in one line, late imports.
 
-Imports nothing heavy, so that ``--help`` answers at once. Scripts import it before all else: what
-goes wrong while the rest loads (Ctrl-C, a package that is missing) is then told in one line, too.
+This module imports nothing heavy, so that ``--help`` answers at once. Scripts import it first: an
+error while the rest loads (Ctrl-C, a missing package) is then one line, too.
 """
 
 import argparse

@@ -1,8 +1,7 @@
-"""Backend, GPU, precision: everything that differs between TensorFlow, JAX and PyTorch.
+"""Choose backend, GPU and precision: all that differs between TensorFlow, JAX and PyTorch.
 
-OpenVINO, a fourth, converts only: it is small, starts soon, and trains nothing.
-
-Import it before Keras, and call `setup_device` first: Keras loads there.
+OpenVINO is a fourth backend; it only converts. Import this module before Keras and call
+`setup_device` first, which loads Keras.
 """
 
 import contextlib

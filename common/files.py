@@ -1,4 +1,4 @@
-"""Files and folders: written only when complete, locked, read as JSON and CSV, found below."""
+"""Files and folders: write complete files, lock a folder, read JSON and CSV, find files."""
 
 import contextlib
 import csv

@@ -1,4 +1,4 @@
-"""Faster ways of TensorFlow to compute the same, to rounding: 5 to 9 % of a step together.
+"""TensorFlow shortcuts for Adam and the discriminator; together they save 5 to 9 % of a step.
 
 models.py uses them where the backend is TensorFlow; nothing else imports this file.
 """

@@ -1,4 +1,4 @@
-"""What a network takes and gives: its `Kind`, stored with the model.
+"""The `Kind` of a network: its inputs and outputs. It is stored with the model.
 
 Nearly every model is `PLAIN`. The main path asks a `Kind` where networks may differ; research/ has
 the other kinds. A generator of models.py carries its ``kind``; a run's config.json names it.

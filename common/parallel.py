@@ -1,4 +1,4 @@
-"""Files spread over processes of this machine by joblib, or over a Dask cluster through it."""
+"""Spread files over processes of this machine (joblib) or over a Dask cluster."""
 
 import concurrent.futures
 import contextlib

@@ -1,6 +1,6 @@
-"""What each output of a folder was made from, so that nothing out of date passes as done.
+"""Record what each output of a folder was made from, to find outputs that are out of date.
 
-    record = provenance.Record(folder)
+    record = Record(folder)
     if record.plan(output, [source], settings) == FOREIGN:
         ...  # the user's own file: say so, or refuse, but never overwrite it
     if record.plan(output, [source], settings) == DUE:

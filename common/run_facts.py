@@ -1,6 +1,6 @@
-"""What a run folder says of its run: the one reader of config.json and history.csv.
+"""Read config.json and history.csv of a run folder or a shipped model.
 
-training/run_folder.py writes both files; shipped models have them, too.
+training/run_folder.py writes both files.
 """
 
 import functools

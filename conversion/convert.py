@@ -1,4 +1,4 @@
-"""A stream of audio through a generator: tiles that overlap, the network, blending, phase, sound.
+"""Convert a stream of audio: overlapping tiles, the network, blending, phase, inverse STFT.
 
     audio  --STFT, dB-->  picture  --cut_tiles-->  tiles  --run_network-->  tiles
            --OverlapAdd-->  picture  --estimate_phases-->  spectra  --istft_stream-->  audio

@@ -1,7 +1,7 @@
-"""Which recording becomes which file, by which model: what predict.py is to do.
+"""Plan predict.py's outputs: which recording becomes which file, by which model.
 
-`plan_jobs` names every output before anything is converted, `find_missing` leaves out what is there
-already. Nothing here converts, and nothing loads a network.
+`plan_jobs` names every output before the conversion begins; `find_missing` leaves out the finished
+ones. Nothing here converts or loads a network.
 """
 
 import os

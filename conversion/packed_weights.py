@@ -1,4 +1,4 @@
-"""Weights files at a byte a weight, which the shipped models are: a quarter of float32's size.
+"""Store weights in one byte each, a quarter of float32's size, as the shipped models do.
 
 A kernel is stored as int8 with one scale for each of its channels, float32, in the attribute
 ``scale``: what it stands for is ``kernel * scale``. All other weights are few, and float16. Errors

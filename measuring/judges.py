@@ -1,4 +1,4 @@
-"""An independent judge, where its packages are installed: which notes another network hears.
+"""Note F1 by an independent transcriber, Basic Pitch, if its packages are installed.
 
     pip install --no-deps basic-pitch resampy && pip install onnxruntime mir_eval
 

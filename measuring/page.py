@@ -1,6 +1,6 @@
-"""The listening page of evaluate.py: what models make of each piece, and how good it is.
+"""The contents of evaluate.py's listening page: each piece's sounds, spectrograms and measures.
 
-report/listening.py knows how a page looks; this file says what stands on it.
+report/listening.py has the layout of such pages.
 """
 
 import data

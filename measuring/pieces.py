@@ -1,8 +1,8 @@
-"""Which models are measured on which pieces, a group of these for each table of evaluate.py.
+"""Choose the models and pieces of each table of evaluate.py.
 
-Pieces are those that all the models' runs held out (`find_names`, `find_pieces`), pairs of a CSV
-file (`read_pairs`), or recordings without a reference (`find_inputs`); `find_groups` decides
-by the flags. Models are always a list here.
+Pieces are those that all runs held out (`find_names`, `find_pieces`), pairs of a CSV file
+(`read_pairs`), or recordings without a reference (`find_inputs`); the flags decide in
+`find_groups`. Models are always a list here.
 """
 
 import contextlib

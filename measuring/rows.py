@@ -1,7 +1,7 @@
-"""What each system makes of one piece, the rows of evaluate.py's tables, and their measures.
+"""Compute and measure every row of evaluate.py's tables.
 
-`make_rows` gives the sound and picture of every system: the input unchanged, the network with every
-phase, a perfect network; `measure` compares one of them with the target.
+`make_rows` gives audio and spectrogram of every system: the unchanged input, the network with every
+phase, a perfect network. `measure` compares one of them with the target.
 """
 
 import functools

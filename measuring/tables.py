@@ -1,6 +1,6 @@
 """Tables of measures: means over pieces, paired differences, Markdown. Pure functions.
 
-Everything here is made of *results*, a list of (piece, row, measures): the piece's name, the system
+The input is *results*, a list of (piece, row, measures): the piece's name, the system
 that is a row of the table, and {measure's key: value}. Columns are a list of `metrics.Measure`.
 """
 

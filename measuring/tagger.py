@@ -1,4 +1,4 @@
-"""An independent judge, where its package is installed: which instruments a music tagger hears.
+"""Instrument tags and Fréchet distance by a music tagger, musicnn, if it is installed.
 
     pip install --no-deps musicnn
 

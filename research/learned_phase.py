@@ -1,11 +1,11 @@
-"""A network that learns phase: what turns the origin's phase into the target's.
+"""A network that learns the phase rotation from origin to target.
 
     --learn    x: dB scale of        y
     phase      origin and target     `compute_rotation`, from the origin's phase to the target's
     both       origin                dB scale of the target, and `compute_rotation`
 
-What step 2 needs of it is `keep_both`; what training needs, `PhasePairs`; what converting needs,
-`turn` and `with_phase`. The two kinds of network are `PHASE` and `BOTH`.
+Training uses `PhasePairs`; conversion uses `turn` and `with_phase`. The two kinds of network are
+`PHASE` and `BOTH`.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""One model for several targets: a tile of the target beside the input, the style, says which.
+"""One model for several targets: a tile of the target, the style, selects one.
 
-What training needs of it is `StylePairs`; what converting needs, `with_style`. How the network
-takes the style is its kind, `FILM` or `TILE`.
+Training uses `StylePairs`; conversion uses `with_style`. The network takes the style as its kind
+says, `FILM` or `TILE`.
 """
 
 from pathlib import Path

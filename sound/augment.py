@@ -1,13 +1,13 @@
-"""Recording conditions: what rooms, microphones, noise and levels do to an origin's tile.
+"""Augmentation: simulate rooms, microphones, noise and levels on the tiles of an origin.
 
-A generator that only ever heard one clean piano knows that piano and nothing else. Each function
-here does to a picture what one part of a real recording does to a sound, at random strength, so
-that training meets a new room, a new microphone and a new noise with every tile.
+A generator trained on one clean piano only works for that piano. Each function here changes a
+spectrogram as one part of a real recording changes the sound, with random strength. Training then
+sees a new room, microphone and noise with every tile.
 
     conditions = Conditions()
     origin, target = conditions(origin, target, rng)    # dB scale, (bins, 256) each
 
-Of several origins, `blend` also makes new instruments between any two, and a little beyond.
+With several origins, `blend` also makes new instruments between two of them, and a little beyond.
 
 Pictures hold no phase, so everything works on magnitudes: (bins, frames), linear,
 a full-scale sine reads 1.0. Where two sounds meet in a bin their powers add, which is right in

@@ -1,7 +1,7 @@
-"""Rooms, noise and other conditions for whole recordings: what evaluate.py tests a model under.
+"""Simulate rooms, noise and other conditions on whole recordings, for evaluate.py.
 
-augment.py does the like to pictures, at random, for training. Here each condition is one fixed
-strength of its kind, on the sound itself, so that figures of different models can be compared.
+augment.py does this to spectrograms for training, with random strength. Here each condition has a
+fixed strength and changes the audio, so that figures of different models can be compared.
 """
 
 from typing import NamedTuple

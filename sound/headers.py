@@ -1,7 +1,7 @@
-"""What a recording's header says of its length, beside what there is.
+"""Compare the length in a recording's header with the size of its file.
 
-A file that lost its end, in a broken copy or a download, is read without an error by most decoders.
-Here the size that its header tells of is looked up, so that it can be said. No decoding.
+Most decoders read a truncated file without an error. The size that the header declares shows that
+the end is missing. Nothing is decoded here.
 """
 
 import os

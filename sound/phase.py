@@ -1,4 +1,4 @@
-"""Phase estimators: what a converted magnitude needs to become sound. One function each.
+"""Phase estimators: each gives a converted magnitude a phase. One function each.
 
 Every estimator is called as
 

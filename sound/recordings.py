@@ -1,4 +1,4 @@
-"""Recordings in and out: open, stream, resample, read, write.
+"""Read and write recordings of every format, as streams; resample them.
 
 Everything here is float32 with full scale = 1; streams are arrays (channels, samples).
 

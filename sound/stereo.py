@@ -1,4 +1,4 @@
-"""Stereo through one network: the channels' mean is converted, and placed as the input was.
+"""Stereo: convert the mean of the channels once, and place the result as in the input.
 
     audio (channels, n)  --split-->  the mean (1, n), and what each channel has besides it
     spectra of these  --Placement.mix-->  one spectrum, for the network  --...-->  converted

@@ -1,4 +1,4 @@
-"""What a recording is like before it is converted: length, loudness, and what is unusual in it."""
+"""Measure a recording before its conversion: length, loudness, and whether it is music."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Drum parts of a MIDI file: channel 10, and those that a file makes drums by other means.
+"""Find the drum parts of a MIDI file: channel 10, and parts that XG, GS or GM2 messages declare.
 
 A part is a channel of a port (`smf.Message.part`). By General MIDI, channel 10 is drums and no
 other. Its extensions let a file choose:

@@ -1,6 +1,6 @@
-"""An instrument from a folder of recorded notes: any pitches, any sampling rate, any loudnesses.
+"""Make an instrument from a folder of recorded notes of any pitches, rates and loudnesses.
 
-What a recording is of is read from its file's name: ``C4v8.ogg``, ``Piano.ff.Bb3.aiff``,
+The file name says which note a recording holds: ``C4v8.ogg``, ``Piano.ff.Bb3.aiff``,
 ``D#4_v2.wav``, ``060-100.flac``. The pitches between are resampled from the nearest recorded one;
 each note is held for `HELD` seconds and then damped.
 """

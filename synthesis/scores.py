@@ -1,4 +1,4 @@
-"""Scores: a MIDI file -> an array of notes, and its variations in time and pitch.
+"""Read a MIDI file as an array of notes; change its tempo, note lengths and pitch.
 
 `smf` takes the file apart; here its messages become notes, without drums (`drums`). Of a whole file
 they must be the same notes as pretty_midi's, with ``pedal=False``, but for three kinds:

@@ -1,4 +1,4 @@
-"""Standard MIDI files taken apart, damaged ones too: bytes -> tracks, and what had to be repaired.
+"""Parse standard MIDI files, damaged ones too: bytes -> tracks, and a list of repairs.
 
 The format is *Standard MIDI Files 1.0* (MIDI Manufacturers Association, RP-001): a header chunk
 `MThd`, then chunks of which those named `MTrk` are tracks; a track is a row of events, each with

@@ -1,7 +1,7 @@
-"""What happens beside the training steps: Keras's callbacks for what the flags ask for.
+"""Keras callbacks: progress, checkpoints, schedules, the time limit.
 
-`Session` shows and saves; the others set the learning rate, end the training when its time is up,
-and pass on to TensorBoard.
+`Session` shows the progress and saves; the others set the learning rate, end the training when its
+time is up, and write to TensorBoard.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""The flags that train.py and train_generator.py share, and the run folder that they name.
+"""The flags of train.py and train_generator.py, and the run folder that they name.
 
-Imports nothing heavy: --help is quick, and so is the answer to a wrong name.
+This module imports nothing heavy, so that --help and errors in names are quick.
 """
 
 from pathlib import Path

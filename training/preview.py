@@ -1,4 +1,4 @@
-"""Previews of a training: the start of a held-out piece, converted, for the eye and the ear."""
+"""Convert the start of a held-out piece after an epoch, as a spectrogram and as audio."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""Which pieces there are, and which of them are held out."""
+"""Find the pieces of a features folder; split them into training, validation and test."""
 
 import hashlib
 import os

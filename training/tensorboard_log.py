@@ -1,4 +1,4 @@
-"""A run's numbers, pictures and sounds for TensorBoard, beside what the run folder has itself."""
+"""Write a run's numbers, spectrograms and audio for TensorBoard."""
 
 import importlib.util
 

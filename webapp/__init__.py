@@ -1,1 +1,1 @@
-"""Behind app.py's page: who may come in, whose file is whose, and where work is done."""
+"""The browser page of app.py: access, the files of each tab, worker processes, HTML."""

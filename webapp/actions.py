@@ -1,4 +1,4 @@
-"""What app.py's page does: look at what was dropped, convert it, stop, leave."""
+"""The actions of app.py's page: inspect a dropped file, convert it, stop, close the tab."""
 
 import argparse
 import asyncio

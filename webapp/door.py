@@ -1,8 +1,8 @@
-"""Who may come in: ASGI middleware before Gradio, which lets through what the page needs.
+"""Access control: ASGI middleware before Gradio that lets only the page's own requests through.
 
-Gradio serves and takes much more than this page uses, by paths that its clients send. Here
-requests of other websites, foreign host names, unknown addresses, large bodies and files that are
-not the tab's own end; uploads are stored and results served by names of our own.
+Gradio serves more than this page uses, by paths that clients send. This middleware refuses requests
+of other websites, foreign host names, unknown addresses, large bodies and files of other tabs. It
+stores uploads and serves results under names of our own.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""HTML and CSS of app.py's page: what is said of a recording, how far a conversion is, results."""
+"""HTML and CSS of app.py's page: the recording's summary, progress, results."""
 
 import html
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Whose file is whose: each browser tab has its uploads and results, and sees no other's.
+"""Browser tabs: each has its own uploads and results and cannot see those of others.
 
-A tab is known by the word that its page sends, which anybody may choose. It is looked up here and
-is never part of a path: files have random names of our own.
+A page sends a word that names its tab. Anybody may choose that word, so it is only looked up and is
+never part of a path: files have random names of our own.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What app.py has done in a process of its own: listening to a recording, converting it."""
+"""The work of app.py's worker processes: measure a recording, convert it."""
 
 import functools
 import math

@@ -1,6 +1,6 @@
-"""A process for work that may crash: if a decoder dies there, the page goes on.
+"""A worker process: if a decoder crashes there, the page keeps running.
 
-Jobs are done one after the other. A process that dies, or is stopped, is replaced.
+A worker does one job after the other. One that crashes or is stopped is replaced.
 """
 
 import atexit
