@@ -166,11 +166,11 @@ def convert_all(jobs, args, planned):
     phase_model = None
     if args.phase_model:
         phase_model = load_generator(args.phase_model, args.precision)
-    for path in dict.fromkeys(job.model for job in jobs):
+    for path in dict.fromkeys(job.model_path for job in jobs):
         model = load_generator(path, args.precision)
         converter = make_converter(model, args.phase, args.style, phase_model)
         for k, job in enumerate(jobs):
-            if job.model != path:
+            if job.model_path != path:
                 continue
             result = cli.attempt(convert_recorded, converter, job, args, surveys)
             if not isinstance(result, UserError):
@@ -266,7 +266,7 @@ def write_page(folder, jobs, args):
     """Write the listening page: each recording beside all its conversions."""
     from report import listening
 
-    models = dict.fromkeys(Path(job.model).name for job in jobs)
+    models = dict.fromkeys(Path(job.model_path).name for job in jobs)
     paragraphs = [f"Converted with {', '.join(models)}: {describe_phase(args)}."]
     page = listening.Page("Before and after", paragraphs=paragraphs)
     listening.write_page(folder, page, _page_pieces(jobs, args))
@@ -282,9 +282,10 @@ def _page_pieces(jobs, args):
         sounds = {"Input": read_part(source, args.start, seconds)}
         for job in jobs:
             if job.source == source:
-                label = f"Output: {listening.plain_instrument(known_models.make_label(job.model))}"
+                target = listening.plain_instrument(known_models.make_label(job.model_path))
+                label = f"Output: {target}"
                 if label in sounds:  # two models of one target
-                    label = f"{label} ({cli.one_line(job.model)})"
+                    label = f"{label} ({cli.one_line(job.model_path)})"
                 sounds[label] = read_part(job.target, 0.0, seconds)
         yield listening.Entry(listening.plain_title(cli.one_line(source.name)), sounds)
 

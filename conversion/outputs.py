@@ -24,7 +24,7 @@ class Job(NamedTuple):
 
     source: Path
     target: Path
-    model: Path
+    model_path: Path
     settings: dict  # what decides about the output beside recording and model
     record: Record | None  # of the output folder; None for a new file beside the input
 
@@ -268,7 +268,7 @@ def plan_place(job):
 
 def list_sources(job):
     """The files that an output is made from: recording, generator, style, phase model."""
-    sources = [job.source, known_models.find_weights(job.model) or job.model]
+    sources = [job.source, known_models.find_weights(job.model_path) or job.model_path]
     for name in ("style", "phase_model"):
         path = job.settings[name]
         if path:

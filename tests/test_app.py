@@ -128,7 +128,7 @@ def quiet_gradio(tmp_path, monkeypatch):
 
 def hear(seconds, remark=""):
     """A recording as `webapp.markup` is told of it."""
-    return work.Heard(seconds, [], Survey(0.0, seconds, -20.0, remark, -20.0), [0.5, 1.0])
+    return work.Summary(seconds, [], Survey(0.0, seconds, -20.0, remark, -20.0), [0.5, 1.0])
 
 
 def test_lengths_are_told_as_people_say_them():

@@ -86,11 +86,11 @@ def write_part(length):
     return f"0:00 - {markup.describe_length(FIRST_SECONDS)}"
 
 
-def list_remarks(heard):
-    """Sentences on what is unusual in a recording, `work.Heard`, as predict.py says them."""
-    remarks = list(heard.notes)
-    if heard.survey.remark:
-        remarks.append(f"{heard.survey.remark}; expect little")
+def list_remarks(summary):
+    """Sentences on what is unusual in a recording, `work.Summary`, as predict.py says them."""
+    remarks = list(summary.notes)
+    if summary.survey.remark:
+        remarks.append(f"{summary.survey.remark}; expect little")
     return remarks
 
 
@@ -130,16 +130,16 @@ class Actions:
         try:
             job = self._workers.listener.submit(work.listen_to, str(file.path), str(copy))
             tab.begin("listening", job)
-            heard = await finish(job)
+            summary = await finish(job)
         except Stopped:  # another recording came meanwhile, and is told of
             return "", ""
         except (UserError, Died, Busy, RuntimeError) as error:
             return "", markup.write_mistake(in_words(error, file))
-        tab.lengths[str(file.path)] = heard.seconds
+        tab.lengths[str(file.path)] = summary.seconds
         sound = tab.publish(copy, "original.wav")
-        wait = min(heard.seconds, FIRST_SECONDS) * self._speeds["normal"]
-        text = markup.write_recording(file.name, heard, sound, list_remarks(heard), wait)
-        return write_part(heard.seconds), text
+        wait = min(summary.seconds, FIRST_SECONDS) * self._speeds["normal"]
+        text = markup.write_recording(file.name, summary, sound, list_remarks(summary), wait)
+        return write_part(summary.seconds), text
 
     async def start(self, upload, recording, titles, quality, part, session):
         """Convert; ``titles`` are those of the instruments.

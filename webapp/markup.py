@@ -63,18 +63,18 @@ def describe_wait(seconds):
     return f"about {seconds / 60:.0f} minutes"
 
 
-def write_recording(name, heard, sound, remarks, wait):
+def write_recording(name, summary, sound, remarks, wait):
     """What the page says of a recording: its wave, length, and what is odd in it.
 
     Args:
         name: the recording's.
-        heard: `work.Heard`.
+        summary: `work.Summary`.
         sound: address of a version that browsers play.
         remarks: sentences.
         wait: s that a conversion of it takes at normal quality, for each instrument.
     """
     title = html.escape(name)
-    length = describe_length(heard.seconds)
+    length = describe_length(summary.seconds)
     lines = [f"<b>{title}</b> is {length} long."]
     if wait is not None:
         lines.append(f"Each instrument takes {describe_wait(wait)} at normal quality.")
@@ -82,7 +82,7 @@ def write_recording(name, heard, sound, remarks, wait):
     return (
         f"<section class='batch'><article class='card source'>"
         f"{_write_button('original', sound, 'original')}"
-        f"<div class='picture wave' data-seconds='{heard.seconds:.3f}'>{draw_wave(heard.peaks)}"
+        f"<div class='picture wave' data-seconds='{summary.seconds:.3f}'>{draw_wave(summary.peaks)}"
         "<b></b><i></i></div></article>"
         f"<p>{' '.join(lines)}</p>{''.join(notes)}</section>"
     )

@@ -31,7 +31,7 @@ def set_up(gpu):
     import models  # noqa: F401  # so that the first conversion begins at once
 
 
-class Heard(NamedTuple):
+class Summary(NamedTuple):
     """What a recording is like."""
 
     seconds: float  # exact: it was read to its end
@@ -49,7 +49,7 @@ def listen_to(source, copy, tell):
         tell: unused; see `worker.Worker.submit`.
 
     Returns:
-        `Heard`.
+        `Summary`.
 
     Raises:
         UserError: it cannot be read, or is empty.
@@ -66,9 +66,9 @@ def listen_to(source, copy, tell):
     if not samples:
         raise UserError(f"{source}: holds no sound; give another file")
     write_copy(source, copy, samples / rate)
-    heard = survey.listen(source, seconds=LISTENED)
+    found = survey.listen(source, seconds=LISTENED)
     wave = find_wave(np.concatenate(peaks))
-    return Heard(samples / rate, list(sound.remarks), heard, wave)
+    return Summary(samples / rate, list(sound.remarks), found, wave)
 
 
 def find_wave(peaks):
