@@ -1,6 +1,7 @@
 """Save and load generators; only weights are ever read from a file."""
 
 import collections
+import contextlib
 import hashlib
 import itertools
 import json
@@ -117,17 +118,16 @@ def _read_entry(file):
 def _find_bins(file, entry):
     """Height of a generator's tiles, which its weights do not tell.
 
-    It is the stored ``entry``'s, or the input's of a .keras file of plain Keras. Weights alone of a
-    time when it was not stored are of `data.BINS`. Raises ValueError, KeyError and others.
+    It is the stored ``entry``'s, or the input's of a .keras file of plain Keras. Files that tell
+    neither are of a time when there was one height, `data.BINS`. Raises ValueError.
     """
     bins = BINS
     if entry and "bins" in entry:
         bins = entry["bins"]
     elif file.suffix == ".keras":
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(file) as archive, contextlib.suppress(LookupError, TypeError):
             network = json.loads(archive.read("config.json"))
-        first = network["config"]["layers"][0]
-        bins = first["config"]["batch_shape"][1]
+            bins = network["config"]["layers"][0]["config"]["batch_shape"][1]
     if bins not in HEIGHTS:
         raise ValueError(f"{bins} bins")
     return bins

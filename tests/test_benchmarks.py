@@ -39,7 +39,7 @@ def test_first_calls_do_not_count(monkeypatch):
 def test_a_folder_without_midi_is_one_line(monkeypatch, tmp_path):
     measure = load_script("benchmarks/measure.py", monkeypatch)
     (tmp_path / "song.wav").touch()
-    with pytest.raises(cli.UserError, match=r"--midi_path .*holds no \.mid or \.midi file"):
+    with pytest.raises(cli.UserError, match=r"--midi_path .*holds no MIDI file; check the path"):
         measure.find_midi(tmp_path)
     (tmp_path / "song.MID").touch()
     assert measure.find_midi(tmp_path) == [tmp_path / "song.MID"]
