@@ -170,8 +170,8 @@ def _list_facts(run):
         edge = data.band_edge(run.config.get("bins", data.BINS)) / 1000
         parts.append(f"0 - {edge:.0f} kHz")
     if run.error is not None:
-        held_out = run.split.get("validation", ())
-        pieces = "a piece" if len(held_out) == 1 else "pieces"
+        validation = run.split.get("validation", ())
+        pieces = "a piece" if len(validation) == 1 else "pieces"
         text = f"{run.error:.2f} dB off on {pieces} it has not seen"
         unchanged = run.baselines.get("identity")
         if unchanged is not None:

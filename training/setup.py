@@ -39,7 +39,7 @@ class Sets(NamedTuple):
     """What a run is trained and validated on."""
 
     train: dataset.TilePairs
-    held_out: dataset.TilePairs  # held-out pieces, origins of the training
+    validation: dataset.TilePairs  # held-out pieces, origins of the training
     unheard: dataset.TilePairs | None  # held-out pieces, origins kept out of the training
     split: dict  # {"train": names, "validation": names}, and maybe "test"
     description: dict  # features.json
@@ -111,7 +111,7 @@ def fit(training, build, parser):
         introduce(training, model, parser)
         model.fit(
             feed(sets.train, args.workers),
-            validation_data=feed(sets.held_out, args.workers),
+            validation_data=feed(sets.validation, args.workers),
             epochs=args.epochs,
             initial_epoch=training.epochs_done(),
             callbacks=make_callbacks(model, training),
@@ -171,7 +171,7 @@ def load_sets(training):
     )
     in_order = dataset.Batching(args.batch_size, cache=args.cache, multiple=max(1, training.gpus))
     train = make_pairs(training, args.origin, split["train"], shuffled)
-    held_out = make_pairs(training, args.origin, split["validation"], in_order)
+    validation = make_pairs(training, args.origin, split["validation"], in_order)
     unheard = None
     if args.hold_out_origin:
         names = splits.keep_played(
@@ -179,14 +179,14 @@ def load_sets(training):
         )
         unheard = make_pairs(training, args.hold_out_origin, names, in_order)
     print(f"training: {format_size(train)}")
-    print(f"held out: {format_size(held_out)}")
+    print(f"held out: {format_size(validation)}")
     warn_of_one_piece(args, split["validation"])
-    return Sets(train, held_out, unheard, split, description)
+    return Sets(train, validation, unheard, split, description)
 
 
-def warn_of_one_piece(args, held_out):
-    """Say that a single piece (of which ``held_out`` may name versions) is a poor test."""
-    if len({piece_of(name) for name in held_out}) > 1:
+def warn_of_one_piece(args, validation):
+    """Say that a single piece (of which ``validation`` may name versions) is a poor test."""
+    if len({piece_of(name) for name in validation}) > 1:
         return
     given = args.maestro_split or args.split_of  # where no fraction decides
     advice = "give more music" if given else "raise --validation_split"
@@ -330,12 +330,12 @@ def tell_overlap(path, split):
         return
     with undamaged(f"{path}: its config.json", "give another model"):
         learned = {piece_of(name) for name in other["train"]}
-    held_out = {piece_of(name) for name in split["validation"]}
-    both = len(learned & held_out)
+    validation = {piece_of(name) for name in split["validation"]}
+    both = len(learned & validation)
     if both:
         print(
-            f"--weights {path}: was trained on {both} of the {len(held_out)} pieces that are held "
-            f"out here, so the error on them comes out too low; to avoid it: --split_of {path}",
+            f"--weights {path}: was trained on {both} of the {len(validation)} pieces that are "
+            f"held out here, so their error comes out too low; to avoid it: --split_of {path}",
             file=sys.stderr,
         )
 
@@ -379,7 +379,7 @@ def begin(training, model):
         "tiles": len(sets.train) * args.batch_size,
         "fingerprint": fingerprint,
         **training.kind.to_entry(),
-        "baselines_db": dataset.measure_baselines(sets.held_out, median),
+        "baselines_db": dataset.measure_baselines(sets.validation, median),
     }
     if sets.unheard:
         facts["unheard_baselines_db"] = dataset.measure_baselines(sets.unheard, median)
@@ -413,7 +413,7 @@ def check_tiles(run, sets):
         UserError: they are others.
     """
     median = dataset.find_target_median(sets.train)
-    found = dataset.measure_baselines(sets.held_out, median)
+    found = dataset.measure_baselines(sets.validation, median)
     known = run.config["baselines_db"]
     if any(abs(found[name] - known[name]) > 1e-4 for name in known):
         raise UserError(

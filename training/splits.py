@@ -9,17 +9,17 @@ from common.files import find_named, read_csv
 from common.names import piece_of
 
 
-def check_instruments(origins, targets, held_out=()):
+def check_instruments(origins, targets, unheard=()):
     """Raise UserError if an instrument is named twice, or stands alone on both sides.
 
-    ``held_out`` are origins that are not trained on.
+    ``unheard`` are origins that are not trained on.
     """
-    named = {"--origin": origins, "--target": targets, "--hold_out_origin": held_out}
+    named = {"--origin": origins, "--target": targets, "--hold_out_origin": unheard}
     for flag, instruments in named.items():
         for instrument in instruments:
             if instruments.count(instrument) > 1:
                 raise UserError(f"{flag} {instrument}: is named twice; name it once")
-    for instrument in held_out:
+    for instrument in unheard:
         if instrument in targets or instrument in origins:
             raise UserError(
                 f"--hold_out_origin {instrument}: is trained on, too; name it in one flag only"
@@ -118,9 +118,9 @@ def split_pieces(names, validation_split, seed=0):
         raise UserError(f"{pieces[0]}: is the only piece; training needs a second one to hold out")
     count = sum(draw < validation_split for draw in draws.values())
     count = min(max(count, 1), len(pieces) - 1)
-    held_out = set(pieces[:count])
-    training = [name for name in names if piece_of(name) not in held_out]
-    validation = [name for name in names if piece_of(name) in held_out]
+    chosen = set(pieces[:count])
+    training = [name for name in names if piece_of(name) not in chosen]
+    validation = [name for name in names if piece_of(name) in chosen]
     return training, validation
 
 
