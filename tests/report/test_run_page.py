@@ -9,6 +9,7 @@ import app
 import predict
 from common.cli import UserError
 from common.files import read_csv
+from conversion import known_models
 from report import pictures, run_page
 from sound.recordings import write_audio
 
@@ -147,7 +148,7 @@ def test_one_damaged_run_costs_no_other_its_place(tmp_path, monkeypatch, capsys,
     assert predict.main(["--list"]) == 0
     printed = capsys.readouterr()
     assert "runs/one_2_two: piano -> guitar" in printed.out
-    assert "guitar_acoustic: " in printed.out  # a shipped one
+    assert f"{known_models.PRETRAINED}/" in printed.out  # the shipped ones
     assert len(printed.err.splitlines()) <= 1
     assert "runs/one_2_two" in [path for _, path in app.list_choices()]
 
