@@ -310,7 +310,7 @@ def test_two_files_of_one_name_are_refused(folder, run):
     ("flags", "reason"),
     [
         (("--midi_path", "/nowhere"), "/nowhere: no such folder"),
-        (("--midi_path", "EMPTY"), "holds no .mid or .midi"),
+        (("--midi_path", "EMPTY"), "holds no .mid or .midi or .kar or .rmi; check the path"),
         (("--nsynth_path", "/nowhere"), "/nowhere: no such folder"),
         (
             ("--instruments", "flute_acoustic"),
