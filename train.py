@@ -14,7 +14,6 @@ from training import flags
 # Keras loads after the device is chosen.
 lr_finder = cli.load_later("lr_finder")
 models = cli.load_later("models")
-registry = cli.load_later("research.registry")
 feeding = cli.load_later("training.feeding")
 setup = cli.load_later("training.setup")
 
@@ -43,21 +42,21 @@ def build_parser():
     return parser
 
 
-def build_model(args, bins):
+def build_model(training):
     """Build both networks, compiled with the rates that the flags give."""
-    return build_pair(args, bins, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
+    args = training.args
+    return build_pair(training, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
 
 
-def build_pair(args, bins, gen_lr, gen_factor=1.0, disc_factor=1.0):
+def build_pair(training, gen_lr, gen_factor=1.0, disc_factor=1.0):
     """Build both networks, compiled.
 
     Args:
-        args: flags.
-        bins: height of the tiles.
+        training: `setup.Training`.
         gen_lr: learning rate, a number or a schedule.
         gen_factor, disc_factor: what it is multiplied by for each network.
     """
-    kind = registry.from_flags(args.learn, args.target, args.conditioning)
+    args, kind, bins = training.args, training.kind, training.sets.train.bins
     generator = models.build_generator(args.filters, kind, args.dropout, bins)
     discriminator = models.build_discriminator(args.filters, kind, bins)
     model = models.Pix2Pix(generator, discriminator, args.l1_weight, args.ema, args.delta_weight)
@@ -69,7 +68,6 @@ def build_pair(args, bins, gen_lr, gen_factor=1.0, disc_factor=1.0):
 def find_rates(training):
     """--findlr: one search for the generator alone, one for the discriminator, one for both."""
     args = training.args
-    bins = training.sets.train.bins
 
     def generator_alone(rate):
         return models.compiled_generator(
@@ -79,14 +77,14 @@ def find_rates(training):
             args.delta_weight,
             kind=training.kind,
             dropout=args.dropout,
-            bins=bins,
+            bins=training.sets.train.bins,
         )
 
     def discriminator_alone(rate):
-        return build_pair(args, bins, rate, gen_factor=0.0)
+        return build_pair(training, rate, gen_factor=0.0)
 
     def both(rate):
-        return build_pair(args, bins, rate)
+        return build_pair(training, rate)
 
     sweeps = {
         "generator": lr_finder.Sweep("gen_lr", "loss", generator_alone),

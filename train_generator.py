@@ -13,7 +13,6 @@ from training import flags
 # Keras loads after the device is chosen.
 lr_finder = cli.load_later("lr_finder")
 models = cli.load_later("models")
-registry = cli.load_later("research.registry")
 feeding = cli.load_later("training.feeding")
 setup = cli.load_later("training.setup")
 
@@ -28,23 +27,22 @@ def build_parser():
     return parser
 
 
-def build_model(args, bins, rate=None):
+def build_model(training, rate=None):
     """Build the generator, compiled.
 
     Args:
-        args: flags.
-        bins: height of the tiles.
+        training: `setup.Training`.
         rate: learning rate, a number or a schedule; None: the flag's.
     """
-    kind = registry.from_flags(args.learn, args.target, args.conditioning)
+    args = training.args
     return models.compiled_generator(
         args.filters,
         rate or args.lr,
         args.jit,
         args.delta_weight,
-        kind=kind,
+        kind=training.kind,
         dropout=args.dropout,
-        bins=bins,
+        bins=training.sets.train.bins,
     )
 
 
@@ -53,7 +51,7 @@ def find_rate(training):
     args = training.args
 
     def build(rate):
-        return build_model(args, training.sets.train.bins, rate)
+        return build_model(training, rate)
 
     sweeps = {"generator": lr_finder.Sweep("lr", "loss", build)}
     batches = feeding.feed(training.sets.train, args.workers)

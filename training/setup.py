@@ -99,14 +99,14 @@ def fit(training, build, parser):
 
     Args:
         training: `Training`.
-        build: function of the flags and the tiles' height that returns a compiled model: a
+        build: function of the `Training` that returns a compiled model: a
             generator or `Pix2Pix`.
         parser: of the script, whose defaults are printed beside the flags.
     """
     args, run, sets = training.args, training.run, training.sets
     with run.locked():
         with devices.device_scope(training.gpus):
-            model = build(args, sets.train.bins)
+            model = build(training)
             begin(training, model)
         introduce(training, model, parser)
         model.fit(
