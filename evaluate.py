@@ -21,9 +21,9 @@ tables). The rows:
     target                                 the recording
 
 Columns: see measuring/metrics.py; "picture" is the network's or the true one, "audio" what was
-written, both against the target's. Several origins (--origin) are a table each, and one more that
-compares them, one by one and by family: pianos heard in training, pianos never heard; so are rooms
-and noises (--conditions).
+written, both against the target's. The error of the audio in bands of 0 - 22 kHz has a table of its
+own. Several origins (--origin) are a table each, and one more that compares them, one by one and by
+family: pianos heard in training, pianos never heard; so are rooms and noises (--conditions).
 
 Several models share tables and page, on the pieces that all of them held out: a row "model LABEL
 (phase: NAME)" for each, and each one's paired difference from the first, also in differences.csv.
@@ -45,12 +45,13 @@ from common.files import check_folder, find_named, read_json, write_csv, write_j
 from common.names import MIDI_EXTENSIONS, family_of
 from common.run_facts import RunFacts
 from conversion import convert, known_models
-from measuring import judges, tables, tagger
+from measuring import judges, metrics, tables, tagger
 from measuring.page import SHOWN_COLUMNS, GroupPage, describe_candidates
 from measuring.pieces import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
 from measuring.rows import (
     COLUMNS,
     IDENTITY,
+    MEASURED,
     TARGET,
     TRUE,
     MeasuredSound,
@@ -70,6 +71,8 @@ from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
 # ---- One group: its tables ---------------------------------------------------------------------
 
 
+# Columns of results.csv, results.json; the bands have a table of their own on the screen
+WRITTEN_COLUMNS = [*SHOWN_COLUMNS, *metrics.BAND_MEASURES]
 # Columns of the table that compares origins
 OVERVIEW = ("mae_db", "level_matched_db", judges.NOTE_F1.key, tagger.DISTANCE)
 
@@ -144,7 +147,7 @@ def evaluate_group(systems, group, jury, page=None):
     results = []
     with tqdm(total=len(group.pieces), unit="piece", desc="evaluate") as bar:
         for piece in group.pieces:
-            read = cli.attempt(read_piece, piece)
+            read = cli.attempt(read_piece, piece, group.seconds)
             if isinstance(read, UserError):
                 if len(group.pieces) == 1:
                     raise read
@@ -247,6 +250,9 @@ def print_group(group, models, summary, differences, results, settings):
     print(f"{group.about}\n")
     print(tables.markdown(*tables.text_table(summary, SHOWN_COLUMNS)))
     print("\nmean ± standard deviation over pieces, n: how many; lower is better, SNR and F1 apart")
+    if TARGET in summary:
+        print("\nAudio MAE by band, dB:\n")
+        print(tables.markdown(*tables.text_table(summary, metrics.BAND_MEASURES)))
     if differences:
         print("\nPaired differences, piece by piece:\n")
         print(tables.markdown(*tables.text_table(differences, COLUMNS)))
@@ -281,9 +287,9 @@ def write_differences(path, differences):
 
 def write_group(folder, results, about):
     """Write results.csv, one line a piece and row, and results.json, the tables."""
-    lines = [["piece", "row", *(column.key for column in SHOWN_COLUMNS)]]
+    lines = [["piece", "row", *(column.key for column in WRITTEN_COLUMNS)]]
     for piece, row, found in results:
-        values = [found.get(column.key, "") for column in SHOWN_COLUMNS]
+        values = [found.get(column.key, "") for column in WRITTEN_COLUMNS]
         lines.append([cli.one_line(piece), row, *values])
     write_csv(folder / "results.csv", lines)
     write_json(folder / "results.json", about)
@@ -430,6 +436,11 @@ def add_choice_flags(parser):
         "quieter; one table each; see sound/conditions.py",
     )
     add("--limit", type=cli.number(int, 1), help="measure the first n pieces only")
+    add(
+        "--seconds",
+        type=cli.seconds(low_open=True),
+        help="measure the first seconds of each piece only, s or m:ss",
+    )
 
 
 def add_judge_flags(parser):
@@ -600,10 +611,10 @@ def run_group(candidates, group, settings, scores, args, output):
     systems = Systems(models, median, settings)
     results = evaluate_group(systems, group, jury, page)
     group = leave_out_unread(group, results)
-    summary = tables.summarise(results, SHOWN_COLUMNS)
+    summary = tables.summarise(results, WRITTEN_COLUMNS)
     if jury.listener:
         add_distances(summary, jury.listener.distances(TARGET), len(group.pieces))
-    differences = tables.compare(results, pairs_to_compare(list(models), settings), COLUMNS)
+    differences = tables.compare(results, pairs_to_compare(list(models), settings), MEASURED)
     print_group(group, models, summary, differences, results, settings)
     about = {
         "model": name_paths(candidates),
@@ -611,6 +622,7 @@ def run_group(candidates, group, settings, scores, args, output):
         "target": group.target,
         "condition": group.condition,
         "pieces": group.about,
+        "seconds": group.seconds,
         "phase_iterations": settings.options.phase_iterations,
         "hops": settings.options.hops,
         "level": settings.level,

@@ -11,9 +11,11 @@ hear phase artefacts too; `mfcc_distance` is a weak surrogate of timbre. Whether
 survive is for the judges of judges.py. SI-SDR is left out on purpose: the phase of a converted
 sound never matches the target's.
 
-`MEASURES`, at the end, is the registry: its order is that of the tables' columns.
+`MEASURES`, at the end, is the registry: its order is that of the tables' columns. `BAND_MEASURES`
+are a table of their own.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,6 +31,8 @@ LEVEL_GAINS = np.arange(-12, 12.1, 1.5)  # dB, that `level_matched_mae` tries
 FFT_SIZES = (2048, 1024, 512, 256, 128, 64)  # DDSP's
 LOG_FLOOR = 1e-5  # DDSP's safe_log
 MFCC = 13
+# kHz: what NSynth's notes reach, what a picture of 256 bins reaches, and the two halves of the rest
+BANDS = ((0, 8), (8, 11.025), (11.025, 16), (16, 22.05))
 _BLOCK = 2048  # frames that are transformed at a time: memory stays flat
 
 
@@ -62,6 +66,19 @@ def level_matched_mae(picture, target):
         louder = data.amplitude_to_db(mag * np.float32(10 ** (gain / 20)))
         errors.append(np.abs(made - data.to_network(louder)).mean())
     return float(min(errors) * data.DB_RANGE / 2)
+
+
+def band_error(picture, target, low, high):
+    """`picture_mae` in dB of the bins from ``low`` to ``high`` Hz; a bin at a border is in both.
+
+    Args:
+        picture, target: (512, t) on the dB scale, of the full band.
+        low, high: Hz, 0 ... 22,050.
+    """
+    _check(picture, target)
+    first = int(low * data.N_FFT / data.SAMPLE_RATE)
+    last = int(high * data.N_FFT / data.SAMPLE_RATE)
+    return picture_mae(picture[first : last + 1], target[first : last + 1])
 
 
 def spectral_convergence(written, mag):
@@ -316,3 +333,20 @@ MEASURES = (
         more_is_better=True,
     ),
 )
+
+
+def _band_measure(low, high):
+    """The `Measure` of one of `BANDS`."""
+    error = functools.partial(band_error, low=1000 * low, high=1000 * high)
+    name = f"{low:.0f} – {high:.0f} kHz"
+    return Measure(
+        f"band_{low:.0f}_{high:.0f}_db",
+        name,
+        2,
+        error,
+        ("full_picture", "target_full_picture"),
+        f"Audio MAE, dB, of {name} alone, whatever the height of the network's picture.",
+    )
+
+
+BAND_MEASURES = tuple(_band_measure(low, high) for low, high in BANDS)

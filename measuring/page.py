@@ -110,12 +110,19 @@ class GroupPage:
         origin = listening.plain_instrument(self.group.origin)
         return f"From {origin} to {listening.plain_instrument(self.group.target)}"
 
+    def _measured(self):
+        """How much of each piece is measured, in words."""
+        if self.group.seconds:
+            return f"its first {self.group.seconds:g} s"
+        return "whole pieces"
+
     def write(self, summary):
         """Write the page itself, last of its files."""
         paragraphs = [
             *describe_candidates(self.candidates),
             self.group.about,
-            f"The first {self.seconds:g} s of each piece are here; measures are of whole pieces.",
+            f"The first {self.seconds:g} s of each piece are here; "
+            f"measures are of {self._measured()}.",
             f"“Output” has the phase {self.settings.phases[0]}.",
             "Mean ± standard deviation over pieces; the lower the better, SNR and note F1 apart.",
         ]

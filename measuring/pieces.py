@@ -61,6 +61,7 @@ class Group(NamedTuple):
     target: str | None
     pieces: list
     condition: str | None = None  # of sound/conditions.py, under which the input is heard
+    seconds: float | None = None  # of each piece, from its beginning; None: all
 
 
 def read_run(model):
@@ -309,7 +310,15 @@ def find_groups(args, candidates):
         groups = _add_conditions(groups, args.conditions)
     if len(groups) == 1:
         groups = [groups[0]._replace(title="")]
+    if args.seconds:
+        groups = [_shorten(group, args.seconds) for group in groups]
     return groups
+
+
+def _shorten(group, seconds):
+    """A group of the first ``seconds`` of its pieces."""
+    about = f"{group.about}; the first {seconds:g} s of each"
+    return group._replace(about=about, seconds=seconds)
 
 
 def _check_references(groups):
@@ -499,8 +508,12 @@ def _list_names(pieces):
     return ", ".join(cli.one_line(piece.name) for piece in pieces)
 
 
-def read_piece(piece):
+def read_piece(piece, seconds=None):
     """One piece's audio and its reference's audio, of one length.
+
+    Args:
+        piece: `Piece`.
+        seconds: from its beginning on; None: all.
 
     Returns:
         (audio, reference): float32 (n,) at 44.1 kHz each; the reference is None where the piece
@@ -510,10 +523,11 @@ def read_piece(piece):
         UserError: one of them is empty, or they differ by more than 1 % in length.
     """
     audio = read_audio(piece.source)
+    wanted = round(seconds * data.SAMPLE_RATE) if seconds else None
     if not len(audio):
         raise UserError(f"{piece.source}: has no sound to compare; leave it out")
     if not piece.reference:
-        return audio, None
+        return audio[:wanted], None
     reference = read_audio(piece.reference)
     if not len(reference):
         raise UserError(f"{piece.reference}: has no sound to compare; leave it out")
@@ -524,7 +538,8 @@ def read_piece(piece):
             f"{len(audio) / data.SAMPLE_RATE:.2f} s; give two recordings of the same music at the "
             "same time, cut to one length"
         )
-    return audio[:shorter], reference[:shorter]
+    length = min(shorter, wanted) if wanted else shorter
+    return audio[:length], reference[:length]
 
 
 def find_median(run, target, audios, bins=data.BINS):

@@ -18,6 +18,7 @@ from sound import phase as phases
 from sound.loudness import Meter
 
 COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
+MEASURED = [*COLUMNS, *metrics.BAND_MEASURES]  # all that `measure` gives
 IDENTITY, SILENCE, MEDIAN, TARGET = "identity", "silence", "median picture", "target"
 MODEL, TRUE = "model", "true magnitude"
 OWN_PHASE = f"{TRUE} (phase: the target's)"
@@ -214,6 +215,13 @@ class MeasuredSound:
         return data.spectrogram(self.audio, self.bins)
 
     @functools.cached_property
+    def full_picture(self):
+        """(512, t) on the dB scale: the full band."""
+        if self.bins == data.FULL_BINS:
+            return self.picture
+        return data.spectrogram(self.audio, data.FULL_BINS)
+
+    @functools.cached_property
     def low(self):
         """The audio at 16 kHz."""
         return metrics.resample(self.audio)
@@ -239,7 +247,7 @@ def things_to_compare(row, target=None, notes=None):
         things["written_mag"] = data.db_to_amplitude(sound.picture)
         things["asked_mag"] = data.db_to_amplitude(row.asked)
     if target:
-        for name in ("picture", "low", "mel"):
+        for name in ("picture", "full_picture", "low", "mel"):
             things[name] = getattr(sound, name)
             things[f"target_{name}"] = getattr(target, name)
     if row.name == OWN_PHASE:
@@ -255,7 +263,7 @@ def measure(row, target=None, notes=None):
     """The measures that apply to one row: {key: value}; arguments of `things_to_compare`."""
     things = things_to_compare(row, target, notes)
     found = {}
-    for column in COLUMNS:
+    for column in MEASURED:
         if all(name in things for name in column.takes):
             found[column.key] = column.function(*(things[name] for name in column.takes))
     return found

@@ -35,7 +35,7 @@ from measuring.pieces import (
     tell_left_out,
 )
 from measuring.rows import (
-    COLUMNS,
+    MEASURED,
     OWN_PHASE,
     MeasuredSound,
     Settings,
@@ -194,7 +194,7 @@ def test_measures_of_a_perfect_and_of_a_silent_conversion():
     with_snr = [name for name, measures in found.items() if "snr_db" in measures]
     assert with_snr == [OWN_PHASE]
     assert found[OWN_PHASE]["snr_db"] > 40
-    keys = {column.key for column in COLUMNS}
+    keys = {column.key for column in MEASURED}
     for measures in found.values():
         assert set(measures) <= keys
         assert all(np.isfinite(value) for value in measures.values())
@@ -214,7 +214,7 @@ def test_every_measure_has_all_that_it_takes():
     audio = tone(seconds=1)
     rows = rows_of(identity, audio, audio, None)
     things = things_to_compare(rows[OWN_PHASE], MeasuredSound(audio))
-    for column in metrics.MEASURES:
+    for column in (*metrics.MEASURES, *metrics.BAND_MEASURES):
         assert set(column.takes) <= set(things), column.key
 
 
@@ -415,8 +415,8 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
     own = ["model (phase: input)", "model (phase: griffinlim)"]
     true = ["true magnitude (phase: input)", "true magnitude (phase: griffinlim)"]
     rows = ["identity", "silence", "median picture", *own, *true, OWN_PHASE, "target"]
-    table, paired = table_rows(printed)
-    assert table == rows
+    table, bands, paired = table_rows(printed)
+    assert table == rows and bands == rows
     assert paired == [f"{own[0]} − identity", f"{own[1]} − {own[0]}", f"{true[1]} − {true[0]}"]
 
     with open(out / "results.csv", newline="", encoding="utf-8") as file:
@@ -437,6 +437,27 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
     text = (page / "index.html").read_text(encoding="utf-8")
     assert text.count("<audio ") == 2 * 4
     assert len(read_audio(page / "piece01_2.flac")) == data.SAMPLE_RATE
+
+
+def test_seconds_measures_the_beginning_of_each_piece(audios, run_folder, tmp_path, capsys):
+    """The same figures as of files that end there, and both pages and tables say so."""
+    for folder in audios.iterdir():
+        for path in folder.glob("*.wav"):
+            short = tmp_path / "short" / folder.name / path.name
+            short.parent.mkdir(parents=True, exist_ok=True)
+            write_audio(short, read_audio(path)[: data.SAMPLE_RATE])
+    shown = []
+    for name, where, more in (("a", audios, ["--seconds", 1]), ("b", tmp_path / "short", [])):
+        flags = ["--model", run_folder, "--audios_path", where, "--phase", "input"]
+        flags += ["--output", tmp_path / name, "--report", tmp_path / name / "page", *more]
+        assert evaluate.main([*map(str, flags), "--gpu", "cpu"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert "three, four; the first 1 s of each" in shown[0]
+    csvs = [(tmp_path / name / "results.csv").read_text() for name in "ab"]
+    assert csvs[0] == csvs[1]
+    assert json.loads((tmp_path / "a" / "results.json").read_text())["seconds"] == 1
+    page = (tmp_path / "a" / "page" / "index.html").read_text(encoding="utf-8")
+    assert "measures are of its first 1 s" in page
 
 
 def test_command_compares_origins(audios, run_folder, tmp_path, capsys):
@@ -532,7 +553,7 @@ def test_recordings_that_cannot_be_read_stop_no_other(
     (folder / "self").symlink_to("self")
     read = evaluate.read_piece
 
-    def read_piece(piece):
+    def read_piece(piece, seconds):
         if piece.source.name == "d.wav":  # damaged in its middle
             raise UserError(f"{piece.source}: is damaged")
         return read(piece)

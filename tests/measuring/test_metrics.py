@@ -217,3 +217,29 @@ def test_known_answers_on_real_mixes(target, identity_db, silence, input_db, inp
     assert metrics.spectral_convergence(data.magnitude(data.stft(written)), mag) == pytest.approx(
         input_convergence, abs=0.0006
     )
+
+
+def test_error_of_a_band_is_that_of_its_bins():
+    """Against the obvious computation, bin by bin, at the bands' borders in Hz."""
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0, 1, (2, 512, 7)).astype(np.float32)
+    for low, high in metrics.BANDS:
+        errors = []
+        for k in range(512):
+            width = data.SAMPLE_RATE / data.N_FFT  # Hz, of a bin
+            if 1000 * low < (k + 1) * width and k * width <= 1000 * high:
+                errors.append(np.abs(a[k] - b[k]).mean() * data.DB_RANGE)
+        expected = np.mean(errors)
+        found = metrics.band_error(a, b, 1000 * low, 1000 * high)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_bands_tell_where_an_error_is():
+    picture = np.full((512, 3), 0.5, np.float32)
+    wrong = picture.copy()
+    wrong[300:350] += 0.1  # 12.9 - 15.1 kHz
+    found = []
+    for measure in metrics.BAND_MEASURES:
+        found.append(measure.function(wrong, picture))
+    assert found[0] == found[1] == found[3] == 0
+    assert found[2] == pytest.approx(0.1 * data.DB_RANGE * 50 / 116, rel=1e-4)
