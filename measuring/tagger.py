@@ -70,12 +70,16 @@ class Listener:
         """
         if target not in self._embeddings:
             return {}
+        return {row: self.distance(row, target) for row in self._embeddings}
+
+    def distance(self, row, target):
+        """Fréchet distance of one row from the row ``target``; NaN of what was not heard."""
+        if row not in self._embeddings or target not in self._embeddings:
+            return float("nan")
         wanted = np.concatenate(self._embeddings[target])
-        found = {}
-        for row, embeddings in self._embeddings.items():
-            found[row] = frechet(np.concatenate(embeddings), wanted)
-        found[target] = frechet(wanted[::2], wanted[1::2])
-        return found
+        if row == target:
+            return frechet(wanted[::2], wanted[1::2])
+        return frechet(np.concatenate(self._embeddings[row]), wanted)
 
 
 def _cut_patches(audio):

@@ -67,6 +67,8 @@ def test_systems_are_compared_over_all_pieces(monkeypatch):
     assert set(distances) == {"input", "model", "target"}
     assert distances["model"] < 0.1 * distances["input"]
     assert listener.distances("nobody") == {}
+    assert listener.distance("model", "target") == distances["model"]
+    assert np.isnan(listener.distance("nobody", "target"))
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
