@@ -35,9 +35,8 @@ from common.files import (
     write_json,
 )
 from common.record import DUE, FOREIGN, Record
+from sound import survey
 from sound.recordings import AUDIO_EXTENSIONS, read_mono, resample_stream
-
-survey = cli.load_later("sound.survey")  # which brings much of scipy, and is seldom needed
 
 ANOTHER_FOLDER = "give another --features"  # a remedy that loses nothing
 SAMPLE = 12  # recordings that are looked at before the height of all is chosen

@@ -46,12 +46,12 @@ from common.names import MIDI_EXTENSIONS, family_of
 from common.run_facts import RunFacts
 from conversion import convert, known_models
 from measuring import judges, metrics, tables, tagger
-from measuring.page import SHOWN_COLUMNS, GroupPage, describe_candidates
 from measuring.pieces import SIDE_WORDS, find_candidates, find_groups, find_median, read_piece
 from measuring.rows import (
     COLUMNS,
     IDENTITY,
     MEASURED,
+    SHOWN_COLUMNS,
     TARGET,
     TRUE,
     MeasuredSound,
@@ -67,6 +67,8 @@ from research import learned_phase, styles
 from sound import phase as phases
 from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
+
+listening_page = cli.load_later("measuring.page")  # it loads Matplotlib
 
 # ---- One group: its tables ---------------------------------------------------------------------
 
@@ -602,7 +604,7 @@ def run_group(candidates, group, settings, scores, args, output):
     page = None
     if args.report:
         folder = args.report / group.folder
-        page = GroupPage(folder, group, candidates, settings, args.report_seconds)
+        page = listening_page.GroupPage(folder, group, candidates, settings, args.report_seconds)
     models = {}
     for candidate in candidates:
         network = choose_style(candidate, group.target, args.audios_path)
@@ -653,7 +655,7 @@ def main(argv=None):
         check_folder(args.report, "--report")
     candidates, settings = load_networks(args, candidates)
     drop_others(output, groups, name_paths(candidates))
-    for line in describe_candidates(candidates):
+    for line in listening_page.describe_candidates(candidates):
         print(line)
     summaries = {}
     for group in groups:

@@ -5,12 +5,12 @@ report/listening.py has the layout of such pages.
 
 import data
 from common import cli
-from measuring import tables, tagger
+from measuring import tables
 from measuring.rows import (
-    COLUMNS,
     IDENTITY,
     MEDIAN,
     MODEL,
+    SHOWN_COLUMNS,
     SILENCE,
     TARGET,
     TRUE,
@@ -19,7 +19,6 @@ from measuring.rows import (
 )
 from report import listening
 
-SHOWN_COLUMNS = [*COLUMNS, *tagger.COLUMNS]
 ROW_TERMS = (  # how a row's name begins, and what it is
     (IDENTITY, "The input, unchanged: what there is to beat."),
     (SILENCE, "Nothing at all."),

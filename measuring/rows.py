@@ -12,13 +12,14 @@ import numpy as np
 import data
 from common import kinds
 from conversion import convert
-from measuring import judges, metrics
+from measuring import judges, metrics, tagger
 from research import learned_phase
 from sound import phase as phases
 from sound.loudness import Meter
 
 COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
 MEASURED = [*COLUMNS, *metrics.BAND_MEASURES]  # all that `measure` gives
+SHOWN_COLUMNS = [*COLUMNS, *tagger.COLUMNS]
 IDENTITY, SILENCE, MEDIAN, TARGET = "identity", "silence", "median picture", "target"
 MODEL, TRUE = "model", "true magnitude"
 OWN_PHASE = f"{TRUE} (phase: the target's)"

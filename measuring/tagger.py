@@ -16,7 +16,7 @@ from pathlib import Path
 
 import librosa
 import numpy as np
-import scipy.linalg
+import scipy  # whose parts load when they are first used
 
 from common.cli import UserError
 from measuring import metrics

@@ -7,7 +7,7 @@ fixed strength and changes the audio, so that figures of different models can be
 from typing import NamedTuple
 
 import numpy as np
-from scipy import signal
+import scipy  # whose parts load when they are first used
 
 import data
 from sound.augment import db_to_gain
@@ -33,7 +33,7 @@ def add_room(audio):
     echoes = np.random.default_rng(SEED).normal(size=count) * 10 ** (-3 * seconds / RT60)
     echoes /= np.sqrt(np.sum(echoes**2))
     echoes[0] += 1  # the direct sound
-    return signal.oaconvolve(audio, echoes)[: len(audio)].astype(np.float32)
+    return scipy.signal.oaconvolve(audio, echoes)[: len(audio)].astype(np.float32)
 
 
 def add_noise(audio):
@@ -49,8 +49,8 @@ def add_noise(audio):
 
 def limit_band(audio):
     """An old recording's band: Butterworth filters, 24 dB an octave on either side of BAND."""
-    sections = signal.butter(4, BAND, "bandpass", fs=data.SAMPLE_RATE, output="sos")
-    return signal.sosfilt(sections, audio).astype(np.float32)
+    sections = scipy.signal.butter(4, BAND, "bandpass", fs=data.SAMPLE_RATE, output="sos")
+    return scipy.signal.sosfilt(sections, audio).astype(np.float32)
 
 
 def turn_down(audio):

@@ -1,9 +1,9 @@
 """Loudness and true peaks of a stream by ITU-R BS.1770-4, and a limiter; memory stays flat."""
 
+import functools
+
 import numpy as np
-import pyloudnorm
-import scipy.ndimage
-import scipy.signal
+import scipy  # whose parts load when they are first used: scipy.signal takes half a second
 
 import data
 
@@ -17,9 +17,6 @@ LOOKAHEAD = 0.005  # s; the gain falls within twice that: faster would be a clic
 RELEASE = 100.0  # dB/s; between the peaks of 50 Hz and above it does not even begin
 OVERSAMPLING = 4  # as in BS.1770-4, annex 2
 _TAPS = 16  # samples that a point between two samples is interpolated from
-_INTERPOLATE = OVERSAMPLING * scipy.signal.firwin(
-    OVERSAMPLING * _TAPS + 1, 1 / OVERSAMPLING, window=("kaiser", 6)
-)
 _OVERSHOOT = 2.1  # a true peak is at most so many times the largest sample: the phases' L1 norm
 SAFE_PEAK = 10 ** (CEILING / 20) / _OVERSHOOT  # of samples: no true peak is above the ceiling
 _CHUNK = 2**16  # samples
@@ -32,6 +29,8 @@ class Meter:
     """
 
     def __init__(self):
+        import pyloudnorm  # it loads scipy.signal
+
         shelf = pyloudnorm.IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, data.SAMPLE_RATE, "high_shelf")
         high_pass = pyloudnorm.IIRfilter(0.0, 0.5, 38.0, data.SAMPLE_RATE, "high_pass")
         self._sections = np.array([[*shelf.b, *shelf.a], [*high_pass.b, *high_pass.a]])
@@ -145,6 +144,13 @@ def _pad(blocks, margin):
     yield np.zeros((len(block), margin), np.float32)
 
 
+@functools.cache
+def _interpolation():
+    """The filter that finds the points between two samples."""
+    taps = OVERSAMPLING * _TAPS + 1
+    return OVERSAMPLING * scipy.signal.firwin(taps, 1 / OVERSAMPLING, window=("kaiser", 6))
+
+
 def _find_excess(audio, ceiling):
     """How far the true peak about each sample exceeds an amplitude: (channels, n) -> nepers (n,).
 
@@ -153,7 +159,7 @@ def _find_excess(audio, ceiling):
     peak = np.abs(audio).max(axis=0, initial=0)
     if peak.max() * _OVERSHOOT <= ceiling:
         return np.zeros(audio.shape[1])
-    fine = scipy.signal.upfirdn(_INTERPOLATE, audio, up=OVERSAMPLING)
+    fine = scipy.signal.upfirdn(_interpolation(), audio, up=OVERSAMPLING)
     delay = OVERSAMPLING * _TAPS // 2
     fine = np.abs(fine[:, delay : delay + OVERSAMPLING * audio.shape[1]]).max(axis=0)
     peak = np.maximum(peak, fine.reshape(-1, OVERSAMPLING).max(axis=1))

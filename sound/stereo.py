@@ -22,8 +22,7 @@ is the loudest one taken in place of the mean.
 from collections import deque
 
 import numpy as np
-import scipy.ndimage
-import scipy.signal
+import scipy  # whose parts load when they are first used
 
 import data
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.ndimage
+import scipy  # whose parts load when they are first used
 
 import data
 from common.cli import UserError

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.image
 import numpy as np
 
 import data
@@ -204,5 +203,7 @@ def read_picture(path):
 
 def draw_spectrogram(source, target):
     """Write the spectrogram of a sound as a picture without axes, low frequencies below."""
+    import matplotlib.image  # here, so that app.py --help need not wait for it
+
     picture = read_picture(source)[: round(TOP * data.N_FFT / data.SAMPLE_RATE)]
     matplotlib.image.imsave(target, picture[::-1], vmin=0, vmax=1, cmap="magma")

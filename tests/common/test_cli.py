@@ -13,6 +13,7 @@ import time
 
 import pytest
 from conftest import HANG, ROOT, take_interrupts
+from test_house import SCRIPTS
 
 from common import cli
 from common.files import (
@@ -295,6 +296,17 @@ def test_interrupted_when_all_is_done_a_script_ends_well(tmp_path):
     err = process.communicate(timeout=HANG)[1]
     assert err == ""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_help_waits_for_no_heavy_package(script):
+    program = f"import sys, {script}\ntry: {script}.main(['--help'])\nexcept SystemExit: pass\n"
+    program += "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'scipy.signal', 'matplotlib'}\n"
+    program += "print('heavy:', *heavy & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "heavy:"
 
 
 @pytest.mark.parametrize("script", ["synthesize_audios", "compute_features", "predict", "evaluate"])
