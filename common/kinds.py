@@ -43,6 +43,17 @@ class Kind:
         """What the discriminator sees of the generator's ``inputs``."""
         return inputs
 
+    def turn_phase(self, spectrum, outputs):
+        """Return the spectrum whose phase the learned estimators take: the input's, turned.
+
+        This kind leaves it as it is.
+
+        Args:
+            spectrum: the input's, complex (..., bins).
+            outputs: of the network, float32 (..., bins, outputs).
+        """
+        return spectrum
+
     def prepare_preview(self, generator, features, target, names):
         """The function that previews convert with; None if it gives nothing to look at.
 

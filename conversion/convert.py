@@ -25,7 +25,6 @@ import data
 from common import kinds
 from common.cli import UserError
 from common.files import complete
-from research import learned_phase
 from sound import phase as phases
 from sound import stereo
 from sound.loudness import SAFE_PEAK, Limiter, Meter
@@ -167,8 +166,8 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
             of zeros where there are no more.
         blocks: the audio, full scale = 1.
         rate, new_rate: of input and output, Hz; the output's default is the input's.
-        options: `Options`; its phase is one of `phase.ESTIMATORS` or, if the model gives three
-            outputs, of `phase.LEARNED`.
+        options: `Options`; its phase is one of `phase.ESTIMATORS` or, if the model's kind gives
+            a rotation, of `phase.LEARNED`.
 
     Raises:
         KeyError: no such phase estimator.
@@ -179,7 +178,8 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
     frames = data.stft_stream(stereo.split(blocks), hop_length, kinds.bins_of(model))
     frames = placement.mix(frames)
     frames = convert_frames(model, frames, spectrum_to_db, options)
-    packed = _pack(frames, learned=options.phase in phases.LEARNED)
+    kind = kinds.kind_of(model) if options.phase in phases.LEARNED else kinds.PLAIN
+    packed = _pack(frames, kind)
     pull = phases.PULL if options.pull is None else options.pull
     estimate = functools.partial(phases.ALL[options.phase], pull=pull)
     iterations, seed = options.phase_iterations, options.seed
@@ -188,15 +188,14 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
 
 
-def _pack(frames, learned):
+def _pack(frames, kind):
     """Stream of `convert_frames` -> what `estimate_phases` takes.
 
-    If the phase is ``learned``, the input's is turned as the network's further outputs say.
+    ``kind`` is the `Kind` of network that turns the input's phase.
     """
     for original, converted in frames:
-        if learned:
-            original = learned_phase.turn(original, converted[..., 1:])
-        yield pack(data.db_to_amplitude(converted[..., 0]), original)
+        spectrum = kind.turn_phase(original, converted)
+        yield pack(data.db_to_amplitude(converted[..., 0]), spectrum)
 
 
 def pack(mag, spectrum):

@@ -4,8 +4,8 @@
     phase      origin and target     `compute_rotation`, from the origin's phase to the target's
     both       origin                dB scale of the target, and `compute_rotation`
 
-Training uses `PhasePairs`; conversion uses `turn` and `with_phase`. The two kinds of network are
-`PHASE` and `BOTH`.
+Training uses `PhasePairs`; conversion uses `with_phase`, and the hook `Kind.turn_phase`. The two
+kinds of network are `PHASE` and `BOTH`.
 """
 
 import numpy as np
@@ -91,6 +91,10 @@ class _Rotating(Kind):
         """`PhasePairs`."""
         return PhasePairs(self, features, origins, targets, names, batching)
 
+    def turn_phase(self, spectrum, outputs):
+        """The input's spectrum, turned by the last two outputs."""
+        return turn(spectrum, outputs[..., -2:])
+
 
 class Both(_Rotating):
     """The target's picture and the rotation, from the origin's magnitude."""
@@ -135,6 +139,7 @@ def with_phase(model, phase_model):
         rotation = phase_model.predict_on_batch(np.concatenate([x, magnitude], axis=-1))
         return np.concatenate([magnitude, rotation], axis=-1)
 
+    convert.kind = BOTH
     convert.bins = bins_of(model)
     return convert
 

@@ -1,5 +1,7 @@
 """What a network that learns phase sees, and what its answer is worth."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from conftest import ORIGIN, TARGET
@@ -11,7 +13,7 @@ import train
 import train_generator
 from common import dataset
 from common.cli import UserError
-from conversion import model_files
+from conversion import convert, model_files
 from research import learned_phase
 from research.learned_phase import BOTH, PHASE
 from sound.recordings import read_audio
@@ -76,6 +78,28 @@ def test_several_instruments_are_refused(features):
         learned_phase.PhasePairs(
             PHASE, features, [ORIGIN, "x"], [TARGET], ["three"], dataset.Batching(3)
         )
+
+
+def half_a_turn(x):
+    """What a phase network would give that turns all phases by 180 degrees."""
+    return np.broadcast_to(np.float32([-1, 0]), (*x.shape[:-1], 2))
+
+
+def magnitude_and_half_a_turn(x):
+    return np.concatenate([x, half_a_turn(x)], axis=-1)
+
+
+magnitude_and_half_a_turn.kind = BOTH
+apart = learned_phase.with_phase(lambda x: x, SimpleNamespace(predict_on_batch=half_a_turn))
+
+
+@pytest.mark.parametrize("model", [magnitude_and_half_a_turn, apart], ids=["both", "apart"])
+def test_a_conversion_turns_the_inputs_phase_as_the_network_says(model):
+    audio = np.random.default_rng(0).normal(0, 0.1, 30000).astype(np.float32)
+    kept = convert.convert_audio(model, audio, 44100, convert.Options("input"))
+    turned = convert.convert_audio(model, audio, 44100, convert.Options("learned"))
+    assert np.abs(kept).max() > 0.1
+    np.testing.assert_allclose(turned, -kept, atol=1e-6)
 
 
 @pytest.mark.parametrize(("script", "kind"), [(train_generator, PHASE), (train, BOTH)])
