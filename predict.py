@@ -4,6 +4,7 @@
     python predict.py --input song.m4a --model guitar strings synth --seconds 20 --page page
     python predict.py --input recordings --model runs/piano_2_guitar --output converted
     python predict.py --list
+    python predict.py --input recordings --model guitar --json > results.json
 
 A model is named by any part of its name that fits only one, or by its path. Without --output the
 result lies beside the input, as song_guitar.wav, and never replaces anything. Every recording, and
@@ -18,6 +19,11 @@ A folder is mirrored below --output. Running the command again converts what is 
 was made otherwise: from another recording, by another model, with other flags. Files that this
 command did not make are kept.
 
+With --json, stdout is a JSON list and nothing else; all other lines go to stderr. It has an object
+for each output: `input`, `output` (null if it could not be made), `model`, `seconds` of sound (null
+if nothing was converted now) and `remarks`, a list of text. With --list it has one for each model:
+`name`, `path` and `description`. Without a list (exit code 2) stderr says what to mend.
+
 Where the input is digital silence, so is the output. Stereo, and any number of channels, is
 converted once: the mean of the channels goes through the network, and its conversion is placed as
 the input's notes were, see sound/stereo.py. So a note stays where it was, the image as wide as it
@@ -26,11 +32,14 @@ was, and the mean of the output's channels is the conversion of the mean of the 
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
 import contextlib
+import json
 import os
 import shlex
 import sys
+import textwrap
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -42,7 +51,7 @@ from common.files import check_folder
 from common.run_facts import RunFacts
 from conversion import convert, known_models
 from conversion.convert import BATCH_SIZE, OVERLAP, convert_file
-from conversion.outputs import find_missing, list_sources, plan_jobs, plan_place
+from conversion.outputs import Job, find_missing, list_sources, plan_jobs, plan_place
 from research import learned_phase, styles
 from sound import phase as phases
 from sound.recordings import (
@@ -55,8 +64,18 @@ from sound.recordings import (
 from sound.survey import listen_open, read_part
 
 PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
+COLUMNS = 100  # of --list
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]"
+
+
+class Result(NamedTuple):
+    """What became of a `Job`."""
+
+    job: Job  # its target by the name that it got
+    seconds: float | None = None  # of sound that was converted, None if nothing was
+    remarks: tuple = ()  # sentences for the user
+    is_failure: bool = False
 
 
 def in_decibels(amplitude):
@@ -91,7 +110,7 @@ def convert_one(model, job, survey, args, place):
         place: see `plan_place`.
 
     Returns:
-        The job, its target by the name that it got.
+        `Result`.
     """
 
     def place_output(part, path):
@@ -120,7 +139,8 @@ def convert_one(model, job, survey, args, place):
         f"{cli.one_line(job.target)}: {done.seconds:.1f} s, {describe_level(done, survey)}, "
         f"{speed:.1f} x real time"
     )
-    return job
+    remarks = [survey.remark] if survey.remark else []
+    return Result(job, done.seconds, (*remarks, *done.remarks))
 
 
 def describe_level(done, survey):
@@ -153,7 +173,7 @@ def convert_all(jobs, args, planned):
         planned: list of all `Job` of this command.
 
     Returns:
-        For each job the one that was done, whose target is what was written, or None.
+        `Result` of each job.
     """
     surveys = {}  # of the recordings: each is listened to once, for all models
     if len({job.source for job in planned}) == 1:
@@ -162,7 +182,7 @@ def convert_all(jobs, args, planned):
         devices.setup_device(args.gpu)
         from conversion.model_files import load_generator
 
-    done = [None] * len(jobs)
+    results = [None] * len(jobs)
     phase_model = None
     if args.phase_model:
         phase_model = load_generator(args.phase_model, args.precision)
@@ -173,13 +193,13 @@ def convert_all(jobs, args, planned):
             if job.model_path != path:
                 continue
             result = cli.attempt(convert_recorded, converter, job, args, surveys)
-            if not isinstance(result, UserError):
-                done[k] = result
-            elif len(planned) == 1:
-                raise result
-            else:
+            if isinstance(result, UserError):
+                if len(planned) == 1:
+                    raise result
                 cli.pass_over(result)
-    return done
+                result = Result(job, remarks=(str(result),), is_failure=True)
+            results[k] = result
+    return results
 
 
 def check_and_listen(job, args, surveys):
@@ -209,10 +229,11 @@ def convert_recorded(model, job, args, surveys):
     place = plan_place(job)
     if job.record is not None:
         job.record.begin([job.target])
-    job = convert_one(model, job, survey, args, place)
+    result = convert_one(model, job, survey, args, place)
+    job = result.job
     if job.record is not None:
         job.record.add(job.target, list_sources(job), job.settings)
-    return job
+    return result
 
 
 @contextlib.contextmanager
@@ -290,15 +311,44 @@ def _page_pieces(jobs, args):
         yield listening.Entry(listening.plain_title(cli.one_line(source.name)), sounds)
 
 
-def print_models():
-    """Print the models there are, one line each."""
+def print_models(as_json):
+    """Print the models there are, with their paths from the folder where the user is."""
     models = known_models.list_models()
+    if as_json:
+        found = []
+        for model in models:
+            path = relative_path(model.path)
+            found.append({"name": model.label, "path": path, "description": model.line})
+        print(json.dumps(found, indent=2))
+        return
     if not models:
         print("no models yet: train one with train.py, or get pretrained/ with the repository")
         return
-    width = max(len(model.label) for model in models)
+    width = 2 + max(len(model.label) for model in models)
     for model in models:
-        print(f"{model.label:{width}}  {cli.one_line(model.path)}: {model.line}")
+        print(f"{model.label:{width}}{cli.one_line(relative_path(model.path))}")
+        lines = textwrap.wrap(cli.one_line(model.line), COLUMNS - width, break_long_words=False)
+        print(textwrap.indent("\n".join(lines), " " * width))
+
+
+def relative_path(path):
+    """A path as text, from the folder where the user is; as it is on another drive of Windows."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path)
+
+
+def print_results(results):
+    """Print what became of each job as JSON: see the docstring of this script."""
+    found = []
+    for result in results:
+        job = result.job
+        entry = {"input": str(job.source), "output": None, "model": relative_path(job.model_path)}
+        if not result.is_failure:
+            entry["output"] = str(job.target)
+        found.append({**entry, "seconds": result.seconds, "remarks": result.remarks})
+    print(json.dumps(found, indent=2))
 
 
 def say_how_to_hear(jobs, page):
@@ -356,6 +406,12 @@ def add_common_flags(parser):
         "default: beside the input",
     )
     add("--list", action="store_true", help="list the models and their errors")
+    add(
+        "--json",
+        action="store_true",
+        help="for scripts: write the results, or the models of --list, to stdout as JSON, and all "
+        "else to stderr",
+    )
     add(
         "--quality",
         choices=convert.QUALITIES,
@@ -508,12 +564,23 @@ def main(argv=None):
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.list:
-        print_models()
+        print_models(args.json)
         return 0
     for flag in ("model", "input"):
         if not getattr(args, flag):
             parser.error(f"--{flag} is missing; say what to convert, and with which model")
     apply_quality(args)
+    if args.json:
+        with contextlib.redirect_stdout(sys.stderr):
+            results = convert_inputs(args)
+        print_results(results)
+    else:
+        results = convert_inputs(args)
+    return 2 if any(result.is_failure for result in results) else 0
+
+
+def convert_inputs(args):
+    """Convert what is missing, write the page, say how to listen; `Result` of each planned job."""
     found = [known_models.find_model(name, "--model") for name in args.model]
     models = list(dict.fromkeys(found))
     settings = {path: read_settings(args, path) for path in models}
@@ -522,20 +589,25 @@ def main(argv=None):
     jobs = plan_jobs(inputs, output, models, settings)
     if args.page:
         check_folder(args.page, "--page")
-    missing = find_missing(jobs)
+    missing, others = find_missing(jobs)
     made = []
     if missing:
         made = convert_all(missing, args, jobs)
-        print(f"{len(made) - made.count(None)} of {len(missing)} converted: {describe_phase(args)}")
-    complete = []
+        count = sum(not result.is_failure for result in made)
+        print(f"{count} of {len(missing)} converted: {describe_phase(args)}")
+    results = []
     for job in jobs:
         if job in missing:
-            job = made[missing.index(job)]
-        if job is not None and job.target.exists():
-            complete.append(job)
+            results.append(made[missing.index(job)])
+        else:
+            results.append(Result(job, remarks=(others[job.target],)))
+    complete = []
+    for result in results:
+        if not result.is_failure and result.job.target.exists():
+            complete.append(result.job)
     page = write_page(args.page, complete, args) if args.page and complete else None
     say_how_to_hear(complete, page)
-    return 2 if None in made else 0
+    return results
 
 
 if __name__ == "__main__":

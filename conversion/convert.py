@@ -409,6 +409,7 @@ class Conversion(NamedTuple):
     gain: float  # that was applied to the network's output
     loudness: float  # of the output as written, LUFS; -inf for silence
     limited: bool  # whether peaks were turned down
+    remarks: tuple = ()  # sentences on what had to be done to read the recording
 
 
 def convert_file(
@@ -463,7 +464,7 @@ def convert_file(
             may_limit = output.normalize is None and depth != "float"
             done = _write(spool, file, made, gain, may_limit)
     print_remarks(sound)
-    return done
+    return done._replace(remarks=tuple(sound.remarks))
 
 
 class _Made(NamedTuple):

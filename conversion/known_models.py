@@ -117,15 +117,16 @@ def _name_apart(paths):
 
 
 def make_label(path):
-    """Short name of what a model makes, for file names: "guitar" of keyboard_..._2_guitar_acoustic.
+    """Short name of what a model makes, for file names: "strings" of x_2_string_acoustic.
 
-    A single file is called by its stem, ``generator`` by its folder's name.
+    It is what README has users type, see `names.TARGET_NAMES`. A single file is called by its stem,
+    ``generator`` by its folder's name.
     """
     path = Path(path)
     name = path.name if path.is_dir() else path.stem
     if not path.is_dir() and name.partition(".")[0] == "generator":
         name = path.resolve().parent.name
-    target = name.rpartition("_2_")[2]
+    target = target_name(name.rpartition("_2_")[2])
     for source in _SOURCES:
         target = target.removesuffix(source)
     label = re.sub(r"\W+", "_", target).strip("_")

@@ -16,6 +16,8 @@ from common.record import DUE, FOREIGN, Record, look_at
 from conversion import known_models
 from sound.recordings import AUDIO_EXTENSIONS, WRITTEN_EXTENSIONS
 
+CURRENT = "there already, made in the same way"
+KEPT = "kept, for this command did not make it"
 NAME_BYTES = 240  # of a file's name: 255 are allowed, and hidden names are a little longer
 
 
@@ -209,22 +211,24 @@ def _check_target(source, target, taken):
 def find_missing(jobs):
     """The jobs whose output is not there yet, or was made otherwise; the others are told.
 
+    Returns:
+        (these jobs, {output that is not made: why}).
+
     Raises:
         UserError: the only output is a file that this command did not make.
     """
     missing = []
-    current = 0
-    foreign = []
+    others = {}
     for job in jobs:
         plan = DUE  # without a record the name is free
         if job.record is not None:
             plan = job.record.plan(job.target, list_sources(job), job.settings)
         if plan == DUE:
             missing.append(job)
-        elif plan == FOREIGN:
-            foreign.append(job.target)
         else:
-            current += 1
+            others[job.target] = KEPT if plan == FOREIGN else CURRENT
+    foreign = [path for path, why in others.items() if why == KEPT]
+    current = len(others) - len(foreign)
     if current:
         print(f"{current} of {len(jobs)} files are there already, made in the same way")
     if foreign and len(jobs) == 1:
@@ -233,10 +237,8 @@ def find_missing(jobs):
             "give another --output"
         )
     for path in foreign:
-        print(
-            f"kept, for this command did not make it: {cli.one_line(path)}; give another --output"
-        )
-    return missing
+        print(f"{KEPT}: {cli.one_line(path)}; give another --output")
+    return missing, others
 
 
 def plan_place(job):

@@ -168,7 +168,7 @@ def test_readme_commands_ran(workplace):
         f"features/{TARGET}/two.npy",
         "guitar.wav",
         "song_guitar.wav",
-        "song_string.wav",
+        "song_strings.wav",
         "page/index.html",
         f"runs/{ORIGIN}_2_{TARGET}/generator.keras",
         f"runs/{ORIGIN}_2_{TARGET}/lr_finder/lr_finder.png",

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from sounds import identity, louder, music, noise, shifted, tone, uneven, write
+from sounds import encode, identity, louder, music, noise, shifted, tone, uneven, write
 
 import predict
 from common import cli, devices
@@ -73,6 +73,22 @@ def test_beside_a_recording_that_is_read_only_output_is_asked_for(tmp_path, run,
         identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "elsewhere" / "b.wav"
     )
     assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("rate", [48000, 88200, 96000])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.m4a"])
+def test_rates_of_studios_are_kept(tmp_path, run, name, rate):
+    if name == "a.m4a":
+        encode(tmp_path / name, music(rate // 2, rate), "aac", rate)
+    else:
+        soundfile.write(tmp_path / name, music(rate // 2, rate), rate, "PCM_24")
+    with recordings.open_sound(tmp_path / name) as sound:
+        samples = sum(block.shape[1] for block in recordings.read_blocks(sound))
+    code, _, err = run(identity, "--input", tmp_path / name)
+    assert (code, err) == (0, "")
+    info = soundfile.info(tmp_path / f"a_{known_models.make_label(__file__)}.wav")
+    assert (info.samplerate, info.frames) == (rate, samples)
+    assert info.subtype == ("PCM_16" if name == "a.m4a" else "PCM_24")
 
 
 @pytest.mark.parametrize("new_rate", [8000, 22050, 96000])
@@ -821,18 +837,78 @@ def test_no_two_models_share_a_label():
     assert known_models.make_labels(paths) == list(labels.values())
 
 
-def test_list_shows_each_model_on_a_line(shelf, capsys):
+def test_an_output_is_called_as_readme_calls_its_model():
+    names = {
+        "keyboard_acoustic_2_string_acoustic": "strings",
+        "keyboard_acoustic_2_synth_lead_synthetic": "synth",
+        "many_2_synth": "synth",
+        "guitar_acoustic_2_keyboard_acoustic": "piano",
+        "piano_2_flute_acoustic": "flute",
+    }
+    assert {name: known_models.make_label(name) for name in names} == names
+
+
+def test_list_fits_a_terminal_and_has_paths_from_here(shelf, monkeypatch, capsys):
     folder = shelf / "runs" / "two_2_bass_synthetic"
     config = {"flags": {"origin": "two", "target": "bass_synthetic", "filters": 8}}
+    config["flags"]["conditions"] = True
     config["baselines_db"] = {"identity": 9.5}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "history.csv").write_text("epoch,val_mae_db\n1,5\n2,3.21\n")
+    monkeypatch.chdir(shelf / "pretrained")
     assert predict.main(["--list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert any(
-        "two -> bass_synthetic" in line and "3.21" in line and "9.5" in line for line in lines
-    )
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 100
+    paths = [line.split()[1] for line in lines if not line.startswith(" ")]
+    assert len(paths) == 5 and all(Path(path).is_dir() for path in paths)
+    assert "keyboard_acoustic_2_guitar_acoustic" in paths
+    words = " ".join(out.split())
+    assert "bass ../runs/two_2_bass_synthetic two -> bass_synthetic, in rooms and noise" in words
+    assert "3.21 dB off on pieces it has not seen (input unchanged 9.50)" in words
+
+
+def test_list_for_scripts(shelf, monkeypatch, capsys):
+    monkeypatch.chdir(shelf)
+    assert predict.main(["--list", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)
+    assert len(models) == 5 and all(Path(model["path"]).is_dir() for model in models)
+    assert models[0] == {
+        "name": "guitar",
+        "path": os.path.join("pretrained", "keyboard_acoustic_2_guitar_acoustic"),
+        "description": "nothing is written down about it",
+    }
+
+
+def test_results_for_scripts(tmp_path, run):
+    folder = tmp_path / "in"
+    write(folder / "good.wav", music(44100))
+    (folder / "bad.wav").write_text("no sound")
+    write(folder / "still.wav", np.zeros(22050))
+    write(folder / "own.wav", music(5000))
+    own = write(tmp_path / "out" / "own.wav", music(3000))
+    flags = "--input", folder, "--output", tmp_path / "out", "--json"
+    for seconds in (1.0, None):  # the second time nothing is converted again
+        code, out, err = run(identity, *flags)
+        results = {Path(result["input"]).name: result for result in json.loads(out)}
+        assert code == 2 and list(results) == ["bad.wav", "good.wav", "own.wav", "still.wav"]
+        good = results["good.wav"]
+        assert good["output"] == str(tmp_path / "out" / "good.wav")
+        assert Path(good["model"]).resolve() == Path(__file__)
+        assert good["seconds"] == seconds
+        remarks = [] if seconds else ["there already, made in the same way"]
+        assert good["remarks"] == remarks
+        assert results["bad.wav"]["output"] is None and results["bad.wav"]["seconds"] is None
+        assert str(folder / "bad.wav") in results["bad.wav"]["remarks"][0]
+        assert results["own.wav"]["output"] == str(own)
+        assert results["own.wav"]["remarks"] == ["kept, for this command did not make it"]
+        assert "passed over" in err and "converted" in err and "listen:" in err
+        assert (results["still.wav"]["remarks"] == ["it is silent"]) == bool(seconds)
+
+
+def test_a_mistake_leaves_scripts_without_a_list(tmp_path, run):
+    code, out, err = run(identity, "--input", tmp_path / "no.wav", "--json")
+    assert (code, out) == (2, "") and "no.wav" in err
 
 
 def test_several_models_make_several_files_and_a_page(tmp_path, run):
