@@ -17,6 +17,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 
 import av
 
@@ -354,9 +355,16 @@ class Output:
         self._file.write(content)
 
 
+def _end_with_reader():
+    """End the process once the other end of its stdin is closed: by the reader, or its death."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
 def main(path, *flags):
     """Decode one file to stdout, and end the process. ``flags``: --ignore_length."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who reads it decides when it ends
+    threading.Thread(target=_end_with_reader, daemon=True).start()
     options = {"format_whitelist": DEMUXERS}
     if "--ignore_length" in flags:
         options["ignore_length"] = "1"

@@ -17,6 +17,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,9 @@ _DECODER = (  # a program; its first argument is where the project lies, maybe a
     "from sound import decoder; decoder.main(*sys.argv[1:])"
 )
 _MESSAGE_HEAD = struct.Struct("<cI")  # see decoder.py
+PATIENCE = 300  # s: a decoder that gives nothing for so long hangs; slow network disks take 60
+_BY_ANOTHER = "save it as wav by another program, and give that"
+_HANGS = f"the decoder gave nothing for {{:g}} s and was stopped; {_BY_ANOTHER}"
 CUT = "its header tells of more sound than there is, as after a broken copy: its end is missing"
 STALE = "its header tells of less sound than there is, as after a crash: read to the file's end"
 
@@ -139,8 +143,9 @@ class _DecodedSound(Sound):
         if stale:
             command.append("--ignore_length")
         self.name = str(path)
-        null = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null)
+        self._hangs = False
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null)
         try:
             header = self._receive()
         except BaseException:
@@ -156,20 +161,32 @@ class _DecodedSound(Sound):
         Raises:
             UserError: the file cannot be decoded (further).
         """
-        pipe = self._process.stdout
-        head = pipe.read(_MESSAGE_HEAD.size)
-        if len(head) < _MESSAGE_HEAD.size:
-            raise UserError(f"{self.name}: {_explain_end(self._process.wait())}")
-        kind, size = _MESSAGE_HEAD.unpack(head)
-        content = pipe.read(size)
-        if len(content) < size:
-            raise UserError(f"{self.name}: {_explain_end(self._process.wait())}")
+        watch = threading.Timer(PATIENCE, self._give_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            kind, size = _MESSAGE_HEAD.unpack(self._read_pipe(_MESSAGE_HEAD.size))
+            content = self._read_pipe(size)
+        finally:
+            watch.cancel()
         if kind == b"S":
             return np.frombuffer(content, np.float32)
         message = json.loads(content)
         if "error" in message:
             raise UserError(f"{self.name}: {message['error']}")
         return message
+
+    def _read_pipe(self, size):
+        content = self._process.stdout.read(size)
+        if len(content) < size:
+            code = self._process.wait()
+            reason = _HANGS.format(PATIENCE) if self._hangs else _explain_end(code)
+            raise UserError(f"{self.name}: {reason}")
+        return content
+
+    def _give_up(self):
+        self._hangs = True
+        self._process.kill()
 
     def _read(self, size):
         blocks = [self._held]
@@ -190,6 +207,7 @@ class _DecodedSound(Sound):
     def close(self):
         """End the decoder."""
         self._process.kill()
+        self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
 
@@ -203,7 +221,7 @@ def _explain_end(code):
     reason = f"exit code {code}"
     if code < 0:
         reason = signal.Signals(-code).name
-    return f"the decoder crashed on it ({reason}); save it as wav by another program, and give that"
+    return f"the decoder crashed on it ({reason}); {_BY_ANOTHER}"
 
 
 def open_sound(path):

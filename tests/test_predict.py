@@ -291,6 +291,20 @@ def test_a_damaged_file_in_a_folder_is_named_and_passed_over(tmp_path, run):
     assert list_names(tmp_path / "out") == ["good.wav"]
 
 
+def test_a_decoder_that_hangs_costs_one_file_of_a_folder(tmp_path, run, monkeypatch):
+    for name in ("bad.mp3", "good.wav"):
+        write(tmp_path / "in" / name, tone(seconds=1))
+    monkeypatch.setattr(recordings, "_DECODER", "import time; time.sleep(1000)")
+    monkeypatch.setattr(recordings, "PATIENCE", 1)
+    flags = "--input", tmp_path / "in", "--output", tmp_path / "out"
+    code, output, mistakes = run(identity, *flags)
+    assert code == 2
+    assert list_names(tmp_path / "out") == ["good.wav"]
+    (line,) = mistakes.splitlines()
+    assert line.startswith("passed over: ") and "bad.mp3: the decoder gave nothing" in line
+    assert "1 of 2 converted" in output
+
+
 def test_mistakes_are_one_line_and_write_nothing(tmp_path, run, capsys):
     good = write(tmp_path / "good.wav", music(2000))
     write(tmp_path / "other" / "good.wav", music(2000))

@@ -2,7 +2,10 @@
 
 import os
 import struct
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -315,6 +318,46 @@ def test_a_decoder_ends_with_its_reader(tmp_path):
         process = sound._process
         assert process.poll() is None  # the rest does not fit into the pipe
     assert process.poll() is not None
+
+
+def decode_pipe(path, monkeypatch, patience):
+    """Have the real decoder open a pipe that nobody writes to, which takes for ever."""
+    os.mkfifo(path)
+    monkeypatch.setattr(recordings, "PATIENCE", patience)
+    recordings._DecodedSound(path, stale=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have names there")
+def test_a_decoder_that_hangs_is_stopped(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"x\.m4a: the decoder gave nothing for 1 s .*as wav by"):
+        decode_pipe(tmp_path / "x.m4a", monkeypatch, patience=1)
+
+
+def test_a_decoder_that_hangs_midway_is_stopped(tmp_path, monkeypatch):
+    header = '{"samplerate": 44100, "channels": 1, "bits": 16}'
+    hanging = (
+        "import struct, sys, time;"
+        f"sys.stdout.buffer.write(struct.pack('<cI', b'J', {len(header)}) + b'{header}');"
+        "sys.stdout.flush(); time.sleep(1000)"
+    )
+    encode(tmp_path / "x.m4a", tone(), "aac")
+    monkeypatch.setattr(recordings, "_DECODER", hanging)
+    with open_sound(tmp_path / "x.m4a") as sound:
+        monkeypatch.setattr(recordings, "PATIENCE", 0.1)
+        with pytest.raises(UserError, match=r"x\.m4a: the decoder gave nothing"):
+            sound.read(1)
+    assert sound._process.poll() is not None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have names there")
+def test_a_decoder_that_hangs_ends_with_its_reader_that_was_killed(tmp_path):
+    """As when the page's Stop kills the process that listens."""
+    os.mkfifo(tmp_path / "pipe")
+    project = str(Path(recordings.__file__).parents[1])
+    command = [sys.executable, "-c", recordings._DECODER, project, str(tmp_path / "pipe")]
+    decoder = subprocess.Popen(command, stdin=subprocess.PIPE)
+    decoder.stdin.close()
+    decoder.wait(timeout=60)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes have names there")
