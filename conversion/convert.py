@@ -40,7 +40,7 @@ from sound.recordings import (
     resample_stream,
     write_blocks,
 )
-from sound.survey import Excerpt, listen, remove_offset
+from sound.survey import Excerpt, find_offset, listen, remove_offset
 
 # Without overlap the picture jumps at tile borders 2.7 times as much as elsewhere. A quarter of a
 # tile ends that and lowers the error by 0.04 dB; half a tile lowers it by another 0.002 dB at 1.5
@@ -105,7 +105,7 @@ QUALITIES = {
 def convert_audio(model, audio, sample_rate, options=DEFAULTS):
     """Convert a recording that is in memory, by the same stream as the command, at its own level.
 
-    Several channels are converted once and placed, see sound/stereo.py.
+    Several channels are converted once and placed, see sound/stereo.py. An offset is removed.
 
     Args:
         model: see `convert_stream`.
@@ -125,7 +125,8 @@ def convert_audio(model, audio, sample_rate, options=DEFAULTS):
     if not np.isfinite(audio).all():
         raise ValueError("audio holds NaN or infinite samples")
     channels = np.atleast_2d(audio.T)
-    blocks = list(convert_stream(model, [channels], sample_rate, options=options))
+    prepared = _prepare([channels], find_offset(channels))
+    blocks = list(convert_stream(model, prepared, sample_rate, options=options))
     converted = np.concatenate(blocks, axis=1)[:, : len(audio)]
     return converted.T.reshape(audio.shape)
 
@@ -483,8 +484,7 @@ def _convert_to_spool(model, sound, spool, survey, options, output, progress):
         gain_in = find_gain(survey.mono_loudness, TRAINING_LOUDNESS)
     meter = Meter()
     excerpt = Excerpt(sound.samplerate, survey.start, survey.seconds)
-    blocks = remove_offset(excerpt.cut(read_blocks(sound)), survey.offset)
-    blocks = _amplify(blocks, gain_in)
+    blocks = _prepare(excerpt.cut(read_blocks(sound)), survey.offset, gain_in)
     blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, options)
     blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, output.rate)
     peak = _fill_spool(spool, blocks, output.rate, progress)
@@ -572,6 +572,17 @@ def find_gain(loudness, wanted, otherwise=1.0):
     if not math.isfinite(loudness) or not math.isfinite(wanted):
         return otherwise
     return 10 ** ((wanted - loudness) / 20)
+
+
+def _prepare(blocks, offset, gain=1.0):
+    """Make a recording ready for `convert_stream`: without its offset, at the network's level.
+
+    Args:
+        blocks: stream of float32 (channels, any).
+        offset: of each channel, see `survey.remove_offset`.
+        gain: factor.
+    """
+    return _amplify(remove_offset(blocks, offset), gain)
 
 
 def _amplify(blocks, gain):

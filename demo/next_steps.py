@@ -56,9 +56,10 @@ def main(argv=None):
         f"held-out MAE {ours:.2f} dB, {1 - ours / unchanged:.0%} below that of the unchanged "
         f"input ({unchanged:.2f} dB)"
     )
-    config = read_json(args.run / "config.json", MEND, flags=dict)
+    path = args.run / "config.json"
+    config = read_json(path, MEND, flags=dict)
     if config is None:
-        raise cli.UserError(f"{args.run / 'config.json'}: not found; train it again")
+        raise cli.UserError(f"{path}: not found; restore it from a copy, or give another --run")
     runs = args.run.parent
     places = {"page": args.page, "run": args.run, "features": runs / "features", "runs": runs}
     print(NEXT.format(**places, **{flag: config["flags"][flag] for flag in FLAGS}))

@@ -159,6 +159,14 @@ class _Offset:
         return tuple(self._sum / np.maximum(1, self._count))
 
 
+def find_offset(audio):
+    """The mean of each channel of float32 (channels, n), as of `Survey`."""
+    offset = _Offset()
+    for _ in offset.watch([audio]):
+        pass
+    return offset.mean()
+
+
 def remove_offset(blocks, offset):
     """Subtract each channel's mean, ``offset``, from a stream of blocks (channels, any).
 

@@ -220,3 +220,7 @@ def test_next_steps_go_on_with_the_run_as_it_was_trained(tmp_path, capsys):
     args = train.build_parser().parse_args(shlex.split(command))
     assert {flag: getattr(args, flag) for flag in flags} == flags
     assert args.minutes > 5
+
+    (run / "config.json").unlink()  # whose weights may still be there: a new training loses them
+    assert next_steps.main(["--run", str(run), "--page", str(tmp_path / "page")]) == 2
+    assert "config.json: not found; restore it from a copy" in capsys.readouterr().err
