@@ -105,6 +105,8 @@ QUALITIES = {
 def convert_audio(model, audio, sample_rate, options=DEFAULTS):
     """Convert a recording that is in memory, by the same stream as the command, at its own level.
 
+    For measuring. What the command does with its level, too, is `simple.convert_array`.
+
     Several channels are converted once and placed, see sound/stereo.py. An offset is removed.
 
     Args:

@@ -58,7 +58,7 @@ def plan_jobs(inputs, output, models, settings):
     for path, source, model, label in _list_conversions(inputs, output, models):
         if output is None and not path.is_dir():
             root = None
-            target = find_free(_name_beside(source, label), taken)
+            target = find_free(name_beside(source, label), taken)
         else:
             root = _beside(path, label) if output is None else output
             inner = source.relative_to(path) if path.is_dir() else Path(source.name)
@@ -172,7 +172,7 @@ def _resolve(path):
     return Path(os.path.realpath(path))
 
 
-def _name_beside(source, label):
+def name_beside(source, label):
     """Output of a recording: song.m4a -> song_guitar.wav."""
     return source.with_name(_shorten(source.stem, f"_{label}.wav"))
 

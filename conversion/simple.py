@@ -1,0 +1,151 @@
+"""Convert from Python as predict.py does: a recording into a file, or an array into an array.
+
+    from conversion.simple import convert, convert_array
+
+    path = convert("song.m4a", model="guitar")  # writes song_guitar.wav beside it
+    converted = convert_array(audio, 44100, model="guitar")
+
+Keywords have the names and defaults of predict.py's flags. Mistakes raise `cli.UserError`.
+"""
+
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from common import cli, devices, kinds
+from common.cli import UserError
+from common.files import place_beside
+from common.run_facts import RunFacts
+from conversion import known_models
+from conversion.convert import LEVELS, QUALITIES, Output, convert_file
+from conversion.outputs import name_beside
+from sound.recordings import DEPTHS, MAX_CHANNELS, create_sound
+from sound.survey import listen
+
+KEPT_MODELS = 3  # in memory, 220 MB each
+
+
+def convert(
+    recording,
+    model,
+    output=None,
+    *,
+    quality="normal",
+    level="match",
+    normalize=None,
+    start=0.0,
+    seconds=None,
+    sr=None,
+    bits=None,
+    precision="auto",
+):
+    """Convert a recording: the same samples that predict.py writes.
+
+    Args:
+        recording: path of a recording or a video.
+        model: part of a name that fits only one, or path; see `known_models.find_model`.
+        output: path, whose extension sets the format; default: song_guitar.wav beside song.m4a.
+        quality: key of `convert.QUALITIES`.
+        level: key of `convert.LEVELS`.
+        normalize: peak wanted instead, dBFS.
+        start, seconds: the part to convert, s; default: all.
+        sr: sampling rate of the output, Hz; default: the input's.
+        bits: 16, 24 or "float"; default: the input's, 16 if that is compressed with loss.
+        precision: of the network, "auto", "float32" or "bfloat16".
+
+    Returns:
+        `Path` of what was written. No file is replaced: where ``output`` is taken, it is numbered.
+
+    Raises:
+        UserError: the recording or model cannot be used, the output cannot be written, or a keyword
+            has no such value.
+    """
+    _check("quality", quality, QUALITIES)
+    _check("level", level, LEVELS)
+    _check("bits", bits, (None, *DEPTHS))
+    _check("precision", precision, devices.INFERENCE)
+    path = known_models.find_model(model)
+    recording = Path(recording)
+    target = Path(output or name_beside(recording, known_models.make_label(path)))
+    survey = listen(recording, start, seconds)
+    if survey.remark:
+        print(f"{cli.one_line(recording)}: {survey.remark}; expect little", file=sys.stderr)
+    written = []
+    convert_file(
+        load_network(path, precision),
+        recording,
+        target,
+        QUALITIES[quality]._replace(pull=RunFacts(path).pull),
+        Output(sr, bits, level, normalize),
+        survey=survey,
+        place=lambda part, name: written.append(place_beside(part, name)),
+    )
+    return written[0]
+
+
+def convert_array(
+    audio, sample_rate, model, *, quality="normal", level="match", normalize=None, precision="auto"
+):
+    """Convert sound that is in memory, as `convert` does a floating-point file.
+
+    Args:
+        audio: float (n,) or (n, channels), full scale = 1.
+        sample_rate: of ``audio``, whole Hz.
+        model, quality, level, normalize, precision: see `convert`.
+
+    Returns:
+        float32, shape and rate of ``audio``. Peaks may exceed full scale: they are not limited.
+
+    Raises:
+        ValueError: ``audio`` is empty, of another shape, or holds NaN or infinite samples.
+        UserError: as `convert`.
+    """
+    audio = np.asarray(audio, np.float32)
+    columns = audio.reshape(len(audio), -1) if audio.ndim in (1, 2) and audio.size else None
+    if columns is None or columns.shape[1] > MAX_CHANNELS:
+        raise ValueError(f"audio is of shape {audio.shape}; give (samples,) or (samples, channels)")
+    if not np.isfinite(audio).all():
+        raise ValueError("audio holds NaN or infinite samples")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "array.wav"
+        about = columns.shape[1], sample_rate, len(audio) / sample_rate, "float"
+        with create_sound(source, source, *about) as file:
+            file.write(columns)
+        options = {"quality": quality, "level": level, "normalize": normalize}
+        converted = convert(source, model, precision=precision, **options)
+        return soundfile.read(converted, dtype="float32")[0].reshape(audio.shape)
+
+
+def load_network(path, precision):
+    """The generator of a model, kept for the next call until its file changes.
+
+    Raises:
+        UserError: there is none, or it needs more than a recording.
+    """
+    weights = known_models.find_weights(path)
+    changed = weights and weights.stat().st_mtime_ns
+    return _load(path, precision, changed)
+
+
+@functools.lru_cache(maxsize=KEPT_MODELS)
+def _load(path, precision, changed):
+    if "keras" not in sys.modules:  # else its backend is chosen, and stays
+        devices.setup_device()
+    from conversion.model_files import load_generator  # loads Keras
+
+    network = load_generator(path, precision)
+    kind = kinds.kind_of(network)
+    if kind.takes_style or not kind.gives_picture:
+        raise UserError(f"{path}: needs more than a recording; convert with predict.py")
+    return network
+
+
+def _check(name, value, allowed):
+    """Raise UserError if a keyword has a value that it does not take."""
+    if value not in allowed:
+        choices = ", ".join(repr(choice) for choice in allowed)
+        raise UserError(f"{name}={value!r}: give one of {choices}")
