@@ -167,9 +167,9 @@ class NoteBank:
     def count(self, score):
         """How a score's notes are placed: `Counter` of `PLACINGS`."""
         columns = np.stack([score["pitch"], score["velocity"]])
-        pairs, times = np.unique(columns, axis=1, return_counts=True)
+        keys, times = np.unique(columns, axis=1, return_counts=True)
         counts = Counter()
-        for pitch, velocity, n in zip(*pairs.tolist(), times.tolist()):
+        for pitch, velocity, n in zip(*keys.tolist(), times.tolist()):
             counts[self.place(pitch, velocity)[2]] += n
         return counts
 

@@ -77,7 +77,7 @@ class Widgets(NamedTuple):
     upload: object
     recording: object
     examples: dict  # buttons by name
-    heard: object  # what was dropped
+    summary: object  # of the recording
     part: object
     instruments: object
     quality: object
@@ -115,13 +115,13 @@ def lay_out(titles):
         )
     with gr.Row(elem_id="examples"):
         examples = {name: gr.Button(f"or try {name}", size="sm") for name in EXAMPLES}
-    heard = gr.HTML(elem_id="heard")
+    summary = gr.HTML(elem_id="summary")
     hint = "all, or from - to, such as 0:12 - 0:40: write it, or draw it in the wave"
     return Widgets(
         upload,
         recording,
         examples,
-        heard,
+        summary,
         gr.Textbox("all", label="Part to convert", info=hint, elem_id="part", visible=False),
         gr.CheckboxGroup(titles, value=titles, label="Instrument", elem_id="instruments"),
         gr.Radio(QUALITIES, value="normal", label="Quality", elem_id="quality"),
@@ -158,8 +158,8 @@ def connect(actions, page, widgets):
     say = f"(dropped, recorded) => (dropped || recorded ? {listening!r} : '')"
     quietly = {"queue": False, "show_progress": "hidden"}
     for sound in sounds:
-        sound.change(None, sounds, widgets.heard, js=say)  # at once
-        sound.change(look, sounds, [widgets.part, widgets.heard], **quietly)
+        sound.change(None, sounds, widgets.summary, js=say)  # at once
+        sound.change(look, sounds, [widgets.part, widgets.summary], **quietly)
     for name, button in widgets.examples.items():
 
         def try_example(request: gr.Request, name=name):

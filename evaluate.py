@@ -60,8 +60,8 @@ from measuring.rows import (
     find_bins,
     make_rows,
     measure,
-    name_model,
     name_row,
+    name_system,
 )
 from research import learned_phase, styles
 from sound import phase as phases
@@ -208,29 +208,29 @@ def leave_out_unread(group, results):
     return group._replace(pieces=pieces, about=about)
 
 
-def pairs_to_compare(models, settings):
-    """Rows to compare in pairs; ``models`` are their names.
+def list_comparisons(systems, settings):
+    """The (row, other row) that `tables.compare` compares; ``systems`` are the models' names.
 
     Each model with the input and, phase by phase, with the first model; each phase with the first.
     """
     first = settings.phases[0]
-    pairs = [(name_row(model, first), IDENTITY) for model in models]
-    for model in models[1:]:
+    comparisons = [(name_row(system, first), IDENTITY) for system in systems]
+    for system in systems[1:]:
         for name in settings.phases:
-            pairs.append((name_row(model, name), name_row(models[0], name)))
-    for system in (*models, TRUE):
+            comparisons.append((name_row(system, name), name_row(systems[0], name)))
+    for system in (*systems, TRUE):
         for name in settings.phases[1:]:
-            pairs.append((name_row(system, name), name_row(system, first)))
-    return pairs
+            comparisons.append((name_row(system, name), name_row(system, first)))
+    return comparisons
 
 
-def describe_best_phases(results, model, settings):
+def describe_best_phases(results, system, settings):
     """Lines of text: by each measure, the phase that serves a model best, beside the first.
 
-    ``model`` is its name.
+    ``system`` is the model's name.
     """
-    rows = {name_row(model, name): name for name in settings.phases}
-    first = name_row(model, settings.phases[0])
+    rows = {name_row(system, name): name for name in settings.phases}
+    first = name_row(system, settings.phases[0])
     lines = []
     for column in COLUMNS:
         best, means = tables.find_best(results, list(rows), column)
@@ -241,12 +241,12 @@ def describe_best_phases(results, model, settings):
             text += f", {rows[first]} {means[first]:.{column.digits}f}"
         lines.append(text)
     if lines:
-        lines.insert(0, f"The best phase for the {model}'s magnitude, beside {rows[first]}:")
+        lines.insert(0, f"The best phase for the {system}'s magnitude, beside {rows[first]}:")
     return lines
 
 
-def print_group(group, models, summary, differences, results, settings):
-    """Print a group's tables; ``models`` are names."""
+def print_group(group, systems, summary, differences, results, settings):
+    """Print a group's tables; ``systems`` are the models' names."""
     if group.title:
         print(f"\n{group.title}")
     print(f"{group.about}\n")
@@ -258,20 +258,20 @@ def print_group(group, models, summary, differences, results, settings):
     if differences:
         print("\nPaired differences, piece by piece:\n")
         print(tables.markdown(*tables.text_table(differences, COLUMNS)))
-    for model in models:
-        print("\n".join(["", *describe_best_phases(results, model, settings)]))
+    for system in systems:
+        print("\n".join(["", *describe_best_phases(results, system, settings)]))
 
 
-def drop_others(output, groups, model):
+def drop_others(output, groups, paths):
     """Delete the results that other models left in these groups' folders.
 
-    Should this run be stopped, they do not pass as its own. ``model`` is as in results.json.
+    Should this run be stopped, they do not pass as its own. ``paths``: see `name_paths`.
     """
     for group in groups:
         folder = output / group.folder
         with contextlib.suppress(UserError):  # a damaged file is replaced, as any
             found = read_json(folder / "results.json", "", model=(str, list), rows=dict)
-            if found and found["model"] != model:
+            if found and found["model"] != paths:
                 for name in ("results.json", "results.csv", "differences.csv"):
                     (folder / name).unlink(missing_ok=True)
                 (output / "overview.csv").unlink(missing_ok=True)
@@ -321,12 +321,12 @@ def average_families(groups, summaries):
     return means
 
 
-def compare_groups(summaries, rows_of_models):
+def compare_groups(summaries, rows_of_systems):
     """A table that compares groups: the input unchanged, each model, and its difference.
 
     Args:
         summaries: {group's title: (summary, differences)}.
-        rows_of_models: {model's name: its row}.
+        rows_of_systems: {a model's name: its row}.
 
     Returns:
         (header, rows) of text.
@@ -338,14 +338,14 @@ def compare_groups(summaries, rows_of_models):
     header = [""]
     for column in columns:
         header.append(f"{column.heading}: unchanged")
-        for model in rows_of_models:
-            header += [model, "difference"]
+        for system in rows_of_systems:
+            header += [system, "difference"]
     rows = []
     for title, (summary, differences) in summaries.items():
         cells = [title]
         for column in columns:
             shown = [summary[IDENTITY]]
-            for row in rows_of_models.values():
+            for row in rows_of_systems.values():
                 shown += [summary[row], differences.get(row + tables.MINUS + IDENTITY, {})]
             for of_row in shown:
                 cells.append(tables.cell_text(of_row.get(column.key), column.digits))
@@ -357,15 +357,15 @@ def compare_groups(summaries, rows_of_models):
 
 
 def choose_style(candidate, target, audios):
-    """A network as `make_rows` takes it: of several targets with one's style, others unchanged.
+    """A model as `make_rows` takes it: of several targets with one's style, others unchanged.
 
     The style is that of the target's recording of the first piece of training.
 
     Raises:
         UserError: there is no recording to take the style from.
     """
-    if not kinds.kind_of(candidate.network).takes_style:
-        return candidate.network
+    if not kinds.kind_of(candidate.model).takes_style:
+        return candidate.model
     if not candidate.run or audios is None:
         raise UserError(
             f"--model {candidate.path}: knows several targets, of which evaluate.py picks one "
@@ -378,8 +378,8 @@ def choose_style(candidate, target, audios):
             f"{audios / target}: has no {name}, which the style is taken from; render it with "
             "synthesize_audios.py"
         )
-    picture = data.spectrogram(read_audio(path), kinds.bins_of(candidate.network))
-    return styles.with_style(candidate.network, picture)
+    picture = data.spectrogram(read_audio(path), kinds.bins_of(candidate.model))
+    return styles.with_style(candidate.model, picture)
 
 
 def add_piece_flags(parser):
@@ -540,24 +540,24 @@ def build_parser():
     return parser
 
 
-def load_networks(args, candidates):
-    """(candidates with their networks, `Settings`) that the flags ask for. Raises UserError."""
+def load_models(args, candidates):
+    """(candidates with their models, `Settings`) that the flags ask for. Raises UserError."""
     devices.setup_device(args.gpu)
     from conversion import model_files
 
-    networks = [model_files.load_generator(candidate.path) for candidate in candidates]
+    models = [model_files.load_generator(candidate.path) for candidate in candidates]
     phase_model = model_files.load_generator(args.phase_model) if args.phase_model else None
     names = args.phase
     if not names:
-        has_learned = phase_model or all(kinds.kind_of(each).gives_rotation for each in networks)
+        has_learned = phase_model or all(kinds.kind_of(each).gives_rotation for each in models)
         names = list(phases.ALL if has_learned else phases.ESTIMATORS)
     loaded = []
     pulls = {}
-    for candidate, network in zip(candidates, networks):
+    for candidate, model in zip(candidates, models):
         pull = RunFacts(candidate.path).pull
-        pulls[name_model(candidate.label)] = phases.PULL if pull is None else pull
-        learned_phase.check_phases(names, network, phase_model, f"--model {candidate.path}")
-        loaded.append(candidate._replace(network=network))
+        pulls[name_system(candidate.label)] = phases.PULL if pull is None else pull
+        learned_phase.check_phases(names, model, phase_model, f"--model {candidate.path}")
+        loaded.append(candidate._replace(model=model))
     options = convert.Options(
         phase_iterations=args.phase_iterations,
         hops=args.hops,
@@ -597,7 +597,7 @@ def run_group(candidates, group, settings, scores, args, output):
     run = next((candidate.run for candidate in candidates if candidate.run), None)
     median = None
     if group.target:
-        bins = find_bins(candidate.network for candidate in candidates)
+        bins = find_bins(candidate.model for candidate in candidates)
         median = find_median(run, group.target, args.audios_path, bins)
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
@@ -607,8 +607,8 @@ def run_group(candidates, group, settings, scores, args, output):
         page = listening_page.GroupPage(folder, group, candidates, settings, args.report_seconds)
     models = {}
     for candidate in candidates:
-        network = choose_style(candidate, group.target, args.audios_path)
-        models[name_model(candidate.label)] = network
+        model = choose_style(candidate, group.target, args.audios_path)
+        models[name_system(candidate.label)] = model
     jury = Jury(scores, tagger.Listener() if args.tagger else None)
     systems = Systems(models, median, settings)
     results = evaluate_group(systems, group, jury, page)
@@ -616,7 +616,7 @@ def run_group(candidates, group, settings, scores, args, output):
     summary = tables.summarise(results, WRITTEN_COLUMNS)
     if jury.listener:
         add_distances(summary, jury.listener.distances(TARGET), len(group.pieces))
-    differences = tables.compare(results, pairs_to_compare(list(models), settings), MEASURED)
+    differences = tables.compare(results, list_comparisons(list(models), settings), MEASURED)
     print_group(group, models, summary, differences, results, settings)
     about = {
         "model": name_paths(candidates),
@@ -653,7 +653,7 @@ def main(argv=None):
     check_folder(output, "--output")
     if args.report:
         check_folder(args.report, "--report")
-    candidates, settings = load_networks(args, candidates)
+    candidates, settings = load_models(args, candidates)
     drop_others(output, groups, name_paths(candidates))
     for line in listening_page.describe_candidates(candidates):
         print(line)
@@ -661,12 +661,12 @@ def main(argv=None):
     for group in groups:
         summaries[group.title] = run_group(candidates, group, settings, scores, args, output)
     if len(groups) > 1:
-        rows_of_models = {}
+        rows_of_systems = {}
         for candidate in candidates:
-            model = name_model(candidate.label)
-            rows_of_models[model] = name_row(model, settings.phases[0])
+            system = name_system(candidate.label)
+            rows_of_systems[system] = name_row(system, settings.phases[0])
         summaries |= average_families(groups, summaries)
-        header, rows = compare_groups(summaries, rows_of_models)
+        header, rows = compare_groups(summaries, rows_of_systems)
         print(f"\n{tables.markdown(header, rows)}")
         write_csv(output / "overview.csv", [header, *rows])
         print(f"-> {output / 'overview.csv'}")

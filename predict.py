@@ -208,7 +208,7 @@ def check_and_listen(job, args, surveys):
     Args:
         job: `Job`.
         args: the flags.
-        surveys: dict that keeps what was heard.
+        surveys: dict that keeps them.
 
     Raises:
         UserError: the recording cannot be read, or the output not be written.
@@ -287,8 +287,8 @@ def write_page(folder, jobs, args):
     """Write the listening page: each recording beside all its conversions."""
     from report import listening
 
-    models = dict.fromkeys(Path(job.model_path).name for job in jobs)
-    paragraphs = [f"Converted with {', '.join(models)}: {describe_phase(args)}."]
+    names = dict.fromkeys(Path(job.model_path).name for job in jobs)
+    paragraphs = [f"Converted with {', '.join(names)}: {describe_phase(args)}."]
     page = listening.Page("Before and after", paragraphs=paragraphs)
     listening.write_page(folder, page, _page_pieces(jobs, args))
     return Path(folder) / "index.html"
@@ -537,8 +537,8 @@ def apply_quality(args):
         )
 
 
-def read_settings(args, model):
-    """What decides about an output beside recording and model (a path), for `provenance`."""
+def read_settings(args, model_path):
+    """What decides about an output beside recording and model, for `record.Record`."""
     names = (
         *("hops", "phase", "phase_iterations", "overlap", "sr", "level", "normalize"),
         *("start", "seconds", "seed", "style", "phase_model"),
@@ -549,7 +549,7 @@ def read_settings(args, model):
     if args.bits is not None:  # unasked, as in older records, it goes without saying
         settings["bits"] = args.bits
     if args.phase == "griffinlim_anchored":
-        pull = RunFacts(model).pull if args.pull is None else args.pull
+        pull = RunFacts(model_path).pull if args.pull is None else args.pull
         if pull not in (
             None,
             phases.PULL,
@@ -582,11 +582,11 @@ def main(argv=None):
 def convert_inputs(args):
     """Convert what is missing, write the page, say how to listen; `Result` of each planned job."""
     found = [known_models.find_model(name, "--model") for name in args.model]
-    models = list(dict.fromkeys(found))
-    settings = {path: read_settings(args, path) for path in models}
+    model_paths = list(dict.fromkeys(found))
+    settings = {path: read_settings(args, path) for path in model_paths}
     inputs = [Path(path) for path in args.input]
     output = None if args.output is None else Path(args.output)
-    jobs = plan_jobs(inputs, output, models, settings)
+    jobs = plan_jobs(inputs, output, model_paths, settings)
     if args.page:
         check_folder(args.page, "--page")
     missing, others = find_missing(jobs)

@@ -394,13 +394,13 @@ def plan_programs(texts, font, root, rate=NOTE_RATE):
     return jobs
 
 
-def plan_recordings(pairs, root, rate=NOTE_RATE):
-    """The jobs of --recorded_notes, given as (folder, instrument): list of `RenderJob`.
+def plan_recordings(named_folders, root, rate=NOTE_RATE):
+    """The jobs of --recorded_notes, list of `RenderJob`; ``named_folders``: (folder, instrument).
 
     Folders of one instrument belong together.
     """
     folders = {}
-    for path, instrument in pairs:
+    for path, instrument in named_folders:
         note_prefix(instrument)  # refuses a malformed name
         folders.setdefault(instrument, []).append(path)
     jobs = []

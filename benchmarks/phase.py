@@ -163,13 +163,13 @@ def choose_pieces(args):
     return pieces[: args.limit]
 
 
-def pairs_to_compare(rows):
+def list_comparisons(rows):
     """Each of the rows beside the one of the same magnitude and the input's phase."""
-    pairs = []
+    comparisons = []
     for magnitude in MAGNITUDES:
         first = f"{magnitude}, input"
-        pairs += [(row, first) for row in rows if row.startswith(magnitude) and row != first]
-    return pairs
+        comparisons += [(row, first) for row in rows if row.startswith(magnitude) and row != first]
+    return comparisons
 
 
 @cli.command
@@ -197,7 +197,7 @@ def main(argv=None):
     header, rows = tables.text_table(tables.summarise(results, COLUMNS), COLUMNS)
     rows = [[*row, f"{seconds / took[row[0]]:,.0f}"] for row in rows]
     print(tables.markdown([*header, "× real time"], rows))
-    differences = tables.compare(results, pairs_to_compare(took), COLUMNS)
+    differences = tables.compare(results, list_comparisons(took), COLUMNS)
     print("\nPaired differences, piece by piece:\n")
     print(tables.markdown(*tables.text_table(differences, COLUMNS)))
 

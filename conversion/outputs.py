@@ -31,13 +31,13 @@ class Job(NamedTuple):
     record: Record | None  # of the output folder; None for a new file beside the input
 
 
-def plan_jobs(inputs, output, models, settings):
+def plan_jobs(inputs, output, model_paths, settings):
     """What to convert into what. Of several inputs, one that cannot be looked at is passed over.
 
     Args:
         inputs: paths of recordings and folders of them.
         output: path of a file or folder, or None, which means beside the input.
-        models: paths.
+        model_paths: of the models.
         settings: {path of a model: see `Job`}.
 
     Returns:
@@ -47,28 +47,29 @@ def plan_jobs(inputs, output, models, settings):
         UserError: an input is missing, or the output does not fit the inputs.
     """
     inputs = _check_inputs(inputs)
-    if output is not None and _is_one_file(inputs, output, models):
+    if output is not None and _is_one_file(inputs, output, model_paths):
         source = _find_recordings(inputs[0], output)[0]
         _check_target(source, output, taken=())
         record = Record(output.parent)
-        return [Job(source, output, models[0], settings[models[0]], record)]
+        model_path = model_paths[0]
+        return [Job(source, output, model_path, settings[model_path], record)]
     records = {None: None}  # by output folder
     taken = set()  # outputs of the jobs so far
     jobs = []
-    for path, source, model, label in _list_conversions(inputs, output, models):
+    for path, source, model_path, label in _list_conversions(inputs, output, model_paths):
         if output is None and not path.is_dir():
             root = None
             target = find_free(name_beside(source, label), taken)
         else:
             root = _beside(path, label) if output is None else output
             inner = source.relative_to(path) if path.is_dir() else Path(source.name)
-            suffix = f"_{label}" if output is not None and len(models) > 1 else ""
+            suffix = f"_{label}" if output is not None and len(model_paths) > 1 else ""
             target = _mirror(source, root / inner, suffix, taken)
         _check_target(source, target, taken)
         taken.add(target)
         if root not in records:
             records[root] = Record(root)
-        jobs.append(Job(source, target, model, settings[model], records[root]))
+        jobs.append(Job(source, target, model_path, settings[model_path], records[root]))
     return jobs
 
 
@@ -106,23 +107,23 @@ def _look_at(path):
         list_folder(path)
 
 
-def _list_conversions(inputs, output, models):
-    """Yield (the --input, a recording of it, a model, the model's label) of each conversion."""
-    labels = known_models.make_labels(models)
+def _list_conversions(inputs, output, model_paths):
+    """Yield (the --input, a recording of it, a model's path and label) of each conversion."""
+    labels = known_models.make_labels(model_paths)
     for path in inputs:
         for source in _find_recordings(path, output):
-            for model, label in zip(models, labels):
-                yield path, source, model, label
+            for model_path, label in zip(model_paths, labels):
+                yield path, source, model_path, label
 
 
-def _is_one_file(inputs, output, models):
+def _is_one_file(inputs, output, model_paths):
     """Whether ``output`` is a file's name. Raises UserError if it does not fit the inputs."""
     if output.is_dir():
         return False
     one_input = len(inputs) == 1 and not inputs[0].is_dir()
     suffix = output.suffix.lower()
     if suffix in WRITTEN_EXTENSIONS:
-        if len(models) > 1:
+        if len(model_paths) > 1:
             raise UserError(
                 f"--output {output}: one file cannot take several models; give a folder"
             )

@@ -14,8 +14,8 @@ from measuring.rows import (
     SILENCE,
     TARGET,
     TRUE,
-    name_model,
     name_row,
+    name_system,
 )
 from report import listening
 
@@ -41,7 +41,7 @@ class GroupPage:
         self.outputs = {}  # {a model's name in the tables: that of its sound here}
         for candidate in candidates:
             label = f"Output: {candidate.label}" if candidate.label else "Output"
-            self.outputs[name_model(candidate.label)] = label
+            self.outputs[name_system(candidate.label)] = label
         self.candidates = candidates
         self.settings = settings
         self.seconds = seconds
@@ -61,10 +61,10 @@ class GroupPage:
         first, *others = self.settings.phases
         shown = {self._input_label(): sounds[IDENTITY][:samples]}
         more = {}
-        for model, label in self.outputs.items():
-            shown[label] = sounds[name_row(model, first)][:samples]
+        for system, label in self.outputs.items():
+            shown[label] = sounds[name_row(system, first)][:samples]
             for name in others:
-                more[f"{label}, phase: {name}"] = sounds[name_row(model, name)][:samples]
+                more[f"{label}, phase: {name}"] = sounds[name_row(system, name)][:samples]
         differences = []
         if TARGET in sounds:
             shown[self._target_label()] = sounds[TARGET][:samples]
@@ -96,7 +96,7 @@ class GroupPage:
             return ""
         errors = []
         for candidate in self.candidates:
-            row = name_row(name_model(candidate.label), self.settings.phases[0])
+            row = name_row(name_system(candidate.label), self.settings.phases[0])
             errors.append(f"{candidate.label} {summary[row]['mae_db']['mean']:.2f} dB".strip())
         target = listening.plain_instrument(self.group.target) if self.group.target else "target"
         unchanged = summary[IDENTITY]["mae_db"]["mean"]
@@ -143,5 +143,5 @@ def describe_candidates(candidates):
     lines = []
     for candidate in candidates:
         if candidate.label:
-            lines.append(f"{name_model(candidate.label)}: {cli.one_line(candidate.path)}")
+            lines.append(f"{name_system(candidate.label)}: {cli.one_line(candidate.path)}")
     return lines

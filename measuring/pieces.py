@@ -40,7 +40,7 @@ class Candidate(NamedTuple):
     label: str  # short name, "" if it is the only one
     path: Path
     run: RunFacts | None  # None of a model that is no run folder
-    network: object = None  # as `convert.convert_stream` takes it, once it is loaded
+    model: object = None  # as `convert.convert_stream` takes it, once it is loaded
 
 
 class Piece(NamedTuple):
@@ -64,14 +64,14 @@ class Group(NamedTuple):
     seconds: float | None = None  # of each piece, from its beginning; None: all
 
 
-def read_run(model):
-    """Read the `RunFacts` of a run; None for a model that is no run folder.
+def read_run(path):
+    """Read the `RunFacts` of the run at ``path``; None of a model that is no run folder.
 
     Raises:
         UserError: config.json is damaged, or names no instruments or pieces.
     """
-    run = RunFacts(model)
-    if not Path(model).is_dir() or not run.config:
+    run = RunFacts(path)
+    if not Path(path).is_dir() or not run.config:
         return None
     if not (run.origins and run.targets and run.split):
         raise UserError(f"{run.folder / 'config.json'}: damaged; {MEND}")

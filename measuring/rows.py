@@ -25,8 +25,8 @@ MODEL, TRUE = "model", "true magnitude"
 OWN_PHASE = f"{TRUE} (phase: the target's)"
 
 
-def name_model(label):
-    """What a model is called in the tables: "model", and its label if there are several."""
+def name_system(label):
+    """A model's name as a system of the tables: "model", and its label if there are several."""
     return f"{MODEL} {label}".strip()
 
 
@@ -42,13 +42,13 @@ class Settings(NamedTuple):
     options: convert.Options = convert.DEFAULTS  # but for its phase and pull: there are several
     phase_model: object = None
     level: str = "off"  # "match": the network gets the input at the training's loudness
-    pulls: dict = {}  # noqa: RUF012  {model's name: its own pull of the anchored phase}
+    pulls: dict = {}  # noqa: RUF012  {a model's name: its own pull of the anchored phase}
 
 
 class Systems(NamedTuple):
     """The systems that tables compare, besides the trivial ones and the ceilings."""
 
-    models: dict  # {name, of `name_model`: network, see `convert.convert_stream`}
+    models: dict  # {name, of `name_system`: model, see `convert.convert_stream`}
     median: np.ndarray | None  # per-bin median of the training targets (bins,)
     settings: Settings
 

@@ -54,20 +54,20 @@ def average(tables_of):
     return means
 
 
-def compare(results, pairs, columns):
+def compare(results, comparisons, columns):
     """Paired differences: of two systems on the same pieces, piece by piece.
 
     Pieces that one of the two lacks are left out, so a difference is never one of means over
     different pieces.
 
     Args:
-        pairs: list of (row, other row).
+        comparisons: list of (row, other row).
 
     Returns:
         {"row − other row": {key: cell}}; a cell's mean and spread are those of the differences.
     """
     differences = {}
-    for row, other in pairs:
+    for row, other in comparisons:
         cells = {}
         for column in columns:
             values, others = _common(results, [row, other], column.key)

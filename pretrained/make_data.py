@@ -316,8 +316,8 @@ class Work:
                 path = args.features / name / f"{excerpt.name}.npy"
                 self.wanted[name].append((path, excerpt))
         self.due = {}
-        for name, pairs in self.wanted.items():
-            self.due[name] = [pair for pair in pairs if not self._is_current(name, *pair)]
+        for name, files in self.wanted.items():
+            self.due[name] = [file for file in files if not self._is_current(name, *file)]
 
     def _made_from(self, name, excerpt):
         """Sources and settings of an excerpt's tiles, as of `Record`."""
@@ -335,17 +335,17 @@ class Work:
 
     def count(self):
         """Tiles' files that are to be made."""
-        return sum(len(pairs) for pairs in self.due.values())
+        return sum(len(files) for files in self.due.values())
 
     def run(self, workers):
         """Make what is due; note it instrument by instrument."""
         tasks = []
-        names = [name for name, pairs in self.due.items() if pairs]
+        names = [name for name, files in self.due.items() if files]
         paths = []
         for name in names:
-            pairs = [(path.absolute(), excerpt.score) for path, excerpt in self.due[name]]
-            tasks.append((self.sources[name], pairs, self.bins))
-            paths += [path for path, _ in pairs]
+            files = [(path.absolute(), excerpt.score) for path, excerpt in self.due[name]]
+            tasks.append((self.sources[name], files, self.bins))
+            paths += [path for path, _ in files]
         by_first = {task[1][0][0]: name for task, name in zip(tasks, names)}
 
         def note_done(task, _):
@@ -360,8 +360,8 @@ class Work:
     def fingerprint(self):
         """A hash of all that the tiles were made from, as features.json has it."""
         parts = []
-        for name, pairs in self.wanted.items():
-            for path, excerpt in pairs:
+        for name, files in self.wanted.items():
+            for path, excerpt in files:
                 _, settings = self._made_from(name, excerpt)
                 parts.append([path.relative_to(self.features).as_posix(), settings])
         text = json.dumps(sorted(parts, key=lambda part: part[0]))
@@ -382,10 +382,10 @@ def find_pieces(folder, left_out):
 
 def describe_work(work, excerpts, workers):
     """What is going to be made: hours of music, disk, time."""
-    banks = sum(1 for pairs in work.due.values() if pairs)
+    banks = sum(1 for files in work.due.values() if files)
     size = work.count() * TILES * data.TILE_FRAMES * work.bins * 2 / 1e9
     seconds = (banks * SECONDS_A_BANK + work.count() * SECONDS_A_PICTURE) / workers
-    there = sum(len(pairs) for pairs in work.wanted.values()) - work.count()
+    there = sum(len(files) for files in work.wanted.values()) - work.count()
     return (
         f"{len(excerpts):,} excerpts, {len(excerpts) * SECONDS / 3600:.1f} h of music, on "
         f"{len(work.sources)} instruments, {work.bins} bins\n"

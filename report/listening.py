@@ -231,7 +231,7 @@ def write_index(folder, page, sections):
         links=_links_html([title for title, _ in sections]),
         sections=everything,
         measures=_measures_html(page),
-        notes="".join(f"<p>{escape(text)}</p>" for text in page.paragraphs),
+        paragraphs="".join(f"<p>{escape(text)}</p>" for text in page.paragraphs),
         listening=LISTENING if "<audio" in everything else "",
         left=f"{PLOT_LEFT:.1%}",
         width=f"{PLOT_WIDTH:.1%}",

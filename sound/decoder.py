@@ -156,8 +156,8 @@ class Placer:
         else:
             yield from self._make_silence(gap)
         skip = self._find_run_up(first, max(0, -gap))
-        pairs = itertools.pairwise(itertools.chain([first], frames, [None]))
-        for frame, following in pairs:
+        all_frames = itertools.chain([first], frames, [None])
+        for frame, following in itertools.pairwise(all_frames):
             if frame is not first:
                 yield from self._make_silence(self._find_pause(frame, following))
             end = self._find_end(frame) if following is None else None

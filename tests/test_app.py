@@ -69,11 +69,11 @@ HTMLAudioElement.prototype.play = function () {
   try {
     result.empty = document.querySelectorAll("#results .card, #part").length;
     await drop("letter.wav", btoa("no sound"));
-    result.mistake = (await wait(says("#heard", "cannot be read"))).innerText;
+    result.mistake = (await wait(says("#summary", "cannot be read"))).innerText;
     await clear();
     await drop("my song.wav", "SOUND");
-    result.length = (await wait(says("#heard", "is 2.5 s long"))).innerText;
-    const wave = await wait(() => seen("#part") && seen("#heard .wave"));
+    result.length = (await wait(says("#summary", "is 2.5 s long"))).innerText;
+    const wave = await wait(() => seen("#part") && seen("#summary .wave"));
     drag(wave, 0.2, 0.6);
     result.part = document.querySelector("#part textarea, #part input").value;
     drag(wave, 0, 1);
@@ -101,7 +101,7 @@ HTMLAudioElement.prototype.play = function () {
     result.bytes = (await answer.arrayBuffer()).byteLength;
     await clear();
     await drop("next.wav", "SLOW");
-    await wait(says("#heard", "next.wav is 1:50 long"));
+    await wait(says("#summary", "next.wav is 1:50 long"));
     (await wait(() => seen("#convert"))).click();
     (await wait(() => seen("#stop"))).click();
     await wait(() => seen("#convert") && !seen("#stop"));

@@ -604,10 +604,10 @@ def test_mistakes_are_one_line_and_exit_code_2(run_folder, tmp_path, capsys, mon
 def test_a_file_where_a_folder_goes_is_refused_before_the_work(
     audios, run_folder, tmp_path, capsys, monkeypatch, flag
 ):
-    def load_networks(args):
+    def load_models(args):
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr(evaluate, "load_networks", load_networks)
+    monkeypatch.setattr(evaluate, "load_models", load_models)
     (tmp_path / "file").write_text("the user's")
     recording = str(audios / ORIGIN / "three.wav")
     where = ["--model", str(run_folder), "--inputs", recording, "--output", str(tmp_path)]

@@ -88,7 +88,7 @@ def write_part(length):
 
 def list_remarks(summary):
     """Sentences on what is unusual in a recording, `work.Summary`, as predict.py says them."""
-    remarks = list(summary.notes)
+    remarks = list(summary.remarks)
     if summary.survey.remark:
         remarks.append(f"{summary.survey.remark}; expect little")
     return remarks

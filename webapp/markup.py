@@ -78,13 +78,13 @@ def write_recording(name, summary, sound, remarks, wait):
     lines = [f"<b>{title}</b> is {length} long."]
     if wait is not None:
         lines.append(f"Each instrument takes {describe_wait(wait)} at normal quality.")
-    notes = [f"<p class='remark'>{_sentence(remark)}</p>" for remark in remarks]
+    paragraphs = [f"<p class='remark'>{_sentence(remark)}</p>" for remark in remarks]
     return (
         f"<section class='batch'><article class='card source'>"
         f"{_write_button('original', sound, 'original')}"
         f"<div class='picture wave' data-seconds='{summary.seconds:.3f}'>{draw_wave(summary.peaks)}"
         "<b></b><i></i></div></article>"
-        f"<p>{' '.join(lines)}</p>{''.join(notes)}</section>"
+        f"<p>{' '.join(lines)}</p>{''.join(paragraphs)}</section>"
     )
 
 

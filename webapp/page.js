@@ -137,7 +137,7 @@ const refresh = () => {
   draw();
   drawPart();
 };
-for (const place of all("#heard, #results"))
+for (const place of all("#summary, #results"))
   new MutationObserver(changes => {
     const own = change => change.target.closest?.("output, .card");
     if (!changes.every(own)) refresh();

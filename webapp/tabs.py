@@ -117,7 +117,7 @@ class Tab:
 
     def new_copy(self):
         """Path for a copy of the recording that came last, in place of the one before."""
-        folder = self.folder / "heard"
+        folder = self.folder / "copies"
         for token, file in list(self.results.items()):
             if file.path.parent == folder:
                 del self.results[token]

@@ -34,7 +34,7 @@ class Summary(NamedTuple):
     """What a recording is like."""
 
     seconds: float  # exact: it was read to its end
-    notes: list  # sentences on what had to be done to read it
+    remarks: list  # sentences on what had to be done to read it
     survey: survey.Survey  # of its beginning
     peaks: list  # of at most `BARS` equal parts, the loudest is 1
 
