@@ -407,14 +407,20 @@ def add_piece_flags(parser):
     )
 
 
+def side(text):
+    """--pieces as a key of `SIDE_WORDS`; it used to call the validation pieces held_out."""
+    return "validation" if text == "held_out" else text
+
+
 def add_choice_flags(parser):
     """Flags that choose among the pieces and instruments of the runs, and their conditions."""
     add = parser.add_argument
     add(
         "--pieces",
+        type=side,
         choices=SIDE_WORDS,
         help="pieces of the run to measure, with --audios_path; several runs: pieces that all of "
-        "them have on that side; default: held_out, and test if the run has test pieces",
+        "them have on that side; default: validation, and test if the run has test pieces",
     )
     add(
         "--origin",

@@ -25,7 +25,7 @@ from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 
 SIDE_WORDS = {  # --pieces: in words
-    "held_out": "held out from training",
+    "validation": "held out from training",
     "test": "kept for the test",
     "all": "of training and held out alike",
 }
@@ -99,7 +99,7 @@ def find_names(runs, side):
 
     Args:
         runs: list of `RunFacts`.
-        side: "test", what all of them kept for the test; or "held_out", all others: a piece that
+        side: "test", what all of them kept for the test; or "validation", all others: a piece that
             one run held out and another kept for the test had its part in a choice.
     """
     tests = [run.split.get("test", []) for run in runs]
@@ -107,8 +107,8 @@ def find_names(runs, side):
     if side == "test":
         return [name for name in tests[0] if piece_of(name) in tested]
     unused = [_find_unused(run) for run in runs]
-    held_out = _find_shared_pieces(unused) - tested
-    return [name for name in unused[0] if piece_of(name) in held_out]
+    validation = _find_shared_pieces(unused) - tested
+    return [name for name in unused[0] if piece_of(name) in validation]
 
 
 def _find_unused(run):
@@ -155,7 +155,7 @@ def tell_left_out(candidates):
     )
 
 
-def find_pieces(runs, origin, target, audios, side="held_out"):
+def find_pieces(runs, origin, target, audios, side="validation"):
     """Pieces of runs that are below ``audios``, on one side of their splits, or all there are.
 
     Where a piece has other versions (transposed, other speeds), only the original counts. Pieces
@@ -165,7 +165,7 @@ def find_pieces(runs, origin, target, audios, side="held_out"):
         runs: list of `RunFacts`; see `find_names`.
         origin, target: instruments.
         audios: folder that holds a folder for each instrument.
-        side: "held_out", "test", or "all" that both instruments have.
+        side: "validation", "test", or "all" that both instruments have.
 
     Raises:
         UserError: no such instrument, no such side, or none of its pieces is there.
@@ -384,8 +384,8 @@ def _choose_sides(args, runs):
     if args.pieces:
         return [args.pieces]
     if find_names(runs, "test"):
-        return ["held_out", "test"]
-    return ["held_out"]
+        return ["validation", "test"]
+    return ["validation"]
 
 
 def _tell_unheard(candidates, origin):

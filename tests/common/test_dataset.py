@@ -34,7 +34,7 @@ def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("origins", "targets", "held_out", "reason"),
+    ("origins", "targets", "unheard", "reason"),
     [
         ([ORIGIN], [ORIGIN], [], "is the origin too"),
         ([ORIGIN, TARGET], [TARGET], [], "is the origin too"),
@@ -44,9 +44,9 @@ def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
         ([ORIGIN], [TARGET], [TARGET], "trained on, too"),
     ],
 )
-def test_instruments_that_do_not_go_together(origins, targets, held_out, reason):
+def test_instruments_that_do_not_go_together(origins, targets, unheard, reason):
     with pytest.raises(UserError, match=reason):
-        splits.check_instruments(origins, targets, held_out)
+        splits.check_instruments(origins, targets, unheard)
 
 
 def test_several_instruments_on_both_sides_are_no_mistake():
@@ -63,11 +63,11 @@ def test_split_is_by_piece_and_keeps_versions_together(count, fraction, seed):
     names = []
     for i in range(count):
         names += [version_name(f"p{i}", transpose) for transpose in (-1, 0, 1)]
-    train, held_out = splits.split_pieces(names, fraction, seed)
-    assert train and held_out
-    assert sorted(train + held_out) == sorted(names)
-    assert not {piece_of(n) for n in train} & {piece_of(n) for n in held_out}
-    assert splits.split_pieces(names[::-1], fraction, seed)[1] == held_out[::-1]
+    train, validation = splits.split_pieces(names, fraction, seed)
+    assert train and validation
+    assert sorted(train + validation) == sorted(names)
+    assert not {piece_of(n) for n in train} & {piece_of(n) for n in validation}
+    assert splits.split_pieces(names[::-1], fraction, seed)[1] == validation[::-1]
 
 
 @given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.9), seed=st.integers(0, 5))
