@@ -84,8 +84,9 @@ class Drawing:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{self.height}" '
             f'viewBox="0 0 {WIDTH} {self.height}" font-family="Helvetica, Arial, sans-serif" '
             f'fill="{INK}">\n<title>{escape(self.title)}</title>\n'
-            '<defs><marker id="head" markerWidth="9" markerHeight="8" refX="8" refY="4" '
-            f'orient="auto"><path d="M0,0 L9,4 L0,8 z" fill="{INK}"/></marker></defs>\n'
+            '<defs><marker id="head" markerUnits="userSpaceOnUse" markerWidth="10" '
+            'markerHeight="9" refX="9" refY="4.5" orient="auto">'
+            f'<path d="M0,0 L10,4.5 L0,9 z" fill="{INK}"/></marker></defs>\n'
             f'<rect width="{WIDTH}" height="{self.height}" rx="8" fill="{PAPER}"/>\n'
         )
         return head + "\n".join(self.parts) + "\n</svg>\n"
@@ -102,7 +103,7 @@ def draw_forward():
     picture.box(12, 160, 200, 44, "magnitude", "dB scale, 0 … 96 dB", fill=BLUE)
     picture.arrow((112, 204), (112, 226))
     picture.box(
-        12, 228, 200, 62, "generator", "tiles of 256 bins", "× 256 frames (3 s)", fill=ORANGE
+        12, 228, 200, 62, "generator", "tiles of 256 frames (3 s),", "256 or 512 bins", fill=ORANGE
     )
     picture.arrow((112, 290), (112, 312))
     picture.box(12, 314, 200, 44, "new magnitude", "the target instrument", fill=BLUE)
@@ -182,10 +183,10 @@ def find_blocks(network):
 
 def draw_networks(generator, discriminator):
     """Both networks, a box for each block with its output's size and its layers."""
-    picture = Drawing(836, "The generator and the discriminator, layer by layer")
+    picture = Drawing(892, "The generator and the discriminator, layer by layer")
     blocks = find_blocks(generator)
     down, up = blocks[:8], blocks[8:]  # the last one of `up` is the output layer
-    row, height = 50, 40
+    row, height = 54, 40
     picture.text(12, 24, f"Generator: {generator.count_params():,} parameters", "start", 15, "bold")
     picture.box(12, 36, 170, height, "input", name_size(generator.input_shape))
     for k, layer in enumerate(down):
@@ -206,7 +207,7 @@ def draw_networks(generator, discriminator):
             picture.text(219, top + height / 2 - 5, "copy", size=12)
     bottom = 36 + row * 8 + height / 2
     picture.arrow((182, bottom), (343, bottom), (343, 36 + row * 7 + height + 1))
-    top = 514
+    top = 552
     picture.text(
         12, top, f"Discriminator: {discriminator.count_params():,} parameters", "start", 15, "bold"
     )
@@ -221,7 +222,7 @@ def draw_networks(generator, discriminator):
         picture.box(12, at, 190, height, *text, fill=GREEN)
         picture.arrow((107, at - row + height), (107, at - 1))
     legend = (
-        "Sizes: height × width × channels",
+        "Sizes: height, width, channels",
         "C  4 × 4 convolution, stride 2",
         "    (1 in the last)",
         "T  the same, transposed",
