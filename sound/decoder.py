@@ -6,15 +6,18 @@ then come SAMPLES, interleaved float32, at last JSON {remarks}. JSON {error} may
 any.
 
 Every frame goes where its time stamp puts it, as a player plays it: a gap becomes silence, and
-sound that begins later than the picture begins with silence. It imports no numpy, which would
+sound that begins later than the picture begins with silence. What a time stamp says is believed
+as far as the file bears it out: see `Track.find_room`. It imports no numpy, which would
 double the time of a start (0.2 s).
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
 import signal
+import statistics
 import struct
 import sys
 import threading
@@ -31,7 +34,8 @@ CHUNK_BYTES = 2**20
 JITTER = 0.01  # s by which browsers' time stamps waver
 RESTARTING = {"mpegts", "mpeg", "ogg"}  # formats whose parts may have a clock each
 RESTART = 10  # s: a longer jump in these begins another part, as FFmpeg's own programs take it
-LONGEST_GAP = 3600  # s of silence: a damaged time stamp asks for years
+UNASKED = 10  # s of silence in all that time stamps are believed without a look at the whole file
+LONGEST = 3600  # s of silence in all, whatever the file says
 
 # Formats whose header tells of a length; what FFmpeg says of others is a guess by the file's size.
 TIMED_TRACK = {"mov", "flac", "wv", "ape", "caf"}
@@ -63,9 +67,11 @@ class Track:
         declared: s, the length that the header tells of, or None.
         last: s, the end of the last packet so far, of any stream of the file.
         packets, damaged: their numbers so far; damaged ones are passed over, as players do.
+        disbelieved: s of silence, by time stamps that were not believed so far.
     """
 
-    def __init__(self, container, stream):
+    def __init__(self, container, stream, open_again):
+        """``open_again`` gives the same file as another av.container."""
         self.formats = set(container.format.name.split(","))
         self.tick = float(stream.time_base)
         start = (container.start_time or 0) / av.time_base
@@ -74,6 +80,8 @@ class Track:
         self.last = 0.0
         self.packets = 0
         self.damaged = 0
+        self.disbelieved = 0.0
+        self._open_again = open_again
         self._container = container
         self._stream = stream
         _forget_order(stream.codec_context)
@@ -108,6 +116,32 @@ class Track:
                 self.damaged += 1
                 continue
             yield from frames
+
+    def find_room(self):
+        """Seconds of silence that the file bears out: what its length leaves beside its sound.
+
+        Its length is where its picture ends, but no more than its header says. Of sound alone no
+        picture tells of a pause, and at most half of it is taken for silence. A header that says
+        less than there is of sound, as of a file that was sent while it grew, says nothing.
+
+        A player that meets a longer jump waits for the picture; without one it does not wait.
+        """
+        lengths = []  # s, of the packets of sound
+        picture = 0.0  # s, the end of its last packet, which one damaged block does not change
+        with self._open_again() as container, contextlib.suppress(av.FFmpegError):
+            declared = (container.duration or 0) / av.time_base
+            for packet in container.demux():
+                length = float((packet.duration or 0) * packet.time_base)
+                if packet.stream.index == self._stream.index:
+                    lengths.append(length)
+                elif packet.pts is not None:
+                    picture = float(packet.pts * packet.time_base) + length - self.origin
+        usual = statistics.median(lengths) if lengths else 0.0
+        sound = sum(min(length, 8 * usual) for length in lengths)  # mp4's tell of a pause, too
+        if declared < sound:
+            declared = LONGEST + sound
+        alone = min(declared - sound, sound)
+        return min(max(alone, min(declared, picture) - sound) + SLACK, LONGEST)
 
     def _note_time(self, packet):
         if packet.pts is not None and TIMED_FILE & self.formats:
@@ -147,14 +181,14 @@ class Placer:
         self._form = None  # of the frames that `_resampler` takes
         self._resampler = None
         self._shift = 0  # samples by which the clock of a later part differs from the first one's
+        self._room = UNASKED * self.rate  # samples of silence that may still come
+        self._asked = False  # whether the whole file was asked how many may
 
     def place(self, first, frames):
         """Yield the bytes of all frames, and of the silence between them."""
         gap = self._find_gap(first)
-        if gap > LONGEST_GAP * self.rate:
-            self._shift = -gap
-        else:
-            yield from self._make_silence(gap)
+        if gap > 0:
+            yield from self._make_silence(self._believe(gap))
         skip = self._find_run_up(first, max(0, -gap))
         all_frames = itertools.chain([first], frames, [None])
         for frame, following in itertools.pairwise(all_frames):
@@ -193,11 +227,24 @@ class Placer:
         is_timed = following is not None and following.pts is not None
         if is_timed and abs(self._find_gap(following, length)) <= tolerance:
             return 0
-        longest = RESTART if RESTARTING & self._track.formats else LONGEST_GAP
-        if 0 < gap <= longest * self.rate:
-            return gap
+        begins_part = RESTARTING & self._track.formats and gap > RESTART * self.rate
+        if gap > 0 and not begins_part:
+            return self._believe(gap)
         self._shift -= gap  # another part with a clock of its own, or damage
         return 0
+
+    def _believe(self, gap):
+        """Of a gap's samples, those that become silence: all of them, or none."""
+        if gap > self._room and not self._asked:
+            self._asked = True
+            room = round(self._track.find_room() * self.rate)
+            self._room += max(0, room - UNASKED * self.rate)
+        if gap > self._room:
+            self._shift -= gap
+            self._track.disbelieved += gap / self.rate
+            return 0
+        self._room -= gap
+        return gap
 
     def _find_end(self, frame):
         """Samples of the last frame up to the end that a player keeps to; None: all."""
@@ -272,9 +319,10 @@ def decode(path, options):
     Raises:
         Unreadable, av.FFmpegError, OSError: it cannot be read.
     """
+    open_again = functools.partial(open_file, path, options)
     for index in list_tracks(path, options):
         with open_file(path, options) as container:
-            track = Track(container, container.streams[index])
+            track = Track(container, container.streams[index], open_again)
             frames = track.read_frames()
             first = next(frames, None)
             if first is None:
@@ -300,6 +348,11 @@ def list_remarks(track, length):
     if track.damaged:
         remarks.append(
             f"{track.damaged} of {track.packets} packets are damaged and were passed over"
+        )
+    if track.disbelieved:
+        remarks.append(
+            f"its time stamps tell of {track.disbelieved:.0f} s more of silence than the file has "
+            "room for: left out"
         )
     if track.declared is None:
         return remarks

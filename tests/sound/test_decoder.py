@@ -29,7 +29,7 @@ def read_all(path):
     return whole, sound
 
 
-def film(path, codec, picture=None, start=0.0, pause=0.0):
+def film(path, codec, picture=None, start=0.0, pause=0.0, options=None):
     """Write noise of 2 s that begins ``start`` s after the picture and rests in its middle.
 
     The pause is one of time stamps only, as when a browser's recording was paused. Returns the
@@ -38,7 +38,7 @@ def film(path, codec, picture=None, start=0.0, pause=0.0):
     sound = uniform_noise(SECONDS * RATE)
     low = scipy.signal.butter(2, 4000, fs=RATE)
     sound = scipy.signal.lfilter(*low, sound).astype(np.float32)  # what every codec keeps
-    with av.open(path, "w") as container:
+    with av.open(path, "w", options=options or {}) as container:
         track = container.add_stream(codec, rate=RATE, layout="mono")
         track.bit_rate = 128_000
         if picture:
@@ -109,6 +109,76 @@ def test_a_pause_is_silence(tmp_path, name, codec, picture):
     assert second == pytest.approx(middle + 9600 + 3 * RATE, abs=0.001 * RATE)
     assert np.abs(whole[round(1.2 * RATE) : round(3.8 * RATE)]).max() == 0
     check_end(name, codec, whole, 5)
+    assert sound.remarks == []
+
+
+SHORT_CLUSTERS = {"cluster_time_limit": "300", "write_crc32": "0"}  # ms
+
+
+def move_clusters(path, seconds):
+    """Falsify the time stamps of a Matroska file's clusters, all but the first: ``seconds`` each.
+
+    A cluster is its name, its size of one to eight bytes, then its time in ms.
+    """
+    content = bytearray(path.read_bytes())
+    name = b"\x1f\x43\xb6\x75"
+    starts = [at for at in range(len(content)) if content.startswith(name, at)][1:]
+    for start, moved in zip(starts, seconds):
+        place = start + 4 + 9 - content[start + 4].bit_length()
+        assert content[place : place + 2] == b"\xe7\x82"  # a time of two bytes
+        time = int.from_bytes(content[place + 2 : place + 4], "big") + round(1000 * moved)
+        content[place + 2 : place + 4] = time.to_bytes(2, "big")
+    path.write_bytes(content)
+    return len(starts)
+
+
+@pytest.mark.parametrize("picture", [None, "mpeg4"])
+@pytest.mark.parametrize("moved", [[0, 0, 50, 50, 50, 50, 50, 50, 50], [0, 0, 50]])
+def test_a_false_time_stamp_adds_no_silence(tmp_path, moved, picture):
+    """Of all blocks from the middle on, and of one; the header tells of the right length."""
+    noise = film(tmp_path / "x.mkv", "aac", picture, options=SHORT_CLUSTERS)
+    if picture:  # whose own stamps are right at the end
+        moved = moved[:3]
+    assert move_clusters(tmp_path / "x.mkv", moved) in range(4, 9)
+    (whole,), sound = read_all(tmp_path / "x.mkv")
+    check_end("x.mkv", "aac", whole, SECONDS)
+    assert find(noise[4800 : RATE + 24000], whole) == pytest.approx(4800, abs=1)
+    assert len(sound.remarks) == 1
+    assert "tell of 50 s more of silence than the file has room for" in sound.remarks[0]
+
+
+def test_false_time_stamps_throughout_add_little_silence(tmp_path):
+    film(tmp_path / "x.mkv", "aac", options=SHORT_CLUSTERS)
+    move_clusters(tmp_path / "x.mkv", [9, 18, 27, 36, 45, 54])
+    (whole,), sound = read_all(tmp_path / "x.mkv")
+    assert SECONDS < len(whole) / RATE < SECONDS + 10.5
+    assert "than the file has room for" in sound.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "picture", "options", "pause"),
+    [
+        ("x.mp4", "aac", "mpeg4", None, 15),
+        ("x.webm", "libopus", "libvpx", None, 15),
+        ("x.webm", "libopus", "libvpx", {"live": "1"}, 15),  # which tells no length
+        ("x.webm", "libopus", None, {"live": "1"}, 9),
+        ("x.mp4", "aac", None, {"movflags": "frag_keyframe+empty_moov"}, 9),
+    ],
+)
+def test_a_long_pause_is_believed_where_the_file_bears_it_out(
+    tmp_path, name, codec, picture, options, pause
+):
+    film(tmp_path / name, codec, picture, pause=pause, options=options)
+    (whole,), sound = read_all(tmp_path / name)
+    assert len(whole) == pytest.approx((SECONDS + pause) * RATE, abs=1100)
+    assert np.abs(whole[round(1.2 * RATE) : round((0.8 + pause) * RATE)]).max() == 0
+    assert sound.remarks == []
+
+
+def test_a_sound_that_begins_long_after_the_picture_begins_with_silence(tmp_path):
+    film(tmp_path / "x.mkv", "aac", "mpeg4", start=20)
+    (whole,), sound = read_all(tmp_path / "x.mkv")
+    check_end("x.mkv", "aac", whole, SECONDS + 20)
     assert sound.remarks == []
 
 
