@@ -128,7 +128,7 @@ def lay_out(titles):
         gr.Button("Convert", variant="primary", elem_id="convert"),
         gr.Button("Stop", variant="stop", elem_id="stop", visible=False),
         gr.HTML(elem_id="status"),
-        gr.HTML(js_on_load=markup.read_file("page.js"), elem_id="results"),
+        gr.HTML(js_on_load=markup.write_script(), elem_id="results"),
     )
 
 

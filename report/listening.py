@@ -7,18 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+import data
 from common.files import complete
+from report import player
 from report.pictures import PLOT_LEFT, PLOT_WIDTH, make_pictures, write_card_picture
 from sound.loudness import Meter
 from sound.recordings import AUDIO_EXTENSIONS, write_audio
 
 AUDIO_FORMAT = "flac"  # lossless: one hears no codec; every browser since 2017 plays it
-KEYS = "123456789abcdefghijklmnopqrstuvwxyz"  # that play a piece's sounds on the page
 SOURCES = ("acoustic", "electronic", "synthetic")  # in NSynth's names of instruments
 PLURALS = {"string": "strings"}
-LISTENING = """<p><label><input type="checkbox" id="match" checked> all sounds of a piece equally \
-loud</label> · <span class="keys"><kbd>1</kbd> <kbd>2</kbd> … switch at the same moment, \
-<kbd>space</kbd> pauses · </span>a click on a picture plays from there</p>"""
+LISTENING = """<p><label><input type="checkbox" id="match" checked> all sounds of a piece equally
+loud</label> · <span class="keys"><kbd>1</kbd> <kbd>2</kbd> … or </span>a click switches at the same
+moment<span class="keys">, <kbd>space</kbd> pauses</span>; a click in a picture plays from
+there</p>"""
 
 
 class Entry(NamedTuple):
@@ -88,9 +90,8 @@ def write_section(folder, number, entry):
         stem = f"piece{number:02d}_{k + 1}"
         write_audio(folder / f"{stem}.{AUDIO_FORMAT}", gain * audio)
         write_card_picture(pictures[label], folder / f"{stem}.png")
-        key = KEYS[k : k + 1]  # the last of very many have none
         alt = f"Spectrogram of {entry.title}: {label}"
-        cards[label] = card_html(stem, label, alt, key, measure_loudness(gain * audio))
+        cards[label] = card_html(stem, label, alt, k, measure(gain * audio))
     shown = [cards[label] for label in entry.sounds]
     folded = _write_differences(folder, number, entry, pictures)
     folded += [cards[label] for label in entry.more]
@@ -110,11 +111,11 @@ def _write_differences(folder, number, entry, pictures):
     return cards
 
 
-def measure_loudness(audio):
-    """Loudness in LUFS of audio (n,) or (n, channels), -inf for silence."""
+def measure(audio):
+    """(length in s, loudness in LUFS) of audio (n,) or (n, channels) at 44.1 kHz."""
     meter = Meter()
     meter.add(np.atleast_2d(audio.T))
-    return meter.integrated()
+    return len(audio) / data.SAMPLE_RATE, meter.integrated()
 
 
 def _section_html(number, entry, shown, folded):
@@ -129,8 +130,7 @@ def _section_html(number, entry, shown, folded):
     if entry.table:
         measures = fold_html("Measures of this piece", table_html(*entry.table))
     return f"""<section id="piece{number}">
-<h2>{escape(entry.title)}</h2>
-{sentence}
+{player.write_head(entry.title)}{sentence}
 <div class="cards">
 {"".join(shown)}</div>
 {more}{measures}</section>
@@ -158,38 +158,28 @@ def sound_path(stem):
     return stem.with_name(f"{stem.name}.{AUDIO_FORMAT}")
 
 
-def card_html(stem, label, alt, key="", loudness=None):
-    """HTML of one sound: its name, its picture, its player.
+def card_html(stem, label, alt, place=0, measured=None):
+    """HTML of one card: its name, its picture, its player.
 
     Args:
         stem: of its files, relative to the page: <stem>.png, and the sound if there is one.
         label: what it is.
         alt: what the picture shows.
-        key: that plays it, or "".
-        loudness: of the sound in LUFS, -inf for silence; None if there is no sound.
+        place: among the section's sounds, from 0; it chooses the key. The last of many have none.
+        measured: what `measure` says of the sound; None if there is no sound.
     """
-    hint = f"<kbd>{key}</kbd> " if key else ""
-    plot = "plot"
-    player = ""
-    if loudness is not None:
-        plot = "plot seekable"
-        known = f' data-loudness="{loudness:.2f}"' if np.isfinite(loudness) else ""
-        player = f'<audio controls preload="metadata"{known} src="{stem}.{AUDIO_FORMAT}"></audio>\n'
-    return f"""<figure>
-<figcaption>{hint}{escape(label)}</figcaption>
-<div class="{plot}">{_picture_html(stem, alt)}<i></i></div>
-{player}</figure>
-"""
+    sound = None
+    if measured:
+        key = player.KEYS[place : place + 1]
+        sound = player.Sound(f"{stem}.{AUDIO_FORMAT}", *measured, key)
+    return player.write_card(label, _picture_html(stem, alt), sound)
 
 
 def _difference_html(stem, title, output):
     """HTML of the picture of an output, which is labelled so, minus its target."""
     alt = f"Difference of the spectrograms of {title}: {output} minus target"
-    return f"""<figure>
-<figcaption>{escape(output)} minus target: too loud is warm, too soft is cold</figcaption>
-<div class="plot">{_picture_html(stem, alt)}</div>
-</figure>
-"""
+    label = f"{output} minus target: too loud is warm, too soft is cold"
+    return player.write_card(label, _picture_html(stem, alt))
 
 
 def _picture_html(stem, alt):
@@ -232,7 +222,9 @@ def write_index(folder, page, sections):
         sections=everything,
         measures=_measures_html(page),
         paragraphs="".join(f"<p>{escape(text)}</p>" for text in page.paragraphs),
-        listening=LISTENING if "<audio" in everything else "",
+        listening=LISTENING if "data-sound" in everything else "",
+        style=player.read_file("player.css"),
+        script=player.read_file("player.js"),
         left=f"{PLOT_LEFT:.1%}",
         width=f"{PLOT_WIDTH:.1%}",
     )

@@ -15,7 +15,7 @@ from common import cli
 from common.cli import UserError, as_list, attempt, one_line, pass_over
 from common.files import MEND, list_folders, read_json, undamaged
 from common.run_facts import RunFacts, find_run_folders, join_names
-from report import listening
+from report import listening, player
 from sound.recordings import read_audio
 
 SHOWN_PREVIEWS = 24  # of a long run as many, evenly spaced, the newest among them
@@ -178,35 +178,34 @@ def _previews_html(folder, previews):
         sounds.append((preview / "output", f"Epoch {_epoch_of(preview)}"))
     sounds.insert(2, (folder / "previews" / "target", f"Target: {target}"))
     for k, (stem, label) in enumerate(sounds):
-        cards.append(_card(folder, stem, label, listening.KEYS[k : k + 1], about["piece"]))
+        cards.append(_card(folder, stem, label, k, about["piece"]))
     newest = "".join(cards[:3])
     earlier = ""
     if cards[3:]:
         row = f'<div class="cards">\n{"".join(cards[3:])}</div>'
         plural = "s" if cards[4:] else ""
         earlier = listening.fold_html(f"{len(cards) - 3} earlier epoch{plural}", row)
+    head = player.write_head(listening.plain_title(about["piece"]))
     return f"""<section>
-<h2>{escape(listening.plain_title(about["piece"]))}</h2>
-<div class="cards">
+{head}<div class="cards">
 {newest}</div>
 {earlier}</section>
 """
 
 
-def _card(folder, stem, label, key, piece):
+def _card(folder, stem, label, place_among, piece):
     """HTML of a preview's picture, and its sound if there is one."""
     place = stem.relative_to(folder).as_posix()
     sound = listening.sound_path(stem)
     alt = f"Spectrogram of {piece}: {label}"
-    if not sound.is_file():
-        return listening.card_html(place, label, alt)
-    return listening.card_html(place, label, alt, key, _measure_loudness(sound))
+    measured = _measure(sound) if sound.is_file() else None
+    return listening.card_html(place, label, alt, place_among, measured)
 
 
 @functools.cache
-def _measure_loudness(path):
-    """Loudness of a file in LUFS."""
-    return listening.measure_loudness(read_audio(path))
+def _measure(path):
+    """`listening.measure` of a file."""
+    return listening.measure(read_audio(path))
 
 
 def _history_html(run):

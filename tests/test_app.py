@@ -57,6 +57,7 @@ const drag = (element, from, to) => {
   element.dispatchEvent(new PointerEvent("pointerdown", at(from)));
   element.dispatchEvent(new PointerEvent("pointermove", at(to)));
   element.dispatchEvent(new PointerEvent("pointerup", at(to)));
+  element.dispatchEvent(new MouseEvent("click", at(to)));
 };
 const playing = [];
 const play = HTMLAudioElement.prototype.play;
@@ -214,11 +215,12 @@ def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, mon
 
 def test_names_of_files_are_no_html():
     batch = Batch("<b>.wav", None)
-    batch.results.append(Result("synth's lead", "<i>'.wav", "/sound/1/x", "/sound/2/y"))
+    result = Result("synth's lead", "<i>'.wav", "/sound/1/x", "/sound/2/y", 1.0, -20.0)
+    batch.results.append(result)
     text = markup.write_batches([batch])
     assert "&lt;b&gt;.wav" in text
     assert "download='&lt;i&gt;&#x27;.wav'" in text
-    assert "Play synth&#x27;s lead" in text
+    assert "synth&#x27;s lead" in text
     assert "<i>x" not in markup.write_recording("<i>x", hear(3), "/sound/x", [], 3)
     assert "<b>" not in markup.write_mistake("<b>")
     assert "<b>" not in markup.write_progress("<b>", 0.5)

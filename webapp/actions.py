@@ -249,12 +249,14 @@ def add_result(tab, batch, label, order, made):
         batch.how = f"{length}{place}, {order.quality}"
         sound = tab.publish(made.before, "input.wav")
         picture = tab.publish(made.before_picture, "input.png")
-        batch.results.append(Result("original", "input.wav", sound, picture))
+        loudness = made.loudness_before
+        result = Result("original", "input.wav", sound, picture, made.seconds, loudness)
+        batch.results.append(result)
     stem = Path(batch.name).stem[:80]
     name = f"{stem}_{known_models.make_label(order.model)}.wav"
     sound = tab.publish(made.after, name)
     picture = tab.publish(made.after_picture, "output.png")
-    batch.results.append(Result(label, name, sound, picture))
+    batch.results.append(Result(label, name, sound, picture, made.seconds, made.loudness))
 
 
 async def finish(job):

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from common import cli
+from report import player
 
 HERE = Path(__file__).resolve().parent
 PICTURES = {  # of instruments, by a word in their names
@@ -16,7 +17,6 @@ PICTURES = {  # of instruments, by a word in their names
     "organ": "keys",
     "keyboard": "piano",
     "piano": "piano",
-    "original": "piano",
 }
 
 
@@ -33,9 +33,14 @@ def find_picture(title):
     return "note"
 
 
+def write_script():
+    """The page's JavaScript."""
+    return player.read_file("player.js") + read_file("page.js")
+
+
 def write_style(titles):
     """The page's CSS; ``titles`` are those of the instruments to choose from, in order."""
-    rules = [read_file("page.css")]
+    rules = [player.read_file("player.css"), read_file("page.css")]
     for path in sorted((HERE / "pictures").glob("*.svg")):
         address = f"data:image/svg+xml,{quote(path.read_text(encoding='utf-8'))}"
         places = [f".sign-{path.stem}"]
@@ -79,13 +84,10 @@ def write_recording(name, summary, sound, remarks, wait):
     if wait is not None:
         lines.append(f"Each instrument takes {describe_wait(wait)} at normal quality.")
     paragraphs = [f"<p class='remark'>{_sentence(remark)}</p>" for remark in remarks]
-    return (
-        f"<section class='batch'><article class='card source'>"
-        f"{_write_button('original', sound, 'original')}"
-        f"<div class='picture wave' data-seconds='{summary.seconds:.3f}'>{draw_wave(summary.peaks)}"
-        "<b></b><i></i></div></article>"
-        f"<p>{' '.join(lines)}</p>{''.join(paragraphs)}</section>"
-    )
+    wave = f"<div class='wave'>{draw_wave(summary.peaks)}<b></b></div>"
+    sound = player.Sound(sound, summary.seconds)
+    card = player.write_card("original", wave, sound, write_sign("original"))
+    return f"<section>{card}<p>{' '.join(lines)}</p>{''.join(paragraphs)}</section>"
 
 
 def draw_wave(peaks):
@@ -115,32 +117,25 @@ def write_batches(batches):
     """All `tabs.Batch`, the newest first."""
     parts = []
     for batch in reversed(batches):
-        cards = [_write_card(result) for result in batch.results]
-        heading = f"{html.escape(batch.name)} <small>{html.escape(batch.how)}</small>"
-        parts.append(
-            f"<section class='batch'><h2>{heading}<output></output></h2>"
-            f"<div class='cards'>{''.join(cards)}</div></section>"
-        )
+        cards = [_write_card(result, k) for k, result in enumerate(batch.results)]
+        head = player.write_head(batch.name, batch.how)
+        parts.append(f"<section>{head}<div class='cards'>{''.join(cards)}</div></section>")
     return "".join(parts)
 
 
-def _write_card(result):
+def _write_card(result, place):
+    """HTML of a `tabs.Result`, which is the so-manyth of its batch."""
     title, name = html.escape(result.title), html.escape(result.name)
-    return (
-        f"<article class='card'>{_write_button(result.title, result.sound, result.title)}"
-        f"<div class='picture'><img src='{result.picture}' alt='Spectrogram: {title}'>"
-        "<i></i></div>"
-        f"<a class='download' href='{result.sound}' download='{name}'>Download</a></article>"
-    )
+    key = player.KEYS[place : place + 1]
+    sound = player.Sound(result.sound, result.seconds, result.loudness, key)
+    picture = f"<img src='{result.picture}' alt='Spectrogram: {title}'>"
+    link = f"<a class='download' href='{result.sound}' download='{name}'>Download</a>"
+    return player.write_card(result.title, picture, sound, write_sign(result.title), link)
 
 
-def _write_button(title, sound, instrument):
-    text = html.escape(title)
-    return (
-        f"<button class='play' data-sound='{sound}' aria-pressed='false' "
-        f"aria-label='Play {html.escape(instrument)}'>"
-        f"<span class='sign sign-{find_picture(instrument)}'></span>{text}</button>"
-    )
+def write_sign(title):
+    """The small picture of an instrument."""
+    return f"<span class='sign sign-{find_picture(title)}'></span>"
 
 
 def _sentence(text):

@@ -46,6 +46,8 @@ class Result(NamedTuple):
     name: str  # of the file that is downloaded
     sound: str  # addresses
     picture: str
+    seconds: float
+    loudness: float  # LUFS
 
 
 class Batch:

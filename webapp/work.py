@@ -117,6 +117,8 @@ class Made(NamedTuple):
     after: Path
     after_picture: Path
     seconds: float
+    loudness_before: float  # LUFS
+    loudness: float
 
 
 def convert_order(load, order, tell):
@@ -141,14 +143,14 @@ def convert_order(load, order, tell):
         write_excerpt(order.source, before, order.start, order.seconds)
         draw_spectrogram(before, before.with_suffix(".png"))
     options = convert.QUALITIES[order.quality]._replace(pull=RunFacts(order.model).pull)
-    done = 0.0
+    converted = 0.0  # s
 
     def report_progress(block_seconds):
-        nonlocal done
-        done += block_seconds
-        tell(min(1.0, done / part.seconds))
+        nonlocal converted
+        converted += block_seconds
+        tell(min(1.0, converted / part.seconds))
 
-    convert.convert_file(
+    done = convert.convert_file(
         load(order.model),
         order.source,
         after,
@@ -158,7 +160,15 @@ def convert_order(load, order, tell):
         progress=report_progress,
     )
     draw_spectrogram(after, after.with_suffix(".png"))
-    return Made(before, before.with_suffix(".png"), after, after.with_suffix(".png"), part.seconds)
+    return Made(
+        before,
+        before.with_suffix(".png"),
+        after,
+        after.with_suffix(".png"),
+        part.seconds,
+        part.loudness,
+        done.loudness,
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -21,21 +21,25 @@ const tell = event => problems.push(
   event.message || event.target.outerHTML + event.target.error?.message);
 window.addEventListener("error", tell, true);
 const wait = ms => new Promise(resolve => setTimeout(resolve, ms));
-const press = key => document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-const all = () => [...document.querySelectorAll("audio")];
-const playing = () => all().map(audio => !audio.paused);
+const press = key =>
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const cards = () => [...document.querySelectorAll("[data-sound]")];
+const playing = () => cards().map(card => card.classList.contains("playing"));
+const until = async found => {
+  for (let tries = 0; tries < 5000 && !found(); tries++) await wait(100);
+};
+const soundOf = card => findSound(card.dataset.sound);
 window.addEventListener("load", async () => {
   const folded = [...document.querySelectorAll("details")].map(fold => fold.open);
-  const first = document.querySelector("audio").getBoundingClientRect().bottom;
+  const first = document.querySelector(".play").getBoundingClientRect().bottom;
   const played = [];
-  for (const audio of all()) {
-    audio.loop = true;  // on a busy machine it would have ended before it is looked at
-    try {
-      await audio.play();
-      await new Promise(resolve =>
-        audio.addEventListener("timeupdate", () => audio.currentTime > 0 && resolve()));
-      played.push(audio.duration);
-    } catch (error) { problems.push(audio.src + ": " + error); }
+  for (const card of cards()) {
+    const sound = soundOf(card);
+    sound.loop = true;  // on a busy machine it would have ended before it is looked at
+    card.querySelector(".play").click();
+    await until(() => (sound.readyState > 2 && sound.currentTime > 0) || sound.error);
+    if (sound.error) problems.push(sound.src + ": " + sound.error.message);
+    played.push(sound.duration);
   }
   const images = [...document.images];
   for (const image of images) {
@@ -43,30 +47,41 @@ window.addEventListener("load", async () => {
     await image.decode().catch(error => problems.push(String(error)));
   }
   press("2");
-  await wait(200);
+  await until(() => playing()[SECOND]);
   const second = playing();
+  soundOf(cards()[SECOND]).pause();
+  soundOf(cards()[SECOND]).currentTime = 1.5;
+  press("3");  // goes on where the second was
+  await until(() => soundOf(cards()[SECOND + 1]).currentTime > 0);
+  const moment = soundOf(cards()[SECOND + 1]).currentTime;
   press(" ");
-  await wait(100);
+  await until(() => !playing().includes(true));
   const paused = playing();
+  const plot = cards()[0].querySelector("i").getBoundingClientRect();
+  const at = { clientX: plot.left + plot.width / 2, bubbles: true };
+  cards()[0].querySelector(".picture").dispatchEvent(new MouseEvent("click", at));
+  const sought = soundOf(cards()[0]).currentTime;
+  cards()[SECOND].querySelector(".play").click();
   scrollTo(0, 0);
   press("a");
-  await wait(300);
+  await until(() => playing()[SECOND + 8] && !playing()[0]);
   const tenth = playing();
-  const card = document.querySelector("figure.playing");
+  const card = document.querySelector(".card.playing");
   let visible = false;
-  for (let tries = 0; tries < 5000 && !visible; tries++) {  // the page glides there
-    await wait(100);
+  await until(() => {  // the page glides there
     const box = card.getBoundingClientRect();
-    visible = box.top >= -1 && box.bottom <= innerHeight + 1;
-  }
-  const volumes = all().map(audio => audio.volume);
+    return visible = box.top >= -1 && box.bottom <= innerHeight + 1;
+  });
+  const volumes = cards().map(card => soundOf(card).volume);
   document.getElementById("match").click();
-  const unmatched = all().map(audio => audio.volume);
+  const unmatched = cards().map(card => soundOf(card).volume);
   const widths = images.map(image => image.naturalWidth);
+  const shapes = images.map(image => image.height / image.width).filter(Boolean);
   const headings = [...document.querySelectorAll("h2")].map(heading => heading.textContent);
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-  console.log("RESULT " + JSON.stringify({ folded, first, played, widths, second, paused, tenth,
-    visible, volumes, unmatched, headings, wide, problems, title: document.title }) + " END");
+  console.log("RESULT " + JSON.stringify({ folded, first, played, widths, shapes, second, moment,
+    paused, sought, tenth, visible, volumes, unmatched, headings, wide, problems,
+    title: document.title }) + " END");
 });
 </script></body>"""
 
@@ -173,7 +188,7 @@ def test_page_of_conversions_without_target(tmp_path):
     files = ["".join(parts) for parts in itertools.product(stems, (".png", ".flac"))]
     assert names == {"index.html", *files}
     html = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
-    assert html.count("<audio ") == 4 and "original" in html
+    assert html.count('class="play"') == 4 and "original" in html
     assert "<table" not in html and "minus" not in html and "<details" not in html
     with soundfile.SoundFile(tmp_path / "page" / "piece01_1.flac") as sound:
         assert sound.channels == 2
@@ -181,7 +196,7 @@ def test_page_of_conversions_without_target(tmp_path):
 
 def test_the_sentence_and_the_sounds_come_first(tmp_path):
     html = make_page(tmp_path).read_text(encoding="utf-8")
-    sentence, sound = html.index("2 dB &lt;off&gt;."), html.index("<audio ")
+    sentence, sound = html.index("2 dB &lt;off&gt;."), html.index('class="play"')
     assert sentence < sound < html.index("<details") < html.index("<table")
     assert html.index("<h1>") < sentence and html.index("A note &amp; more.") > sound
 
@@ -191,7 +206,7 @@ def test_page_needs_no_network_and_escapes_texts(tmp_path):
     assert not re.search(r"(https?:)?//\w|@import|url\(", html)
     assert "<img src=x" not in html and "MAE <b>" not in html
     assert "&lt;img src=x" in html and "MAE &lt;b&gt;" in html
-    for source in re.findall(r'src="([^"]+)"', html):
+    for source in re.findall(r'(?:src|data-sound)="([^"$]+)"', html):
         assert (tmp_path / source).is_file()
 
 
@@ -226,7 +241,8 @@ def test_mel_axis_shows_a_tone_where_its_tick_is():
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_works_in_chromium(tmp_path, width):
     page = make_page(tmp_path / "page", ["plain", HOSTILE])
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", CHECK), encoding="utf-8")
+    check = CHECK.replace("SECOND", str(len(LEVELS) + 1))
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", check), encoding="utf-8")
     seen, console = open_page(page.as_uri(), width, tmp_path / "home")
     assert seen is not None, console
     assert seen["problems"] == [] and len(console) == 1
@@ -237,7 +253,10 @@ def test_page_works_in_chromium(tmp_path, width):
     assert seen["first"] < 900, "the first player is on the first screen"
     second = [k for k, on in enumerate(seen["second"]) if on]
     assert second == [first + 1], "key 2 plays the second sound of the last piece, and only it"
+    assert 1.5 <= seen["moment"] < 2.5, "key 3 goes on where the second was"
     assert not any(seen["paused"]), "space pauses"
+    assert seen["sought"] == pytest.approx(SECONDS / 2, abs=0.1), "a click in a picture seeks"
+    assert seen["shapes"] == pytest.approx([0.55] * len(seen["shapes"]), abs=0.02)
     tenth = [k for k, on in enumerate(seen["tenth"]) if on]
     assert tenth == [first + 9] and seen["visible"], "key a plays the tenth, and scrolls to it"
     assert seen["volumes"][:3] == pytest.approx([1, 0.15, 0.6], abs=0.01)

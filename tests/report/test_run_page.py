@@ -72,7 +72,7 @@ def test_a_runs_page_has_its_previews_history_and_settings(tmp_path):
     assert "piano → guitar: 2 epochs in 2 min; held-out error 4.00 dB, 50% below" in page
     places = ["previews/input.flac", "previews/epoch_002/output.flac", "previews/target.flac"]
     places.append("previews/epoch_001/output.flac")  # folded: the newest stands beside the target
-    found = [page.index(f'src="{place}"') for place in places]
+    found = [page.index(f'data-sound="{place}"') for place in places]
     assert found == sorted(found)
     assert "1 earlier epoch" in page
     assert "--batch_size" in page

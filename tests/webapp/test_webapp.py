@@ -92,7 +92,7 @@ def as_file(path):
 
 def find_sounds(results):
     """Addresses of the sounds in HTML of results."""
-    return [part.split("'")[0] for part in results.split("data-sound='")[1:]]
+    return [part.split('"')[0] for part in results.split('data-sound="')[1:]]
 
 
 @pytest.fixture(scope="module")
