@@ -43,14 +43,14 @@ SAMPLE = 12  # recordings that are looked at before the height of all is chosen
 SAMPLE_SECONDS = 60  # of each
 
 
-def write_tiles(audio_path, tiles_path, bins=data.BINS, phase=False):
+def write_tiles(audio_path, tiles_path, bins=data.BINS, phase=False, place=None):
     """Write one recording's tiles. It streams through, at its picture's memory.
 
     Returns:
         (number of tiles, list of sentences on what had to be done to read the recording).
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or ``place``, see `files.complete`, keeps what is there.
     """
 
     make_channels = keep_both if phase else keep_magnitude
@@ -66,7 +66,7 @@ def write_tiles(audio_path, tiles_path, bins=data.BINS, phase=False):
     channels = channels[:, : 1 + samples // data.HOP_LENGTH]
     pictures = [data.slice_tiles(channel.T) for channel in channels]
     tiles = np.concatenate(pictures, axis=-1)  # (tiles, bins, 256, channels)
-    with complete(tiles_path) as part, open(part, "wb") as file:
+    with complete(tiles_path, place) as part, open(part, "wb") as file:
         np.save(file, np.ascontiguousarray(tiles), allow_pickle=False)
     return len(tiles), sound.remarks
 
@@ -254,12 +254,16 @@ def compute(work, record, parameters, args):
     """
 
     def note_done(task, result):
-        _, audio, tiles, *_ = task
-        if not isinstance(result, UserError):
+        _, audio, tiles, *_, place = task
+        if isinstance(result, UserError):
+            record.give_up(tiles, place)
+        else:
             record.add(tiles, [audio], parameters)
 
-    settings = parameters["bins"], args.phase
-    tasks = [(write_tiles, audio.absolute(), tiles.absolute(), *settings) for audio, tiles in work]
+    tasks = []
+    for audio, tiles in work:
+        settings = parameters["bins"], args.phase, record.plan_place(tiles)
+        tasks.append((write_tiles, audio.absolute(), tiles.absolute(), *settings))
     outputs = [tiles for _, tiles in work]
     record.begin(outputs)
     with parallel.engine(args.workers, args.dask) as run:

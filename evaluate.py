@@ -68,6 +68,13 @@ from sound import phase as phases
 from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
 
+TABLES = {  # files of results: how they begin, and what else is in them
+    "results.csv": (b"piece,row,",),
+    "differences.csv": (b"difference,measure,",),
+    "overview.csv": (b",", b": unchanged"),
+    "results.json": (b"{", b'"rows"'),
+}
+
 listening_page = cli.load_later("measuring.page")  # it loads Matplotlib
 
 # ---- One group: its tables ---------------------------------------------------------------------
@@ -262,6 +269,20 @@ def print_group(group, systems, summary, differences, results, settings):
         print("\n".join(["", *describe_best_phases(results, system, settings)]))
 
 
+def check_own(folder):
+    """Raise UserError if a table of this folder is there and was not written by evaluate.py."""
+    for name, words in TABLES.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        text = path.read_bytes()
+        if not text.startswith(words[0]) or any(word not in text for word in words):
+            raise UserError(
+                f"{path}: is there and was not written by evaluate.py, so it is kept; "
+                "give another --output"
+            )
+
+
 def drop_others(output, groups, paths):
     """Delete the results that other models left in these groups' folders.
 
@@ -293,6 +314,7 @@ def write_group(folder, results, about):
     for piece, row, found in results:
         values = [found.get(column.key, "") for column in WRITTEN_COLUMNS]
         lines.append([cli.one_line(piece), row, *values])
+    check_own(folder)  # again: measuring took a while
     write_csv(folder / "results.csv", lines)
     write_json(folder / "results.json", about)
     print(f"-> {folder / 'results.csv'}, {folder / 'results.json'}")
@@ -659,6 +681,8 @@ def main(argv=None):
     check_folder(output, "--output")
     if args.report:
         check_folder(args.report, "--report")
+    for folder in {output, *(output / group.folder for group in groups)}:
+        check_own(folder)
     candidates, settings = load_models(args, candidates)
     drop_others(output, groups, name_paths(candidates))
     for line in listening_page.describe_candidates(candidates):
@@ -674,6 +698,7 @@ def main(argv=None):
         summaries |= average_families(groups, summaries)
         header, rows = compare_groups(summaries, rows_of_systems)
         print(f"\n{tables.markdown(header, rows)}")
+        check_own(output)
         write_csv(output / "overview.csv", [header, *rows])
         print(f"-> {output / 'overview.csv'}")
     return 0

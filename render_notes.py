@@ -355,16 +355,28 @@ class NoteFolder:
         """
         due = [key for key in notes if not self._is_current(self.paths[key])]
         gone = [path for key, path in self.paths.items() if key not in notes and path.exists()]
+        self.check_free()  # again: making the notes took a while
+        places = {
+            path: self._record.plan_place(path) for path in (*self.paths.values(), self._list)
+        }
         self._record.begin([*(self.paths[key] for key in due), self._list])
         for path in gone:
             path.unlink()
         for key in due:
-            write_audio(self.paths[key], notes[key], self.rate)
-            self._record.add(self.paths[key], self._sources, self._settings)
+            path = self.paths[key]
+            self._write(path, places[path], write_audio, notes[key], self.rate)
         names = [self.paths[key].name for key in notes]
-        write_json(self._list, about | {"notes": sorted(names)})
-        self._record.add(self._list, self._sources, self._settings)
+        self._write(self._list, places[self._list], write_json, about | {"notes": sorted(names)})
         return len(due)
+
+    def _write(self, path, place, function, *content):
+        """Have ``function`` write a file, and note it in the record."""
+        try:
+            function(path, *content, place=place)
+        except UserError:
+            self._record.give_up(path, place)
+            raise
+        self._record.add(path, self._sources, self._settings)
 
     def _is_current(self, path):
         return self._record.is_current(path, self._sources, self._settings)

@@ -207,12 +207,12 @@ def render_all(instrument, renderings, scores, args, record, run):
         scores: {MIDI file: score}; pieces of others are left out.
 
     Returns:
-        (how many pieces, their samples).
+        (how many pieces, their samples, how many were left out after all).
     """
     renderings = [rendering for rendering in renderings if rendering.version.midi in scores]
     if not renderings:
         print(f"{instrument}: nothing to do")
-        return 0, 0
+        return 0, 0, 0
     # The longest first: no worker is left alone with it at the end
     renderings.sort(key=lambda rendering: -len(scores[rendering.version.midi]))
     folder = str(args.nsynth_path.absolute())
@@ -226,16 +226,25 @@ def render_all(instrument, renderings, scores, args, record, run):
         change = scores[version.midi], version.speed, args.duration_rate, version.transpose
         wav = rendering.wav.absolute()
         rendering_by_wav[wav] = rendering
-        tasks.append((wav, change, bank))
+        tasks.append((render_task, wav, change, bank, record.plan_place(wav)))
 
     def note_done(task, result):
-        rendering = rendering_by_wav[task[0]]
-        record.add(rendering.wav, [rendering.version.midi], rendering.settings)
+        rendering = rendering_by_wav[task[1]]
+        if isinstance(result, UserError):
+            record.give_up(rendering.wav, task[-1])
+        else:
+            record.add(rendering.wav, [rendering.version.midi], rendering.settings)
 
     wavs = list(rendering_by_wav)
     record.begin(wavs)
-    results = run(render_task, tasks, wavs, note_done, unit="piece", desc=instrument)
-    return len(results), say_rendered(instrument, results)
+    results = run(cli.attempt, tasks, wavs, note_done, unit="piece", desc=instrument)
+    done = []
+    for result in results:
+        if isinstance(result, UserError):
+            say_left_out(result)
+        else:
+            done.append(result)
+    return len(done), say_rendered(instrument, done), len(results) - len(done)
 
 
 def say_rendered(instrument, results):
@@ -402,12 +411,14 @@ def main(argv=None):
         foreign += others
     count = 0
     samples = 0
+    not_placed = 0
     with parallel.engine(args.workers, args.dask) as run:
         scores, unreadable = read_scores(all_due, args, run)
         for instrument in args.instruments:
             done = render_all(instrument, due[instrument], scores, args, record, run)
             count += done[0]
             samples += done[1]
+            not_placed += done[2]
 
     say_foreign(foreign)
     handle_orphans(versions, barred, args, record)
@@ -420,7 +431,7 @@ def main(argv=None):
         f"{music / 3600:.2f} h of audio in {seconds:.1f} s ({music / seconds:.0f} x real time) "
         f"-> {args.audios_path}"
     )
-    return 2 if left_out else 0
+    return 2 if left_out or not_placed else 0
 
 
 if __name__ == "__main__":

@@ -74,18 +74,22 @@ def place_beside(part, path):
         The name that it got: song.wav, song_2.wav, ...
     """
     path = Path(path)
-    for free in _numbered(path):
-        try:
-            os.link(part, free)
-        except FileExistsError:
-            continue
-        except OSError:  # a disk without hard links, as most USB sticks
-            if not _reserve(free):
-                continue
-            os.replace(part, free)
-        else:
-            os.unlink(part)
-        return free
+    return next(free for free in _numbered(path) if place_new(part, free))
+
+
+def place_new(part, path):
+    """Rename ``part`` to ``path`` if nothing is there, in one step; return whether it did."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a disk without hard links, as most USB sticks
+        if not _reserve(path):
+            return False
+        os.replace(part, path)
+    else:
+        os.unlink(part)
+    return True
 
 
 def _numbered(path):
@@ -284,9 +288,9 @@ def undamaged(path, remedy):
         raise UserError(f"{path}: damaged; {remedy}") from None
 
 
-def write_json(path, content, indent=1):
+def write_json(path, content, indent=1, place=None):
     """Write a JSON file by `complete`."""
-    with complete(path) as part:
+    with complete(path, place) as part:
         part.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 
 

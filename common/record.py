@@ -4,9 +4,11 @@
     if record.plan(output, [source], settings) == FOREIGN:
         ...  # the user's own file: say so, or refuse, but never overwrite it
     if record.plan(output, [source], settings) == DUE:
+        place = record.plan_place(output)
         record.begin([output])  # before the work, of all outputs at once
-        make(output)  # by `files.complete`, here or in another process
+        make(output, place)  # by `files.complete`, here or in another process
         record.add(output, [source], settings)  # right after, in the parent process
+        # or, if that failed: record.give_up(output, place)
 
 The record is <folder>/.made.jsonl: one line for each output begun or made, the last one counts.
 Lines are only ever appended, each by one write, so that two processes may share a folder and a
@@ -16,6 +18,10 @@ run that was killed costs one line at most. Names in it are relative: a folder c
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
+
+from common.cli import UserError
+from common.files import place_new
 
 NAME = ".made.jsonl"
 CURRENT, DUE, FOREIGN = "current", "due", "foreign"  # see `Record.plan`
@@ -72,12 +78,26 @@ class Record:
         entry = self._entry(output)
         return entry is not None and self._is_as_made(output, entry)
 
+    def plan_place(self, output):
+        """How ``output`` gets its name once it is complete: a `Place`. Call it before `begin`."""
+        before = look_at(output) if self.knows(output) else None
+        return Place(self._folder, before)
+
     def begin(self, outputs):
         """Note that ``outputs`` are about to be made: if this run is killed, the next knows them.
 
         Give only outputs that are not there, or that are ours.
         """
         self._append([{"output": self._name(output), "begun": True} for output in outputs])
+
+    def give_up(self, output, place):
+        """Note, after `begin` and a failure, that a file that is there by now is not ours.
+
+        ``place`` is of `plan_place`. Else the next run would take the file for one of ours.
+        """
+        if os.path.lexists(output) and not place.may_replace(output):
+            foreign = {"size": None, "sources": [], "settings": {}}
+            self._append([{"output": self._name(output), **foreign}])
 
     def add(self, output, sources, settings):
         """Note what ``output``, which is complete, was made from; arguments as of `is_current`.
@@ -155,6 +175,30 @@ class Record:
     def _forget(self):
         self._entries = {}  # {name: last entry}
         self._offset = 0  # bytes of the file that are in `_entries`
+
+
+class Place(NamedTuple):
+    """Gives complete files their names, for `files.complete`: what is not ours is kept."""
+
+    folder: Path  # of the record
+    before: list | None  # `look_at` of the output that is to be made again; None: there was none
+
+    def may_replace(self, path):
+        """Whether what is there is ours: as it was before, or made by another run meanwhile."""
+        now = look_at(path)
+        if now is None:
+            return False
+        return now == self.before or Record(self.folder).has_made(path)
+
+    def __call__(self, part, path):
+        """Rename ``part`` to ``path``. Raises UserError if a file that is not ours is there."""
+        if self.may_replace(path):
+            os.replace(part, path)
+        elif not place_new(part, path):
+            raise UserError(
+                f"{path}: appeared meanwhile and was not made by this command, so it is kept; "
+                "move it away and run again"
+            )
 
 
 def look_at(path):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from common import cli
 from common.cli import UserError
 from common.files import find_files, find_free, list_folder, place_beside
-from common.record import DUE, FOREIGN, Record, look_at
+from common.record import DUE, FOREIGN, Record
 from conversion import known_models
 from sound.recordings import AUDIO_EXTENSIONS, WRITTEN_EXTENSIONS
 
@@ -253,17 +253,17 @@ def plan_place(job):
     """
     if job.record is None:
         return place_beside
-    before = look_at(job.target) if job.record.knows(job.target) else None
+    own = job.record.plan_place(job.target)
 
     def place(part, path):
-        now = look_at(path)
-        if now is not None and (now == before or job.record.has_made(path)):
-            os.replace(part, path)  # ours, and to be made again
+        if own.may_replace(path):
+            os.replace(part, path)
             return path
         got = place_beside(part, path)
         if got != path:
             names = f"{cli.one_line(path)}: appeared meanwhile, so it is kept; see {got.name}"
             print(f"note: {names}", file=sys.stderr)
+            job.record.give_up(path, own)
         return got
 
     return place

@@ -620,10 +620,10 @@ def named_errors(target):
         ) from None
 
 
-def write_audio(path, audio, sample_rate=SAMPLE_RATE):
+def write_audio(path, audio, sample_rate=SAMPLE_RATE, place=None):
     """Write audio (n,) or (n, channels); the extension chooses the format.
 
-    16-bit PCM where it has one.
+    16-bit PCM where it has one. ``place`` as of `files.complete`.
 
     Raises:
         ValueError: a sample is beyond full scale, and would wrap or be cut: the caller scales.
@@ -635,7 +635,7 @@ def write_audio(path, audio, sample_rate=SAMPLE_RATE):
     channels = 1 if audio.ndim == 1 else audio.shape[1]
     seconds = len(audio) / sample_rate
     with (
-        complete(path) as part,
+        complete(path, place) as part,
         named_errors(path),
         create_sound(path, part, channels, sample_rate, seconds) as output,
     ):

@@ -11,16 +11,16 @@ from NoteSynthesizer import NoteBank, length, render
 from synthesis.scores import change_score
 
 
-def write_piece(path, score, bank):
+def write_piece(path, score, bank, place=None):
     """Render a score to a 16-bit mono wav file.
 
     The level is `NoteBank.gain` for every piece, so that levels can be learned; only a piece that
-    would clip is rendered a second time, lower.
+    would clip is rendered a second time, lower. ``place`` as of `files.complete`.
 
     Returns:
         whether that was so.
     """
-    with complete(path) as part:
+    with complete(path, place) as part:
         peak = _write_blocks(part, render(score, bank, bank.gain))
         if peak > 1:
             _write_blocks(part, render(score, bank, bank.gain * 0.999 / peak))
@@ -51,18 +51,19 @@ def _open_bank(folder, instrument, max_shift, fingerprint):
     return NoteBank(folder, instrument, max_shift)
 
 
-def render_task(path, piece, bank):
+def render_task(path, piece, bank, place):
     """What a worker process does for one piece; it keeps the last bank it used.
 
     Args:
         path: wav file to write.
         piece: arguments of `scores.change_score`.
         bank: arguments of `NoteBank`, and the bank's fingerprint.
+        place: see `files.complete`.
 
     Returns:
         (`Counter` of `PLACINGS`, whether the piece had to be made lower, its number of samples).
     """
     bank = _open_bank(*bank)
     score = change_score(*piece)
-    lowered = write_piece(path, score, bank)
+    lowered = write_piece(path, score, bank, place)
     return bank.count(score), lowered, length(score)

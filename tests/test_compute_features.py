@@ -202,6 +202,26 @@ def test_a_run_that_is_stopped_keeps_what_it_made(folders, monkeypatch):
     assert len(folders.description()["fingerprint"]) == 64
 
 
+def test_a_file_that_appears_meanwhile_is_kept(folders, monkeypatch):
+    shutil.rmtree(folders.features)
+    write = compute_features.write_tiles
+
+    def meanwhile(audio, tiles, *settings):
+        tiles.parent.mkdir(parents=True, exist_ok=True)
+        tiles.write_text("the user's")
+        return write(audio, tiles, *settings)
+
+    monkeypatch.setattr(compute_features, "write_tiles", meanwhile)
+    code, _, err = folders.run()
+    assert code == 2
+    assert "appeared meanwhile" in err
+    monkeypatch.setattr(compute_features, "write_tiles", write)
+    code, _, err = folders.run()  # they are no less the user's now
+    assert (code, "is there, and not known to be made" in err) == (2, True)
+    for path in folders.features.rglob("*.npy"):
+        assert path.read_text() == "the user's"
+
+
 def test_the_fingerprint_tells_sets_apart(folders):
     seen = [folders.description()["fingerprint"]]
 

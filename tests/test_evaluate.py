@@ -863,6 +863,17 @@ def test_results_of_other_models_do_not_pass_as_these(two_runs, tmp_path):
     assert not (tmp_path / "index.html").exists()
 
 
+@pytest.mark.parametrize("name", evaluate.TABLES)
+def test_a_file_of_the_users_is_kept(audios, run_folder, tmp_path, capsys, name):
+    (tmp_path / name).write_text("piece;verdict\nGymnopédie;lovely\n", encoding="utf-8")
+    flags = ["--model", run_folder, "--audios", audios, "--output", tmp_path, "--gpu", "cpu"]
+    assert evaluate.main(list(map(str, flags))) == 2
+    assert f"{name}: is there and was not written by evaluate.py" in capsys.readouterr().err
+    with pytest.raises(UserError, match="give another --output"):  # one that appears meanwhile
+        evaluate.write_group(tmp_path, [], {})
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+
+
 def test_results_of_several_models_lie_in_no_models_folder(two_runs):
     several = candidates_of(*two_runs)
     args = parse("--inputs", "x")

@@ -527,6 +527,8 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path, run, monkeypatch, outpu
     assert soundfile.info(numbered).frames == 30001
     assert f"{numbered}: " in out
     assert (numbered.name in err) == bool(output)
+    code, out, err = run(identity, "--input", "a.wav", *output)
+    assert target.read_text() == "the user's"
     if output == ["--output", "out"]:  # ours are made again, as before
         target.unlink()
         assert run(identity, "--input", "a.wav", *output)[0] == 0

@@ -139,17 +139,35 @@ def test_a_run_that_was_stopped_is_done_to_its_end(fonts, tmp_path, capsys, monk
     flags = ("--nsynth_path", tmp_path, "--instruments", "organ_acoustic=a:0")
     write_audio, written = render_notes.write_audio, []
 
-    def stop(path, *args):
+    def stop(path, *args, **place):
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        write_audio(path, *args)
+        write_audio(path, *args, **place)
 
     monkeypatch.setattr(render_notes, "write_audio", stop)
     assert run(capsys, *flags)[0] == 130
     assert len(contents(tmp_path)) == 2
     monkeypatch.setattr(render_notes, "write_audio", write_audio)
     assert "2 notes already there, 2 written" in run(capsys, *flags)[1]
+
+
+def test_a_note_of_the_users_that_appears_meanwhile_is_kept(fonts, tmp_path, capsys, monkeypatch):
+    flags = ("--nsynth_path", tmp_path, "--instruments", "organ_acoustic=a:0")
+    write_audio = render_notes.write_audio
+
+    def meanwhile(path, *args, **place):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        write_audio(path, *args, **place)
+
+    monkeypatch.setattr(render_notes, "write_audio", meanwhile)
+    assert "appeared meanwhile" in run(capsys, *flags)[2][0]
+    (own,) = tmp_path.glob("audio/*.wav")
+    assert own.read_text() == "mine"
+    monkeypatch.setattr(render_notes, "write_audio", write_audio)
+    assert f"{own.name}: was not made by this script" in run(capsys, *flags)[2][0]
+    assert own.read_text() == "mine"
 
 
 def test_notes_of_the_users_are_never_overwritten(fonts, tmp_path, capsys):

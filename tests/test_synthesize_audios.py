@@ -109,6 +109,28 @@ def test_audio_made_otherwise_does_not_pass_as_done_without_audios_json(folder, 
     assert "6 pieces rendered, 0 were there" in run()[1]
 
 
+def test_a_file_that_appears_meanwhile_is_kept(folder, run, monkeypatch):
+    own = folder / "audios" / "keyboard_acoustic" / "a.wav"
+    render = synthesize_audios.render_task
+
+    def meanwhile(path, *piece):
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text("the user's")
+        return render(path, *piece)
+
+    monkeypatch.setattr(synthesize_audios, "render_task", meanwhile)
+    code, out, err = run("--workers", "1")
+    assert (code, own.read_text()) == (2, "the user's")
+    assert "a.wav: appeared meanwhile" in err
+    assert "5 pieces rendered" in out
+    monkeypatch.setattr(synthesize_audios, "render_task", render)
+    code, out, _ = run("--workers", "1")
+    assert (code, own.read_text()) == (0, "the user's")
+    assert "1 wav files kept" in out
+    own.unlink()
+    assert "1 pieces rendered" in run("--workers", "1")[1]
+
+
 def test_other_notes_are_heard_in_the_same_process(folder, run):
     flags = "--instruments", "keyboard_acoustic"
     run(*flags)
