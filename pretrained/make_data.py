@@ -14,6 +14,7 @@ and audio would take ten times the disk. What is there and was made from the sam
 run that was stopped goes on, and a larger --excerpts adds to a smaller one.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -81,6 +82,12 @@ class Excerpt(NamedTuple):
     instruments: list
 
 
+@functools.lru_cache(maxsize=2)  # for the next program: a compressed font takes long to load
+def open_font(path):
+    """A `render_notes.SoundFont`."""
+    return render_notes.SoundFont(path)
+
+
 class FontBank:
     """The notes of a program, played when first asked for; otherwise as `NoteBank`.
 
@@ -89,7 +96,7 @@ class FontBank:
     """
 
     def __init__(self, source):
-        self._font = render_notes.SoundFont(source.font)
+        self._font = open_font(source.font)
         self._program = source.program
         self._played = {}  # (pitch, velocity) -> samples, as the font gives them
         self._notes = {}  # the same, faded, and shifted where the font has no such note

@@ -268,3 +268,20 @@ def test_gpu_check_trains_on_the_same_tiles_from_the_same_weights(monkeypatch, t
     kernels = [weight for weight in first if weight.ndim == 4]
     assert len(kernels) == 8 + 8 + 5
     assert all(0.015 < kernel.std() < 0.025 for kernel in kernels)
+
+
+def test_jaccard_distance_is_of_the_pitches_of_a_frame(monkeypatch):
+    jaccard = load_script("benchmarks/pitch_jaccard.py", monkeypatch).jaccard_distance
+    a = [{60, 64}, {60}, set(), {50}]
+    assert jaccard(a, a) == 0
+    b = [{60, 67}, {61}, set(), set(), {1}]
+    assert jaccard(a, b) == pytest.approx((2 / 3 + 1 + 0 + 1) / 4)
+
+
+def test_folders_without_recordings_of_a_targets_name_are_one_line(monkeypatch, tmp_path):
+    module = load_script("benchmarks/pitch_jaccard.py", monkeypatch)
+    with pytest.raises(cli.UserError, match=r"holds no \.wav or \.flac"):
+        module.find_recordings(tmp_path)
+    (tmp_path / "one.wav").touch()
+    with pytest.raises(cli.UserError, match="no recording is named like a target's"):
+        module.measure_folder(tmp_path, {"two": []})

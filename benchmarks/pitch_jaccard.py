@@ -1,0 +1,105 @@
+"""Pitch Jaccard distance of recordings from their targets, as ss-vq-vae and DiffTransfer report it.
+
+    python3 -m venv essentia && essentia/bin/pip install essentia librosa
+    essentia/bin/python benchmarks/pitch_jaccard.py --target strings --outputs clarinet converted
+
+Each folder holds recordings (wav, flac) of the same names. essentia's MultiPitchMelodia hears
+pitches at 16 kHz, which are rounded to semitones. The distance of a frame is
+1 - |A and B| / |A or B|; that of a recording is the mean over frames. 0 is the same pitches. Read it
+beside the unchanged input's.
+
+essentia is under the AGPL: a tool beside this project, in an environment of its own, and never one
+of its requirements.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from common import cli
+from common.cli import UserError
+
+RATE = 16000  # Hz
+EXTENSIONS = (".wav", ".flac")
+
+
+def find_recordings(folder):
+    """{name without extension: path} of a folder's recordings. Raises UserError if it has none."""
+    found = {}
+    for path in sorted(folder.glob("*")):
+        if path.suffix.lower() in EXTENSIONS:
+            found[path.stem] = path
+    if not found:
+        raise UserError(f"{folder}: holds no {' or '.join(EXTENSIONS)}; give another folder")
+    return found
+
+
+def hear_pitches(path):
+    """The pitches of each frame: list of sets of MIDI numbers."""
+    import essentia
+    import librosa
+
+    essentia.log.warningActive = essentia.log.infoActive = False
+    from essentia.standard import MultiPitchMelodia
+
+    audio, _ = librosa.load(path, sr=RATE)
+    low, high = audio.min(), audio.max()
+    if high > low:  # to -1 ... 1, as the published code does
+        audio = 2 * (audio - low) / (high - low) - 1
+    frames = []
+    for hertz in MultiPitchMelodia(sampleRate=RATE)(audio.astype(np.float32)):
+        frames.append({int(librosa.hz_to_midi(each) + 0.5) for each in hertz if each > 1})
+    return frames
+
+
+def jaccard_distance(a, b):
+    """Mean over frames of 1 - |A and B| / |A or B|, 0 where neither has a pitch.
+
+    Args:
+        a, b: as of `hear_pitches`; the longer one is cut.
+    """
+    distances = []
+    for first, second in zip(a, b):
+        either = first | second
+        distances.append(1 - len(first & second) / len(either) if either else 0.0)
+    return float(np.mean(distances))
+
+
+def measure_folder(folder, targets):
+    """{name: distance} of a folder's recordings from ``targets``, {name: pitches}."""
+    found = {}
+    for name, path in find_recordings(folder).items():
+        if name in targets:
+            found[name] = jaccard_distance(hear_pitches(path), targets[name])
+    if not found:
+        raise UserError(f"{folder}: no recording is named like a target's; give another folder")
+    return found
+
+
+@cli.command
+def main(argv=None):
+    """Hear the targets, measure each folder, print."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--target", type=Path, required=True, help="folder of the true recordings")
+    add("--outputs", type=Path, nargs="+", required=True, help="folders to measure")
+    add("--json", action="store_true", help="print {folder: {name: distance}} instead of a table")
+    args = parser.parse_args(argv)
+    targets = {name: hear_pitches(path) for name, path in find_recordings(args.target).items()}
+    measured = {str(folder): measure_folder(folder, targets) for folder in args.outputs}
+    if args.json:
+        print(json.dumps(measured))
+        return 0
+    for folder, distances in measured.items():
+        values = list(distances.values())
+        spread = np.std(values, ddof=1) if len(values) > 1 else 0
+        print(f"{folder}: {np.mean(values):.3f} ± {spread:.3f}, n {len(values)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
