@@ -509,6 +509,12 @@ def add_phase_flags(parser):
         default=32,
         help="iterations of iterative phase estimators",
     )
+    add(
+        "--pull",
+        type=cli.number(float, 0, 10),
+        help="how much the input's phase counts in griffinlim_anchored, as in predict.py; default: "
+        "each model's own",
+    )
 
 
 def add_conversion_flags(parser):
@@ -583,6 +589,8 @@ def load_models(args, candidates):
     pulls = {}
     for candidate, model in zip(candidates, models):
         pull = RunFacts(candidate.path).pull
+        if args.pull is not None:
+            pull = args.pull
         pulls[name_system(candidate.label)] = phases.PULL if pull is None else pull
         learned_phase.check_phases(names, model, phase_model, f"--model {candidate.path}")
         loaded.append(candidate._replace(model=model))
@@ -656,6 +664,7 @@ def run_group(candidates, group, settings, scores, args, output):
         "phase_iterations": settings.options.phase_iterations,
         "hops": settings.options.hops,
         "level": settings.level,
+        "pulls": settings.pulls,
         "overlap": settings.options.overlap,
         "rows": summary,
         "differences": differences,

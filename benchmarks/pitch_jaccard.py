@@ -5,8 +5,8 @@
 
 Each folder holds recordings (wav, flac) of the same names. essentia's MultiPitchMelodia hears
 pitches at 16 kHz, which are rounded to semitones. The distance of a frame is
-1 - |A and B| / |A or B|; that of a recording is the mean over frames. 0 is the same pitches. Read it
-beside the unchanged input's.
+1 - |A and B| / |A or B|; that of a recording is the mean over frames. 0 is the same pitches. Read
+it beside the unchanged input's.
 
 essentia is under the AGPL: a tool beside this project, in an environment of its own, and never one
 of its requirements.

@@ -4,7 +4,7 @@
     KERAS_BACKEND=jax python benchmarks/train_step.py --batch_size 8 32 128 \\
         --variants ours_float32 ours_bfloat16 torch_bfloat16
 
-eager           the usual tutorial's step: two gradient tapes, nothing compiled
+eager           the plain tutorial's step, see tutorial.py: nothing of ours, nothing compiled
 compiled        the same in a tf.function
 ours_*          Pix2Pix.fit on tiles in memory, float32 or mixed bfloat16 or float16, on
                 KERAS_BACKEND; *_jit: through XLA
@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import tutorial
 from measure import call_times, machine, repeat_batch, run_json
 
 from common import cli, devices
@@ -87,33 +88,9 @@ def tutorial_step(filters, batch, seconds, compiled):
     """The step of the usual pix2pix tutorial: seconds; see `our_step`."""
     import tensorflow as tf
 
-    import losses
-    import models
-
-    generator = models.build_generator(filters)
-    discriminator = models.build_discriminator(filters)
-    gen_weights = generator.trainable_variables
-    disc_weights = discriminator.trainable_variables
-    gen_adam = tf.keras.optimizers.Adam(1e-5, beta_1=0.5)
-    disc_adam = tf.keras.optimizers.Adam(1e-5, beta_1=0.5)
-    gen_adam.build(gen_weights)
-    disc_adam.build(disc_weights)
-
-    def step(x, y):
-        with tf.GradientTape() as gen_tape, tf.GradientTape() as disc_tape:
-            output = generator(x, training=True)
-            real = discriminator([x, y], training=True)
-            generated = discriminator([x, output], training=True)
-            gan_loss = losses.adversarial_loss(generated, True)
-            gen_loss = losses.mean_of_batch(gan_loss + 100 * losses.l1_loss(y, output))
-            disc_loss = losses.mean_of_batch(losses.discriminator_loss(real, generated))
-        gen_adam.apply_gradients(zip(gen_tape.gradient(gen_loss, gen_weights), gen_weights))
-        disc_adam.apply_gradients(zip(disc_tape.gradient(disc_loss, disc_weights), disc_weights))
-        return gen_loss
-
+    run = tutorial.make_plain_step(filters, compiled=compiled)
     x, y = random_tiles(batch)
     x, y = tf.constant(x), tf.constant(y)
-    run = tf.function(step) if compiled else step
 
     def wait():
         return float(run(x, y))

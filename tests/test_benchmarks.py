@@ -285,3 +285,42 @@ def test_folders_without_recordings_of_a_targets_name_are_one_line(monkeypatch, 
     (tmp_path / "one.wav").touch()
     with pytest.raises(cli.UserError, match="no recording is named like a target's"):
         module.measure_folder(tmp_path, {"two": []})
+
+
+def test_the_tutorials_networks_are_as_large_as_ours(monkeypatch):
+    pytest.importorskip("tensorflow")
+    import models
+
+    tutorial = load_script("benchmarks/tutorial.py", monkeypatch)
+    for plain, own in (
+        (tutorial.plain_generator(2, 256), models.build_generator(2)),
+        (tutorial.plain_discriminator(2, 256), models.build_discriminator(2)),
+    ):
+        assert plain.count_params() == own.count_params()
+        assert plain.output_shape == own.output_shape
+
+
+def test_the_tutorials_step_is_nothing_of_ours():
+    text = (ROOT / "benchmarks" / "tutorial.py").read_text()
+    plain = text[text.index("def plain_block") : text.index("def make_our_step")]
+    for name in ("models", "losses", "kernels", "devices"):
+        assert f"import {name}" not in plain and f"{name}." not in plain.replace("losses.Bin", "")
+
+
+def test_ratios_are_of_pairs(monkeypatch):
+    tutorial = load_script("benchmarks/tutorial.py", monkeypatch)
+    seconds = [(1.2, 1.0), (12.0, 10.0), (2.4, 2.0)]  # a busy machine hits both of a pair
+    assert tutorial.compare(seconds) == pytest.approx([1.2, 1.2, 1.2])
+
+
+def test_batch_sizes_are_compared_seed_by_seed(monkeypatch, capsys):
+    batch_size = load_script("benchmarks/batch_size.py", monkeypatch)
+
+    def train(args, batch, seed):
+        return [{"val_mae_db": "9"}, {"val_mae_db": str(5 + seed + batch / 10)}]
+
+    monkeypatch.setattr(batch_size, "train", train)
+    assert batch_size.main(["--features", "x", "--batch_size", "1", "8"]) == 0
+    printed = capsys.readouterr().out
+    assert "| batch 1 | 6.10 ± 1.00 " in printed
+    assert "| batch 8 − batch 1 | 0.70 ± 0.00 " in printed

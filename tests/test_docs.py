@@ -348,6 +348,7 @@ def test_commands_are_accepted(page, parsers):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_flags_exist(page, parsers):
     known = {"--depth", "--upgrade", "--logdir", "--wildcards"}  # git, pip, tensorboard, tar
+    known |= {"--prefix", "--no"}  # npm; pip's --no-deps
     for parser in parsers.values():
         known |= flags_of(parser)
     named = set(re.findall(r"(?<![\w-])--[a-z]\w+", page.read_text(encoding="utf-8")))

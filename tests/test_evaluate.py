@@ -461,6 +461,15 @@ def test_seconds_measures_the_beginning_of_each_piece(audios, run_folder, tmp_pa
     assert "measures are of its first 1 s" in page
 
 
+def test_pull_is_the_flags_or_the_models_own(run_folder):
+    flags = ["--model", str(run_folder), "--inputs", "x", "--gpu", "cpu", "--phase", "input"]
+    for more, pull in (([], phase.PULL), (["--pull", "0.3"], 0.3)):
+        args = evaluate.build_parser().parse_args([*flags, *more])
+        candidate = Candidate("", run_folder, None)
+        _, settings = evaluate.load_models(args, [candidate])
+        assert settings.pulls == {"model": pull}
+
+
 def test_command_compares_origins(audios, run_folder, tmp_path, capsys):
     shutil.copytree(audios, tmp_path / "audios")
     shutil.copytree(audios / TARGET, tmp_path / "audios" / "grand_acoustic")

@@ -1,0 +1,761 @@
+"""Make the tables about the models, in README and docs: from SoundFonts and MIDI to Markdown.
+
+    python docs/make_tables.py --model many_2_guitar --midi_path midi --side choose
+    python docs/make_tables.py --model many_2_guitar many_2_strings many_2_piano many_2_synth \\
+        --midi_path midi --side report --grand notes --starnet starnet \\
+        --essentia essentia/bin/python
+
+The first seconds of each piece are played by the inputs and by the target, in unison: a piano that
+the models heard in training, one that they did not (--grand), and programs of MuseScore General
+that no model was trained on. The models convert them as predict.py --level off does. The measures
+are those of evaluate.py, and so are the judges: notes by Basic Pitch, tags and distance by musicnn,
+which have chosen among models, and the pitch Jaccard by essentia, which has not.
+
+--side choose takes the programs that models, flags and lengths of training are chosen by; --side
+report takes the others, for figures that are published. Give each side pieces of its own.
+
+What was made is kept in --work and not made again, so a run that was stopped goes on. The tables
+are printed, and written to <work>/<side>/tables.md.
+
+Parts: errors, bands (error by band), judges, attacks (of 49 single notes), stereo (of the first
+pieces, by FluidSynth), starnet (StarNet's test pieces: folders clarinet, strings, vibraphone,
+piano).
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "pretrained"))
+
+import functools
+import json
+import math
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import NamedTuple
+
+import make_data
+import numpy as np
+import pretty_midi
+from tqdm import tqdm
+
+import data
+import NoteSynthesizer
+import render_notes
+from common import cli, devices
+from common.cli import UserError
+from common.files import complete, find_named, read_json, write_json
+from common.names import MIDI_EXTENSIONS
+from common.record import Record
+from common.run_facts import RunFacts
+from conversion import convert
+from measuring import judges, metrics, rows, signals, tables, tagger
+from measuring.pieces import find_candidates
+from sound.recordings import AUDIO_EXTENSIONS, open_sound, read_audio, read_blocks, write_audio
+from synthesis.scores import read_score
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMAT = 1  # raised whenever the same files come to give other figures
+PARTS = ("errors", "bands", "judges", "attacks", "stereo", "starnet")
+PROGRAMS = {  # of MuseScore General: never trained on; half to choose by, half to report
+    "choose": {
+        6: "harpsichord",
+        19: "church organ",
+        24: "nylon guitar",
+        40: "violin",
+        46: "harp",
+        56: "trumpet",
+        73: "flute",
+    },
+    "report": {
+        11: "vibraphone",
+        21: "accordion",
+        42: "cello",
+        52: "choir",
+        65: "alto sax",
+        71: "clarinet",
+        81: "saw lead",
+    },
+}
+GRAND = "keyboard_acoustic_100"  # the name of the unheard piano's notes in --grand
+LEAD = 0.1  # s before the first note
+STEREO_PIECES = 3
+UNCHANGED = "unchanged"
+ERRORS = ("written_mae_db", "level_matched_db", "lsd_db")
+JACCARD = metrics.Measure("jaccard", "pitch Jaccard", 3, None, (), "")
+JUDGED = ("note_f1", "jaccard", "tag_piano", "distance")
+# StarNet's ten pieces, single instruments, pitch Jaccard as published; the first five of them here
+STARNET = {
+    "string_acoustic": (
+        "clarinet",
+        "strings",
+        {UNCHANGED: 0.248, "Universal Network": 0.489, "DiffTransfer": 0.178},
+    ),
+    "keyboard_acoustic": (
+        "vibraphone",
+        "piano",
+        {UNCHANGED: 0.440, "Universal Network": 0.599, "DiffTransfer": 0.308},
+    ),
+}
+
+
+class Instrument(NamedTuple):
+    """What plays the pieces."""
+
+    folder: str  # name of the folder of its recordings
+    title: str  # in the tables
+    open: Callable  # () -> (bank, gain), as `NoteSynthesizer.render` takes them
+    sources: tuple  # files that its sound depends on
+    settings: dict  # what else that is
+
+
+class Target(NamedTuple):
+    """What some of the models make, and what of."""
+
+    instrument: Instrument
+    models: dict  # {name in the tables: `Candidate`}
+    inputs: list  # of `Instrument`
+
+
+# ---- Instruments and pieces --------------------------------------------------------------------
+
+
+def play_program(font, number, title):
+    """`Instrument` of a SoundFont's program. Raises UserError if there is no such font."""
+    source = make_data.Source(str(render_notes.find_font(font)), number)
+
+    def load():
+        bank = make_data.FontBank(source)
+        return bank, bank.gain()
+
+    folder = f"{Path(source.font).stem}_{number:03d}"
+    return Instrument(folder, title, load, (source.font,), {"program": number})
+
+
+def play_grand(notes):
+    """`Instrument` of the unheard piano's notes, made by render_notes.py."""
+    bank = NoteSynthesizer.NoteBank(notes, GRAND)
+    settings = {"notes": bank.fingerprint()}
+    return Instrument("grand", "unheard grand", lambda: (bank, bank.gain), (), settings)
+
+
+def find_inputs(args, target):
+    """The `Instrument`s that play for the models of one target, by its training name."""
+    known = make_data.read_instruments(make_data.INSTRUMENTS)
+    heard, title = "keyboard_acoustic", "heard piano"
+    if target == heard:
+        heard, title = "guitar_acoustic", "heard guitar"
+    inputs = [play_program(known[heard].font, known[heard].program, title)]
+    if args.grand:
+        inputs.append(play_grand(args.grand))
+    for number, name in PROGRAMS[args.side].items():
+        if args.programs is None or number in args.programs:
+            inputs.append(play_program(args.font, number, f"{name} ({number})"))
+    return inputs
+
+
+def find_targets(args):
+    """The models by what they make: list of `Target`. Raises UserError."""
+    known = make_data.read_instruments(make_data.INSTRUMENTS)
+    found = {}
+    for candidate in find_candidates(args.model):
+        names = candidate.run.targets if candidate.run else []
+        if len(names) != 1 or names[0] not in known:
+            raise UserError(
+                f"--model {candidate.path}: its target is none of instruments.csv's; "
+                "give a run folder of a single such target"
+            )
+        found.setdefault(names[0], {})[candidate.label or "output"] = candidate
+    targets = []
+    for name, models in found.items():
+        if len(models) == 1:
+            models = {"output": next(iter(models.values()))}
+        instrument = play_program(known[name].font, known[name].program, name)
+        targets.append(Target(instrument, models, find_inputs(args, name)))
+    return targets
+
+
+def find_pieces(args):
+    """{name: path} of the scores. Raises UserError if there are none."""
+    found = find_named(args.midi_path, MIDI_EXTENSIONS)
+    pieces = {}
+    for name, path in sorted(found.items())[: args.limit]:
+        pieces[name.replace("/", "_")] = path
+    if not pieces:
+        raise UserError(f"--midi_path {args.midi_path}: holds no scores; check the path")
+    return pieces
+
+
+def cut_score(path, seconds):
+    """The notes that begin in the first ``seconds``, the first one after `LEAD`."""
+    score = read_score(path)
+    score["onset"] -= max(0, score["onset"].min() - LEAD)
+    return score[score["onset"] < seconds - 0.2]
+
+
+def write_midi(path, score):
+    """Write a score as MIDI, a note each, for judges of notes and for FluidSynth."""
+    player = pretty_midi.Instrument(0)
+    for onset, duration, pitch, velocity in score.tolist():
+        end = onset + max(duration, 0.02)
+        player.notes.append(pretty_midi.Note(velocity, pitch, onset, end))
+    midi = pretty_midi.PrettyMIDI()
+    midi.instruments.append(player)
+    with complete(path) as part:
+        midi.write(str(part))
+
+
+def play(score, bank, gain, seconds):
+    """A score as sound, float32 (``seconds`` at 44.1 kHz,), lower where it would clip."""
+    samples = round(seconds * data.SAMPLE_RATE)
+    blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, gain)]
+    audio = np.pad(np.concatenate(blocks), (0, samples))[:samples]
+    return audio * np.float32(0.999 / max(np.abs(audio).max(), 0.999))
+
+
+# ---- What is made, once ------------------------------------------------------------------------
+
+
+class Workshop:
+    """Makes scores, sounds, conversions and figures below a folder, each only if it is due.
+
+    Args:
+        args: the flags.
+        pieces: {name: path of its score}.
+    """
+
+    def __init__(self, args, pieces):
+        self.args = args
+        self.pieces = pieces
+        self.folder = args.work / args.side
+        self._record = Record(self.folder)
+
+    def make(self, path, sources, settings, function):
+        """Call ``function(path)`` unless the file is there, made from the same; return the path."""
+        settings = {**settings, "format": FORMAT}
+        if not self._record.is_current(path, sources, settings):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._record.begin([path])
+            function(path)
+            self._record.add(path, sources, settings)
+        return path
+
+    def score(self, piece):
+        """The MIDI file of a piece's beginning."""
+        source, seconds = self.pieces[piece], self.args.seconds
+
+        def write(path):
+            write_midi(path, cut_score(source, seconds))
+
+        path = self.folder / "scores" / f"{piece}.mid"
+        return self.make(path, [source], {"seconds": seconds}, write)
+
+    def render(self, instrument):
+        """Have an instrument play all pieces; returns the folder."""
+        load = functools.cache(instrument.open)  # once, and only if something is due
+        seconds = self.args.seconds
+        folder = self.folder / "sounds" / instrument.folder
+        for piece, source in self.pieces.items():
+
+            def write(path, source=source):
+                write_audio(path, play(cut_score(source, seconds), *load(), seconds))
+
+            sources = [source, *instrument.sources]
+            settings = {**instrument.settings, "seconds": seconds}
+            self.make(folder / f"{piece}.wav", sources, settings, write)
+        return folder
+
+    def convert(self, candidate, source, name, output):
+        """Convert all recordings in a folder ``source``; returns the folder ``name``/``output``."""
+        model = Model(candidate, self.args.quality)
+        folder = self.folder / "outputs" / name / output
+        for path in list_recordings(source):
+
+            def write(target, path=path):
+                sound = convert.Output(level="off")
+                convert.convert_file(model.load(), path, target, model.options, sound)
+
+            self.make(folder / f"{path.stem}.wav", [path, model.file], model.settings, write)
+        return folder
+
+    def make_ceiling(self, candidate, source, reference, name, output):
+        """Give the target's true magnitude the model's phase step; returns the folder."""
+        model = Model(candidate, self.args.quality)
+        folder = self.folder / "outputs" / name / output
+        for path in list_recordings(source):
+            true = reference / path.name
+
+            def write(target, path=path, true=true):
+                audio = make_true(read_audio(path), read_audio(true), model.options)
+                write_audio(target, audio / max(1, np.abs(audio).max()))
+
+            settings = {"quality": self.args.quality, "pull": model.options.pull}
+            self.make(folder / path.name, [path, true], settings, write)
+        return folder
+
+    def figures(self, path, sources, settings, function):
+        """What ``function()`` returns, kept as JSON in ``path``."""
+        self.make(path, sources, settings, lambda part: write_json(part, function()))
+        return read_json(path, f"delete {path}")
+
+
+class Model:
+    """A candidate's network, loaded when it is first needed, and how it converts."""
+
+    def __init__(self, candidate, quality):
+        from conversion import model_files
+
+        self.file = model_files.find_generator(candidate.path)
+        self.path = candidate.path
+        pull = RunFacts(candidate.path).pull
+        self.options = convert.QUALITIES[quality]._replace(pull=pull)
+        self.settings = {"options": list(self.options)}
+
+    def load(self):
+        """The network, in the precision that predict.py takes."""
+        return load_network(self.path)
+
+
+@functools.lru_cache(maxsize=1)
+def load_network(path):
+    """A generator; the last one is kept."""
+    from conversion import model_files
+
+    return model_files.load_generator(path, "auto")
+
+
+def make_true(audio, reference, options):
+    """The best that a network could do: the target's magnitude, the phase made from the input."""
+    pull = rows.phases.PULL if options.pull is None else options.pull
+    settings = rows.Settings([options.phase], options)
+    make = rows.Resynthesis(audio, settings, data.FULL_BINS)
+    spectrum = rows.compute_spectrum(reference, options.hops, data.FULL_BINS)
+    true = convert.spectrum_to_db(spectrum)
+    return make.row(rows.TRUE, true, options.phase, pull=pull).audio
+
+
+def list_recordings(folder):
+    """The recordings in a folder, sorted."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in AUDIO_EXTENSIONS]
+    return sorted(found)
+
+
+# ---- Measures ----------------------------------------------------------------------------------
+
+
+def measure_errors(folder, reference):
+    """{"results": [[piece, measures], ...]} of a folder's recordings, against the target's.
+
+    Without a folder, of silence.
+    """
+    results = []
+    for path in list_recordings(reference):
+        target = rows.MeasuredSound(read_audio(path), data.FULL_BINS)
+        if folder is None:
+            audio = np.zeros_like(target.audio)
+        else:
+            audio = read_audio(find_twin(folder, path))[: len(target.audio)]
+        picture = data.spectrogram(audio, data.FULL_BINS)
+        row = rows.Row("", audio, picture, is_made=False)
+        results.append([path.stem, rows.measure(row, target)])
+    return {"results": results}
+
+
+def find_twin(folder, path):
+    """The recording in ``folder`` of the same piece as ``path``. Raises UserError."""
+    for twin in list_recordings(folder):
+        if twin.stem == path.stem:
+            return twin
+    raise UserError(f"{folder}: has no {path.stem}; delete the folder")
+
+
+class Judges:
+    """Hears recordings beside one target's.
+
+    Args:
+        shop: `Workshop`.
+        reference: folder of the target's recordings.
+        has_scores: whether there are scores of them.
+    """
+
+    def __init__(self, shop, reference, has_scores=True):
+        self._shop = shop
+        self._reference = reference
+        self._has_scores = has_scores
+        self._listener = None
+
+    def judge(self, folder):
+        """{"results": [[piece, measures], ...], "distance": number} of a folder's recordings."""
+        if self._listener is None:
+            self._listener = tagger.Listener()
+            for path in list_recordings(self._reference):
+                self._listener.hear(str(self._reference), read_audio(path))
+        results = []
+        for path in list_recordings(folder):
+            audio = read_audio(path)
+            found = {}
+            if folder == self._reference:  # heard already, as a whole
+                found |= tagger.Listener().hear("", audio)
+            else:
+                found |= self._listener.hear(str(folder), audio)
+            if self._has_scores:
+                found["note_f1"] = self._score_notes(path.stem, audio)
+            results.append([path.stem, found])
+        distance = self._listener.distance(str(folder), str(self._reference))
+        self._add_jaccard(folder, results)
+        return {"results": results, "distance": None if math.isnan(distance) else distance}
+
+    def _score_notes(self, piece, audio):
+        score = self._shop.score(piece)
+        written, _ = judges.score_notes(score, len(audio) / data.SAMPLE_RATE)
+        return judges.note_f1(judges.hear_notes(audio), written)
+
+    def _add_jaccard(self, folder, results):
+        python = self._shop.args.essentia
+        if not python or folder == self._reference:
+            return
+        script = ROOT / "benchmarks" / "pitch_jaccard.py"
+        command = [python, script, "--target", self._reference, "--outputs", folder, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"--essentia {python}: {done.stderr.strip().splitlines()[-1]}")
+        measured = json.loads(done.stdout)[str(folder)]
+        for piece, found in results:
+            found["jaccard"] = measured[piece]
+
+
+def judge_all(shop, reference, folders, name, has_scores=True):
+    """What the judges hear in each of ``folders``, {row: folder}: (results, summary)."""
+    jury = Judges(shop, reference, has_scores)
+    results = []
+    distances = {}
+    for row, folder in tqdm(folders.items(), desc=f"{name}: judges", unit="row"):
+        path = shop.folder / "judged" / name / f"{make_file_name(row)}.json"
+        sources = [*list_recordings(reference), *list_recordings(folder)]
+        settings = {"essentia": bool(shop.args.essentia), "scores": has_scores}
+        found = shop.figures(path, sources, settings, functools.partial(jury.judge, folder))
+        for piece, measures in found["results"]:
+            results.append((piece, row, measures))
+        distances[row] = found["distance"]
+    columns = [judges.NOTE_F1, JACCARD, *tagger.COLUMNS]
+    summary = tables.summarise(results, columns)
+    for row, distance in distances.items():
+        if distance is not None:
+            count = len(list_recordings(folders[row]))
+            summary[row][tagger.DISTANCE] = {"mean": distance, "spread": None, "n": count}
+    return results, summary
+
+
+def make_file_name(text):
+    """A row's name as one of a file."""
+    return "".join(each if each.isalnum() else "_" for each in text)
+
+
+# ---- Tables ------------------------------------------------------------------------------------
+
+
+def choose_columns(keys):
+    """The `Measure`s of these keys, in their order."""
+    known = {}
+    for measure in (*rows.MEASURED, JACCARD, *tagger.COLUMNS):
+        known[measure.key] = measure
+    return [known[key] for key in keys]
+
+
+def find_rows(shop, target):
+    """{row: folder of its recordings}, and pairs of rows to compare; converts what is missing.
+
+    The last rows are the ceiling and the target.
+    """
+    reference = shop.render(target.instrument)
+    folders = {}
+    pairs = []
+    name = target.instrument.title
+    for instrument in tqdm(target.inputs, desc=f"{name}: convert", unit="input"):
+        unchanged = f"{instrument.title}: {UNCHANGED}"
+        folders[unchanged] = shop.render(instrument)
+        for label, candidate in target.models.items():
+            row = f"{instrument.title}: {label}"
+            folder = f"{candidate.path.name}/{shop.args.quality}"
+            source = folders[unchanged]
+            folders[row] = shop.convert(candidate, source, folder, instrument.folder)
+            pairs.append((row, unchanged))
+    first = target.inputs[0]
+    source = folders[f"{first.title}: {UNCHANGED}"]
+    for label, candidate in target.models.items():
+        row = f"true magnitude, {first.title}'s phase"
+        if len(target.models) > 1:
+            row += f", {label}'s pull"
+        ceiling = f"true/{name}/{candidate.path.name}/{shop.args.quality}"
+        folders[row] = shop.make_ceiling(candidate, source, reference, ceiling, first.folder)
+    folders["target"] = reference
+    return folders, pairs
+
+
+def add_means(summary, target, labels):
+    """Add rows of means over the programs that no model was trained on, before the ceilings."""
+    held = [each.title for each in target.inputs if each.title.endswith(")")]
+    if len(held) < 2:
+        return summary
+    means = {}
+    for label in labels:
+        parts = []
+        for title in held:
+            parts.append({"": summary[f"{title}: {label}"]})
+        means[f"mean of these {len(held)}: {label}"] = tables.average(parts)[""]
+    last = f"{held[-1]}: {labels[-1]}"
+    longer = {}
+    for row, cells in summary.items():
+        longer[row] = cells
+        if row == last:
+            longer |= means
+    return longer
+
+
+def table_of(summary, keys):
+    """A Markdown table of some columns."""
+    columns = choose_columns(keys)
+    shown = {}
+    for row, cells in summary.items():
+        shown[row] = {key: cell for key, cell in cells.items() if key in keys}
+    return tables.markdown(*tables.text_table(shown, columns))
+
+
+def make_error_tables(shop, target, folders, pairs):
+    """Lines of Markdown: errors, bands, and their paired differences."""
+    name = target.instrument.title
+    reference = folders["target"]
+    results = []
+    measured = {**folders, "silence": None}
+    for row, folder in tqdm(measured.items(), desc=f"{name}: errors", unit="row"):
+        path = shop.folder / "errors" / name / f"{make_file_name(row)}.json"
+        sources = [*list_recordings(reference)]
+        if folder:
+            sources += list_recordings(folder)
+        function = functools.partial(measure_errors, folder, reference)
+        for piece, measures in shop.figures(path, sources, {}, function)["results"]:
+            results.append((piece, row, measures))
+    summary = tables.summarise(results, rows.MEASURED)
+    summary = add_means(summary, target, [UNCHANGED, *target.models])
+    differences = tables.compare(results, pairs, rows.MEASURED)
+    lines = []
+    if "errors" in shop.args.parts:
+        lines += [f"### {name}: error of the sound", "", table_of(summary, ERRORS), ""]
+        lines += ["Paired differences:", "", table_of(differences, ERRORS), ""]
+    if "bands" in shop.args.parts:
+        keys = [measure.key for measure in metrics.BAND_MEASURES]
+        lines += [f"### {name}: error by band, dB", "", table_of(summary, keys), ""]
+    return lines
+
+
+def make_judge_tables(shop, target, folders, pairs):
+    """Lines of Markdown: notes, pitch Jaccard, tags and distance."""
+    name = target.instrument.title
+    results, summary = judge_all(shop, folders["target"], folders, name)
+    summary = add_means(summary, target, [UNCHANGED, *target.models])
+    differences = tables.compare(results, pairs, choose_columns(JUDGED[:2]))
+    lines = [f"### {name}: judges", "", table_of(summary, JUDGED), ""]
+    lines += ["Basic Pitch (notes) and musicnn (tag, distance) have chosen among models; the pitch"]
+    lines += ["Jaccard has not. The target's own distance is that of its two halves.", ""]
+    return [*lines, "Paired differences:", "", table_of(differences, JUDGED[:2]), ""]
+
+
+def run_fluidsynth(path, midi, instrument):
+    """Play a MIDI file with a program of a font, in stereo at 44.1 kHz, dry."""
+    if shutil.which("fluidsynth") is None:
+        raise UserError("fluidsynth: not found; install it, or leave attacks and stereo out")
+    score = pretty_midi.PrettyMIDI(str(midi))
+    score.instruments[0].program = instrument.settings["program"]
+    scratch = path.with_name(f"{path.stem}_played.mid")
+    score.write(str(scratch))
+    command = ["fluidsynth", "-ni", "-R", "0", "-C", "0", "-g", "0.7", "-r", "44100"]
+    command += ["-F", str(path), instrument.sources[0], str(scratch)]
+    subprocess.run(command, check=True, capture_output=True)
+    scratch.unlink()
+
+
+def make_attack_table(shop, target):
+    """Lines of Markdown: rise and gaps of 49 single notes, played by the first input."""
+    name = target.instrument.title
+    folder = shop.folder / "attacks"
+    midi = shop.make(
+        folder / "notes.mid", [], {}, lambda path: write_midi(path, signals.make_test_notes())
+    )
+    played = {}
+    for instrument in (target.inputs[0], target.instrument):
+        path = folder / instrument.folder / "notes.wav"
+
+        def write(path, instrument=instrument):
+            run_fluidsynth(path, midi, instrument)
+
+        settings = instrument.settings
+        played[instrument.title] = shop.make(path, [midi, *instrument.sources], settings, write)
+    source, reference = [path.parent for path in played.values()]
+    folders = {f"{target.inputs[0].title}: {UNCHANGED}": source}
+    for label, candidate in target.models.items():
+        output = f"attacks/{candidate.path.name}/{shop.args.quality}"
+        folders[label] = shop.convert(candidate, source, output, source.name)
+    candidate = next(iter(target.models.values()))
+    ceiling = f"attacks/true/{name}/{shop.args.quality}"
+    folders["true magnitude"] = shop.make_ceiling(
+        candidate, source, reference, ceiling, source.name
+    )
+    folders["target"] = reference
+    table = []
+    for row, where in folders.items():
+        audio = read_audio(where / "notes.wav")
+        rises, gaps = signals.measure_attacks(audio), signals.measure_gaps(audio)
+        rise = f"{np.median(rises):.1f} ({np.percentile(rises, 90):.1f})"
+        table.append([row, rise, f"{np.median(gaps):.1f}", str(len(rises))])
+    header = ["", "rise, ms: median (90 %)", "gaps, dB", "notes"]
+    return [f"### {name}: attacks and gaps", "", tables.markdown(header, table), ""]
+
+
+def read_stereo(path):
+    """A stereo recording, float32 (n, 2)."""
+    with open_sound(path) as sound:
+        return np.concatenate(list(read_blocks(sound)), axis=1).T
+
+
+def make_stereo_table(shop, target):
+    """Lines of Markdown: what becomes of the stereo of the first input, by FluidSynth."""
+    instrument = target.inputs[0]
+    source = shop.folder / "stereo" / instrument.folder
+    for piece in list(shop.pieces)[:STEREO_PIECES]:
+        midi = shop.score(piece)
+
+        def write(path, midi=midi):
+            run_fluidsynth(path, midi, instrument)
+            audio = read_stereo(path)[: round(shop.args.seconds * data.SAMPLE_RATE)]
+            write_audio(path, audio)
+
+        sources = [midi, *instrument.sources]
+        shop.make(source / f"{piece}.wav", sources, instrument.settings, write)
+    table = []
+    for label, candidate in target.models.items():
+        name = f"stereo/{candidate.path.name}/{shop.args.quality}"
+        folder = shop.convert(candidate, source, name, source.name)
+        for path in list_recordings(source):
+            change = signals.compare_stereo(read_stereo(path), read_stereo(folder / path.name))
+            moved = f"{np.median(change.moved):.1f} ({np.percentile(change.moved, 90):.1f})"
+            cells = [moved, f"{change.before:.2f}", f"{change.after:.2f}"]
+            table.append([f"{path.stem}: {label}", *cells])
+    header = ["", "level moves by, dB: median (90 %)", "correlation in", "out"]
+    title = f"### {target.instrument.title}: stereo of the {instrument.title}"
+    return [title, "", tables.markdown(header, table), ""]
+
+
+def make_starnet_table(shop, target):
+    """Lines of Markdown: StarNet's test pieces, zero-shot, beside what is published."""
+    known = STARNET.get(target.instrument.title)
+    if known is None:
+        return []
+    source, reference, published = known
+    source, reference = (shop.args.starnet / name for name in (source, reference))
+    folders = {f"{source.name}, {UNCHANGED}": source}
+    for label, candidate in target.models.items():
+        name = f"starnet/{candidate.path.name}/{shop.args.quality}"
+        folders[label] = shop.convert(candidate, source, name, source.name)
+    folders["target"] = reference
+    name = f"starnet_{reference.name}"
+    _, summary = judge_all(shop, reference, folders, name, has_scores=False)
+    for row, value in published.items():
+        cell = {"mean": value, "spread": None, "n": 10}
+        summary[f"published: {row}"] = {"jaccard": cell}
+    lines = [f"### {source.name} → {reference.name}, StarNet's test pieces", ""]
+    lines += [table_of(summary, ("jaccard", "distance")), ""]
+    return [*lines, "Zero-shot: no model here was trained on StarNet; the published ones were.", ""]
+
+
+def make_tables(shop, target):
+    """All lines of Markdown about one target's models that are asked for."""
+    parts = shop.args.parts
+    lines = []
+    if {"errors", "bands", "judges"} & set(parts):
+        folders, pairs = find_rows(shop, target)
+        if {"errors", "bands"} & set(parts):
+            lines += make_error_tables(shop, target, folders, pairs)
+        if "judges" in parts:
+            lines += make_judge_tables(shop, target, folders, pairs)
+    if "attacks" in parts:
+        lines += make_attack_table(shop, target)
+    if "stereo" in parts:
+        lines += make_stereo_table(shop, target)
+    if "starnet" in parts and shop.args.starnet:
+        lines += make_starnet_table(shop, target)
+    return lines
+
+
+# ---- The command -------------------------------------------------------------------------------
+
+
+def build_parser():
+    """The flags."""
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--model", nargs="+", required=True, help="models, as of predict.py")
+    add("--midi_path", type=Path, required=True, help="folder of the side's scores")
+    add("--side", choices=PROGRAMS, required=True, help="what the figures are for")
+    add(
+        "--grand",
+        type=Path,
+        help=f"NSynth-shaped folder with the notes {GRAND} of a piano that no model heard; for "
+        "--side report only",
+    )
+    add("--font", default="MuseScore_General", help="SoundFont of the programs")
+    add("--programs", type=int, nargs="*", help="only these of the side's programs; default: all")
+    add("--starnet", type=Path, help="folder of StarNet's test pieces; for --side report only")
+    add("--essentia", help="a Python that has essentia, for the pitch Jaccard; default: without")
+    add("--quality", choices=convert.QUALITIES, default="normal", help="as of predict.py")
+    add("--seconds", type=cli.seconds(low_open=True), default=30.0, help="of each piece")
+    add("--limit", type=cli.number(int, 1), help="the first n pieces only")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="tables to make")
+    add("--work", type=Path, default=Path("tables"), help="where all that is made is kept")
+    add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
+    return parser
+
+
+def check_flags(args):
+    """Raise UserError for what does not go together, before any work."""
+    for name in ("grand", "starnet"):
+        if args.side == "choose" and getattr(args, name):
+            raise UserError(f"--{name}: is for --side report; leave it out")
+    if {"judges", "starnet"} & set(args.parts):
+        tagger.check_installed()
+    if "judges" in args.parts and not judges.is_installed():
+        raise UserError(f"--parts judges: the judge of notes is not installed: {judges.INSTALL}")
+    if not args.seconds > 3:
+        raise UserError(f"--seconds {args.seconds:g}: the judges need more than 3 s; give 30")
+
+
+@cli.command
+def main(argv=None):
+    """Parse flags; make, print and write the tables."""
+    args = build_parser().parse_args(argv)
+    check_flags(args)
+    pieces = find_pieces(args)
+    devices.setup_device(args.gpu)
+    shop = Workshop(args, pieces)
+    shop.folder.mkdir(parents=True, exist_ok=True)
+    words = sys.argv[1:] if argv is None else argv
+    lines = ["Made by", "", "```bash", f"python docs/make_tables.py {shlex.join(words)}", "```", ""]
+    lines += [
+        f"{len(pieces)} pieces, the first {args.seconds:g} s each, `--quality {args.quality}`,"
+    ]
+    lines += ["level off. Mean ± standard deviation over pieces. The pieces:", ""]
+    lines += [f"{', '.join(pieces)}.", ""]
+    for target in find_targets(args):
+        lines += make_tables(shop, target)
+        text = "\n".join(lines)
+        with complete(shop.folder / "tables.md") as part:
+            part.write_text(text, encoding="utf-8")
+    print(text)
+    print(f"-> {shop.folder / 'tables.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,121 @@
+"""docs/make_tables.py: the same pieces for all, made once, and tables of them."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import TARGET
+from music import midi_bytes, note
+from scripts import load_script
+
+import data
+from sound.recordings import read_audio, write_audio
+
+PIECES = ("a", "b")
+
+
+@pytest.fixture
+def make_tables(monkeypatch):
+    """The script, whose programs are sines instead of a font's notes."""
+    script = load_script("docs/make_tables.py", monkeypatch)
+
+    class Sines:
+        def note(self, pitch, velocity):
+            time = np.arange(4 * data.SAMPLE_RATE) / data.SAMPLE_RATE
+            wave = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * time)
+            return (velocity / 127 * wave).astype(np.float32)
+
+    def play_program(font, number, title):
+        level = 0.1 + 0.001 * number
+        return script.Instrument(
+            f"p{number}", title, lambda: (Sines(), level), (), {"program": number}
+        )
+
+    known = {}
+    for number, name in enumerate(("keyboard_acoustic", TARGET)):
+        known[name] = script.make_data.Source("font", number)
+    monkeypatch.setattr(script, "play_program", play_program)
+    monkeypatch.setattr(script.make_data, "read_instruments", lambda path: known)
+    return script
+
+
+@pytest.fixture
+def midi(tmp_path):
+    folder = tmp_path / "midi"
+    folder.mkdir()
+    tune = []
+    for k in range(12):
+        tune += note(480 * k, 480 * k + 400, 55 + k)
+    for name in PIECES:
+        (folder / f"{name}.mid").write_bytes(midi_bytes(tune))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A run with an untrained generator of width 1."""
+    import models
+
+    folder = tmp_path_factory.mktemp("runs") / f"many_2_{TARGET}"
+    folder.mkdir()
+    flags = {"origin": ["keyboard_acoustic"], "target": [TARGET]}
+    split = {"train": ["x"], "validation": ["y"]}
+    (folder / "config.json").write_text(json.dumps({"flags": flags, "split": split}))
+    models.build_generator(1).save(folder / "generator.keras")
+    return folder
+
+
+def test_a_score_begins_with_its_first_note_and_is_cut(make_tables, midi):
+    score = make_tables.cut_score(midi / "a.mid", 3)
+    whole = make_tables.read_score(midi / "a.mid")
+    assert score["onset"][0] <= make_tables.LEAD
+    assert 0 < len(score) < len(whole) and score["onset"].max() < 3
+    audio = make_tables.play(score, *make_tables.play_program("", 0, "x").open(), 3)
+    assert len(audio) == 3 * data.SAMPLE_RATE and 0 < np.abs(audio).max() <= 1
+
+
+def test_errors_of_the_target_are_none_and_of_silence_are_its_level(make_tables, tmp_path):
+    for name in PIECES:
+        tone = 0.3 * np.sin(np.arange(data.SAMPLE_RATE) * 0.05)
+        write_audio(tmp_path / f"{name}.wav", tone.astype(np.float32))
+    found = make_tables.measure_errors(tmp_path, tmp_path)["results"]
+    assert [piece for piece, _ in found] == list(PIECES)
+    assert found[0][1]["written_mae_db"] == 0 and found[0][1]["band_0_8_db"] == 0
+    silent = make_tables.measure_errors(None, tmp_path)["results"]
+    assert silent[0][1]["band_0_8_db"] > 1
+
+
+def test_command_makes_all_once_and_goes_on(make_tables, midi, model, tmp_path, capsys):
+    flags = ["--model", model, "--midi_path", midi, "--side", "choose", "--seconds", 4]
+    flags += ["--programs", 6, 24, "--parts", "errors", "bands", "--gpu", "cpu"]
+    flags = [*map(str, flags), "--work", str(tmp_path / "work"), "--quality", "draft"]
+    assert make_tables.main(flags) == 0
+    printed = capsys.readouterr().out
+    for row in (
+        "heard piano: unchanged",
+        "harpsichord (6): output",
+        "mean of these 2: output",
+        "nylon guitar (24): output − nylon guitar (24): unchanged",
+        "true magnitude, heard piano's phase",
+        "target",
+        "silence",
+    ):
+        assert f"| {row} " in printed
+    assert "a, b." in printed
+    side = tmp_path / "work" / "choose"
+    output = side / "outputs" / model.name / "draft" / "p6" / "a.wav"
+    assert len(read_audio(output)) == 4 * data.SAMPLE_RATE
+    made = {path: path.stat().st_mtime_ns for path in side.rglob("*") if path.suffix != ".md"}
+    output.unlink()
+    assert make_tables.main(flags) == 0
+    again = capsys.readouterr().out
+    assert again.split("### ", 1)[1] == printed.split("### ", 1)[1]
+    changed = {path for path, time in made.items() if path.stat().st_mtime_ns != time}
+    files = {path.name for path in changed if path.is_file()}
+    assert files == {"a.wav", ".made.jsonl", "harpsichord__6___output.json"}
+
+
+def test_what_is_for_reports_is_refused_while_choosing(make_tables, midi, model, capsys):
+    flags = ["--model", str(model), "--midi_path", str(midi), "--side", "choose"]
+    assert make_tables.main([*flags, "--starnet", "x"]) == 2
+    assert "--starnet: is for --side report" in capsys.readouterr().err
