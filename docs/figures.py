@@ -62,6 +62,7 @@ STYLE = {
 }
 LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10}
 WIDTH = 6.8  # inches: so narrow that a text of size 11 can be read where it is as wide as a phone
+NARROW = 5.4  # of pictures with room for it: the same text is 10 pixels high on a phone
 
 
 def save(figure, name):
@@ -111,7 +112,7 @@ def draw_spectrograms(name, shown, columns):
     """Write ``shown``, {title: dB scale (256, t) in [0, 1]}, in so many columns, on mel axes."""
     rows = math.ceil(len(shown) / columns)
     with matplotlib.rc_context({**STYLE, **LARGE}):
-        figure = Figure(figsize=(WIDTH, 0.5 + 2.0 * rows), layout="constrained")
+        figure = Figure(figsize=(NARROW, 0.5 + 1.9 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axis, (title, picture) in zip(grid.flat, shown.items()):
             image = pictures.draw_mel(axis, picture)
@@ -146,7 +147,7 @@ def draw_waveform_and_spectrogram():
     spectrum = data.stft(audio)
     whole = data.amplitude_to_db(np.abs(spectrum) * np.float32(2 / data.WINDOW.sum()))
     with matplotlib.rc_context({**STYLE, **LARGE}):
-        figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+        figure = Figure(figsize=(NARROW, 5.0), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
         seconds = np.arange(len(audio)) / data.SAMPLE_RATE
         above.plot(seconds, audio, color=BLUE, linewidth=0.5, antialiased=False)
@@ -171,9 +172,9 @@ def mark_tiles(axis):
         frame = Rectangle((k * tile + 0.02, 0.15), tile - 0.04, top - 0.15)
         frame.set(fill=False, edgecolor=LIGHT, linewidth=1.8)
         axis.add_patch(frame)
-        text = f"tile {k + 1}: 256 bins × 256 frames"
+        text = f"tile {k + 1}: 256 × 256"
         axis.text((k + 0.5) * tile, 9.6, text, color=LIGHT, fontsize=10, **middle)
-    text = "left out: no note of NSynth reaches beyond 8 kHz"
+    text = "left out by models of 256 bins:\nno note of NSynth reaches beyond 8 kHz"
     axis.text(tile, 16.5, text, color="white", **middle)
 
 
@@ -199,14 +200,14 @@ STAGES = (  # and the script that makes each
     ("converted recording", "4 predict.py"),
     ("measured and heard", "5 evaluate.py"),
 )
-COLUMNS = 3
-CANVAS = (10 * WIDTH, 44)  # tenths of an inch
+COLUMNS = 2
+CANVAS = (46, 65)  # tenths of an inch
 BOX = (18.4, 16.4)
 SPACING = (22.4, 21.6)  # from one box to the next
 
 
 def draw_pipeline():
-    """The steps, and what lies between them, in two rows."""
+    """The steps, and what lies between them, in three rows."""
     figure = Figure(figsize=(CANVAS[0] / 10, CANVAS[1] / 10))
     draw_stages(figure)
     guitar_note = NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)

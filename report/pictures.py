@@ -39,7 +39,7 @@ DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
 )
 CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
 PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # of a card's picture: the page draws its playhead there
-MEL_TICKS = (0, 0.25, 0.5, 1, 2, 4, 8, 16)  # kHz
+MEL_TICKS = (0, 0.5, 1, 2, 4, 8, 16)  # kHz
 MEL_ROWS = 384  # of a picture on the page
 HISTORY_TITLES = {
     "mae_db": "mean absolute error, dB",
