@@ -42,9 +42,9 @@ from sound.recordings import (
 )
 from sound.survey import Excerpt, find_offset, listen, remove_offset
 
-# Without overlap the picture jumps at tile borders 2.7 times as much as elsewhere. A quarter of a
-# tile ends that and lowers the error by 0.04 dB; half a tile lowers it by another 0.002 dB at 1.5
-# times the cost (the shipped guitar, nine pieces).
+# Without overlap the picture jumps at tile borders. A quarter of a tile lowers the error by 0.04
+# dB, half a tile by another 0.002 dB at 1.5 times the cost (the shipped guitar, nine pieces; see
+# docs/evaluation.md).
 OVERLAP = 0.25
 BATCH_SIZE = 8
 HOPS = (1, 2, 4)  # how many pictures may be interleaved
