@@ -628,6 +628,23 @@ def name_paths(candidates):
     return paths if len(paths) > 1 else paths[0]
 
 
+def describe_group(candidates, group, settings):
+    """What results.json says of a group beside its tables."""
+    return {
+        "model": name_paths(candidates),
+        "origin": group.origin,
+        "target": group.target,
+        "condition": group.condition,
+        "pieces": group.about,
+        "seconds": group.seconds,
+        "phase_iterations": settings.options.phase_iterations,
+        "hops": settings.options.hops,
+        "level": settings.level,
+        "pulls": settings.pulls,
+        "overlap": settings.options.overlap,
+    }
+
+
 def run_group(candidates, group, settings, scores, args, output):
     """Evaluate one group, print and write all of it. Returns (summary, differences)."""
     run = next((candidate.run for candidate in candidates if candidate.run), None)
@@ -654,21 +671,8 @@ def run_group(candidates, group, settings, scores, args, output):
         add_distances(summary, jury.listener.distances(TARGET), len(group.pieces))
     differences = tables.compare(results, list_comparisons(list(models), settings), MEASURED)
     print_group(group, models, summary, differences, results, settings)
-    about = {
-        "model": name_paths(candidates),
-        "origin": group.origin,
-        "target": group.target,
-        "condition": group.condition,
-        "pieces": group.about,
-        "seconds": group.seconds,
-        "phase_iterations": settings.options.phase_iterations,
-        "hops": settings.options.hops,
-        "level": settings.level,
-        "pulls": settings.pulls,
-        "overlap": settings.options.overlap,
-        "rows": summary,
-        "differences": differences,
-    }
+    about = describe_group(candidates, group, settings)
+    about |= {"rows": summary, "differences": differences}
     write_group(output / group.folder, results, about)
     if len(candidates) > 1:
         write_differences(output / group.folder / "differences.csv", differences)

@@ -10,6 +10,13 @@ Finer hops: the network knows pictures at a hop of 512 samples. With ``hops`` = 
 them, of the same audio moved by 512 / k samples each. Interleaved, what it gives is one picture
 at a hop of 512 / k, of which phase and sound are made: more frames cover each sample, so that
 less is left to chance where magnitude and phase do not fit each other.
+
+Level: the network knows one, `TRAINING_LOUDNESS`. `convert_file` measures a recording in a pass of
+its own and brings it there. Loudness and peak of the output are known at the end only, so float32
+samples wait in a nameless temporary file beside the output, which the system removes even if the
+process is killed. Peaks above `loudness.CEILING` are limited, and the whole is raised by what that
+costs in loudness, by at most `MAKE_UP`. Floating-point output is not limited: it holds such peaks,
+and whoever mixes it turns it down without loss.
 """
 
 import functools
@@ -427,14 +434,7 @@ def convert_file(
 ):
     """Convert one recording, or a part of it, whatever its length, at flat memory.
 
-    The network knows one level, `TRAINING_LOUDNESS`: the recording, measured in a pass of its own,
-    is brought to it. Loudness and peak of the output are known at the end only, so float32 samples
-    wait in a nameless temporary file beside the output, which the system removes even if the
-    process is killed.
-
-    Peaks above `loudness.CEILING` are limited, and the whole is raised by what that costs in
-    loudness, by at most `MAKE_UP`. Floating-point output is not limited: it holds such peaks, and
-    whoever mixes it turns it down without loss.
+    Its level: see the top of this file.
 
     Args:
         model: see `convert_stream`.
@@ -495,7 +495,7 @@ def _convert_to_spool(model, sound, spool, survey, options, output, progress):
 
 
 def _choose_gain(made, survey, output):
-    """Gain for what was `_Made`, before its peaks are limited: see `convert_file`."""
+    """Gain for what was `_Made`, before its peaks are limited."""
     if not made.peak:
         return 1.0
     if output.normalize is not None:

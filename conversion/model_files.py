@@ -56,22 +56,7 @@ def load_generator(path, precision=None):
     file = find_generator(path)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            weights = file
-            if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
-                with zipfile.ZipFile(file) as archive:
-                    weights = Path(archive.extract("model.weights.h5", folder))
-            entry = _read_entry(file)
-            layout = _layout(weights, None if entry is None else registry.from_entry(entry))
-            bins = _find_bins(file, entry)
-            with devices.inference_precision(precision, bins == FULL_BINS):
-                generator = build_generator(**layout, bins=bins)
-            if packed_weights.is_packed(weights):
-                unpacked = Path(folder) / "unpacked.weights.h5"
-                packed_weights.unpack(weights, unpacked)
-                weights = unpacked
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # Keras only warns of weights that it does not find
-                generator.load_weights(weights)
+            generator = _read_generator(file, precision, Path(folder))
         # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
         except Exception as error:
             reason = str(error)[:100]
@@ -82,6 +67,27 @@ def load_generator(path, precision=None):
         generator = fold_norms(generator)
     if keras.backend.backend() == "openvino":
         generator.predict_on_batch = devices.compile_openvino(generator)
+    return generator
+
+
+def _read_generator(file, precision, folder):
+    """The generator of a file, by way of a temporary folder. Raises many errors."""
+    weights = file
+    if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
+        with zipfile.ZipFile(file) as archive:
+            weights = Path(archive.extract("model.weights.h5", folder))
+    entry = _read_entry(file)
+    layout = _layout(weights, None if entry is None else registry.from_entry(entry))
+    bins = _find_bins(file, entry)
+    with devices.inference_precision(precision, bins == FULL_BINS):
+        generator = build_generator(**layout, bins=bins)
+    if packed_weights.is_packed(weights):
+        unpacked = folder / "unpacked.weights.h5"
+        packed_weights.unpack(weights, unpacked)
+        weights = unpacked
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Keras only warns of weights that it does not find
+        generator.load_weights(weights)
     return generator
 
 

@@ -30,6 +30,19 @@ LETTERS = {  # of a block's layers in networks.svg
     "LeakyReLU": "L",
     "ReLU": "R",
 }
+LEGEND = (
+    "Sizes: height, width, channels",
+    "C  4 × 4 convolution, stride 2",
+    "    (1 in the last)",
+    "T  the same, transposed",
+    "B  batch norm",
+    "D  dropout 0.5",
+    "L  LeakyReLU 0.3",
+    "R  ReLU",
+    "copy: joined to the input",
+    "    of the next block",
+)
+ROW, BOX = 54, 40  # from block to block in networks.svg, and the height of one
 
 
 class Drawing:
@@ -184,58 +197,56 @@ def find_blocks(network):
 def draw_networks(generator, discriminator):
     """Both networks, a box for each block with its output's size and its layers."""
     picture = Drawing(892, "The generator and the discriminator, layer by layer")
+    draw_generator(picture, generator, 24)
+    draw_discriminator(picture, discriminator, 552)
+    for k, line in enumerate(LEGEND):
+        picture.text(218, 584 + 24 * k, line.replace("    ", "\u2003\u2002"), "start", 13)
+    return picture
+
+
+def draw_generator(picture, generator, top):
+    """The U of the generator, from ``top`` on: down on the left, up on the right."""
     blocks = find_blocks(generator)
     down, up = blocks[:8], blocks[8:]  # the last one of `up` is the output layer
-    row, height = 54, 40
-    picture.text(12, 24, f"Generator: {generator.count_params():,} parameters", "start", 15, "bold")
-    picture.box(12, 36, 170, height, "input", name_size(generator.input_shape))
+    text = f"Generator: {generator.count_params():,} parameters"
+    picture.text(12, top, text, "start", 15, "bold")
+    first = top + 12
+    picture.box(12, first, 170, BOX, "input", name_size(generator.input_shape))
     for k, layer in enumerate(down):
-        top = 36 + row * (k + 1)
+        at = first + ROW * (k + 1)
         text = name_size(layer.output.shape), describe_block(layer)
-        picture.box(12, top, 170, height, *text, fill=BLUE)
-        picture.arrow((97, top - row + height), (97, top - 1))
+        picture.box(12, at, 170, BOX, *text, fill=BLUE)
+        picture.arrow((97, at - ROW + BOX), (97, at - 1))
     for k, layer in enumerate(up):
-        top = 36 + row * (7 - k)
+        at = first + ROW * (7 - k)
         is_last = k == len(up) - 1
         text = name_size(layer.output.shape), describe_block(layer)
         if is_last:
             text = "output", f"{text[0]}: {text[1]}, tanh"
-        picture.box(258, top, 170, height, *text, fill=ORANGE)
-        picture.arrow((343, top + row), (343, top + height + 1))
+        picture.box(258, at, 170, BOX, *text, fill=ORANGE)
+        picture.arrow((343, at + ROW), (343, at + BOX + 1))
         if not is_last:
-            picture.arrow((182, top + height / 2), (257, top + height / 2))
-            picture.text(219, top + height / 2 - 5, "copy", size=12)
-    bottom = 36 + row * 8 + height / 2
-    picture.arrow((182, bottom), (343, bottom), (343, 36 + row * 7 + height + 1))
-    top = 552
-    picture.text(
-        12, top, f"Discriminator: {discriminator.count_params():,} parameters", "start", 15, "bold"
-    )
-    judges = find_blocks(discriminator)
+            picture.arrow((182, at + BOX / 2), (257, at + BOX / 2))
+            picture.text(219, at + BOX / 2 - 5, "copy", size=12)
+    bottom = first + ROW * 8 + BOX / 2
+    picture.arrow((182, bottom), (343, bottom), (343, first + ROW * 7 + BOX + 1))
+
+
+def draw_discriminator(picture, discriminator, top):
+    """The blocks of the discriminator, one below the other, from ``top`` on."""
+    text = f"Discriminator: {discriminator.count_params():,} parameters"
+    picture.text(12, top, text, "start", 15, "bold")
+    first = top + 12
     pair = discriminator.input_shape
-    picture.box(12, top + 12, 190, height, "input and output", f"{name_size(pair[0])}, twice")
-    for k, layer in enumerate(judges):
-        at = top + 12 + row * (k + 1)
+    picture.box(12, first, 190, BOX, "input and output", f"{name_size(pair[0])}, twice")
+    blocks = find_blocks(discriminator)
+    for k, layer in enumerate(blocks):
+        at = first + ROW * (k + 1)
         text = name_size(layer.output.shape), describe_block(layer)
-        if k == len(judges) - 1:
+        if k == len(blocks) - 1:
             text = text[0], f"{text[1]}: logits, one a patch"
-        picture.box(12, at, 190, height, *text, fill=GREEN)
-        picture.arrow((107, at - row + height), (107, at - 1))
-    legend = (
-        "Sizes: height, width, channels",
-        "C  4 × 4 convolution, stride 2",
-        "    (1 in the last)",
-        "T  the same, transposed",
-        "B  batch norm",
-        "D  dropout 0.5",
-        "L  LeakyReLU 0.3",
-        "R  ReLU",
-        "copy: joined to the input",
-        "    of the next block",
-    )
-    for k, line in enumerate(legend):
-        picture.text(218, top + 32 + 24 * k, line.replace("    ", "\u2003\u2002"), "start", 13)
-    return picture
+        picture.box(12, at, 190, BOX, *text, fill=GREEN)
+        picture.arrow((107, at - ROW + BOX), (107, at - 1))
 
 
 def build_networks():
