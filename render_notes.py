@@ -1,4 +1,4 @@
-"""Step 0 (optional): an NSynth-shaped folder of single notes, from SoundFonts or recorded notes.
+"""Step 0 (optional): make a folder of single notes from SoundFonts or recorded notes.
 
     python render_notes.py --soundfont FluidR3_GM.sf2 --list
     python render_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path notes
@@ -7,10 +7,10 @@
     python render_notes.py --recorded_notes my_piano keyboard_acoustic_002 --nsynth_path notes
     python render_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path notes --sample_rate 44100
 
-Each note is 4 s, mono: held for 3 s, released for 1 s; pitches 21 - 108, velocities 25, 50, 75,
-100, 127. The sampling rate is NSynth's, 16 kHz, or 44.1 kHz for the full band. Notes that were made
-of another font, program or recording, or at another rate, are made again (<nsynth_path>/.made.jsonl
-knows); notes that this script did not make are never overwritten.
+The folder has the form of NSynth. Each note is mono and lasts 4 s: held for 3 s, released for 1 s.
+Pitches are 21 - 108, velocities 25, 50, 75, 100, 127. The sampling rate is 16 kHz, as in NSynth, or
+44.1 kHz for the full band. The script rebuilds notes whose font, program, recording or rate has
+changed; <nsynth_path>/.made.jsonl records them. It never overwrites other files.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -34,11 +34,11 @@ from sound.recordings import write_audio
 from synthesis import recorded_notes
 from synthesis.recorded_notes import WORK_RATES
 
-FORMAT = 1  # raised whenever the same font or recordings come to give other samples
-NOTE_PEAK = 0.9  # of an instrument's loudest note: every other keeps its level relative to that one
-SILENCE = 2**-15  # peak, one step of 16 bits: a program has no sample at this pitch
-# General MIDI. Strings: the ensemble (48) covers more pitches and speaks faster than the solo
-# violin (40). Synth lead: the saw (81), because the square (80) is two detuned oscillators, left
+FORMAT = 1  # raise it when a change of the code changes the samples
+NOTE_PEAK = 0.9  # peak of an instrument's loudest note; all its notes have one gain
+SILENCE = 2**-15  # peak, one step of 16 bits: the program has no sample at this pitch
+# General MIDI. Strings: the ensemble (48) covers more pitches and has faster attacks than the solo
+# violin (40). Synth lead: the saw (81), because the square (80) has two detuned oscillators, left
 # and right, which beat against each other in mono.
 DEFAULT_PROGRAMS = (
     "keyboard_acoustic=0",
@@ -46,9 +46,9 @@ DEFAULT_PROGRAMS = (
     "string_acoustic=48",
     "synth_lead_synthetic=81",
 )
-# Where systems keep SoundFonts. Of a variable that is not set, the folder does not count
+# Where systems keep SoundFonts. Folders with an unset variable are skipped.
 FONT_FOLDERS = (
-    # Linux and BSD: distributions, what is installed by hand, a user's own
+    # Linux and BSD: packages, manual installations, the user's fonts
     "/usr/share/sounds/sf2",
     "/usr/share/sounds/sf3",
     "/usr/share/soundfonts",
@@ -61,7 +61,7 @@ FONT_FOLDERS = (
     # macOS
     "~/Library/Audio/Sounds/Banks",
     "/Library/Audio/Sounds/Banks",
-    # Homebrew; on Intel its prefix is /usr/local
+    # Homebrew; its prefix on Intel is /usr/local
     "/opt/homebrew/share/soundfonts",
     "/opt/homebrew/share/sounds/sf2",
     "/opt/homebrew/share/fluid-synth/sf2",
@@ -70,14 +70,14 @@ FONT_FOLDERS = (
     # Windows: where FluidSynth looks
     "${ProgramData}/soundfonts",
     "C:/soundfonts",
-    # MuseScore, everywhere: a user's own, and on Windows what it brings
+    # MuseScore: the user's fonts, and its own on Windows
     "~/Documents/MuseScore4/SoundFonts",
     "~/Documents/MuseScore3/SoundFonts",
     "${ProgramFiles}/MuseScore 4/sound",
     "${ProgramFiles}/MuseScore 3/sound",
 )
 FONT_EXTENSIONS = (".sf2", ".sf3")
-FONTS_NAMED = 8  # at most, of those that there are
+FONTS_NAMED = 8  # largest number of fonts in a message
 _SETTINGS = {
     "synth.reverb.active": 0,
     "synth.chorus.active": 0,
@@ -89,15 +89,15 @@ _SETTINGS = {
 
 
 def find_font(name):
-    """Path of a SoundFont: ``name`` as it is, or else where systems keep fonts.
+    """Find a SoundFont: ``name`` as a path, otherwise in `FONT_FOLDERS`.
 
-    ``.sf2`` or ``.sf3`` may be left out there.
+    The extension ``.sf2`` or ``.sf3`` is optional in these folders.
 
     Raises:
-        UserError: there is none.
+        UserError: not found.
     """
     path = Path(name)
-    if path.exists() or path.name != str(name):  # a path is meant as it is
+    if path.exists() or path.name != str(name):  # a path is not searched for
         return path
     folders = list_font_folders()
     for folder in folders:
@@ -108,19 +108,19 @@ def find_font(name):
     fonts = list_fonts(folders)
     if not fonts:
         raise UserError(
-            f"{name}: no such SoundFont, and none where systems keep them; give its path, or "
+            f"{name}: no such SoundFont, and none in the system's folders; give its path, or "
             "install one, e.g. 'apt install fluid-soundfont-gm' (FluidR3_GM.sf2)"
         )
     if len(fonts) > FONTS_NAMED:
         fonts[FONTS_NAMED:] = ["..."]
     raise UserError(
-        f"{name}: no such SoundFont, here or where systems keep them; give its path, or one of "
-        f"those that are there: {', '.join(fonts)}"
+        f"{name}: no such SoundFont, here or in the system's folders; give its path, or one of "
+        f"these: {', '.join(fonts)}"
     )
 
 
 def list_font_folders():
-    """Those of `FONT_FOLDERS` that are there: list of paths."""
+    """List those of `FONT_FOLDERS` that exist: list of paths."""
     folders = []
     for folder in FONT_FOLDERS:
         path = Path(os.path.expandvars(os.path.expanduser(folder)))
@@ -130,7 +130,7 @@ def list_font_folders():
 
 
 def list_fonts(folders):
-    """Names of the SoundFonts in folders, sorted, each once."""
+    """List the names of SoundFonts in folders, sorted, without duplicates."""
     names = set()
     for folder in folders:
         with contextlib.suppress(PermissionError):
@@ -153,7 +153,7 @@ def check_font(path):
             f"{path}: cannot be read ({error.strerror}); give a SoundFont, .sf2 or .sf3"
         ) from None
     if header[:4] != b"RIFF" or header[8:] != b"sfbk":
-        raise UserError(f"{path}: is no SoundFont; give an .sf2 or .sf3 file")
+        raise UserError(f"{path}: is not a SoundFont; give an .sf2 or .sf3 file")
 
 
 def _import_fluidsynth():
@@ -172,11 +172,11 @@ def _pointer_of(synth):
 
 
 class SoundFont:
-    """A SoundFont, played one note at a time, each note on a synthesizer of its own.
+    """A SoundFont that plays single notes, each on a new synthesizer.
 
     FluidSynth reuses a voice with some of its last state: the same note played twice on one
-    synthesizer differs by up to a tenth of its level. So the font is loaded once and handed from
-    synthesizer to synthesizer (0.3 ms each).
+    synthesizer differs by up to a tenth of its level. So the font is loaded once and attached to
+    each new synthesizer (0.3 ms each).
 
     Attributes:
         programs: {(bank, program): name}.
@@ -187,10 +187,10 @@ class SoundFont:
         self._fluidsynth = _import_fluidsynth()
         self._library = ctypes.CDLL(self._fluidsynth.lib)
         self._library.fluid_synth_get_sfont_by_id.restype = ctypes.c_void_p
-        for level in range(4):  # panic ... info: FluidSynth writes to stderr by itself
+        for level in range(4):  # panic ... info: stop FluidSynth from writing to stderr
             self._library.fluid_set_log_function(level, None, None)
         synth = self._fluidsynth.Synth(**_SETTINGS)
-        with cli.quiet_stderr():  # its libraries complain there of a damaged font
+        with cli.quiet_stderr():  # its libraries report a damaged font there
             font_id = synth.sfload(str(path))
         if font_id < 0:
             raise UserError(f"{path}: FluidSynth cannot load this SoundFont; download it again")
@@ -205,9 +205,9 @@ class SoundFont:
         synth.delete()
 
     def note(self, bank, program, pitch, velocity, rate=NOTE_RATE):
-        """One note: float32 (4 s at ``rate``,), left and right averaged.
+        """Render one note: float32 (4 s at ``rate``,), the average of left and right.
 
-        On FluidSynth's own scale: peaks are about 0.1.
+        The scale is FluidSynth's; peaks are about 0.1.
         """
         font_rate = WORK_RATES[rate]
         synth = self._fluidsynth.Synth(gain=0.2, samplerate=font_rate, **_SETTINGS)
@@ -222,9 +222,9 @@ class SoundFont:
         return soxr.resample(audio, font_rate, rate)
 
     def _play(self, synth, count):
-        """The next ``count`` samples, float32 (count,).
+        """Render the next ``count`` samples, float32 (count,).
 
-        pyfluidsynth itself offers 16 bits only, with dither that depends on the past.
+        pyfluidsynth's own method gives 16 bits, with dither that depends on earlier samples.
         """
         left, right = np.empty((2, count), np.float32)
         pointers = [side.ctypes.data_as(ctypes.c_void_p) for side in (left, right)]
@@ -238,26 +238,26 @@ class Program(NamedTuple):
     """An instrument to render from a SoundFont."""
 
     instrument: str
-    font: str  # as it was given
+    font: str  # path or name, as given
     bank: int  # 0 - 128
     number: int  # 0 - 127
 
 
 def parse_instrument(text, font=None):
-    """``"organ_electronic_001=19"``, ``"...=8:19"`` with a bank, ``"...=TimGM6mb.sf2:8:19"``.
+    """Parse ``"organ_electronic_001=19"``, ``"...=8:19"`` (bank), ``"...=TimGM6mb.sf2:8:19"``.
 
     Args:
-        text: what follows --instruments.
-        font: of an instrument that names none.
+        text: an argument of --instruments.
+        font: font of an instrument that names none.
 
     Returns:
         `Program`.
 
     Raises:
-        UserError: the name, or the numbers, are malformed, or no font is named.
+        UserError: name or numbers are malformed, or no font is named.
     """
     instrument, _, source = text.partition("=")
-    note_prefix(instrument)  # refuses a malformed name
+    note_prefix(instrument)  # raises on a malformed name
     match = re.fullmatch(r"(?:(.*?\D.*?):)?(?:(\d{1,3}):)?(\d{1,3})", source)
     if match:
         own_font, bank, number = match[1], int(match[2] or 0), int(match[3])
@@ -274,10 +274,10 @@ def parse_instrument(text, font=None):
 
 
 def render_program(font, bank, program, name, rate=NOTE_RATE):
-    """Every note of one program, with a progress bar of this name.
+    """Render every note of a program; ``name`` labels the progress bar.
 
     Returns:
-        {(pitch, velocity): float32 (4 s at ``rate``,)}, as `scale_notes` leaves them.
+        {(pitch, velocity): float32 (4 s at ``rate``,)}, scaled by `scale_notes`.
     """
     notes = {}
     keys = list(itertools.product(PITCHES, VELOCITIES))
@@ -287,7 +287,7 @@ def render_program(font, bank, program, name, rate=NOTE_RATE):
 
 
 def scale_notes(notes):
-    """Notes scaled together so that the loudest peaks at `NOTE_PEAK`; silent ones are left out."""
+    """Scale all notes by one gain so that the largest peak is `NOTE_PEAK`; drop silent notes."""
     peaks = {key: np.abs(note).max() for key, note in notes.items()}
     gain = NOTE_PEAK / max(max(peaks.values()), 1e-6)
     scaled = {}
@@ -298,13 +298,13 @@ def scale_notes(notes):
 
 
 class NoteFolder:
-    """The notes of one instrument in a folder, and what they were made from.
+    """The notes of one instrument in a folder, and the record of their sources.
 
     Args:
         root: an NSynth-shaped folder; notes go to its ``audio``.
         instrument: its name.
-        sources: files that its notes are made from.
-        settings: what else decides about them.
+        sources: files that the notes are made from.
+        settings: dict of all other settings that determine the notes.
         rate: sampling rate, Hz.
     """
 
@@ -312,46 +312,46 @@ class NoteFolder:
         self._record = Record(root)
         self._sources = sources
         self._settings = settings | {"format": FORMAT}
-        if rate != NOTE_RATE:  # the usual one goes without saying, as in older records
+        if rate != NOTE_RATE:  # older records do not have the default rate
             self._settings["sample_rate"] = rate
         self.rate = rate
-        self.paths = {}  # (pitch, velocity) -> path, of all that NSynth has
+        self.paths = {}  # (pitch, velocity) -> path, for all of NSynth's pitches and velocities
         for pitch, velocity in itertools.product(PITCHES, VELOCITIES):
             path = Path(root) / "audio" / note_name(instrument, pitch, velocity)
             self.paths[pitch, velocity] = path
-        # Which notes there are is known once all are written: a program may be silent at some
+        # Lists the notes that exist, written last: a program may be silent at some pitches
         self._list = Path(root) / f"{note_prefix(instrument)}.json"
 
     def is_complete(self):
-        """Whether all notes are there, made from this."""
+        """Whether all notes exist and are up to date."""
         if not self._is_current(self._list):
             return False
         try:
             names = read_json(self._list, "", notes=list)["notes"]
-        except UserError:  # it is ours, and all that it says is written again
+        except UserError:  # our own file is damaged: write it again
             return False
         wanted = [path for path in self.paths.values() if path.name in names]
         return all(self._is_current(path) for path in wanted)
 
     def are_all_foreign(self):
-        """Whether every note is there, and none of this script's making."""
+        """Whether every note exists and none was made by this script."""
         return all(self._is_foreign(path) for path in self.paths.values())
 
     def check_free(self):
-        """Raise UserError if notes that this script did not make are in the way."""
+        """Raise UserError if a note to be written exists and was not made by this script."""
         foreign = [path for path in self.paths.values() if self._is_foreign(path)]
         if self._is_foreign(self._list):
             foreign.append(self._list)
         if foreign:
             raise UserError(
-                f"{foreign[0]}: was not made by this script, or was changed since; give the "
-                "instrument another name or --nsynth_path another folder"
+                f"{foreign[0]}: was not made by this script, or was changed since; choose "
+                "another name for the instrument or another --nsynth_path"
             )
 
     def write(self, notes, about):
-        """Write {(pitch, velocity): note}, and what the instrument is: returns how many notes.
+        """Write {(pitch, velocity): note} and the list ``about``: returns the number written.
 
-        Notes of ours that are no longer among them are deleted.
+        It deletes earlier notes of this script that are not in ``notes``.
         """
         due = [key for key in notes if not self._is_current(self.paths[key])]
         gone = [path for key, path in self.paths.items() if key not in notes and path.exists()]
@@ -386,7 +386,7 @@ class NoteFolder:
 
 
 class RenderJob(NamedTuple):
-    """An instrument to make: of a font's program, or of recordings."""
+    """An instrument to make from a font's program or from recordings."""
 
     instrument: str
     folder: NoteFolder
@@ -395,7 +395,7 @@ class RenderJob(NamedTuple):
 
 
 def plan_programs(texts, font, root, rate=NOTE_RATE):
-    """The jobs of --instruments: list of `RenderJob`."""
+    """Plan the jobs of --instruments: list of `RenderJob`."""
     jobs = []
     for text in texts:
         program = parse_instrument(text, font)
@@ -407,24 +407,26 @@ def plan_programs(texts, font, root, rate=NOTE_RATE):
 
 
 def plan_recordings(named_folders, root, rate=NOTE_RATE):
-    """The jobs of --recorded_notes, list of `RenderJob`; ``named_folders``: (folder, instrument).
+    """Plan the jobs of --recorded_notes: list of `RenderJob`.
 
-    Folders of one instrument belong together.
+    ``named_folders``: list of (folder, instrument).
+
+    Several folders of one instrument are combined.
     """
     folders = {}
     for path, instrument in named_folders:
-        note_prefix(instrument)  # refuses a malformed name
+        note_prefix(instrument)  # raises on a malformed name
         folders.setdefault(instrument, []).append(path)
     jobs = []
     for instrument, paths in folders.items():
         recordings, passed_over = recorded_notes.find_recorded_notes(paths)
         if passed_over:
-            print(f"{instrument}: files whose names give no pitch, passed over: {passed_over}")
+            print(f"{instrument}: skipped files without a pitch in their name: {passed_over}")
         again = recorded_notes.find_repeated(recordings)
         if again:
             print(
-                f"{instrument}: {len(again)} recordings passed over, their names give the note and "
-                f"loudness of another, such as {cli.one_line(again[0].path)}"
+                f"{instrument}: skipped {len(again)} recordings with the same note and loudness "
+                f"as another, such as {cli.one_line(again[0].path)}"
             )
         settings = {"recordings": recorded_notes.fingerprint(recordings)}
         folder = NoteFolder(root, instrument, [], settings, rate)
@@ -433,7 +435,11 @@ def plan_recordings(named_folders, root, rate=NOTE_RATE):
 
 
 def check_jobs(jobs, fonts):
-    """Raise UserError if some job cannot be done, before any is. ``fonts``: {path: SoundFont}."""
+    """Load the fonts and check all jobs before the first starts; ``fonts``: {path: SoundFont}.
+
+    Raises:
+        UserError: a job cannot be done.
+    """
     for job in jobs:
         job.folder.check_free()
         program = job.program
@@ -449,7 +455,7 @@ def check_jobs(jobs, fonts):
 
 
 def do_job(job, fonts):
-    """Render an instrument's notes and write those that are due; return a line about it."""
+    """Render an instrument's notes, write those that are due, return a line of summary."""
     if job.program is not None:
         notes, title, about = render_from_font(job, fonts[job.program.font])
     else:
@@ -460,14 +466,14 @@ def do_job(job, fonts):
     line = f"{job.instrument}: {title}: {there} notes already there, {written} written"
     missing = len(job.folder.paths) - len(notes)
     if job.program is not None:
-        return f"{line}, {missing} silent ones left out"
+        return f"{line}, {missing} silent notes left out"
     if missing:
         line += f", {missing} left out: no such loudness, or no recording near enough"
     return line
 
 
 def render_from_font(job, font):
-    """(notes {(pitch, velocity): samples}, title, what else is to be known about them)."""
+    """Render a program: (notes {(pitch, velocity): samples}, title, dict for the notes' list)."""
     program = job.program
     notes = render_program(font, program.bank, program.number, job.instrument, job.folder.rate)
     title = font.programs[program.bank, program.number]
@@ -476,7 +482,7 @@ def render_from_font(job, font):
 
 
 def render_from_recordings(job):
-    """(notes {(pitch, velocity): samples}, title, what else is to be known about them)."""
+    """Render recordings: (notes {(pitch, velocity): samples}, title, dict for the notes' list)."""
     rate = job.folder.rate
     notes = scale_notes(recorded_notes.render_recordings(job.recordings, job.instrument, rate))
     pitches = {recording.pitch for recording in job.recordings}
@@ -485,27 +491,27 @@ def render_from_recordings(job):
 
 
 def list_programs(font):
-    """Print what a SoundFont holds."""
+    """Print the programs of a SoundFont."""
     for (bank, program), name in font.programs.items():
         print(f"{bank}:{program}" if bank else program, name, sep="\t")
 
 
 def parse_flags(argv):
-    """The flags, checked as far as they can be without a font."""
+    """Parse and check the flags, without opening a font."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add(
         "--soundfont",
-        help="SoundFont, .sf2 or .sf3, of --instruments that name none; a path, or the name of one "
-        "where the system keeps them",
+        help="SoundFont (.sf2, .sf3) for --instruments that name none: a path, or the name of a "
+        "font in the system's folders",
     )
-    add("--nsynth_path", help="folder to write the notes to, in its audio/")
+    add("--nsynth_path", help="output folder; the notes go to its audio/")
     add(
         "--instruments",
         nargs="+",
         metavar="NAME=[FONT:][BANK:]PROGRAM",
-        help="names to give, as NSynth does, and the programs to render, 0 - 127; "
-        f"default, of --soundfont: {' '.join(DEFAULT_PROGRAMS)}",
+        help="name of each instrument, as in NSynth, and its program, 0 - 127; "
+        f"default, with --soundfont: {' '.join(DEFAULT_PROGRAMS)}",
     )
     add(
         "--recorded_notes",
@@ -513,17 +519,17 @@ def parse_flags(argv):
         action="append",
         default=[],
         metavar=("FOLDER", "NAME"),
-        help="make this instrument of recorded notes, named by pitch and, if there are several, "
-        "loudness: C4v8.ogg, D#4.wav, 060-100.flac; may be given again",
+        help="make the instrument NAME from recorded notes in FOLDER; file names give the pitch "
+        "and, if there are several, the loudness: C4v8.ogg, D#4.wav, 060-100.flac; repeatable",
     )
     add(
         "--sample_rate",
         type=int,
         choices=WORK_RATES,
         default=NOTE_RATE,
-        help="of the notes, Hz: NSynth's 16000, or 44100 for pictures of 512 bins",
+        help="sampling rate of the notes, Hz: 16000 as in NSynth, or 44100 for 512 bins",
     )
-    add("--list", action="store_true", help="show the font's programs and stop")
+    add("--list", action="store_true", help="list the font's programs and stop")
     args = parser.parse_args(argv)
     if args.list and not args.soundfont:
         raise UserError("--soundfont: is missing; name the SoundFont to list")
@@ -538,7 +544,7 @@ def parse_flags(argv):
 
 @cli.command
 def main(argv=None):
-    """Make the notes of the instruments asked for that are not there yet, or of something else."""
+    """Make the notes that are missing or out of date."""
     args = parse_flags(argv)
     if args.list:
         list_programs(SoundFont(find_font(args.soundfont)))
@@ -549,12 +555,12 @@ def main(argv=None):
     prefixes = [note_prefix(job.instrument) for job in jobs]
     for prefix in prefixes:
         if prefixes.count(prefix) > 1:
-            raise UserError(f"{prefix}: is asked for twice; give each instrument a name of its own")
+            raise UserError(f"{prefix}: is given twice; choose another name for one of them")
     due = []
     for job in jobs:
         if job.folder.are_all_foreign():
             count = len(job.folder.paths)
-            print(f"{job.instrument}: {count} notes already there, not of this script's making")
+            print(f"{job.instrument}: {count} notes already there, not made by this script")
         elif job.folder.is_complete():
             print(f"{job.instrument}: all notes already there")
         else:

@@ -1,15 +1,15 @@
-"""The convolutions' own limit: each of a training step alone, beside the whole step.
+"""Time each convolution of a training step alone, and compare their sum with the whole step.
 
     python benchmarks/convolutions.py --filters 64 --batch_size 8
     python benchmarks/convolutions.py --filters 64 --batch_size 8 --precision bfloat16
 
-Every layer asks for three: its output, the gradient of its input, the gradient of its kernel.
-TensorFlow's operation for each, which on a CPU is oneDNN's, runs by itself on tensors of that
-shape, over and over, so that all it needs is in the caches as far as it fits. A step that did
-nothing else would take the sum.
+Each layer needs three operations: its output, the gradient of its input, the gradient of its
+kernel. TensorFlow's operation for each (oneDNN's on a CPU) runs repeatedly on tensors of the
+layer's shape. Its data is in the caches as far as it fits. The sum is the time of a step that does
+nothing else.
 
-Prints the operations, the slowest first, and their speed; then the sum, and its share of a step of
-`Pix2Pix.fit` measured in the same process: convolutions alone / whole step.
+Prints the operations and their speed, slowest first. The last lines compare the sum with a step of
+`Pix2Pix.fit`, measured in the same process: convolutions alone / whole step.
 """
 
 import sys
@@ -26,23 +26,23 @@ KERNEL = 4
 
 
 class Operation(NamedTuple):
-    """One of a step's convolutions, between a large picture and the one of half its side."""
+    """A convolution of the training step, between a large picture and one of half its side."""
 
     network: str
-    kind: str  # "forward", "input" or "kernel": of a convolution from the large to the small one
+    kind: str  # "forward", "input" or "kernel", of a convolution from large to small
     side: int  # of the small picture
     large: int  # channels of the large one
     small: int  # channels of the small one
     stride: int
-    count: int  # how often a step runs it
+    count: int  # runs per step
 
     def gflop(self, batch):
-        """GFLOP of one run, two for each multiply-add, borders included."""
+        """GFLOP of one run: two for each multiply-add, borders included."""
         return 2 * batch * self.side**2 * KERNEL**2 * self.large * self.small / 1e9
 
 
 def list_operations(filters):
-    """All `Operation`s of a training step of networks of width ``filters``."""
+    """List all `Operation`s of a training step; ``filters`` is the width of the networks."""
     import models  # Keras loads here, once the device is known
 
     operations = []
@@ -56,7 +56,7 @@ def list_operations(filters):
     for depth, (side, large, small) in enumerate(down):
         operations.append(Operation("generator", "forward", side, large, small, 2, 1))
         operations.append(Operation("generator", "kernel", side, large, small, 2, 1))
-        if depth:  # nobody asks for the gradient of a tile
+        if depth:  # the tile's own gradient is not needed
             operations.append(Operation("generator", "input", side, large, small, 2, 1))
 
     channels = down[-1][2]
@@ -64,7 +64,7 @@ def list_operations(filters):
     skips = [small for _, _, small in reversed(down[:-1])]
     for width, skip in zip([*models.UP, None], [*skips, 0]):
         made = 1 if width is None else width * filters
-        # a transposed convolution's output is a convolution's gradient of the input, and vice versa
+        # a transposed convolution's forward pass is a convolution's input gradient, and vice versa
         for kind in ("input", "kernel", "forward"):
             operations.append(Operation("generator", kind, side, made, channels, 2, 1))
         channels = made + skip
@@ -72,7 +72,7 @@ def list_operations(filters):
 
     for depth, (side, large, small) in enumerate(down[:4]):
         large = 2 if depth == 0 else large
-        # of the true and of the generated picture; and once more back to the generator
+        # for the true and the generated picture, and once more back to the generator
         operations.append(Operation("discriminator", "forward", side, large, small, 2, 2))
         operations.append(Operation("discriminator", "kernel", side, large, small, 2, 2))
         count = 3 if depth else 1
@@ -84,13 +84,13 @@ def list_operations(filters):
 
 
 def time_operation(operation, batch, precision, seconds):
-    """Least seconds of one run of an operation.
+    """Measure an operation: seconds of the fastest run.
 
     Args:
         operation: an `Operation`.
         batch: tiles.
         precision: "float32" or "bfloat16".
-        seconds: to run it for.
+        seconds: how long to repeat it.
     """
     import tensorflow as tf
 
@@ -121,13 +121,13 @@ def build_parser():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--filters", type=cli.number(int, 1), default=64, help="width of the networks")
-    add("--batch_size", type=cli.number(int, 1), default=8, help="tiles a step")
-    add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
+    add("--batch_size", type=cli.number(int, 1), default=8, help="tiles per step")
+    add("--precision", choices=("float32", "bfloat16"), default="float32", help="number format")
     add(
         "--seconds",
         type=cli.number(float, 0.1),
         default=20,
-        help="to measure the step for, and as long for all convolutions together",
+        help="time to measure the step, and the same for all convolutions together, s",
     )
     return parser
 
@@ -141,7 +141,7 @@ def main(argv=None):
     lines = []
     total = gflop = 0
     operations = list_operations(args.filters)
-    seconds_each = args.seconds / len(operations)  # all together as long as the whole step
+    seconds_each = args.seconds / len(operations)  # together as long as the whole step
     for operation in operations:
         took = time_operation(operation, args.batch_size, args.precision, seconds_each)
         work = operation.gflop(args.batch_size)

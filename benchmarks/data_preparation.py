@@ -1,12 +1,12 @@
-"""Speed of steps 1 and 2 on one core, stage by stage, beside a straightforward implementation.
+"""Measure steps 1 and 2 on one core, stage by stage, and a straightforward implementation.
 
     python benchmarks/data_preparation.py --nsynth_path notes --midi_path midi
     python benchmarks/data_preparation.py --nsynth_path notes --midi_path midi --pieces 20 --hours 3
 
 Prints x real time: seconds of music per second of processor time (user and system). The baseline
-renders at 16 kHz in float64, resamples the piece, and computes the phase to throw it away. It is
-slow, so it gets a quarter of the pieces, the first ones, and is compared with ours on these. Memory
-is the process's peak up to that stage.
+renders at 16 kHz in float64, resamples the piece, and computes the phase without using it. It is
+slow, so only the first quarter of the pieces is used for it and for the comparison. Memory is the
+process's peak so far.
 """
 
 import os
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-if __name__ == "__main__":  # before numpy reads them; who imports this keeps all threads
+if __name__ == "__main__":  # before numpy reads them; an importing module keeps its threads
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -32,14 +32,14 @@ NOTE_RATE = 16000  # Hz
 
 
 def baseline_render(score, notes):
-    """Notes added one by one, each with an envelope of its own.
+    """Add notes one by one, each with its own envelope.
 
     Args:
         score: array of `scores.NOTE`.
         notes: {(pitch, velocity): float64 (n,) at NOTE_RATE}.
 
     Returns:
-        float64 (n,) at NOTE_RATE, its peak 1.
+        float64 (n,) at NOTE_RATE, with a peak of 1.
     """
     seconds = (score["onset"] + score["duration"]).max() + 5
     audio = np.zeros(int(seconds * NOTE_RATE))
@@ -53,7 +53,7 @@ def baseline_render(score, notes):
 
 
 def baseline_resample(audio, to_note_rate=False):
-    """Audio float (n,) from NOTE_RATE to the pieces' rate, or ``to_note_rate`` back: float64."""
+    """Resample float (n,) from NOTE_RATE to 44.1 kHz, or back with ``to_note_rate``: float64."""
     rates = {"orig_sr": NOTE_RATE, "target_sr": data.SAMPLE_RATE}
     if to_note_rate:
         rates = {"orig_sr": data.SAMPLE_RATE, "target_sr": NOTE_RATE}
@@ -61,7 +61,7 @@ def baseline_resample(audio, to_note_rate=False):
 
 
 def baseline_features(audio):
-    """Magnitude and phase, dB, tiles: audio float (n,) -> float64 (tiles, 256, 256, 1)."""
+    """Compute magnitude, phase, dB and tiles: float (n,) -> float64 (tiles, 256, 256, 1)."""
     spectrum = librosa.stft(
         audio, n_fft=data.N_FFT, hop_length=data.HOP_LENGTH, window=data.WINDOW, dtype=np.complex128
     )
@@ -73,7 +73,7 @@ def baseline_features(audio):
 
 
 def join_scores(scores, hours):
-    """The pieces one after the other, again and again, for ``hours``."""
+    """Join the pieces, repeated, to one score of ``hours``."""
     parts, end = [], 0.0
     while end < hours * 3600:
         part = scores[len(parts) % len(scores)].copy()
@@ -84,17 +84,17 @@ def join_scores(scores, hours):
 
 
 def read_scores(paths):
-    """Scores of MIDI files."""
+    """Read the scores of MIDI files."""
     return [scores.read_score(path) for path in paths]
 
 
 def seconds_of(scores):
-    """Length of their rendered audio, s."""
+    """Length of the scores' rendered audio, s."""
     return sum(synthesis.length(score) for score in scores) / data.SAMPLE_RATE
 
 
 def warm_up(watch, score, bank, folder):
-    """Load all notes of a bank, and do a piece once: what else the first piece would pay for."""
+    """Load all notes of a bank and process one piece, so that start-up costs are measured apart."""
 
     def load():
         for key in bank.paths:
@@ -107,14 +107,14 @@ def warm_up(watch, score, bank, folder):
 
 
 def time_ours(watch, name, scores, bank, folder):
-    """Steps 1 and 2 of pieces.
+    """Measure steps 1 and 2.
 
     Args:
         watch: `Stopwatch`.
-        name: of these pieces in what is printed.
+        name: of the pieces, for printing.
         scores: list of arrays of `scores.NOTE`.
         bank: `NoteBank`.
-        folder: to write to.
+        folder: output folder.
 
     Returns:
         Processor time, s per s of music.
@@ -137,13 +137,13 @@ def time_ours(watch, name, scores, bank, folder):
 
 
 def time_long_piece(watch, scores, bank, hours, folder):
-    """Step 1 of one piece of so many hours."""
+    """Measure step 1 on one piece of ``hours``."""
     long = folder / "long.wav", join_scores(scores, hours), bank
     watch.run(f"one piece of {hours:g} h", rendering.write_piece, *long, music=hours * 3600)
 
 
 def time_baseline(watch, scores, bank):
-    """The same by the straightforward implementation. Returns seconds per second of music."""
+    """Measure the straightforward implementation. Returns processor time, s per s of music."""
     notes = {}
     for score in scores:
         for key in zip(score["pitch"].tolist(), score["velocity"].tolist()):
@@ -175,10 +175,10 @@ def main(argv=None):
     add = parser.add_argument
     add("--nsynth_path", type=Path, required=True, help="folder of single notes")
     add("--midi_path", type=Path, required=True, help="folder of MIDI files")
-    add("--instrument", default="keyboard_acoustic", help="whose notes to use")
-    first = "MIDI files to take, the first ones by name"
+    add("--instrument", default="keyboard_acoustic", help="instrument whose notes are used")
+    first = "number of MIDI files, the first by name"
     add("--pieces", type=cli.number(int, 1), default=8, help=first)
-    length = "length of one long piece, h; 0: none"
+    length = "length of one long piece, hours; 0: none"
     add("--hours", type=cli.number(float, 0, 4), default=3.0, help=length)
     args = parser.parse_args(argv)
     watch = Stopwatch()

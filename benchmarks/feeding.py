@@ -1,15 +1,15 @@
-"""Does the loader keep the device busy? Pairs/s of the loader alone, and what training loses by it.
+"""Measure the loader: pairs/s of the loader alone, and the training speed with and without it.
 
     python benchmarks/feeding.py --features features --origin keyboard_acoustic \\
         --target guitar_acoustic
 
-map         the plain way: files kept memory-mapped, numpy converts float16 to float32
-read        ours: files opened when they are read
+map         baseline: memory-mapped files, numpy converts float16 to float32
+read        ours: each file is opened when it is read
 cached      ours with --cache
-conditions  ours with --conditions, all of the default ones
+conditions  ours with --conditions, all default conditions
 
-All of it comes from the system's page cache: what a disk gives beyond that is the disk's figure.
-Then an epoch of training on real tiles against one on a batch in memory, over again, in turn.
+All data comes from the system's page cache, so the speed of the disk is not measured. The second
+part alternates an epoch of training on real tiles with one on a single batch in memory.
 """
 
 import itertools
@@ -28,7 +28,7 @@ THREADS = (1, 2, 4)
 
 
 class MappedPairs:
-    """The batches of a `TilePairs`, by memory maps that stay open and numpy's conversion."""
+    """The batches of a `TilePairs`, read through memory maps and converted by numpy."""
 
     def __init__(self, pairs):
         import numpy as np
@@ -60,7 +60,7 @@ class MappedPairs:
 
 
 def pairs_per_second(source, threads, seconds):
-    """Read batches by that many threads for some seconds, over again if need be."""
+    """Read batches with several threads for some seconds, repeating the epoch if needed."""
     count = 0
     batches = itertools.cycle(range(len(source)))
     start = time.perf_counter()
@@ -73,7 +73,7 @@ def pairs_per_second(source, threads, seconds):
 
 
 def measure_loader(sources, rounds, seconds):
-    """Print a table: the median over rounds, in each of which every source has its turn."""
+    """Print a table of medians over rounds. Each round measures every source once."""
     speeds = {}
     for _ in range(rounds):
         for name, threads in itertools.product(sources, THREADS):
@@ -87,7 +87,7 @@ def measure_loader(sources, rounds, seconds):
 
 
 def training_speed(args, pairs, real):
-    """Tiles/s of fit() over an epoch of ``pairs``, or of its first batch over and over again."""
+    """Tiles/s of fit() over an epoch of ``pairs`` (``real``) or of its first batch, repeated."""
     import models
     from training import feeding
 
@@ -97,7 +97,7 @@ def training_speed(args, pairs, real):
     source = repeat_batch(pairs[0], len(pairs))
     if real:
         source = feeding.feed(pairs, args.workers)
-    model.fit(source, epochs=1, verbose=0, shuffle=False)  # which compiles
+    model.fit(source, epochs=1, verbose=0, shuffle=False)  # compiles
     _, seconds = time_call(model.fit, source, epochs=1, verbose=0, shuffle=False)
     return len(pairs) * pairs.batch_size / seconds
 
@@ -108,15 +108,15 @@ def build_parser():
     whole = cli.number(int, 1)
     add = parser.add_argument
     add("--features", type=Path, required=True, help="features folder")
-    add("--origin", required=True, nargs="+", metavar="NAME", help="instruments")
-    add("--target", required=True, metavar="NAME", help="instrument")
-    add("--pieces", type=whole, default=100, help="pieces to read from")
+    add("--origin", required=True, nargs="+", metavar="NAME", help="instruments to convert from")
+    add("--target", required=True, metavar="NAME", help="instrument to convert to")
+    add("--pieces", type=whole, default=100, help="number of pieces to read")
     add("--filters", type=whole, default=16, help="width of the networks")
-    add("--batch_size", type=whole, default=8, help="tiles a batch")
+    add("--batch_size", type=whole, default=8, help="tiles per batch")
     add("--workers", type=whole, default=2, help="reading threads of the training part")
-    add("--tiles", type=whole, default=400, help="tiles an epoch of the training part")
-    add("--rounds", type=cli.number(int, 0), default=3, help="repetitions of each part, in turn")
-    add("--seconds", type=cli.number(float, 0.1), default=3, help="for each figure of the loader")
+    add("--tiles", type=whole, default=400, help="tiles per epoch of the training part")
+    add("--rounds", type=cli.number(int, 0), default=3, help="repetitions of each part")
+    add("--seconds", type=cli.number(float, 0.1), default=3, help="time per loader figure, s")
     add("--no_training", action="store_true", help="measure the loader only")
     return parser
 

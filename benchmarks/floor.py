@@ -1,23 +1,21 @@
-"""How low can the error go? What of a target's picture cannot be known from the input's.
+"""Estimate the lowest possible error: the part of the target that the input cannot determine.
 
     python benchmarks/floor.py --nsynth_path notes --midi_path midi
     python benchmarks/floor.py --nsynth_path notes --random 1 2 4 8
 
-Where partials of two notes meet, the magnitude depends on their phases, which a shift of a note
-by a fraction of a millisecond turns, and which no magnitude of another instrument tells. So each
-piece is rendered several times with every onset moved by up to --jitter, which nobody hears. The
-best guess at a rendering, of someone who knows the piece and the instrument by heart but not
-these phases, is the median of all possible renderings, bin by bin: the guess that has the least
-mean absolute error. We have --renderings of them, so its error lies between two that can be
-measured:
+Where partials of two notes overlap, the magnitude depends on their phases. A shift of a note by a
+fraction of a millisecond changes these phases. The magnitude of another instrument does not
+determine them. So each piece is rendered --renderings times, and each time every onset moves by up
+to --jitter, which is inaudible. The guess with the least mean absolute error is the median of all
+possible renderings, bin by bin. Its error lies between two bounds:
 
-    lower bound   from the median of all renderings, the one that is compared included
-    upper bound   from the median of the others, which do not know it
+    lower bound   error of the median of all renderings, the compared one included
+    upper bound   error of the median of the other renderings
 
-With --random the pieces are chance notes, so many at a time: with one there is nothing to meet, and
-what is left of the error of a model is what it has not learned of the notes themselves. Prints
-spectrogram MAE in dB by instrument, lower – upper bound ± standard deviation of the upper one over
-pieces, and beside them that of the one of --models, if there is one, whose target it is.
+With --random the pieces are random notes. With one note at a time no partials overlap; then the
+whole error of a model comes from the notes themselves. Prints spectrogram MAE in dB for each
+instrument: lower – upper bound ± standard deviation of the upper one over pieces. A model of
+--models with this target gets a column.
 """
 
 import sys
@@ -39,14 +37,14 @@ from NoteSynthesizer import DEFAULT_INSTRUMENTS, NoteBank, render
 from research import learned_phase
 from synthesis.scores import NOTE, read_score
 
-RANDOM_NOTES, EVERY = 40, 2.4  # beginnings in a piece of --random, s between them
+RANDOM_NOTES, EVERY = 40, 2.4  # chords in a piece of --random; s from one to the next
 
 
 def random_score(together, rng):
-    """Notes of 1.2 s from four octaves, ``together`` at a time.
+    """Draw notes of 1.2 s from four octaves, ``together`` at a time.
 
-    All but the first of each are up to 0.2 s late. The next begin when they have faded, so that
-    one at a time meets no other.
+    All but the first of a chord start up to 0.2 s late. The next chord starts when the last one
+    has faded, so single notes never overlap.
     """
     begins = 0.3 + EVERY * np.repeat(np.arange(RANDOM_NOTES), together)
     late = rng.uniform(0, 0.2, len(begins)) * (np.arange(len(begins)) % together > 0)
@@ -59,25 +57,26 @@ def random_score(together, rng):
 
 
 def picture_of(score, bank):
-    """Picture (256, t) of a score."""
+    """Compute the picture (256, t) of a score."""
     return data.spectrogram(np.concatenate(list(render(score, bank, bank.gain))))
 
 
 def jittered(score, bank, jitter, rng):
-    """Picture (256, t) of a score whose onsets are moved by up to ``jitter`` seconds either way."""
+    """Compute the picture (256, t) of a score; each onset moves by at most ``jitter`` s."""
     score = score.copy()
     score["onset"] = np.maximum(0, score["onset"] + rng.uniform(-jitter, jitter, len(score)))
     return picture_of(np.sort(score, order="onset"), bank)
 
 
 def bracket_floor(pictures):
-    """Bounds of the least mean MAE that one guess at all of these renderings can have.
+    """Compute bounds of the least mean MAE between one guess and all renderings of a piece.
 
     Args:
         pictures: (renderings, 256, t), of one piece.
 
     Returns:
-        (lower, upper) in dB: mean over renderings of the MAE from the median of all, of the others.
+        (lower, upper) in dB: the mean MAE to the median of all renderings, and to the median of
+        the others.
     """
     of_all = np.median(pictures, axis=0)
     lower, upper = [], []
@@ -89,23 +88,20 @@ def bracket_floor(pictures):
 
 
 def find_floor(score, bank, jitter, count, rng):
-    """`bracket_floor` of ``count`` renderings of a score, onsets moved by up to ``jitter`` s."""
+    """`bracket_floor` of ``count`` renderings of a score; onsets move by at most ``jitter`` s."""
     pictures = [jittered(score, bank, jitter, rng) for _ in range(count)]
     frames = min(picture.shape[1] for picture in pictures)
     return bracket_floor(np.stack([picture[:, :frames] for picture in pictures]))
 
 
 def model_error(model, score, origin, bank):
-    """MAE in dB of a model that is given a score played by the bank ``origin``.
-
-    The target is the same score played by ``bank``.
-    """
+    """Compute a model's MAE in dB: input is the score played by ``origin``, target by ``bank``."""
     converted = convert.convert_picture(model, picture_of(score, origin))[..., 0]
     return metrics.picture_mae(converted, picture_of(score, bank))
 
 
 def read_groups(args):
-    """The scores that the flags ask for: {what stands behind the instrument's name: scores}."""
+    """Read or draw the scores that the flags ask for: {suffix of the table's label: scores}."""
     if args.random:
         groups = {}
         for count in args.random:
@@ -121,14 +117,14 @@ def read_groups(args):
 
 
 def read_models(names):
-    """{target: (path, origin)} of models that turn one instrument into another's magnitude."""
+    """Find the models, one for each target: {target: (path, origin)}. Raises UserError."""
     sides = {}
     for path in map(known_models.find_model, names):
         run = read_run(path)
         if not run or len(run.targets) > 1 or run.targets[0] in sides:
             raise UserError(
-                f"--models {path}: is no run folder of one target, or the second for its target; "
-                "leave it out"
+                f"--models {path}: is no run folder, has several targets, or has the same target "
+                "as an earlier model; leave it out"
             )
         sides[run.targets[0]] = path, run.origins[0]
     return sides
@@ -146,9 +142,9 @@ def parse_flags(argv):
         type=cli.number(int, 1),
         nargs="+",
         metavar="NOTES",
-        help="chance notes, so many at a time",
+        help="random notes instead of MIDI files, this many at a time",
     )
-    add("--instruments", nargs="+", default=DEFAULT_INSTRUMENTS, help="as NSynth names them")
+    add("--instruments", nargs="+", default=DEFAULT_INSTRUMENTS, help="instruments, NSynth's names")
     add("--models", nargs="+", default=[], help="run folders, or names in pretrained/")
     add(
         "--pieces",
@@ -156,7 +152,7 @@ def parse_flags(argv):
         default=9,
         help="number of pieces, evenly spaced over the sorted files",
     )
-    add("--seconds", type=cli.number(float, 1), default=30, help="of each piece")
+    add("--seconds", type=cli.number(float, 1), default=30, help="length of each piece, s")
     add(
         "--jitter",
         type=cli.number(float, 0),
@@ -164,12 +160,12 @@ def parse_flags(argv):
         default=[0.2, 1, 6],
         help="largest shift of an onset, ms",
     )
-    add("--renderings", type=cli.number(int, 2), default=9, help="of each piece")
+    add("--renderings", type=cli.number(int, 2), default=9, help="renderings of each piece")
     return parser.parse_args(argv)
 
 
 def floor_cells(scores, bank, instrument, args):
-    """A cell for each jitter: lower – upper bound ± standard deviation of the upper one."""
+    """Make a cell for each jitter: lower – upper bound ± standard deviation of the upper one."""
     cells = []
     for jitter in args.jitter:
         rng = np.random.default_rng(0)
@@ -182,7 +178,7 @@ def floor_cells(scores, bank, instrument, args):
 
 
 def mean_and_spread(values):
-    """Text: the mean ± standard deviation (n - 1), which one value has not."""
+    """Format the mean ± standard deviation (n - 1); of one value, the mean alone."""
     text = f"{np.mean(values):.2f}"
     return text + f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else text
 

@@ -1,17 +1,17 @@
-"""Does training on this GPU compute what a CPU does, and how fast? It takes about five minutes.
+"""Check that training on this GPU agrees with the CPU, and measure its speed (about five minutes).
 
     python benchmarks/gpu_check.py
 
-Renders the embedded pieces, then, for each backend of Keras that is installed and sees a GPU, in
-each precision:
+Renders the embedded pieces. Then it tests each installed backend of Keras that sees a GPU, in each
+precision:
 
-agreement  trains a small pix2pix (width 16, batch 4) for 200 steps from the same weights on the
-           same tiles as the CPU does in float32, and compares the mean L1, in dB, of each 40 steps
-speed      tiles/s at width 64 on tiles in memory, and the share of what matrix products reach
-feeding    the same on tiles from disk with recording conditions: its speed against that in memory
+agreement  trains a small pix2pix (width 16, batch 4) for 200 steps, with the weights and tiles of a
+           float32 run on the CPU, and compares the mean L1, in dB, of each 40 steps
+speed      tiles/s at width 64 on tiles in memory, and their share of the matrix-product peak
+feeding    tiles/s from disk with recording conditions, relative to tiles in memory
 
-Please send what it prints: open an issue named "gpu_check: <your card>". Where the verdict is not
-"agrees", that is a defect, and we would like to know of it most of all.
+Please open an issue named "gpu_check: <your card>" with the output. A verdict other than "agrees"
+is a defect; please report it in any case.
 """
 
 import importlib.metadata
@@ -32,10 +32,10 @@ from common import cli, devices
 ROOT = Path(__file__).parent.parent
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"
 EPOCHS = 5
-EPOCH_TILES = 160  # of some 170 that the embedded pieces make
+EPOCH_TILES = 160  # the embedded pieces have about 170
 SMALL_FILTERS, SMALL_BATCH = 16, 4  # 5 epochs of 160 tiles are 200 steps
 RATE = 2e-4
-TOLERANCE = {  # of the mean L1 over 40 steps, relative to the CPU's in float32
+TOLERANCE = {  # largest difference of the mean L1 over 40 steps, relative to the CPU in float32
     "float32": 0.02,
     "bfloat16": 0.05,
     "float16": 0.05,
@@ -45,7 +45,7 @@ CHILD_LIMIT = 600  # s, after which a measurement counts as failed
 
 
 def prepare_tiles(folder):
-    """Render the embedded pieces on two instruments, and cut them: steps 1 and 2 themselves."""
+    """Run steps 1 and 2 on the embedded pieces and two instruments. Returns the features folder."""
     import compute_features
     import synthesize_audios
 
@@ -59,7 +59,7 @@ def prepare_tiles(folder):
 
 
 def build_model(filters, dropout):
-    """A compiled `models.Pix2Pix` with the same weights on every backend."""
+    """Build a compiled `models.Pix2Pix` with the same weights on every backend."""
     import keras
     import numpy as np
 
@@ -69,7 +69,7 @@ def build_model(filters, dropout):
     model = models.Pix2Pix(generator, models.build_discriminator(filters))
     rng = np.random.default_rng(0)
     for weight in model.trainable_variables:
-        if len(weight.shape) == 4:  # kernels; all others begin as 0 or 1 everywhere
+        if len(weight.shape) == 4:  # kernels; all other weights start as constants, 0 or 1
             weight.assign(rng.normal(0, 0.02, weight.shape).astype(np.float32))
     models.compile_at_once(model, model.optimizer_for(RATE))
     keras.utils.set_random_seed(0)
@@ -77,7 +77,7 @@ def build_model(filters, dropout):
 
 
 def make_pairs(features, batch_size, conditions=None):
-    """`dataset.TilePairs` of the embedded pieces."""
+    """Make `dataset.TilePairs` of the embedded pieces."""
     from common import dataset
     from training import splits
 
@@ -111,14 +111,14 @@ def measure_agreement(features):
 
 
 def measure_feeding(features, filters, batch_size, workers):
-    """Tiles/s from disk with recording conditions, over those of one batch in memory."""
+    """Ratio of tiles/s from disk, with recording conditions, to tiles/s of one batch in memory."""
     from sound import augment
     from training import feeding
 
     pairs = make_pairs(features, batch_size, augment.Conditions(augment.DEFAULT))
     memory = repeat_batch(pairs[0], len(pairs))
     model = build_model(filters, dropout=0.5)
-    model.fit(memory, verbose=0, shuffle=False)  # which compiles
+    model.fit(memory, verbose=0, shuffle=False)  # compiles
     options = {"epochs": EPOCHS, "verbose": 0, "shuffle": False}
     _, in_memory = time_call(model.fit, memory, **options)
     _, from_disk = time_call(model.fit, feeding.feed(pairs, workers), **options)
@@ -126,7 +126,7 @@ def measure_feeding(features, filters, batch_size, workers):
 
 
 def measure_here(args):
-    """What one process measures, for one backend and precision; prints it as JSON."""
+    """Measure one backend and precision in this process; print the result as JSON."""
     gpus = devices.setup_device(args.gpu)
     devices.set_precision(args.precision, gpus)
     found = {}
@@ -146,7 +146,7 @@ def measure_here(args):
 
 
 def run_apart(args, measure, backend, precision, gpu):
-    """`measure_here` in a process of its own: (what it found, or None; why it failed)."""
+    """Run `measure_here` in a new process: (its result, or None; the reason of the failure)."""
     command = [sys.executable, __file__, "--measure", measure, "--features", str(args.features)]
     command += ["--precision", precision, "--seconds", str(args.seconds)]
     command += ["--filters", str(args.filters), "--batch_size", str(args.batch_size)]
@@ -166,7 +166,7 @@ def check_backend(args, backend, reference):
         reference: mean L1 of each epoch on the CPU, dB.
 
     Returns:
-        Whether all of them agree with the CPU, and nothing failed.
+        Whether all precisions agree with the CPU and nothing failed.
     """
     all_agree = True
     for precision in args.precisions:
@@ -189,7 +189,7 @@ def check_backend(args, backend, reference):
 
 
 def format_speed(args, speed):
-    """The table's four cells of a measured speed, a dict of `measure_here`."""
+    """Format the table's four speed cells; ``speed`` is a dict of `measure_here`."""
     import train_step
 
     tiles = args.batch_size / speed["seconds"]
@@ -198,9 +198,9 @@ def format_speed(args, speed):
 
 
 def largest_difference(errors, reference):
-    """The largest relative difference of two lists of errors, equally long.
+    """Compute the largest relative difference of two lists of errors of equal length.
 
-    Infinite where an error is not finite: NaN, of a training that diverged, is less than nothing.
+    It is infinite if an error is not finite: max() would ignore the NaN of a diverged training.
     """
     if not all(map(math.isfinite, [*errors, *reference])):
         return math.inf
@@ -208,7 +208,7 @@ def largest_difference(errors, reference):
 
 
 def find_backends(gpu):
-    """The installed backends that see a GPU, or all installed ones for ``gpu`` "cpu"."""
+    """List the installed backends that see a GPU; with ``gpu`` "cpu" all installed ones."""
     found = []
     for backend in devices.BACKENDS:
         if not importlib.util.find_spec(backend):
@@ -227,7 +227,7 @@ def find_backends(gpu):
 
 
 def count_gpus(backend):
-    """How many GPUs a backend sees, asked in a process of its own."""
+    """Count the GPUs that a backend sees, in a new process."""
     code = "from common import devices; print(devices.setup_device())"
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
@@ -242,27 +242,27 @@ def build_parser():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     whole = cli.number(int, 1)
-    add("--gpu", help="as of train.py; cpu tries the script itself where there is no GPU")
-    add("--filters", type=whole, default=64, help="width of the networks whose speed is measured")
-    add("--batch_size", type=whole, default=16, help="tiles a step, likewise")
-    add("--workers", type=whole, help="threads that read; default: one a core")
-    add("--seconds", type=cli.number(float, 0.1), default=5, help="to measure each speed for")
+    add("--gpu", help="GPU number, as in train.py; cpu: try the script without a GPU")
+    add("--filters", type=whole, default=64, help="width of the networks in the speed test")
+    add("--batch_size", type=whole, default=16, help="tiles per step in the speed test")
+    add("--workers", type=whole, help="reading threads; default: one per core")
+    add("--seconds", type=cli.number(float, 0.1), default=5, help="time per speed figure, s")
     add(
         "--precisions",
         nargs="+",
         choices=PRECISIONS,
         default=PRECISIONS,
-        help="which to check",
+        help="precisions to check",
     )
-    add("--measure", choices=("agreement", "speed"), help="used by the script itself")
-    add("--features", type=Path, help="used by the script itself")
-    add("--precision", choices=PRECISIONS, help="used by the script itself")
+    add("--measure", choices=("agreement", "speed"), help="internal")
+    add("--features", type=Path, help="internal")
+    add("--precision", choices=PRECISIONS, help="internal")
     return parser
 
 
 @cli.command
 def main(argv=None):
-    """Parse flags, measure, print the table. Exit code 1 if something does not agree."""
+    """Parse flags, measure, print the table. Exit code 1 if a backend does not agree."""
     args = build_parser().parse_args(argv)
     args.workers = args.workers or os.cpu_count()
     if args.measure:
@@ -277,18 +277,18 @@ def main(argv=None):
         )
     with tempfile.TemporaryDirectory() as folder:
         args.features = prepare_tiles(Path(folder))
-        print("training the small model on the CPU, which the others are compared with ...")
+        print("training the small model on the CPU, for comparison ...")
         reference, reason = run_apart(args, "agreement", backends[0], "float32", "cpu")
         if not reference:
             raise cli.UserError(f"{backends[0]} cannot train on the CPU: {reason}")
         errors = " ".join(f"{error:.3f}" for error in reference["mae_db"])
-        print(f"{backends[0]}, float32, on the CPU: L1 of each 40 steps, dB: {errors}")
+        print(f"{backends[0]}, float32, on the CPU: mean L1 of each 40 steps, dB: {errors}")
         print(f"width {args.filters}, batch {args.batch_size}, {args.workers} reading threads")
         print("| | 200 steps against the CPU's | tiles/s | of peak | peak, TFLOP/s | feeding |")
         print("|---|---|---:|---:|---:|---:|")
         agree = [check_backend(args, name, reference["mae_db"]) for name in backends]
-    print("feeding: speed from disk with recording conditions, 1 = that in memory")
-    print('Please send all of this: an issue named "gpu_check: <your card>".')
+    print("feeding: speed from disk with recording conditions; 1 is the speed from memory")
+    print('Please open an issue named "gpu_check: <your card>" with this output.')
     return 0 if all(agree) else 1
 
 

@@ -1,14 +1,14 @@
-"""How time and memory of each step grow with its input: a table, and a picture.
+"""Measure how the time and memory of each step grow with its input: a table and a figure.
 
     python benchmarks/growth.py --nsynth_path notes --midi_path midi
     python benchmarks/growth.py --nsynth_path notes --midi_path midi --pieces 1 10 100 1000 \\
         --minutes 1 10 60 600 --figure docs/growth.svg
 
-Steps 1 and 2 get so many pieces, on two instruments (the MIDI files, over again where there are
-fewer); step 3 the tiles of as many, and trains an epoch of a fixed number of steps, so that what
-grows is what it takes to open them; step 4 a recording of so many minutes. Each step is its own
-command, in a process of its own. Seconds are of the wall clock, start-up included; memory is the
-largest resident size of any process of it, by the system's count. Linux and macOS.
+Steps 1 and 2 get --pieces on two instruments; the MIDI files repeat if there are too few. Step 3
+trains an epoch of a fixed number of steps on the tiles of as many pieces, so only the time to open
+them grows. Step 4 converts a recording of --minutes. Each step runs as its own command. Seconds are
+wall-clock time, start-up included. Memory is the largest resident size of any of its processes.
+Linux and macOS.
 """
 
 import itertools
@@ -37,7 +37,7 @@ MODEL = "keyboard_acoustic_2_string_acoustic"
 
 
 class Cost(NamedTuple):
-    """What one command took."""
+    """Time and memory of one command."""
 
     step: str
     size: float  # pieces, or minutes
@@ -61,14 +61,14 @@ def run_step(step, size, *command):
 
 
 def copy_pieces(files, count, folder):
-    """``count`` MIDI files in a folder, over again under other names where there are fewer."""
+    """Copy ``count`` MIDI files to a folder; repeat them under other names if there are fewer."""
     folder.mkdir(parents=True)
     for number, file in zip(range(count), itertools.cycle(files)):
         shutil.copyfile(file, folder / f"{number:05d}{file.suffix}")
 
 
 def measure_training_steps(args, files, count, work):
-    """Steps 1, 2 and 3 with ``count`` pieces: list of `Cost`."""
+    """Run steps 1, 2 and 3 with ``count`` pieces: list of `Cost`."""
     copy_pieces(files, count, work / "midi")
     audios = ["--audios_path", work / "audios"]
     where = ["--nsynth_path", args.nsynth_path.absolute(), "--midi_path", work / "midi", *audios]
@@ -87,7 +87,7 @@ def measure_training_steps(args, files, count, work):
     )
     shutil.rmtree(work / "audios")
     found = [rendered, cut]
-    if count > 1:  # one is trained on, one held out
+    if count > 1:  # training needs one piece to train on and one to hold out
         pair = ["--origin", INSTRUMENTS[0], "--target", INSTRUMENTS[1]]
         options = ["--epoch_tiles", EPOCH_TILES, "--runs_path", work / "runs", "--gpu", "cpu"]
         options += ["--validation_split", min(0.5, 2 / count), *TRAINING]
@@ -97,7 +97,7 @@ def measure_training_steps(args, files, count, work):
 
 
 def write_recording(path, minutes, source):
-    """A wav file of so many whole minutes: a minute of ``source`` over again."""
+    """Write a wav file of some whole minutes: one minute of ``source``, repeated."""
     import soundfile
 
     block = np.resize(source, 60 * data.SAMPLE_RATE)
@@ -109,7 +109,7 @@ def write_recording(path, minutes, source):
 
 
 def measure_conversion(minutes, source, work, quality):
-    """Step 4 with a recording of so many minutes."""
+    """Run step 4 with a recording of some minutes: its `Cost`."""
     write_recording(work / "in.wav", minutes, source)
     command = ["predict.py", "--input", work / "in.wav", "--output", work / "out.flac"]
     command += ["--model", MODEL, "--quality", quality, "--gpu", "cpu"]
@@ -117,7 +117,7 @@ def measure_conversion(minutes, source, work, quality):
 
 
 def draw(costs, path):
-    """Seconds and memory against the input's size, in the style of all figures of the docs."""
+    """Draw seconds and memory against the size of the input, in the style of the docs' figures."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -153,12 +153,13 @@ def build_parser():
     """The flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--nsynth_path", type=Path, required=True, help="notes of keyboard and guitar")
+    add("--nsynth_path", type=Path, required=True, help="folder of keyboard and guitar notes")
     add("--midi_path", type=Path, required=True, help="folder of MIDI files")
-    add("--pieces", type=cli.number(int, 1), nargs="+", default=[1, 10, 100], help="of steps 1 - 3")
-    add("--minutes", type=cli.number(int, 1), nargs="+", default=[1, 10, 60], help="of step 4")
-    add("--quality", choices=("draft", "normal", "best"), default="draft", help="of step 4")
-    add("--figure", type=Path, help="picture to draw, .svg or .png")
+    whole = cli.number(int, 1)
+    add("--pieces", type=whole, nargs="+", default=[1, 10, 100], help="pieces in steps 1 - 3")
+    add("--minutes", type=whole, nargs="+", default=[1, 10, 60], help="minutes of sound in step 4")
+    add("--quality", choices=("draft", "normal", "best"), default="draft", help="quality in step 4")
+    add("--figure", type=Path, help="figure to draw, .svg or .png")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: the machine's name, pieces, time, memory, processes."""
+"""Helpers of the benchmarks: name of the machine, pieces, time, memory, processes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 
 def machine():
-    """Processor, cores, GPU if there is one, and Keras's backend: one line."""
+    """Describe the machine in one line: processor, cores, GPU if any, backend of Keras."""
     processor = "unknown processor"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -35,10 +35,10 @@ def machine():
 
 
 def find_midi(folder):
-    """Paths of the MIDI files below the folder of --midi_path, sorted, at least one.
+    """List the MIDI files below the folder of --midi_path, sorted.
 
     Raises:
-        cli.UserError: there is no such folder, or none in it.
+        cli.UserError: no such folder, or no MIDI file in it.
     """
     files = find_files(folder, MIDI_EXTENSIONS)
     if not files:
@@ -54,13 +54,13 @@ def peak_memory():
 
 
 def peak_bytes(usage):
-    """The peak memory, in bytes, that a process's resource ``usage`` tells of."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    """Peak memory of a process in bytes, from its resource ``usage``."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return usage.ru_maxrss * unit
 
 
 def run_json(command, environment=None, timeout=None):
-    """Run a command whose last line is JSON: (what that says, or None; why it failed).
+    """Run a command whose last line is JSON: (parsed result, or None; reason of the failure).
 
     Args:
         command: list of words.
@@ -80,7 +80,7 @@ def run_json(command, environment=None, timeout=None):
 
 
 def repeat_batch(batch, count):
-    """One batch, (x, y) in memory, ``count`` times an epoch, as `feeding.feed` gives others."""
+    """Make an epoch of one batch, (x, y) in memory, repeated ``count`` times, for ``fit``."""
     import keras
 
     from training import feeding
@@ -96,20 +96,20 @@ def repeat_batch(batch, count):
 
 
 def time_call(function, *args, **options):
-    """(what ``function(*args, **options)`` returns, seconds it took)."""
+    """Call ``function(*args, **options)``: (its result, seconds)."""
     began = time.perf_counter()
     result = function(*args, **options)
     return result, time.perf_counter() - began
 
 
 def call_times(function, seconds, warm_up=1, clock=time.perf_counter):
-    """Seconds that each of several calls took.
+    """Call a function repeatedly: list of the seconds of each call.
 
     Args:
-        function: takes nothing; it must wait for what it starts (on a GPU, for one).
-        seconds: call it until so much time has passed, once at least.
-        warm_up: calls before that which do not count.
-        clock: ``time.process_time`` counts the processor's time instead, of all threads.
+        function: takes no argument; must wait until its work is done, also on a GPU.
+        seconds: repeat until this much time has passed, at least once.
+        warm_up: calls before the measurement.
+        clock: ``time.process_time`` measures the processor time of all threads instead.
     """
     for _ in range(warm_up):
         function()
@@ -123,15 +123,15 @@ def call_times(function, seconds, warm_up=1, clock=time.perf_counter):
 
 
 class Stopwatch:
-    """Processor time and peak memory of stages, printed as they come."""
+    """Measures and prints the processor time and peak memory of each stage."""
 
     def __init__(self):
         self.seconds = {}  # {stage: processor time, s}
 
     def run(self, stage, function, *args, music=0.0):
-        """Call ``function(*args)``, print what it took, and return what it returned.
+        """Call ``function(*args)``, print time and memory, return its result.
 
-        With ``music``, seconds of it, the speed is printed as well.
+        ``music`` is the length of the music in seconds; with it the speed is printed, too.
         """
         began = time.process_time()
         result = function(*args)
@@ -140,7 +140,7 @@ class Stopwatch:
         return result
 
     def add_up(self, name, stages, music):
-        """Print the time of several stages together; returns it, s."""
+        """Print and return the total time of several stages, s."""
         seconds = sum(self.seconds[stage] for stage in stages)
         self._print(name, seconds, music)
         return seconds

@@ -1,16 +1,17 @@
-"""One table of phases: every start, as it is and refined by Griffin-Lim; and the anchored one.
+"""Compare phase estimators in one table: each start, unchanged and refined by Griffin-Lim.
 
     python benchmarks/phase.py --model runs/A --audios_path audios \\
         --phase_model runs/A_phase --both runs/A_both
 
-With the true magnitude and with the model's, and by how much each differs from the input's phase
-on the same piece. Takes the first --seconds of the pieces that the run held out. Starts: the
-input's phase, random, flat, what --phase_model makes of the input's (from the magnitude in
-question), what --both makes of it. Measures: see measuring/metrics.py.
+Each estimator is measured with the true magnitude and with the model's. A second table compares it
+with the input's phase, piece by piece. The pieces are the run's held-out pieces, the first
+--seconds of each. The starts are the input's phase, random phases, phase zero, and the phases
+predicted by --phase_model and --both. The anchored estimator has rows of its own. Measures: see
+measuring/metrics.py.
 
-Speed is audio over time, both summed over all pieces, of making sound of a magnitude: finding the
-phase, a network for it included, and the inverse STFT, on all cores. A short stretch is done first
-and not counted: networks are compiled on their first call, and threads and transforms are set up.
+Speed is seconds of audio per second, over all pieces, on all cores. It covers the phase, with its
+network if it has one, and the inverse STFT. A short warm-up is not counted: it compiles the
+networks and sets up threads and transforms.
 """
 
 import sys
@@ -46,7 +47,7 @@ MAGNITUDES = ("true magnitude", "model's magnitude")
 
 
 class Networks(NamedTuple):
-    """The models to compare with; the two of phases may be None."""
+    """The models in use; ``phase_model`` and ``both`` may be None."""
 
     model: object
     phase_model: object
@@ -73,15 +74,15 @@ def make_starts(audio, asked, networks):
 
 
 def turn_by_network(network, inputs, unit):
-    """Phasors (t, 256), turned as a network says of its inputs (t, 256) or (t, 256, 2)."""
+    """Turn phasors (t, 256) by the angles a network predicts from (t, 256) or (t, 256, 2)."""
     outputs = convert.convert_picture(network, inputs.swapaxes(0, 1)).swapaxes(0, 1)
     return learned_phase.turn(unit, outputs[..., -2:])
 
 
 def make_rows(audio, asked, iterations, networks):
-    """Yield (name, audio made (n,), seconds it took) for each start and number of iterations.
+    """Yield (name, audio (n,), seconds) for each start and number of iterations.
 
-    And, as "anchored", for `phase.griffinlim_anchored`, which starts from the input's phase.
+    The rows "anchored" are `phase.griffinlim_anchored`, which starts from the input's phase.
     """
     mag = data.db_to_amplitude(asked)
     spectrum = compute_spectrum(audio)
@@ -99,10 +100,10 @@ def make_rows(audio, asked, iterations, networks):
 
 
 def measure_piece(audio, reference, iterations, networks):
-    """Measure every row of one piece, those of the true magnitude first.
+    """Measure every row of one piece, the true magnitude's rows first.
 
     Returns:
-        list of (row, measures, seconds it took).
+        list of (row, measures, seconds).
     """
     target = MeasuredSound(reference)
     true = convert.spectrum_to_db(compute_spectrum(reference))
@@ -124,22 +125,22 @@ def build_parser():
     add("--model", required=True, help="run folder or pretrained model of magnitudes")
     add("--phase_model", help="run of train_generator.py --learn phase")
     add("--both", help="run of train.py --learn both")
-    add("--audios_path", type=Path, required=True, help="audio folder that the run's pieces lie in")
+    add("--audios_path", type=Path, required=True, help="audio folder with the run's pieces")
     add(
         "--iterations",
         type=cli.number(int, 0),
         nargs="+",
         default=[0, 8, 32, 100],
-        help="of Griffin-Lim; 0, the start as it is, is what the others are compared with",
+        help="iterations of Griffin-Lim; must include 0, the unchanged start, for comparison",
     )
-    add("--seconds", type=cli.number(float, 1), default=60, help="of each piece")
-    add("--limit", type=cli.number(int, 1), help="take the first pieces only")
-    add("--gpu", help="as of train.py")
+    add("--seconds", type=cli.number(float, 1), default=60, help="length of each piece, s")
+    add("--limit", type=cli.number(int, 1), help="measure the first n pieces only")
+    add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
     return parser
 
 
 def load_networks(args):
-    """`Networks` that the flags name. Raises UserError."""
+    """Load the `Networks` that the flags name. Raises UserError."""
     devices.setup_device(args.gpu)
     from conversion.model_files import load_generator
 
@@ -148,23 +149,23 @@ def load_networks(args):
     learned_phase.check_phases([], networks.model, networks.phase_model)
     if networks.both and kinds.kind_of(networks.both) is not learned_phase.BOTH:
         raise UserError(
-            f"--both {args.both}: gives no phase beside its magnitude; give a run of "
+            f"--both {args.both}: does not predict magnitude and phase; give a run of "
             "train.py --learn both"
         )
     return networks
 
 
 def choose_pieces(args):
-    """The pieces to measure. Raises UserError."""
+    """Find the pieces to measure. Raises UserError."""
     run = read_run(args.model)
     if not run:
-        raise UserError(f"--model {args.model}: is no run folder; give one")
+        raise UserError(f"--model {args.model}: is not a run folder; give a run folder")
     pieces = find_pieces([run], run.origins[0], run.targets[0], args.audios_path)
     return pieces[: args.limit]
 
 
 def list_comparisons(rows):
-    """Each of the rows beside the one of the same magnitude and the input's phase."""
+    """Pair each row with the row of the same magnitude and the input's phase."""
     comparisons = []
     for magnitude in MAGNITUDES:
         first = f"{magnitude}, input"
@@ -178,7 +179,7 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     if 0 not in args.iterations:
         given = " ".join(map(str, args.iterations))
-        raise UserError(f"--iterations {given}: lacks 0, which all are compared with; add it")
+        raise UserError(f"--iterations {given}: lacks 0, the start for comparison; add 0")
     args.model = known_models.find_model(args.model, "--model")
     pieces = choose_pieces(args)
     networks = load_networks(args)

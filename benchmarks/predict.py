@@ -1,13 +1,13 @@
-"""Speed of step 4, end to end and by stage, the process's peak memory, and what finer hops cost.
+"""Measure step 4: speed end to end and by stage, peak memory, and the cost of finer hops.
 
     python benchmarks/predict.py --minutes 10
     python benchmarks/predict.py --minutes 10 --quality draft normal best
     python benchmarks/predict.py --minutes 60 --quality best --channels 2
 
-Makes a sound and an untrained generator, converts in this process, and prints x real time: seconds
-of audio per second. Stages run one after another, each with as many threads as its library takes.
-End to end counts what comes before, too: starting Python's packages, loading the model, compiling
-it. On a busy machine look at the processor time, which other programs hardly change.
+Makes a sound and an untrained generator, converts the sound in this process, and prints x real
+time: seconds of audio per second. Stages run one after another, each with its library's own number
+of threads. End to end includes importing packages, loading the model and compiling it. On a busy
+machine use the processor time: other programs hardly change it.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ from conversion import convert  # noqa: E402
 from sound import loudness, survey  # noqa: E402
 from sound.recordings import RATES  # noqa: E402
 
-MEASURING = "measuring the input"  # a pass of its own: all that it calls counts for it
-STAGES = {  # stage -> what to time; where several nest, each counts without what it waits for
+MEASURING = "measuring the input"  # a separate pass: its time includes all that it calls
+STAGES = {  # stage -> what to time; the time of a nested stage counts for that stage only
     MEASURING: (survey, "listen"),
     "reading": (convert, "read_blocks"),
     "resampling": (convert, "resample_stream"),
@@ -49,7 +49,7 @@ STAGES = {  # stage -> what to time; where several nest, each counts without wha
 
 
 class StageWatch:
-    """Time spent in each stage, without the time of stages inside it; in MEASURING, with it."""
+    """Time spent in each stage. Nested stages are not included, except in MEASURING."""
 
     def __init__(self):
         self.seconds = defaultdict(float)
@@ -70,13 +70,13 @@ class StageWatch:
             self.stack.pop()
 
     def switch(self):
-        """Book the time since the last switch on the stage that runs now."""
+        """Add the time since the last switch to the running stage."""
         now = time.perf_counter()
         self.seconds[self.stack[-1]] += now - self.last
         self.last = now
 
     def wrap(self, stage, function):
-        """Time a function, or a generator in each of its steps."""
+        """Time a function, or each step of a generator."""
 
         def timed(*args, **kwargs):
             with self(stage):
@@ -95,13 +95,13 @@ class StageWatch:
 
 
 def make_sound(path, seconds, rate, channels):
-    """Write chords with decaying overtones: nothing in the code depends on what it is.
+    """Write chords with decaying overtones. The speed does not depend on the sound.
 
     Args:
         path: of the wav file.
         seconds: its length, s, rounded up to whole bars of 4 s.
         rate: sampling rate, Hz.
-        channels: all the same.
+        channels: number of identical channels.
     """
     t = np.arange(rate * 4) / rate
     notes = [220 * 2 ** (k / 12) for k in (0, 4, 7, 12)]
@@ -127,7 +127,7 @@ def build_parser():
     )
     add("--model", help="generator to use; default: an untrained one")
     add("--filters", type=cli.number(int, 1), default=64, help="width of the untrained generator")
-    add("--bins", type=int, choices=data.HEIGHTS, default=data.BINS, help="height of its pictures")
+    add("--bins", type=int, choices=data.HEIGHTS, default=data.BINS, help="height of its tiles")
     add(
         "--rate",
         type=cli.number(int, *RATES),
@@ -139,23 +139,24 @@ def build_parser():
         "--overlap",
         type=cli.number(float, 0, 0.9),
         default=convert.OVERLAP,
-        help="of tiles, fraction",
+        help="fraction of a tile that overlaps with the next one",
     )
     add(
         "--quality",
         choices=convert.QUALITIES,
         nargs="+",
         default=["normal"],
-        help="hop and phase, as of predict.py; of several, each is converted in turn",
+        help="hop and phase, as in predict.py; several are measured in turn",
     )
-    add("--batch_size", type=cli.number(int, 1), default=convert.BATCH_SIZE, help="tiles at once")
-    add("--precision", choices=devices.INFERENCE, default="auto", help="as of predict.py")
+    per_call = "tiles per network call"
+    add("--batch_size", type=cli.number(int, 1), default=convert.BATCH_SIZE, help=per_call)
+    add("--precision", choices=devices.INFERENCE, default="auto", help="as in predict.py")
     add("--gpu", default="cpu", help="GPU number, or cpu")
     return parser
 
 
 def save_untrained(path, filters, bins):
-    """Write a generator's file, in a process of its own, whose memory does not count."""
+    """Write a generator's file in another process, so that its memory is not counted."""
     program = (
         "from common import devices; devices.setup_device('cpu')\n"
         f"import models; models.build_generator({filters}, bins={bins}).save({str(path)!r})"
@@ -164,7 +165,7 @@ def save_untrained(path, filters, bins):
 
 
 def watch_stages(watch, model):
-    """Have ``watch`` time each of STAGES."""
+    """Wrap each of STAGES so that ``watch`` times it."""
     for stage, place in STAGES.items():
         if place is None:
             model.predict_on_batch = watch.wrap(stage, model.predict_on_batch)
@@ -174,7 +175,7 @@ def watch_stages(watch, model):
 
 
 def time_compiling(model, batch_size):
-    """Seconds that a model's first batch takes longer than its second: once a process."""
+    """Measure the compiling of a model: seconds of its first batch minus those of its second."""
     tiles = np.zeros((batch_size, model.bins, data.TILE_FRAMES, 1), np.float32)
     _, first = measure.time_call(model.predict_on_batch, tiles)
     _, second = measure.time_call(model.predict_on_batch, tiles)
@@ -182,18 +183,18 @@ def time_compiling(model, batch_size):
 
 
 def convert_and_print(watch, quality, model, folder, args, start):
-    """Convert the sound once, and print what it took.
+    """Convert the sound once; print time and memory.
 
     Args:
         watch: the `StageWatch` of the stages.
         quality: of `convert.QUALITIES`.
         model: the generator.
-        folder: which holds input.wav.
+        folder: holds input.wav.
         args: flags.
-        start: seconds before the conversion, which end to end has besides.
+        start: seconds before the conversion, added for end to end.
 
     Returns:
-        The processor time, s.
+        Processor time, s.
     """
     watch.switch()
     watch.seconds.clear()
@@ -231,7 +232,7 @@ def main(argv=None):
         path = args.model or folder / "generator.keras"
         if not args.model:
             save_untrained(path, args.filters, args.bins)
-        made = time.perf_counter() - made  # not part of converting
+        made = time.perf_counter() - made  # not part of the conversion
 
         devices.setup_device(args.gpu)
         from conversion import model_files
@@ -244,7 +245,7 @@ def main(argv=None):
         print(f"start, load, compile {start:8.1f} s  ({loaded:.1f} s without compiling)")
         watch = StageWatch()
         watch_stages(watch, model)
-        times = []  # of the processor, s
+        times = []  # processor time of each quality, s
         for quality in args.quality:
             times.append(convert_and_print(watch, quality, model, folder, args, start))
             print(f"processor time{times[-1] / times[0]:7.2f} x that of {args.quality[0]}")

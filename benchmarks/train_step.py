@@ -1,18 +1,19 @@
-"""A ladder of training steps, each in a process of its own: tiles/s, GFLOP/s, share of the peak.
+"""Compare variants of the training step: tiles/s, GFLOP/s, share of the peak.
 
     python benchmarks/train_step.py --filters 64 --batch_size 8
     KERAS_BACKEND=jax python benchmarks/train_step.py --batch_size 8 32 128 \\
         --variants ours_float32 ours_bfloat16 torch_bfloat16
 
-eager           the plain tutorial's step, see tutorial.py: nothing of ours, nothing compiled
+eager           the step of the plain tutorial, see tutorial.py: none of our code, not compiled
 compiled        the same in a tf.function
 ours_*          Pix2Pix.fit on tiles in memory, float32 or mixed bfloat16 or float16, on
-                KERAS_BACKEND; *_jit: through XLA
-torch_*         the same networks in PyTorch: float32; bfloat16 autocast with channels_last; also
-                through torch.compile
-Variants whose package is missing are left out. Times are medians of steps.
-The peak is that of square matrix products on the same device, many of them in a row: on a GPU
-the start of each would otherwise count, and the wait for it.
+                KERAS_BACKEND; *_jit: with XLA
+torch_*         the same networks in PyTorch: float32; bfloat16 autocast with channels_last; the
+                latter with torch.compile
+
+Each variant runs in its own process. Variants whose package is missing are left out. Times are
+medians over steps. The peak is the speed of square matrix products on the same device. Many run in
+a row, so that the start of a product on a GPU does not count.
 """
 
 import functools
@@ -29,7 +30,7 @@ from measure import call_times, machine, repeat_batch, run_json
 
 from common import cli, devices
 
-CHAIN_SECONDS = 0.2  # of products in a row, against some microseconds for starting one
+CHAIN_SECONDS = 0.2  # of products in a row; starting one takes some microseconds
 VARIANTS = (
     "eager",
     "compiled",
@@ -45,10 +46,10 @@ VARIANTS = (
 
 
 def step_gflop(filters):
-    """GFLOP of one tile's training step, two for each multiply-add; 58.7 at width 64.
+    """GFLOP of one tile's training step, two for each multiply-add: 58.7 at width 64.
 
-    Forward once, backward twice that. The discriminator sees two pictures, and passes a third
-    gradient back through the generated one.
+    The backward pass takes twice the forward pass. The discriminator runs on two pictures and
+    passes a third gradient back through the generated one.
     """
     down = (1, 2, 4, 8, 8, 8, 8, 8)
     up = (8, 8, 8, 8, 4, 2, 1)
@@ -73,19 +74,19 @@ def step_gflop(filters):
 
 
 def timed(step, seconds):
-    """Median seconds of ``step()`` over about ``seconds``, after three calls that do not count."""
+    """Median seconds of ``step()`` over about ``seconds``, after three warm-up calls."""
     return statistics.median(call_times(step, seconds, warm_up=3))
 
 
 def random_tiles(count):
-    """Input and target, float32 (count, 256, 256, 1) in [-1, 1]."""
+    """Draw input and target, float32 (count, 256, 256, 1) in [-1, 1]."""
     import numpy as np
 
     return np.random.default_rng(0).uniform(-1, 1, (2, count, 256, 256, 1)).astype(np.float32)
 
 
 def tutorial_step(filters, batch, seconds, compiled):
-    """The step of the usual pix2pix tutorial: seconds; see `our_step`."""
+    """Measure the step of the usual pix2pix tutorial: seconds per step. See `our_step`."""
     import tensorflow as tf
 
     run = tutorial.make_plain_step(filters, compiled=compiled)
@@ -99,12 +100,12 @@ def tutorial_step(filters, batch, seconds, compiled):
 
 
 def our_step(filters, batch, seconds, precision, jit):
-    """`Pix2Pix.fit` on tiles in memory: seconds a step.
+    """Measure `Pix2Pix.fit` on tiles in memory: seconds per step.
 
     Args:
         filters: width of the networks.
-        batch: tiles a step.
-        seconds: to measure for.
+        batch: tiles per step.
+        seconds: length of the measurement.
         precision: "float32", "bfloat16" or "float16".
         jit: a key of `models.JIT`.
     """
@@ -122,7 +123,7 @@ def our_step(filters, batch, seconds, precision, jit):
 
     class Clock(keras.callbacks.Callback):
         def on_train_batch_end(self, step, logs=None):
-            float(logs["loss"])  # as a progress bar reads it: the step is over by then
+            float(logs["loss"])  # waits for the end of the step, as a progress bar does
             times.append(time.perf_counter())
             if times[-1] - times[0] > seconds and len(times) > 8:
                 self.model.stop_training = True
@@ -132,7 +133,7 @@ def our_step(filters, batch, seconds, precision, jit):
 
 
 def torch_networks(filters):
-    """The same networks in PyTorch, of width ``filters``: (generator, discriminator)."""
+    """Build the same networks in PyTorch, width ``filters``: (generator, discriminator)."""
     import torch
     from torch import nn
 
@@ -180,19 +181,19 @@ def torch_networks(filters):
 
 
 def torch_gradients(run_g, run_d, disc_weights, x, y, half):
-    """Leave the gradients of a step in the weights' ``grad``, which were None.
+    """Compute the gradients of a step and store them in the weights' ``grad``, None before.
 
-    The discriminator sees the generated tiles once, as in `kernels.judge`: one backward pass goes
-    to the tiles only, another one to its weights only.
+    The discriminator runs on the generated tiles once, as in `kernels.judge`. One backward pass
+    computes the gradient of the tiles, another one that of its weights.
 
     Args:
-        run_g, run_d: the networks, or what `torch.compile` made of them.
+        run_g, run_d: the networks, or their versions by `torch.compile`.
         disc_weights: list of the discriminator's weights.
         x, y: input and target, float32 (batch, 1, 256, 256).
         half: whether to compute in bfloat16.
 
     Returns:
-        (the generator's loss, the discriminator's), scalar tensors.
+        (generator's loss, discriminator's loss), scalar tensors.
     """
     import torch
     from torch.nn import functional as F
@@ -212,7 +213,7 @@ def torch_gradients(run_g, run_d, disc_weights, x, y, half):
 
 
 def torch_step(filters, batch, seconds, precision, compiled=False):
-    """The same step in PyTorch: seconds; see `our_step`."""
+    """Measure the same step in PyTorch: seconds per step. See `our_step`."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -244,16 +245,16 @@ def torch_step(filters, batch, seconds, precision, compiled=False):
 
 
 def peak_gflops(backend, precision):
-    """Best of some chains of square matrix products, GFLOP/s.
+    """Measure chains of square matrix products: GFLOP/s of the fastest chain.
 
-    The program waits for the last product of a chain only.
+    The program waits only for the last product of a chain.
     """
     n = 3072
-    scale = 2 / n  # so that the products of a chain neither grow nor vanish
+    scale = 2 / n  # keeps the products of a chain from growing or vanishing
     if backend == "torch":
         import torch
 
-        # as its convolutions are by default, and TensorFlow's and JAX's products
+        # TF32 is the default of its convolutions, and of TensorFlow's and JAX's products
         torch.backends.cuda.matmul.allow_tf32 = True
         device = "cuda" if torch.cuda.is_available() else "cpu"
         a = torch.rand(n, n, device=device).mul(scale).to(getattr(torch, precision))
@@ -304,7 +305,7 @@ def run_variant(args):
 
 
 def run_apart(args, name, batch):
-    """Run one variant in a process of its own: (its figures, or None and the reason)."""
+    """Run one variant in a new process: (its figures, or None; reason of the failure)."""
     command = [sys.executable, __file__, "--measure", name]
     command += ["--batch_size", str(batch), "--filters", str(args.filters)]
     command += ["--seconds", str(args.seconds)]
@@ -321,7 +322,7 @@ def main(argv=None):
         "--filters", type=cli.number(int, 1), default=64, help="width of the networks"
     )
     parser.add_argument(
-        "--batch_size", type=cli.number(int, 1), nargs="+", default=[8], help="tiles a step"
+        "--batch_size", type=cli.number(int, 1), nargs="+", default=[8], help="tiles per step"
     )
     parser.add_argument(
         "--variants",
@@ -329,16 +330,16 @@ def main(argv=None):
         choices=VARIANTS,
         default=VARIANTS,
         metavar="NAME",
-        help="which to run",
+        help="variants to run",
     )
     parser.add_argument(
-        "--seconds", type=cli.number(float, 0.1), default=20, help="to measure each for"
+        "--seconds", type=cli.number(float, 0.1), default=20, help="time per variant, s"
     )
-    parser.add_argument("--gpu", help="as of train.py")
+    parser.add_argument("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
     parser.add_argument(
         "--measure",
         choices=VARIANTS,
-        help="run this one here and print JSON (used by the script itself)",
+        help="internal: run this variant here and print JSON",
     )
     args = parser.parse_args(argv)
     if args.measure:
@@ -352,7 +353,7 @@ def main(argv=None):
 
 
 def print_ladder(args, batch):
-    """The table's lines of one batch size; ratios are to the first variant that runs."""
+    """Print the table's lines of one batch size; ratios are to the first variant that runs."""
     first = None
     for name in args.variants:
         result, reason = run_apart(args, name, batch)

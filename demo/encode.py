@@ -3,9 +3,10 @@
     python demo/encode.py --midi_path demo/midi
 
 A score is a text file: lines "name: value" about the piece, an empty line, and lines
-"voice: notes ; voice: notes", a voice's lines joined. Notes are read like "c#4:2 e4 r c4+e4:4 |":
-pitches (middle C is c4, + joins a chord, r is a rest), then their length in units, which stays
-until the next one is given. "[...]*3" repeats. A bar line checks that the bar is full.
+"voice: notes ; voice: notes". The lines of a voice are joined. Notes look like
+"c#4:2 e4 r c4+e4:4 |". A pitch is a name (middle C is c4), + joins a chord, r is a rest. A length
+in units follows; it applies until the next one. "[...]*3" repeats. A bar line checks that the bar
+is full.
 """
 
 import io
@@ -31,14 +32,14 @@ NUMBERS = (
     "pedal",
 )  # quarter notes a minute; units; units; MIDI velocity; units (optional)
 SPREAD, JITTER = 4.0, 0.006  # standard deviations: MIDI velocity; s
-ACCENT = 5.0  # MIDI velocity: at the beginning of a bar
-ARCH = 8.0  # MIDI velocity: in the middle of a four-bar phrase
-LEFT = -14.0  # MIDI velocity of the left hand against the right
-ARTICULATION = 0.96  # of a written length sounds
+ACCENT = 5.0  # MIDI velocity added at the beginning of a bar
+ARCH = 8.0  # MIDI velocity added in the middle of a four-bar phrase
+LEFT = -14.0  # MIDI velocity added for the left hand
+ARTICULATION = 0.96  # sounding fraction of a written length
 
 
 def _write_out(text):
-    """Write "[...]*3" three times, the innermost brackets first."""
+    """Expand repeats such as "[...]*3", the innermost brackets first."""
 
     def repeat(match):
         part, times = match.groups()
@@ -51,10 +52,10 @@ def _write_out(text):
 
 
 def read_voice(text, bar):
-    """Notes of one voice: ([(start, length, pitch)], end), in units.
+    """Read the notes of one voice: ([(start, length, pitch)], end), in units.
 
     Raises:
-        ValueError: a note cannot be read, or a bar line does not stand at a multiple of ``bar``.
+        ValueError: a note cannot be read, or a bar line is not at a multiple of ``bar``.
     """
     text = _write_out(text.replace("|", " | "))
     notes = []
@@ -76,9 +77,9 @@ def read_voice(text, bar):
 
 
 def read_score(path):
-    """A score file: (header, {voice: notes}).
+    """Read a score file: (header, {voice: notes}).
 
-    Raises `cli.UserError` if it is malformed or its voices end apart.
+    Raises `cli.UserError` if it is malformed or its voices end at different times.
     """
     head, _, body = path.read_text(encoding="utf-8").partition("\n\n")
     texts = {}
@@ -92,19 +93,19 @@ def read_score(path):
             texts[voice.strip()] = texts.get(voice.strip(), "") + text
         voices = {voice: read_voice(text, header["bar"]) for voice, text in texts.items()}
     except (ValueError, KeyError) as error:
-        raise cli.UserError(f"{path}: {error}; mend the score") from None
+        raise cli.UserError(f"{path}: {error}; correct the score") from None
     ends = {voice: end for voice, (_, end) in voices.items()}
     if len(set(ends.values())) != 1:
-        raise cli.UserError(f"{path}: the voices end at {ends}; mend the score")
+        raise cli.UserError(f"{path}: the voices end at {ends}; correct the score")
     return header, {voice: notes for voice, (notes, _) in voices.items()}
 
 
 def perform(header, voices, seed):
-    """A score as music: `pretty_midi.PrettyMIDI`, one track a voice.
+    """Turn a score into a `pretty_midi.PrettyMIDI` with one track per voice.
 
-    Velocity: the piece's ``dynamic``, an arch over four bars, an accent at each bar's beginning,
-    the left hand softer, and noise; onsets move by a few milliseconds. All of it is random numbers
-    from ``seed``: the same seed, the same file.
+    The velocity is the piece's ``dynamic`` plus an arch over four bars, an accent at each bar's
+    beginning and noise; the left hand is softer. Onsets move by a few milliseconds. The same
+    ``seed`` gives the same file.
     """
     rng = np.random.default_rng(seed)
     unit = 60 / header["tempo"] / header["beat"]
@@ -130,7 +131,7 @@ def perform(header, voices, seed):
 
 
 def press_pedal(every, end):
-    """The sustain pedal, lifted for a moment every ``every`` seconds until ``end``."""
+    """Make pedal events: the sustain pedal lifts briefly every ``every`` seconds until ``end``."""
     changes = []
     for time in np.arange(0, end, every):
         changes += [
@@ -143,7 +144,7 @@ def press_pedal(every, end):
 def write(path, music):
     """Write a `pretty_midi.PrettyMIDI`.
 
-    A file that holds the same already keeps its date: step 1 then keeps its audio.
+    An identical file is not rewritten and keeps its date, so step 1 keeps its audio.
     """
     buffer = io.BytesIO()
     music.write(buffer)

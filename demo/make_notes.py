@@ -1,10 +1,9 @@
-"""Make the embedded bank of notes, demo/notes: render_notes.py's, thinned and compressed.
+"""Make the embedded notes, demo/notes: a subset of render_notes.py's notes, compressed.
 
     python demo/make_notes.py --soundfont FluidR3_GM.sf2 --nsynth_path demo/notes
 
-Every third or fourth pitch at four of NSynth's five velocities, as Ogg Vorbis; step 1 plays the
-rest from the nearest pitch.
-demo/README.md says what that costs, and why these.
+Writes every third or fourth pitch at four of NSynth's five velocities as Ogg Vorbis. Step 1 shifts
+these notes to the other pitches. demo/README.md gives the reasons and the cost.
 """
 
 import sys
@@ -19,9 +18,9 @@ from common.files import complete
 from NoteSynthesizer import NOTE_RATE, PITCHES, VELOCITIES, note_name
 from render_notes import DEFAULT_PROGRAMS, SoundFont, find_font, parse_instrument, render_program
 
-KEPT_VELOCITIES = VELOCITIES[:-1]  # few pieces ask for the loudest
-# First pitch and step: of all offsets the nearest to the full bank, since fonts sample every few
-# pitches, too.
+KEPT_VELOCITIES = VELOCITIES[:-1]  # few pieces use the loudest
+# First pitch and step. A font samples every few pitches itself, so the offset matters: these are
+# nearest to the full bank.
 KEPT_PITCHES = {
     "keyboard_acoustic": PITCHES[0::4],
     "guitar_acoustic": PITCHES[0::3],
@@ -32,9 +31,9 @@ COMPRESSION = 0.2  # libsndfile's, 0 - 1: about 40 kbit/s
 
 
 def write_note(path, audio):
-    """Write a note, float32 (n,), as Ogg Vorbis; one that is there stays.
+    """Write a note, float32 (n,), as Ogg Vorbis, unless the file exists.
 
-    An Ogg stream has a random number, so that the same sound would be other bytes.
+    An Ogg stream contains a random number, so rewriting the same sound would change the file.
     """
     if path.exists():
         return
@@ -65,7 +64,7 @@ def main(argv=None):
     for text in DEFAULT_PROGRAMS:
         instrument, _, bank, program = parse_instrument(text, args.soundfont)
         notes = render_program(font, bank, program, instrument)
-        highest = max(notes)[0]  # a font may end early: this one serves the pitches above
+        highest = max(notes)[0]  # the font's highest note, which serves the pitches above it
         pitches = {*KEPT_PITCHES[instrument], highest}
         kept = [(p, v) for p, v in notes if p in pitches and v in KEPT_VELOCITIES]
         for key in kept:

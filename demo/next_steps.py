@@ -1,4 +1,4 @@
-"""The last words of `make demo`: how good the model is, what to hear, what to do next.
+"""Print the result of `make demo` and the next commands. The last step of `make demo`.
 
 python demo/next_steps.py --run runs/demo/keyboard_acoustic_2_guitar_acoustic --page runs/demo/page
 """
@@ -12,9 +12,9 @@ from common import cli
 from common.files import MEND, read_json
 
 NEXT = """
-hear it            {page}/index.html
+listen             {page}/index.html
 your own piano     python predict.py --input song.m4a --model {run}
-train it longer    python train.py --dataset_path {features} --runs_path {runs} \\
+train longer       python train.py --dataset_path {features} --runs_path {runs} \\
                        --origin keyboard_acoustic --target guitar_acoustic \\
                        --filters {filters} --batch_size {batch_size} --seed {seed} \\
                        --validation_split {validation_split:g} --gen_lr {gen_lr:g} \\
@@ -23,7 +23,7 @@ larger models      python predict.py --list
 (first: . .venv/bin/activate)
 """
 
-FLAGS = (  # as the run was trained
+FLAGS = (  # copied from the run
     "filters",
     "batch_size",
     "validation_split",
@@ -36,7 +36,7 @@ FLAGS = (  # as the run was trained
 def build_parser():
     """The flags."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="run folder, evaluated")
+    parser.add_argument("--run", type=Path, required=True, help="run folder with an evaluation")
     parser.add_argument("--page", type=Path, required=True, help="folder of the listening page")
     return parser
 
@@ -53,7 +53,7 @@ def main(argv=None):
     ours = rows["model (phase: input)"]["mae_db"]["mean"]
     unchanged = rows["identity"]["mae_db"]["mean"]
     print(
-        f"held-out MAE {ours:.2f} dB, {1 - ours / unchanged:.0%} below that of the unchanged "
+        f"held-out MAE {ours:.2f} dB, {1 - ours / unchanged:.0%} below the unchanged "
         f"input ({unchanged:.2f} dB)"
     )
     path = args.run / "config.json"

@@ -2,9 +2,9 @@
 
     python demo/practice.py --midi_path practice --pieces 40 --seconds 60 --seed 0
 
-Every few seconds key, register, tempo, loudness, touch and pedal change, so that a short training
-meets many notes. It is no music; it covers what a few pieces of music leave out. Piece i of a seed
-is always the same, however many pieces are made.
+Key, register, tempo, loudness, touch and pedal change every few seconds, so that a short training
+meets many notes. It is not music; it covers notes that a few pieces of music leave out. Piece i of
+a seed is always the same and does not depend on --pieces.
 """
 
 import sys
@@ -26,13 +26,13 @@ MODES = (
     (0, 2, 4, 7, 9),  # five-tone
     tuple(range(12)),  # all
 )
-BEATS = 12  # of one texture
+BEATS = 12  # length of one texture
 TEMPO = 50, 160  # quarter notes a minute
 LOUDNESS = 20, 122  # MIDI velocity of a single line, mean of a section
-PEDAL = 70  # MIDI velocity above which the pedal stays up: what rings on would clip
+PEDAL = 70  # MIDI velocity above which the pedal stays up; ringing notes would clip
 
-# A texture is a function of (random generator, number of steps in the key's ladder of pitches) that
-# returns notes (beat, length, step), all in beats; a step outside the ladder is left out later.
+# A texture is a function of a random generator and the number of steps in the key's pitch ladder.
+# It returns notes (beat, length, step), times in beats. Steps outside the ladder are removed later.
 
 
 def play_scale(rng, steps):
@@ -54,7 +54,7 @@ def play_scale(rng, steps):
 def play_arpeggio(rng, steps):
     """A chord's notes one after another over some octaves.
 
-    Each is held until the chord changes, or only for its own time.
+    Each note is held until the chord changes, or for its own length.
     """
     shape = rng.choice([2, 2, 3, 4])
     length = rng.choice([0.25, 0.5])
@@ -117,17 +117,17 @@ TEXTURES = (play_scale, play_arpeggio, play_chords, play_two_hands, play_leaps)
 
 
 def make_section(rng):
-    """One texture: ([pretty_midi.Note] from time 0 on, its seconds, whether the pedal is down)."""
+    """Make one texture: ([pretty_midi.Note] from time 0 on, length in s, whether pedal is down)."""
     beat = 60 / rng.uniform(*TEMPO)  # s
     loudness = rng.uniform(*LOUDNESS)
-    touch = rng.uniform(0.4, 1.1)  # of a written length sounds
+    touch = rng.uniform(0.4, 1.1)  # sounding fraction of a written length
     tonic = rng.integers(12)
     mode = MODES[rng.integers(len(MODES))]
     ladder = [pitch for pitch in PITCHES if (pitch - tonic) % 12 in mode]
     play = TEXTURES[rng.integers(len(TEXTURES))]
     texture = [note for note in play(rng, len(ladder)) if 0 <= note[2] < len(ladder)]
     together = sum(length for _, length, _ in texture) / BEATS  # notes at a time
-    # A note's amplitude goes with its velocity squared: this keeps that of their sum
+    # Amplitude grows with the square of velocity; this keeps the amplitude of the sum
     loudness /= max(1, together) ** 0.5
     notes = []
     for start, length, step in texture:
@@ -140,7 +140,7 @@ def make_section(rng):
 
 
 def make_piece(seed, number, seconds):
-    """Piece ``number`` of ``seed``, ``seconds`` long: `pretty_midi.PrettyMIDI`."""
+    """Make piece ``number`` of ``seed``, ``seconds`` long: `pretty_midi.PrettyMIDI`."""
     rng = np.random.default_rng((seed, number))
     music = pretty_midi.PrettyMIDI(resolution=960)
     piano = pretty_midi.Instrument(0)
@@ -164,9 +164,9 @@ def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--midi_path", type=Path, required=True, help="folder to write the MIDI files to")
-    add("--pieces", type=cli.number(int, 1), default=40, help="how many")
-    add("--seconds", type=cli.number(float, 1, 3600), default=60.0, help="length of each, s")
-    add("--seed", type=cli.number(int, 0), default=0, help="of everything that is random")
+    add("--pieces", type=cli.number(int, 1), default=40, help="number of pieces")
+    add("--seconds", type=cli.number(float, 1, 3600), default=60.0, help="length of each piece, s")
+    add("--seed", type=cli.number(int, 0), default=0, help="random seed")
     args = parser.parse_args(argv)
     for number in range(args.pieces):
         piece = make_piece(args.seed, number, args.seconds)

@@ -1,11 +1,11 @@
-"""Put a trained run into pretrained/: packed weights, what evaluating needs, and a card.
+"""Add a trained run to pretrained/: packed weights, the files for evaluation, and a model card.
 
     python pretrained/export.py --run runs/keyboard_acoustic_2_guitar_acoustic \\
         --notes "..." --pieces "..." --hardware "..."
 
 Afterwards `predict.py --model keyboard_acoustic_2_guitar_acoustic` and `train.py --weights ...`
-find it by name. The card's figures are those of the run's config.json, history.csv and, if there is
-one, evaluation/results.json.
+find the model by name. The card's figures come from the run's config.json, history.csv and, if it
+exists, evaluation/results.json.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from conversion import known_models, packed_weights
 from report import listening
 from training.flags import EARLIER
 
-ROWS = (  # of results.json
+ROWS = (  # shown, of results.json
     "identity",
     "median picture",
     "model (phase: input)",
@@ -64,20 +64,20 @@ WEAKNESSES = """Known weaknesses:
   Errors are larger there.
 - Above {edge:.0f} kHz the output is silent.
 """
-MANY = 24  # origins that are still named one by one
+MANY = 24  # largest number of origins that are named one by one
 ROOMS = "- Its training set has no rooms. Expect more errors on recordings made in a room.\n"
 REMEDY = "give a run that train.py made"
 
 
 def command_line(flags):
-    """The training command of config.json's ``flags``: it runs as typed.
+    """Write the training command for config.json's ``flags``; it runs as typed.
 
-    Flags that change nothing are left out, and so are first weights that a reader does not have.
+    It leaves out flags that do not change the weights, and initial weights outside the repository.
     """
     flags = {**flags}
     if not is_shipped(flags.get("weights")):
         flags.pop("weights", None)
-    flags.setdefault("choose", EARLIER["choose"])  # of runs from before there was the flag
+    flags.setdefault("choose", EARLIER["choose"])  # runs older than the flag
     parser = importlib.import_module(flags["script"]).build_parser()
     words = ["python", f"{flags['script']}.py"]
     for key, value in flags.items():
@@ -96,9 +96,9 @@ def is_shipped(weights):
 
 
 def join_names(names):
-    """Instruments' names as a text: all of a few, of many the first and the last.
+    """Format names of instruments: all names up to three, otherwise the first and the last.
 
-    More than `MANY`: ``"118 instruments of 18 families"``.
+    More than `MANY` names become ``"118 instruments of 18 families"``.
     """
     if len(names) <= 3:
         return ", ".join(names)
@@ -108,11 +108,11 @@ def join_names(names):
 
 
 def make_card(run, config, history, args):
-    """Model card, Markdown.
+    """Write the model card, Markdown.
 
     Args:
-        run: its folder.
-        config, history: of `read_run`.
+        run: the run's folder.
+        config, history: from `read_run`.
         args: flags.
 
     Raises:
@@ -129,7 +129,7 @@ def make_card(run, config, history, args):
 
 
 def describe_run(run, config, history, args):
-    """The card's beginning: what it is, how it was trained, how good it is."""
+    """Write the card's first part: the model, its training and its error."""
     flags = config["flags"]
     origins = join_names(cli.as_list(flags["origin"]))
     target = cli.as_list(flags["target"])[0]
@@ -141,7 +141,7 @@ def describe_run(run, config, history, args):
         held_out = f"the {pieces['validation']} held-out pieces"
     tiles = flags["epoch_tiles"] or config["tiles"]
     steps = f"{len(history) * tiles / flags['batch_size']:,.0f}"
-    if flags.get("minutes"):  # which cut the last epoch short
+    if flags.get("minutes"):  # the time limit may end the last epoch early
         steps = f"at most {steps}"
     hours = sum(float(row["seconds"]) for row in history) / 3600
     return f"""# {origins} → {target}
@@ -165,7 +165,7 @@ Tiles of {held_out}, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2
 
 
 def describe_settings(flags):
-    """The losses, dropout and rates of the training, in words."""
+    """Describe losses, dropout and learning rates of the training."""
     dropout = f"dropout {flags.get('dropout', 0.5):g}"
     if flags.get("delta_weight"):
         dropout = f"`--delta_weight {flags['delta_weight']:g}`, {dropout}"
@@ -179,7 +179,7 @@ def describe_settings(flags):
 
 
 def describe_start(flags):
-    """The card's line about first weights that the repository does not have, or ""."""
+    """Write the card's line about initial weights outside the repository, or ""."""
     weights = flags.get("weights")
     if not weights or is_shipped(weights):
         return ""
@@ -187,7 +187,7 @@ def describe_start(flags):
 
 
 def describe_pull(config):
-    """The card's line about an anchor of its own, or ""."""
+    """Write the card's line about the model's own pull, or ""."""
     if "pull" not in config:
         return ""
     pull = f"{config['pull']:g}"
@@ -195,7 +195,7 @@ def describe_pull(config):
 
 
 def describe_weaknesses(flags, bins):
-    """The card's end."""
+    """Write the card's last part: known weaknesses."""
     origins = cli.as_list(flags["origin"])
     known = join_names(origins)
     if len(origins) <= MANY:
@@ -210,7 +210,7 @@ def describe_weaknesses(flags, bins):
 
 
 def make_table(rows):
-    """The card's table of `evaluate.py`'s rows, Markdown."""
+    """Write the card's table of `evaluate.py`'s rows, Markdown."""
     lines = ["Whole held-out pieces, mean ± standard deviation (`evaluate.py`):", ""]
     lines.append("| | " + " | ".join(MEASURES.values()) + " |")
     lines.append("|---|" + "---:|" * len(MEASURES))
@@ -229,15 +229,15 @@ def make_table(rows):
 
 
 def read_run(run):
-    """config.json and the rows of history.csv. Raises UserError."""
+    """Read config.json and the rows of history.csv. Raises UserError."""
     config = read_json(run / "config.json", REMEDY, flags=dict, split=dict, baselines_db=dict)
     history = read_history(run / "history.csv")
     if config is None or not history:
         raise UserError(
-            f"{run}: is no complete run folder (no config.json, or no history.csv); {REMEDY}"
+            f"{run}: is not a complete run folder (config.json or history.csv is missing); {REMEDY}"
         )
     if len(cli.as_list(config["flags"].get("target"))) > 1:
-        raise UserError(f"{run}: knows several targets, and a card is of one; give another")
+        raise UserError(f"{run}: has several targets; give a run with one target")
     return config, history
 
 
@@ -246,15 +246,15 @@ def build_parser():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--run", type=Path, required=True, help="run folder of train.py")
-    add("--notes", required=True, help="where the notes are from, and their licence")
-    add("--pieces", required=True, help="where the pieces are from, and their licence")
-    add("--hardware", required=True, help="what it was trained on")
+    add("--notes", required=True, help="source and licence of the notes")
+    add("--pieces", required=True, help="source and licence of the pieces")
+    add("--hardware", required=True, help="hardware of the training")
     add(
         "--pull",
         type=cli.number(float, 0, 10),
-        help="how strongly predict.py anchors the phase, where not as usual",
+        help="pull of the anchored phase for this model; default: the usual pull",
     )
-    add("--measured", default="", help="what else was measured, Markdown")
+    add("--measured", default="", help="further measurements for the card, Markdown")
     return parser
 
 
@@ -265,7 +265,7 @@ def main(argv=None):
     config, history = read_run(args.run)
     if args.pull is not None:
         config["pull"] = args.pull
-    make_card(args.run, config, history, args)  # a damaged run is refused before Keras loads
+    make_card(args.run, config, history, args)  # reports a damaged run before Keras loads
     devices.setup_device("cpu")
     from conversion import model_files
 

@@ -1,17 +1,16 @@
-"""The tiles that the pretrained models learn from: SoundFonts and MIDI files -> features, at once.
+"""Make the training tiles of the many_2_* models from SoundFonts and MIDI files, in one step.
 
     python pretrained/make_data.py --midi_path midi --features features
     python train_generator.py --dataset_path features --origin ... --target guitar_acoustic
 
-Half a minute each of many pieces. An excerpt is played by every target, which are the instruments
-of instruments.csv without a number; by two more pianos; and by two instruments of each of two
-other families: `train.py --family_share` and origins with pieces of their own are made for that.
-Half of the excerpts are as their files have them, a fifth without the pedal, the rest their highest
-voice alone, for most instruments play one; all of them a little faster or slower, higher or lower.
+Each excerpt is 30 s of a piece. Every target plays it: the instruments of instruments.csv without a
+number. Two more pianos play it, and two instruments of each of two other families. So origins have
+different pieces; `train.py --family_share` balances the families. Half of the excerpts are
+unchanged, 22 % are without the pedal, and 28 % keep the highest voice only, because most
+instruments play one note at a time. All excerpts change tempo and pitch a little.
 
-Notes are played when they are needed, and nothing but tiles is written: NSynth-shaped notes
-and audio would take ten times the disk. What is there and was made from the same is kept, so that a
-run that was stopped goes on, and a larger --excerpts adds to a smaller one.
+The script plays notes on demand and writes tiles only: notes and audio on disk would take ten times
+the space. Current files are kept, so a stopped run continues, and a larger --excerpts adds files.
 """
 
 import functools
@@ -39,18 +38,18 @@ from common.record import Record
 from synthesis.scores import NOTE, change_score, read_score
 
 INSTRUMENTS = Path(__file__).with_name("instruments.csv")
-PIANOS = "keyboard_acoustic"  # the family of which every excerpt has two
-OF_A_FAMILY = 2  # instruments, of each family that an excerpt has
-OTHER_FAMILIES = 2  # than pianos, of an excerpt
-TILES = 10  # of an excerpt: 30 s
+PIANOS = "keyboard_acoustic"  # every excerpt has two instruments of this family
+OF_A_FAMILY = 2  # instruments of each family in an excerpt
+OTHER_FAMILIES = 2  # families other than pianos in an excerpt
+TILES = 10  # in an excerpt: 30 s
 SAMPLES = TILES * data.TILE_FRAMES * data.HOP_LENGTH
 SECONDS = SAMPLES / data.SAMPLE_RATE
-# What an excerpt is: as the file has it, without the pedal, the highest voice alone
+# Shares of the excerpts: unchanged, without the pedal, highest voice only
 WAYS = {"pedal": 0.5, "plain": 0.22, "melody": 0.28}
-SILENT = 1e-4  # peak on FluidSynth's scale, where notes reach about 0.1: no sample at this pitch
-# s of one core, measured: to play an instrument's notes once, and to make a picture of 30 s
+SILENT = 1e-4  # peak of a pitch without a sample; on FluidSynth's scale notes reach about 0.1
+# s of one core, measured: play all notes of an instrument once; make a picture of 30 s
 SECONDS_A_BANK, SECONDS_A_PICTURE = 4.0, 0.7
-FORMAT = 1  # raised whenever the same files come to give other tiles
+FORMAT = 1  # raise it when a change of the code changes the tiles
 # Pieces of piano-midi.de that older tables report
 LEFT_OUT = (
     "albeniz/alb_esp6",
@@ -67,18 +66,18 @@ LEFT_OUT = (
 
 
 class Source(NamedTuple):
-    """Where an instrument's notes come from."""
+    """Source of an instrument's notes."""
 
     font: str  # path
     program: int  # General MIDI's, 0 - 127
 
 
 class Excerpt(NamedTuple):
-    """A stretch of a piece, and who plays it."""
+    """A part of a piece and the instruments that play it."""
 
-    name: str  # of its tiles, below the instrument's folder
+    name: str  # of its tiles' files, below the instrument's folder
     midi: Path
-    score: np.ndarray  # of `scores.NOTE`
+    score: np.ndarray  # array of `scores.NOTE`
     instruments: list
 
 
@@ -89,7 +88,7 @@ def open_font(path):
 
 
 class FontBank:
-    """The notes of a program, played when first asked for; otherwise as `NoteBank`.
+    """The notes of a SoundFont program, rendered on first use. Same interface as `NoteBank`.
 
     Args:
         source: `Source`.
@@ -98,11 +97,11 @@ class FontBank:
     def __init__(self, source):
         self._font = open_font(source.font)
         self._program = source.program
-        self._played = {}  # (pitch, velocity) -> samples, as the font gives them
-        self._notes = {}  # the same, faded, and shifted where the font has no such note
+        self._played = {}  # (pitch, velocity) -> samples of the font
+        self._notes = {}  # (pitch, velocity) -> samples, shifted if needed and faded out
 
     def gain(self):
-        """Factor for notes in a piece: see `NoteBank.gain`."""
+        """Factor for the notes of a piece, see `NoteBank.gain`."""
         peaks = []
         for pitch in NoteSynthesizer.PITCHES:
             if self._sounds(pitch):
@@ -110,7 +109,7 @@ class FontBank:
         return NoteSynthesizer.LEVEL / max(np.median(peaks), SILENT)
 
     def note(self, pitch, velocity):
-        """The note that plays (pitch, velocity): float32 (n,); empty if there is none near."""
+        """Return the note for (pitch, velocity): float32 (n,); empty if no note is near."""
         key = pitch, NoteSynthesizer.nearest_velocity(velocity)
         if key not in self._notes:
             self._notes[key] = self._make(*key)
@@ -128,7 +127,7 @@ class FontBank:
         return np.abs(self._play(pitch, 100)).max() > SILENT
 
     def _make(self, pitch, velocity):
-        """The note of the nearest pitch that there is, of two as near the higher, shifted."""
+        """Make a note from the nearest pitch that sounds, shifted; at equal distance the higher."""
         shift = NoteSynthesizer.MAX_SHIFT
         near = sorted(
             range(pitch - shift, pitch + shift + 1), key=lambda each: (abs(each - pitch), -each)
@@ -145,14 +144,14 @@ class FontBank:
         return audio
 
 
-# Which excerpts there are
+# Choosing the excerpts
 
 
 def read_instruments(path):
-    """The table of instruments -> {name: `Source`}. Raises UserError."""
+    """Read the table of instruments: {name: `Source`}. Raises UserError."""
     rows = read_csv(path)
     if rows[:1] != [["instrument", "font", "program"]]:
-        raise UserError(f"{path}: does not begin with instrument,font,program; write these columns")
+        raise UserError(f"{path}: the first line must be 'instrument,font,program'; add it")
     sources = {}
     for row in rows[1:]:
         try:
@@ -160,24 +159,24 @@ def read_instruments(path):
             program = int(program)
         except ValueError:
             raise UserError(
-                f"{path}: {','.join(row)}: is no instrument; write a name, a font, a program"
+                f"{path}: {','.join(row)}: is not an instrument; write name,font,program"
             ) from None
         NoteSynthesizer.note_prefix(name)  # refuses a malformed name
         if not 0 <= program <= 127:
-            raise UserError(f"{path}: {name}: program {program}; write one of 0 - 127")
+            raise UserError(f"{path}: {name}: no such program: {program}; give 0 - 127")
         sources[name] = Source(str(render_notes.find_font(font)), program)
     if not list_targets(sources):
-        raise UserError(f"{path}: has no target; write one instrument without a number at least")
+        raise UserError(f"{path}: has no target; add an instrument without a number")
     return sources
 
 
 def list_targets(instruments):
-    """Those that play every excerpt: their names have no preset's number."""
+    """List the targets: instruments without a preset number, which play every excerpt."""
     return [name for name in instruments if family_of(name) == name]
 
 
 def group_by_family(instruments):
-    """{family: its instruments} of those that are no targets, in the table's order."""
+    """Group all other instruments: {family: instruments}, in the table's order."""
     families = {}
     for name in instruments:
         if family_of(name) != name:
@@ -186,7 +185,7 @@ def group_by_family(instruments):
 
 
 def draw_instruments(instruments, rng):
-    """Who plays an excerpt: the targets, some pianos, some of some other families."""
+    """Draw the instruments of an excerpt: all targets, some pianos, some of other families."""
     families = group_by_family(instruments)
     chosen = list_targets(instruments)
     pianos = families.pop(PIANOS, [])
@@ -201,24 +200,24 @@ def draw_instruments(instruments, rng):
 
 
 def draw(names, count, rng):
-    """``count`` of a list, each once; all of a shorter one, in any order."""
+    """Draw ``count`` different names, or all if there are fewer, in random order."""
     places = rng.choice(len(names), min(count, len(names)), replace=False)
     return [names[place] for place in places]
 
 
 def make_excerpt(number, pieces, instruments, seed):
-    """Excerpt number ``number``: all that is drawn follows from (seed, number) and the arguments.
+    """Make excerpt ``number``. The same arguments always give the same excerpt.
 
-    The pieces come in turn, each lap in another order.
+    Each lap uses every piece once, in a new order.
 
     Args:
         number: from 0.
         pieces: {name: path}.
         instruments: names, see `read_instruments`.
-        seed: any.
+        seed: random seed.
 
     Raises:
-        UserError: the piece is no MIDI file.
+        UserError: the piece is not a MIDI file.
     """
     lap, place = divmod(number, len(pieces))
     order = np.random.default_rng((seed, 999, lap)).permutation(len(pieces))
@@ -240,9 +239,9 @@ def make_excerpt(number, pieces, instruments, seed):
 
 
 def keep_highest(score):
-    """The highest voice of a score alone, one note at a time, nearly legato.
+    """Keep the highest voice of a score, one note at a time, nearly legato.
 
-    Of a chord the highest note stays.
+    A chord keeps its highest note.
     """
     kept = []
     for note in score:
@@ -262,16 +261,16 @@ def keep_highest(score):
 
 
 def is_accompaniment(note, last):
-    """Whether a note lies more than 4 semitones below the last one of the voice, which sounds.
+    """Whether a note is more than 4 semitones below the voice's last note while that one sounds.
 
-    After 0.6 s it sounds no more, whatever the pedal says.
+    The last note counts as sounding for 0.6 s at most, even with the pedal.
     """
     held = min(last["duration"], 0.6)
     return note["pitch"] < last["pitch"] - 4 and note["onset"] < last["onset"] + held
 
 
 def cut(score, rng):
-    """`SECONDS` of a score, from just before one of its notes."""
+    """Cut `SECONDS` out of a score, starting just before one of its notes."""
     begin = rng.uniform(0, max(score["onset"].max() - SECONDS, 0))
     begin = score["onset"][score["onset"] >= begin - 1e-6][0] - rng.uniform(0.02, 0.3)
     inside = (score["onset"] >= begin) & (score["onset"] < begin + SECONDS - 0.2)
@@ -280,21 +279,21 @@ def cut(score, rng):
     return part
 
 
-# Excerpts -> tiles
+# Making tiles
 
 
 def make_picture(score, bank, gain, bins):
-    """Tiles of a score on an instrument: float16 (`TILES`, bins, 256, 1) in [0, 1]."""
+    """Make the tiles of a score on an instrument: float16 (`TILES`, bins, 256, 1) in [0, 1]."""
     blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, gain)]
     audio = np.concatenate(blocks)
     audio = np.pad(audio, (0, SAMPLES))[: SAMPLES - 1]
-    audio *= 0.999 / max(np.abs(audio).max(), 0.999)  # where it would clip
+    audio *= 0.999 / max(np.abs(audio).max(), 0.999)  # only where it would clip
     picture = np.minimum(data.spectrogram(audio, bins), 1).astype(np.float16)
     return data.slice_tiles(picture[:, : TILES * data.TILE_FRAMES])
 
 
 def play(source, work, bins):
-    """What a worker does: one instrument, ``work`` a list of (path of the tiles, score)."""
+    """Make all tiles of one instrument, in a worker; ``work``: list of (path of tiles, score)."""
     bank = FontBank(source)
     gain = bank.gain()
     for path, score in work:
@@ -304,7 +303,7 @@ def play(source, work, bins):
 
 
 class Work:
-    """What is to be made, by instrument, and what of it is there.
+    """All tiles to make, by instrument, and those that are missing or out of date.
 
     Args:
         args: flags.
@@ -327,7 +326,7 @@ class Work:
             self.due[name] = [file for file in files if not self._is_current(name, *file)]
 
     def _made_from(self, name, excerpt):
-        """Sources and settings of an excerpt's tiles, as of `Record`."""
+        """Sources and settings of an excerpt's tiles, for `Record`."""
         notes = hashlib.blake2b(excerpt.score.tobytes(), digest_size=8).hexdigest()
         settings = {"format": FORMAT, "bins": self.bins, "notes": notes}
         source = self.sources[name]
@@ -341,11 +340,11 @@ class Work:
         return False
 
     def count(self):
-        """Tiles' files that are to be made."""
+        """Number of files to make."""
         return sum(len(files) for files in self.due.values())
 
     def run(self, workers):
-        """Make what is due; note it instrument by instrument."""
+        """Make the files that are due; record them after each instrument."""
         tasks = []
         names = [name for name, files in self.due.items() if files]
         paths = []
@@ -365,7 +364,7 @@ class Work:
             run(play, tasks, paths, note_done, unit="instrument", desc="playing")
 
     def fingerprint(self):
-        """A hash of all that the tiles were made from, as features.json has it."""
+        """Hash of all inputs of the tiles, for features.json."""
         parts = []
         for name, files in self.wanted.items():
             for path, excerpt in files:
@@ -376,7 +375,7 @@ class Work:
 
 
 def find_pieces(folder, left_out):
-    """{name: path} of the MIDI files below ``folder``, sorted. Raises UserError if none is left."""
+    """Find MIDI files below ``folder``: {name: path}, sorted. Raises UserError if none is left."""
     pieces = {}
     for path in find_files(folder, (".mid", ".midi")):
         name = path.relative_to(folder).with_suffix("").as_posix()
@@ -388,7 +387,7 @@ def find_pieces(folder, left_out):
 
 
 def describe_work(work, excerpts, workers):
-    """What is going to be made: hours of music, disk, time."""
+    """Describe the work: hours of music, disk space, time."""
     banks = sum(1 for files in work.due.values() if files)
     size = work.count() * TILES * data.TILE_FRAMES * work.bins * 2 / 1e9
     seconds = (banks * SECONDS_A_BANK + work.count() * SECONDS_A_PICTURE) / workers
@@ -396,7 +395,7 @@ def describe_work(work, excerpts, workers):
     return (
         f"{len(excerpts):,} excerpts, {len(excerpts) * SECONDS / 3600:.1f} h of music, on "
         f"{len(work.sources)} instruments, {work.bins} bins\n"
-        f"{work.count():,} files to make, {there:,} are there: {size:.1f} GB, "
+        f"{work.count():,} files to make ({size:.1f} GB), {there:,} already made; "
         f"about {math.ceil(seconds / 60)} min with {workers} workers"
     )
 
@@ -406,38 +405,39 @@ def build_parser():
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--midi_path", type=Path, required=True, help="folder of MIDI files")
-    add("--features", type=Path, required=True, help="where the tiles go")
+    add("--features", type=Path, required=True, help="output folder for the tiles")
     add(
         "--instruments",
         type=Path,
         default=INSTRUMENTS,
         metavar="FILE",
-        help="CSV of instrument, font, program; those without a number play every excerpt",
+        help="CSV file: instrument,font,program; instruments without a number are targets and "
+        "play every excerpt",
     )
-    add("--excerpts", type=cli.number(int, 2), default=260, help="how many, of 30 s each")
+    add("--excerpts", type=cli.number(int, 2), default=260, help="number of excerpts, 30 s each")
     add(
         "--bins",
         type=int,
         choices=data.HEIGHTS,
         default=data.FULL_BINS,
-        help="height of the pictures: 256, 0 - 11 kHz, or 512, 0 - 22 kHz",
+        help="height of the tiles: 256 (0 - 11 kHz) or 512 (0 - 22 kHz)",
     )
     add(
         "--leave_out",
         nargs="*",
         default=LEFT_OUT,
         metavar="PIECE",
-        help="pieces that are not to be trained on; default: those of piano-midi.de that the "
-        "documentation's tables report",
+        help="pieces to leave out of the training set; default: the pieces of piano-midi.de in the "
+        "documentation's tables",
     )
-    add("--seed", type=cli.number(int, 0, 2**31), default=7, help="of all that is drawn")
-    add("--workers", type=cli.number(int, 1), default=2, help="processes")
+    add("--seed", type=cli.number(int, 0, 2**31), default=7, help="random seed")
+    add("--workers", type=cli.number(int, 1), default=2, help="number of processes")
     return parser
 
 
 @cli.command
 def main(argv=None):
-    """Say what is to be done, do it."""
+    """Print the work, then do it."""
     args = build_parser().parse_args(argv)
     start = time.time()
     sources = read_instruments(args.instruments)

@@ -147,7 +147,7 @@ def test_what_cannot_have_a_card_is_refused_before_it_is_loaded(export, run, cap
     flags = {**FLAGS, "target": ["guitar_acoustic", "string_acoustic"]}
     (run / "config.json").write_text(json.dumps({**config, "flags": flags}))
     assert export.main(["--run", str(run), *ABOUT]) == 2
-    assert "knows several targets" in capsys.readouterr().err
+    assert "has several targets" in capsys.readouterr().err
     (run / "config.json").write_text(json.dumps({**config, "baselines_db": {}}))
     assert export.main(["--run", str(run), *ABOUT]) == 2
     assert "config.json: damaged" in capsys.readouterr().err
@@ -156,7 +156,7 @@ def test_what_cannot_have_a_card_is_refused_before_it_is_loaded(export, run, cap
 def test_a_run_without_its_history_is_refused(capsys, export, run):
     (run / "history.csv").unlink()
     assert export.main(["--run", str(run), *ABOUT]) == 2
-    assert "is no complete run folder" in capsys.readouterr().err
+    assert "is not a complete run folder" in capsys.readouterr().err
 
 
 def test_many_origins_are_told_by_their_families(tmp_path, export, run):

@@ -151,9 +151,9 @@ def test_notes_that_a_font_lacks_are_shifted(make_data):
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        ("name,font\n", "does not begin with instrument,font,program"),
-        ("instrument,font,program\nguitar_acoustic,a.sf2,x\n", "is no instrument"),
-        ("instrument,font,program\nguitar_acoustic,a.sf2,128\n", "program 128"),
+        ("name,font\n", "the first line must be 'instrument,font,program'"),
+        ("instrument,font,program\nguitar_acoustic,a.sf2,x\n", "is not an instrument"),
+        ("instrument,font,program\nguitar_acoustic,a.sf2,128\n", "no such program: 128"),
         ("instrument,font,program\nguitar_acoustic_001,a.sf2,1\n", "has no target"),
         ("instrument,font,program\nguitar,a.sf2,1\n", "no such name"),
         ("instrument,font,program\nguitar_acoustic,b.sf2,1\n", "b.sf2: no such SoundFont"),

@@ -85,7 +85,7 @@ def test_notes_are_nsynths(few, tmp_path, capsys):
     )
     code, out, _ = run(capsys, *flags)
     assert code == 0
-    assert out.count("0 notes already there, 4 written, 0 silent ones left out") == 2
+    assert out.count("0 notes already there, 4 written, 0 silent notes left out") == 2
     paths = sorted((tmp_path / "audio").iterdir())
     notes = ("021-025", "021-127", "060-025", "060-127")
     instruments = ("keyboard_acoustic_000", "organ_electronic_001")
@@ -113,9 +113,9 @@ def test_several_programs_and_fonts_in_one_call(fonts, tmp_path, capsys):
     code, out, _ = run(capsys, *flags)
     assert code == 0
     assert out.splitlines() == [
-        "organ_acoustic: Loud: 0 notes already there, 4 written, 0 silent ones left out",
-        "organ_acoustic_001: Loud: 0 notes already there, 4 written, 0 silent ones left out",
-        "organ_acoustic_002: Other: 0 notes already there, 2 written, 2 silent ones left out",
+        "organ_acoustic: Loud: 0 notes already there, 4 written, 0 silent notes left out",
+        "organ_acoustic_001: Loud: 0 notes already there, 4 written, 0 silent notes left out",
+        "organ_acoustic_002: Other: 0 notes already there, 2 written, 2 silent notes left out",
     ]
     again = run(capsys, *flags)[1].splitlines()
     assert again == [f"{flag.split('=')[0]}: all notes already there" for flag in instruments]
@@ -183,7 +183,7 @@ def test_notes_of_the_users_are_never_overwritten(fonts, tmp_path, capsys):
         shutil.copy(own, own.with_name(f"organ_acoustic_000-{name}.wav"))
     code, out, _ = run(capsys, *flags)
     assert code == 0
-    assert "4 notes already there, not of this script's making" in out
+    assert "4 notes already there, not made by this script" in out
 
 
 def test_fonts_are_looked_for_where_systems_keep_them(fonts, tmp_path, monkeypatch):
@@ -308,7 +308,7 @@ def test_recorded_notes_become_an_instrument(piano, capsys):
         flags += ["--recorded_notes", piano / f"piano v{layer}", "keyboard_acoustic_007"]
     code, out, _ = run(capsys, *flags)
     assert code == 0
-    assert "files whose names give no pitch, passed over: 1" in out
+    assert "skipped files without a pitch in their name: 1" in out
     pitches = range(57 - 12, 63 + 12 + 1)
     count = 2 * len(pitches)
     assert f"4 recordings of 2 pitches: 0 notes already there, {count} written" in out
@@ -350,7 +350,7 @@ def test_a_note_recorded_twice_is_taken_once_and_told(piano, capsys):
         flags += ["--recorded_notes", piano / folder, "keyboard_acoustic_007"]
     code, out, _ = run(capsys, *flags)
     assert code == 0
-    assert "2 recordings passed over, their names give the note and loudness of another" in out
+    assert "skipped 2 recordings with the same note and loudness as another" in out
     assert str(piano / "loud" / "A3v1.flac") in out
     notes = NoteBank(piano / "notes", "keyboard_acoustic_007").paths
     assert {velocity for _, velocity in notes} == {100}
@@ -486,7 +486,7 @@ def test_mistakes_are_told_in_one_line(font, tmp_path, capsys):
     for flags, reason in (
         (("--soundfont", tmp_path / "nowhere.sf2", "--list"), "nowhere.sf2: cannot be read"),
         (("--soundfont", tmp_path, "--list"), "cannot be read"),
-        (("--soundfont", tmp_path / "no.sf2", "--list"), "no.sf2: is no SoundFont"),
+        (("--soundfont", tmp_path / "no.sf2", "--list"), "no.sf2: is not a SoundFont"),
         (("--soundfont", tmp_path / "cut.sf2", "--list"), "cut.sf2: FluidSynth cannot load"),
         (("--soundfont", FONT), "--nsynth_path: is missing"),
         (("--nsynth_path", tmp_path), "--soundfont: is missing"),
@@ -494,7 +494,7 @@ def test_mistakes_are_told_in_one_line(font, tmp_path, capsys):
         (("--soundfont", "nowhere.sf2", "--list"), "nowhere.sf2: no such SoundFont"),
         (
             ("--soundfont", FONT, "--nsynth_path", tmp_path, "--instruments", "a_b=0", "a_b_000=1"),
-            "a_b_000: is asked for twice",
+            "a_b_000: is given twice",
         ),
         (
             ("--soundfont", FONT, "--nsynth_path", tmp_path, "--instruments", "a_b=7:0"),
