@@ -98,7 +98,7 @@ def _explain_loss(error):
     crashes = set(signals) - {"SIGKILL", "SIGTERM"}
     if signals and not crashes:
         if "SIGKILL" in signals:
-            return "a worker was killed, maybe for want of memory; run again with fewer"
+            return "a worker was killed, probably out of memory; run again with fewer"
         return "a worker was ended from outside; run again, what is done is kept"
     how = ", ".join(sorted(crashes)) or "no signal"
     return (

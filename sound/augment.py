@@ -1,17 +1,16 @@
 """Augmentation: simulate rooms, microphones, noise and levels on the tiles of an origin.
 
-A generator trained on one clean piano only works for that piano. Each function here changes a
-spectrogram as one part of a real recording changes the sound, with random strength. Training then
-sees a new room, microphone and noise with every tile.
+A generator trained on one clean piano only works for that piano. Each function here simulates one
+part of a real recording, such as the room, on a spectrogram, with random strength. So every tile of
+the training has a new room, microphone and noise.
 
     conditions = Conditions()
     origin, target = conditions(origin, target, rng)    # dB scale, (bins, 256) each
 
-With several origins, `blend` also makes new instruments between two of them, and a little beyond.
+With several origins, `blend` also makes new instruments between two of them, and slightly beyond.
 
-Pictures hold no phase, so everything works on magnitudes: (bins, frames), linear,
-a full-scale sine reads 1.0. Where two sounds meet in a bin their powers add, which is right in
-the mean over phases.
+Pictures have no phase, so all functions work on linear magnitudes, (bins, frames); a full-scale
+sine reads 1.0. The powers of two sounds in a bin add, which is correct on average over phases.
 """
 
 import functools
@@ -22,38 +21,38 @@ from data import BINS, HOP_LENGTH, N_FFT, SAMPLE_RATE, amplitude_to_db, db_to_am
 
 FRAME_SECONDS = HOP_LENGTH / SAMPLE_RATE
 PROBABILITY = 0.5  # of each condition, for each tile
-LOUDEST = 1.0  # magnitude at which a picture ends: the networks' range is clipped there
+LOUDEST = 1.0  # largest magnitude; the networks' range is clipped there
 
 
 @functools.cache
 def frequencies(bins):
-    """Hz of the bins' centres, (bins,)."""
+    """Centre frequencies of the bins, Hz, (bins,)."""
     return np.arange(bins) * SAMPLE_RATE / N_FFT
 
 
 @functools.cache
 def octaves(bins):
-    """The bins' distance from 1 kHz in octaves, (bins,)."""
+    """Distance of the bins from 1 kHz in octaves, (bins,)."""
     centres = frequencies(bins)
     return np.log2(np.maximum(centres, centres[1]) / 1000)
 
 
 def db_to_gain(decibels):
-    """Decibels -> factor of a magnitude."""
+    """Convert decibels to a factor of magnitude."""
     return 10 ** (np.asarray(decibels) / 20)
 
 
 def add_room(mag, rng):
-    """Late reverberation: energy that decays from frame to frame, faster in the treble.
+    """Add late reverberation: energy that decays from frame to frame, faster in the treble.
 
-    Polack's model (1988; Lebart, Boucher & Denbigh 2001, eq. 3): noise with an exponential
-    envelope, so in each bin the power R of the reverberation follows R[t] = a (R[t-1] + E[t-1])
-    with a = 10^(-6 frame / RT60). Many echoes meet at random phases: the power in a bin is
-    exponentially distributed. RT60 is 0.2 - 2.5 s at low frequencies and shorter above; the
-    reverberation lies 20 dB below to 6 dB above the direct sound.
+    Polack's model (1988; Lebart, Boucher & Denbigh 2001, eq. 3) is noise with an exponential
+    envelope. So in each bin the power R of the reverberation follows R[t] = a (R[t-1] + E[t-1])
+    with a = 10^(-6 frame / RT60). Many echoes add at random phases, so the power in a bin is
+    exponentially distributed. RT60 is 0.2 - 2.5 s at low frequencies and shorter above. The
+    reverberation is between 20 dB below and 6 dB above the direct sound.
     """
     bass_rt60 = np.exp(rng.uniform(np.log(0.2), np.log(2.5)))  # s
-    treble_share = rng.uniform(0.3, 0.9)  # RT60 at 11 kHz and above, relative to that of the bass
+    treble_share = rng.uniform(0.3, 0.9)  # RT60 at 11 kHz and above, relative to the bass
     shares = np.linspace(1, treble_share, BINS)
     rt60 = bass_rt60 * np.pad(shares, (0, len(mag) - BINS), "edge")
     decay = 10 ** (-6 * FRAME_SECONDS / rt60)
@@ -62,17 +61,17 @@ def add_room(mag, rng):
     reverberation = np.zeros_like(power)
     for t in range(1, power.shape[1]):
         reverberation[:, t] = decay * (reverberation[:, t - 1] + power[:, t - 1])
-    reverberation *= (1 - decay)[:, np.newaxis]  # a steady sound's reverberation is as loud as it
+    reverberation *= (1 - decay)[:, np.newaxis]  # as loud as the sound, if that is steady
     reverberation *= rng.exponential(size=power.shape)
     share = db_to_gain(rng.uniform(-20, 6)) ** 2
     return np.sqrt(power + share * reverberation)
 
 
 def add_reflections(mag, rng):
-    """Early reflections from walls and lid: the comb filter |1 + sum of g exp(-i 2 pi f delay)|.
+    """Add early reflections from walls and lid: comb filter |1 + sum of g exp(-i 2 pi f delay)|.
 
-    Delays of 0.5 - 15 ms lie within a frame, so they colour it and leave its time (Kuttruff 2016,
-    chapter 7).
+    Delays of 0.5 - 15 ms are shorter than a frame, so they change its spectrum but not its time
+    (Kuttruff 2016, chapter 7).
     """
     count = rng.integers(1, 5)
     delays = rng.uniform(0.0005, 0.015, count)  # s
@@ -83,10 +82,10 @@ def add_reflections(mag, rng):
 
 
 def change_tone(mag, rng):
-    """Microphone, equaliser, another instrument's soundboard: a smooth random curve.
+    """Apply a smooth random curve: microphone, equaliser, another instrument's soundboard.
 
-    A tilt of 1.5 dB an octave and knots an octave apart of 4 dB (both standard deviations), with
-    straight lines between: the size of differences between pianos' averaged spectra.
+    The curve is a tilt of 1.5 dB per octave plus knots of 4 dB at each octave (standard
+    deviations), linear in between. Averaged spectra of pianos differ by as much.
     """
     knots = np.arange(-5, 5)  # octaves from 1 kHz: 31 Hz ... 16 kHz
     curve = np.interp(octaves(len(mag)), knots, rng.normal(0, 4, len(knots)))
@@ -96,12 +95,12 @@ def change_tone(mag, rng):
 
 
 def add_noise(mag, rng):
-    """A noise floor, white to brown, and sometimes mains hum.
+    """Add a noise floor, white to brown, and sometimes mains hum.
 
-    The noise's power in a bin is exponentially distributed, as of any Gaussian noise. Magnitudes
-    at 1 kHz lie between -100 dB (a studio) and -50 dB (a cassette) of full scale.
+    The noise's power in a bin is exponentially distributed, as for any Gaussian noise. Magnitudes
+    at 1 kHz are between -100 dBFS (a studio) and -50 dBFS (a cassette).
     """
-    slope = rng.uniform(-6, 0)  # dB an octave
+    slope = rng.uniform(-6, 0)  # dB per octave
     floor = db_to_gain(rng.uniform(-100, -50) + slope * octaves(len(mag)))
     noise = floor[:, np.newaxis] ** 2 * rng.exponential(size=mag.shape)
     if rng.random() < 0.3:
@@ -121,9 +120,9 @@ def hum_power(bins, rng):
 
 
 def limit_band(mag, rng):
-    """The band of old recordings, telephones, lossy codecs: 12 - 48 dB an octave outside it.
+    """Limit the band as in old recordings, telephones, lossy codecs: 12 - 48 dB per octave outside.
 
-    The upper edge lies between 3 and 10 kHz, the lower one between 30 and 200 Hz.
+    The upper edge is between 3 and 10 kHz, the lower edge between 30 and 200 Hz.
     """
     upper = np.log2(rng.uniform(3000, 10_000) / 1000)
     lower = np.log2(rng.uniform(30, 200) / 1000)
@@ -134,7 +133,7 @@ def limit_band(mag, rng):
 
 
 def change_dynamics(mag, rng):
-    """A compressor, or a player and a piano of other dynamics: loud and soft moved apart or nearer.
+    """Compress or expand the dynamics: a compressor, another player, another piano.
 
     A feed-forward gain computer with smoothing (Giannoulis, Massberg & Reiss 2012): the frame's
     level is smoothed over 50 - 400 ms, and its distance from the tile's mean level is divided by a
@@ -152,9 +151,9 @@ def change_dynamics(mag, rng):
 
 
 def change_level(origin, target, rng):
-    """The same gain for both, -14 ... 8 dB: the network learns to answer as loud as it is asked.
+    """Apply one gain to both, -14 ... 8 dB, so that the network learns to keep the level.
 
-    It is never so large that the target would pass the end of the networks' range.
+    The gain is limited so that neither leaves the networks' range.
     """
     gain = db_to_gain(rng.uniform(-14, 8))
     peak = max(origin.max(), target.max())
@@ -164,9 +163,9 @@ def change_level(origin, target, rng):
 
 
 def detune(origin, target, rng):
-    """Another concert pitch, 30 cents up or down, for both: the frequency axis is stretched.
+    """Detune both by up to 30 cents: stretch the frequency axis.
 
-    The output is played with the input's phase, so it has to stay in the input's tuning.
+    The output uses the input's phase, so it must keep the input's tuning.
     """
     ratio = 2 ** (rng.uniform(-30, 30) / 1200)
     top = len(origin) - 1
@@ -182,18 +181,18 @@ def detune(origin, target, rng):
 
 
 def blend(first, second, rng):
-    """An instrument between two, or a little beyond one: a weighted mean of their levels in dB.
+    """Blend two instruments: a weighted mean of their levels in dB.
 
-    Both play the same piece, aligned, so that a mean of the two is the piece on a third instrument.
-    It is the idea of mixup (Zhang et al. 2018), of inputs alone, since both have one target. The
-    weight of the second is a smooth random curve over frequency, knots an octave apart, -0.3 ...
-    1.3: another instrument in each register.
+    Both play the same piece, aligned, so a mean is the piece on a third instrument. This is mixup
+    (Zhang et al. 2018) of the inputs alone, since both have the same target. The weight of the
+    second is a smooth random curve over frequency with a knot at each octave, -0.3 ... 1.3. So
+    each register has a different instrument, some slightly beyond the two.
 
     Args:
         first, second: dB scale [0, 1], (bins, 256).
 
     Returns:
-        The same of the blend.
+        dB scale [0, 1], (bins, 256).
     """
     knots = np.arange(-5, 5)  # octaves from 1 kHz
     weight = np.interp(octaves(len(first)), knots, rng.uniform(-0.3, 1.3, len(knots)))
@@ -201,7 +200,7 @@ def blend(first, second, rng):
     return np.clip(mixed, 0, 1)
 
 
-# In the order in which a recording meets them: the instrument, the room, the microphone.
+# In the order of a recording's signal path: the instrument, the room, the microphone.
 ORIGIN_ONLY = {
     "dynamics": change_dynamics,
     "reflections": add_reflections,
@@ -211,9 +210,9 @@ ORIGIN_ONLY = {
     "noise": add_noise,
 }
 BOTH = {"detune": detune, "level": change_level}
-BLEND = "blend"  # the only one that needs a second origin
+BLEND = "blend"  # the only condition that needs a second origin
 ALL = (BLEND, *ORIGIN_ONLY, *BOTH)
-# Without detuning: between two bins its interpolation blurs the target, too.
+# Without detune, whose interpolation between bins also blurs the target.
 DEFAULT = tuple(name for name in ALL if name != "detune")
 
 
@@ -222,34 +221,34 @@ class Conditions:
 
     Args:
         names: the conditions to draw from, of `ALL`.
-        probability: of each, for each pair.
+        probability: of each condition, for each pair.
 
     Raises:
-        ValueError: there is no condition of a name.
+        ValueError: unknown name.
     """
 
     def __init__(self, names=DEFAULT, probability=PROBABILITY):
         for name in names:
             if name not in ALL:
-                raise ValueError(f"{name}: no such condition; there are {', '.join(ALL)}")
+                raise ValueError(f"{name}: no such condition; choose from {', '.join(ALL)}")
         self.names = tuple(name for name in ALL if name in names)
         self.probability = probability
 
     @property
     def blends(self):
-        """Whether a second origin is wanted with each pair."""
+        """Whether each pair needs a second origin."""
         return BLEND in self.names
 
     def __call__(self, origin, target, rng, other=None):
-        """One pair under conditions that follow from ``rng``.
+        """Apply conditions drawn from ``rng`` to one pair.
 
         Args:
             origin, target: dB scale [0, 1], (bins, 256), any float type.
             rng: numpy Generator.
-            other: the same stretch of another origin, which `blend` needs; None: without it.
+            other: the same tile of another origin, for `blend`; None: no blend.
 
         Returns:
-            (origin, target): dB scale, float32 (bins, 256), at least 0; may exceed 1 a little.
+            (origin, target): dB scale, float32 (bins, 256), at least 0; may slightly exceed 1.
         """
         drawn = rng.random(len(self.names)) < self.probability
         chosen = [name for name, wanted in zip(self.names, drawn) if wanted]
@@ -257,7 +256,7 @@ class Conditions:
             origin = blend(origin, other, rng)
         origin = db_to_amplitude(origin)
         target = db_to_amplitude(target)
-        for name in chosen:  # those of both come first: a noise floor keeps its own level
+        for name in chosen:  # conditions of both come first, so the noise floor keeps its level
             if name in BOTH:
                 origin, target = BOTH[name](origin, target, rng)
         for name in chosen:

@@ -1,7 +1,7 @@
 """Simulate rooms, noise and other conditions on whole recordings, for evaluate.py.
 
-augment.py does this to spectrograms for training, with random strength. Here each condition has a
-fixed strength and changes the audio, so that figures of different models can be compared.
+augment.py changes spectrograms for training, with random strength. Here each condition changes the
+audio with a fixed strength, so that results of different models are comparable.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,8 @@ import data
 from sound.augment import db_to_gain
 
 SEED = 0  # of noise and echoes: the same for every piece and model
-RT60 = 0.8  # s, of the room: a living room with few soft things in it, or a small hall
-NOISE_LEVEL = -60  # dB of full scale, root mean square: a cassette, a cheap microphone
+RT60 = 0.8  # s, reverberation time: a sparsely furnished living room, or a small hall
+NOISE_LEVEL = -60  # dBFS, root mean square: a cassette, a cheap microphone
 BAND = (200, 4000)  # Hz: a shellac record, a telephone
 QUIET = -12  # dB
 
@@ -27,7 +27,7 @@ class Condition(NamedTuple):
 
 
 def add_room(audio):
-    """A room: Polack's model (1988), noise that decays by 60 dB in RT60, as loud as the sound."""
+    """Add a room by Polack's model (1988): noise that decays by 60 dB in RT60, of unit energy."""
     count = int(RT60 * data.SAMPLE_RATE)
     seconds = np.arange(count) / data.SAMPLE_RATE
     echoes = np.random.default_rng(SEED).normal(size=count) * 10 ** (-3 * seconds / RT60)
@@ -37,7 +37,7 @@ def add_room(audio):
 
 
 def add_noise(audio):
-    """Pink noise at NOISE_LEVEL: its power falls by 3 dB an octave, above 20 Hz."""
+    """Add pink noise at NOISE_LEVEL: its power falls by 3 dB per octave above 20 Hz."""
     spectrum = np.fft.rfft(np.random.default_rng(SEED).normal(size=len(audio)))
     frequencies = np.fft.rfftfreq(len(audio), 1 / data.SAMPLE_RATE)
     noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequencies, 20)), len(audio))
@@ -48,13 +48,13 @@ def add_noise(audio):
 
 
 def limit_band(audio):
-    """An old recording's band: Butterworth filters, 24 dB an octave on either side of BAND."""
+    """Limit to an old recording's band: Butterworth, 24 dB per octave on both sides of BAND."""
     sections = scipy.signal.butter(4, BAND, "bandpass", fs=data.SAMPLE_RATE, output="sos")
     return scipy.signal.sosfilt(sections, audio).astype(np.float32)
 
 
 def turn_down(audio):
-    """The same, QUIET."""
+    """Turn the audio down by QUIET."""
     return audio * np.float32(db_to_gain(QUIET))
 
 

@@ -1,14 +1,12 @@
-"""Decode one recording by FFmpeg, in a process of its own: a decoder that dies costs one file.
+"""Decode one recording with FFmpeg in a separate process, so that a crash affects one file only.
 
-recordings.py has it run `main` and reads its stdout: messages of a kind (one byte), a size (32
-bits, little endian) and that many bytes. The first one is JSON {samplerate, channels, bits},
-then come SAMPLES, interleaved float32, at last JSON {remarks}. JSON {error} may come instead of
-any.
+recordings.py starts `main` and reads its stdout. A message has a kind (one byte), a size (32 bits,
+little endian) and its content. The first is JSON {samplerate, channels, bits}. SAMPLES follow,
+interleaved float32. The last is JSON {remarks}. JSON {error} may replace any message.
 
-Every frame goes where its time stamp puts it, as a player plays it: a gap becomes silence, and
-sound that begins later than the picture begins with silence. What a time stamp says is believed
-as far as the file bears it out: see `Track.find_room`. It imports no numpy, which would
-double the time of a start (0.2 s).
+Each frame is placed at its time stamp, as in a player. A gap becomes silence; sound that starts
+later than the video starts with silence. The rest of the file must support a long gap: see
+`Track.find_room`. This module does not import numpy, which would double the start-up time (0.2 s).
 """
 
 import contextlib
@@ -24,37 +22,37 @@ import threading
 
 import av
 
-DEMUXERS = (  # formats that FFmpeg may detect: no playlists, which would open other files
+DEMUXERS = (  # formats that FFmpeg may detect; no playlists, because they open other files
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,wv"
 )
 JSON, SAMPLES = b"J", b"S"  # kinds of messages
 HEAD = struct.Struct("<cI")  # of a message
 CHUNK_BYTES = 2**20
 
-JITTER = 0.01  # s by which browsers' time stamps waver
-RESTARTING = {"mpegts", "mpeg", "ogg"}  # formats whose parts may have a clock each
-RESTART = 10  # s: a longer jump in these begins another part, as FFmpeg's own programs take it
-UNASKED = 10  # s of silence in all that time stamps are believed without a look at the whole file
-LONGEST = 3600  # s of silence in all, whatever the file says
+JITTER = 0.01  # s: inaccuracy of the time stamps that browsers write
+RESTARTING = {"mpegts", "mpeg", "ogg"}  # formats whose parts may have separate clocks
+RESTART = 10  # s: a longer jump starts another part in these formats, as in FFmpeg's programs
+UNASKED = 10  # s of silence in total that are accepted without checking the whole file
+LONGEST = 3600  # s of silence in total that are accepted at most
 
-# Formats whose header tells of a length; what FFmpeg says of others is a guess by the file's size.
+# Formats with a length in the header; for others FFmpeg guesses it from the file's size.
 TIMED_TRACK = {"mov", "flac", "wv", "ape", "caf"}
 TIMED_FILE = {"flv"}
-SLACK = 0.5  # s by which they are wrong: an encoder's padding counts or not
-CUT = "its header tells of more sound than there is, as after a broken copy: its end is missing"
-STALE = "its header tells of less sound than there is, as after a crash: read to the file's end"
+SLACK = 0.5  # s: tolerance of these lengths, which may or may not include an encoder's padding
+CUT = "the file is shorter than its header says, as after a broken copy: its end is missing"
+STALE = "the file is longer than its header says, as after a crash: read to the file's end"
 
 UNKNOWN = (
-    "cannot be read as audio ({}): no recording, or half a copy of one; give a wav, flac, mp3, "
+    "cannot be read as audio ({}): not a recording, or incomplete; give a wav, flac, mp3, "
     "m4a, ..., or a video with sound"
 )
 
-# PyAV before 19 refuses a file for a title that is no UTF-8, unless it is told not to.
+# By default PyAV before 19 rejects a file whose title is not UTF-8.
 TAGS_OF_ANY_BYTES = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 class Unreadable(Exception):
-    """Why a file cannot be decoded, and the remedy; the caller adds the file's name."""
+    """The file cannot be decoded. Text: reason and remedy; the caller adds the file's name."""
 
 
 class Track:
@@ -62,20 +60,20 @@ class Track:
 
     Attributes:
         formats: set of FFmpeg's names of the file's format.
-        tick: s, the unit of its time stamps.
-        origin: s, the time at which the file begins.
-        declared: s, the length that the header tells of, or None.
+        tick: s, the unit of the time stamps.
+        origin: s, start time of the file.
+        declared: s, the length in the header, or None.
         last: s, the end of the last packet so far, of any stream of the file.
-        packets, damaged: their numbers so far; damaged ones are passed over, as players do.
-        disbelieved: s of silence, by time stamps that were not believed so far.
+        packets, damaged: number of packets so far; damaged packets are skipped, as in players.
+        disbelieved: s of silence rejected so far.
     """
 
     def __init__(self, container, stream, open_again):
-        """``open_again`` gives the same file as another av.container."""
+        """``open_again()`` opens the same file as another av.container."""
         self.formats = set(container.format.name.split(","))
         self.tick = float(stream.time_base)
         start = (container.start_time or 0) / av.time_base
-        self.origin = max(start, 0.0)  # what comes before 0 is an encoder's run-up
+        self.origin = max(start, 0.0)  # sound before time 0 is an encoder's priming
         self.declared = None
         self.last = 0.0
         self.packets = 0
@@ -92,14 +90,14 @@ class Track:
             self.declared = container.duration / av.time_base
 
     def read_frames(self):
-        """All its frames, up to what is damaged beyond reading on."""
+        """Yield all frames, up to damage that stops the demuxer."""
         packets = self._container.demux()
         while True:
             try:
                 packet = next(packets, None)
             except av.error.PatchWelcomeError:
                 raise Unreadable(
-                    "changes its rate or channels midway; export its parts anew"
+                    "changes its rate or channels in the middle; export it again"
                 ) from None
             except av.FFmpegError:
                 self.damaged += 1
@@ -118,16 +116,16 @@ class Track:
             yield from frames
 
     def find_room(self):
-        """Seconds of silence that the file bears out: what its length leaves beside its sound.
+        """Find the seconds of silence that the file can contain: its length minus its sound.
 
-        Its length is where its picture ends, but no more than its header says. Of sound alone no
-        picture tells of a pause, and at most half of it is taken for silence. A header that says
-        less than there is of sound, as of a file that was sent while it grew, says nothing.
+        The length is the end of the video, at most the length in the header. Without video, silence
+        may be at most as long as the sound. A header that declares less than the sound (a file sent
+        while it was recorded) is ignored.
 
-        A player that meets a longer jump waits for the picture; without one it does not wait.
+        A player that meets a longer jump waits for the video; without one it does not wait.
         """
         lengths = []  # s, of the packets of sound
-        picture = 0.0  # s, the end of its last packet, which one damaged block does not change
+        picture = 0.0  # s, end of the last video packet; one damaged block does not change it
         with self._open_again() as container, contextlib.suppress(av.FFmpegError):
             declared = (container.duration or 0) / av.time_base
             for packet in container.demux():
@@ -137,7 +135,7 @@ class Track:
                 elif packet.pts is not None:
                     picture = float(packet.pts * packet.time_base) + length - self.origin
         usual = statistics.median(lengths) if lengths else 0.0
-        sound = sum(min(length, 8 * usual) for length in lengths)  # mp4's tell of a pause, too
+        sound = sum(min(length, 8 * usual) for length in lengths)  # an mp4 packet may span a pause
         if declared < sound:
             declared = LONGEST + sound
         alone = min(declared - sound, sound)
@@ -150,11 +148,11 @@ class Track:
 
 
 def _forget_order(context):
-    """Replace the channels' order, as of QuickTime's 5.1, by their number, before the first frame.
+    """Replace the order of the channels by their number, before the first frame.
 
-    PyAV 17.1 - 18.1 frees the memory of an unusual order with every object that is made of it,
-    frames included, again and again, until the process ends. Here it is freed for the only time.
-    Decoders that need an order find it in the sound itself; channels come as they lie there.
+    PyAV 17.1 - 18.1 frees the memory of an unusual order (QuickTime's 5.1) several times, once for
+    each object that uses it, frames included, and the process crashes. Here it is freed once.
+    Decoders that need the order read it from the stream. Channels keep the order of the file.
     """
     layout = context.layout
     if layout.nb_channels:
@@ -162,14 +160,14 @@ def _forget_order(context):
 
 
 class Placer:
-    """Frames -> interleaved float32, as bytes, each where its time stamp puts it.
+    """Converts frames to interleaved float32, as bytes, each placed at its time stamp.
 
-    Rate and channels are those of the first frame; what follows is brought to them.
+    The first frame determines rate and channels; later frames are converted to them.
 
     Attributes:
         rate: Hz.
-        channels: their number.
-        position: samples a channel that were given so far.
+        channels: number of channels.
+        position: samples per channel given so far.
     """
 
     def __init__(self, track, first):
@@ -178,14 +176,14 @@ class Placer:
         self.position = 0
         self._track = track
         self._layout = first.layout
-        self._form = None  # of the frames that `_resampler` takes
+        self._form = None  # format of the frames for which `_resampler` was made
         self._resampler = None
-        self._shift = 0  # samples by which the clock of a later part differs from the first one's
-        self._room = UNASKED * self.rate  # samples of silence that may still come
-        self._asked = False  # whether the whole file was asked how many may
+        self._shift = 0  # samples between the clock of the current part and that of the first
+        self._room = UNASKED * self.rate  # samples of silence that are still accepted
+        self._asked = False  # whether `find_room` was called
 
     def place(self, first, frames):
-        """Yield the bytes of all frames, and of the silence between them."""
+        """Yield the bytes of all frames and of the silence between them."""
         gap = self._find_gap(first)
         if gap > 0:
             yield from self._make_silence(self._believe(gap))
@@ -200,24 +198,24 @@ class Placer:
         yield from self._drain()
 
     def _find_gap(self, frame, ahead=0):
-        """Samples from the position, plus ``ahead``, to a frame's time stamp; may be negative."""
+        """Samples from ``position + ahead`` to a frame's time stamp; may be negative."""
         if frame.pts is None:
             return 0
         time = frame.pts * self._track.tick - self._track.origin
         return round(time * self.rate) + self._shift - self.position - ahead
 
     def _find_run_up(self, frame, samples):
-        """Of the first frame's ``samples`` before time 0, those to leave out."""
+        """How many of the first frame's ``samples`` before time 0 to leave out."""
         tick = self._track.tick * frame.sample_rate  # time stamps are rounded to it
         if samples and frame.samples - samples < tick / 2:
-            return frame.samples  # the next frame tells more exactly where the sound begins
+            return frame.samples  # the next frame has a more exact start
         return samples
 
     def _find_pause(self, frame, following):
         """Samples of silence before a frame that is not the first; ``following`` may be None.
 
-        A pause also shows in the next frame's time stamp: a single one may be wrong, as Vorbis's
-        are where its blocks change their length.
+        A pause counts if the next frame's time stamp confirms it: a single time stamp may be wrong,
+        for example in Vorbis where the block length changes.
         """
         gap = self._find_gap(frame)
         length = round(frame.samples * self.rate / frame.sample_rate)
@@ -230,11 +228,11 @@ class Placer:
         begins_part = RESTARTING & self._track.formats and gap > RESTART * self.rate
         if gap > 0 and not begins_part:
             return self._believe(gap)
-        self._shift -= gap  # another part with a clock of its own, or damage
+        self._shift -= gap  # another part with its own clock, or damage
         return 0
 
     def _believe(self, gap):
-        """Of a gap's samples, those that become silence: all of them, or none."""
+        """Accept a gap: the samples of it that become silence, all or none."""
         if gap > self._room and not self._asked:
             self._asked = True
             room = round(self._track.find_room() * self.rate)
@@ -247,7 +245,7 @@ class Placer:
         return gap
 
     def _find_end(self, frame):
-        """Samples of the last frame up to the end that a player keeps to; None: all."""
+        """Samples of the last frame before the end that players obey; None: all."""
         if "mov" not in self._track.formats or self._track.declared is None:
             return None
         left = round(self._track.declared * self.rate) - self.position
@@ -264,7 +262,7 @@ class Placer:
             yield bytes(count * sample_bytes)
 
     def _convert(self, frame, start=0, end=None):
-        """The bytes of a frame's samples from ``start`` to ``end``."""
+        """Yield the bytes of a frame's samples from ``start`` to ``end``."""
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         if form != self._form:
             yield from self._drain()
@@ -274,13 +272,13 @@ class Placer:
             yield self._cut(converted, start, end)
 
     def _drain(self):
-        """What the resampler still holds."""
+        """Yield the samples that remain in the resampler."""
         if self._resampler is not None:
             for converted in self._resampler.resample(None):
                 yield self._cut(converted)
 
     def _cut(self, frame, start=0, end=None):
-        """Packed frame -> its bytes. Planar ones crash PyAV above 8 channels."""
+        """Bytes of a packed frame. (Planar frames crash PyAV above 8 channels.)"""
         if end is None:
             end = frame.samples
         self.position += max(0, end - start)
@@ -289,20 +287,19 @@ class Placer:
 
 
 def open_file(path, options):
-    """The file as av.container.
+    """Open a file as av.container.
 
-    PyAV before 17.1 crashes if ``options`` are given to the streams, too, which FLV and MPEG tell
-    of later.
+    PyAV before 17.1 crashes if the streams get ``options``, too: FLV and MPEG add streams later.
     """
-    location = os.path.abspath(path)  # which FFmpeg never takes for an address
+    location = os.path.abspath(path)  # FFmpeg never takes an absolute path for a URL
     return av.open(location, container_options=options, **TAGS_OF_ANY_BYTES)
 
 
 def list_tracks(path, options):
-    """Indices of the audio streams whose codec FFmpeg knows, its first choice first."""
+    """List the indices of audio streams with a known codec, FFmpeg's best choice first."""
     with open_file(path, options) as container:
         if not container.streams.audio:
-            raise Unreadable("holds no sound; give another file")
+            raise Unreadable("has no sound; give another file")
         best = container.streams.best("audio")
         tracks = []
         for stream in container.streams.audio:
@@ -314,7 +311,7 @@ def list_tracks(path, options):
 
 
 def decode(path, options):
-    """Yield the messages that the module's head tells of: dicts, and bytes of samples.
+    """Yield the messages described at the top: dicts, and bytes of samples.
 
     Raises:
         Unreadable, av.FFmpegError, OSError: it cannot be read.
@@ -333,17 +330,17 @@ def decode(path, options):
             yield from placer.place(first, frames)
             yield {"remarks": list_remarks(track, placer.position / placer.rate)}
             return
-    raise Unreadable("holds no sound that can be decoded; export it again")
+    raise Unreadable("has no sound that can be decoded; export it again")
 
 
 def list_remarks(track, length):
-    """Sentences on what had to be done to read a track, which gave ``length`` s.
+    """List remarks about repairs of a track that gave ``length`` s of sound.
 
     Raises:
         Unreadable: most of it is damaged.
     """
     if track.damaged > track.packets // 2:
-        raise Unreadable("is damaged (most of it); export it again")
+        raise Unreadable("is mostly damaged; export it again")
     remarks = []
     if track.damaged:
         remarks.append(
@@ -366,9 +363,9 @@ def list_remarks(track, length):
 
 
 def depth_of(codec, form):
-    """Depth of samples, one of `recordings.DEPTHS`: of an av.CodecContext and av.AudioFormat.
+    """Depth of samples, one of `recordings.DEPTHS`, from an av.CodecContext and av.AudioFormat.
 
-    Lossy decoders give floats, too, or 32 bits, but hold nothing below 16 bits worth keeping.
+    It is 16 for lossy codecs: their decoders may give floats, but the extra bits hold no signal.
     """
     if not codec.codec.lossless:
         return 16
@@ -378,7 +375,7 @@ def depth_of(codec, form):
 
 
 class Output:
-    """Writes messages to a binary file, samples in chunks."""
+    """Writes messages to a binary file; samples are collected into chunks."""
 
     def __init__(self, file):
         self._file = file
@@ -386,7 +383,7 @@ class Output:
         self._size = 0
 
     def write(self, message):
-        """Write a dict, or bytes of samples."""
+        """Write a dict or bytes of samples."""
         if isinstance(message, dict):
             self._flush()
             self._send(JSON, json.dumps(message).encode())
@@ -409,20 +406,20 @@ class Output:
 
 
 def _end_with_reader():
-    """End the process once the other end of its stdin is closed: by the reader, or its death."""
+    """End the process when the reader closes stdin or ends."""
     sys.stdin.buffer.read()
     os._exit(0)
 
 
 def main(path, *flags):
-    """Decode one file to stdout, and end the process. ``flags``: --ignore_length."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who reads it decides when it ends
+    """Decode one file to stdout and end the process. ``flags``: --ignore_length."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the reading process decides when to end
     threading.Thread(target=_end_with_reader, daemon=True).start()
     options = {"format_whitelist": DEMUXERS}
     if "--ignore_length" in flags:
         options["ignore_length"] = "1"
     output = Output(sys.stdout.buffer)
-    with contextlib.suppress(BrokenPipeError):  # the reader has seen enough
+    with contextlib.suppress(BrokenPipeError):  # the reader closed the pipe
         try:
             for message in decode(path, options):
                 output.write(message)
@@ -430,4 +427,4 @@ def main(path, *flags):
             output.write({"error": str(error)})
         except av.FFmpegError as error:
             output.write({"error": UNKNOWN.format(error.strerror)})
-    os._exit(0)  # at once: what is left to tidy up goes with the process
+    os._exit(0)  # immediately, without clean-up

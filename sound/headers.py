@@ -7,12 +7,12 @@ the end is missing. Nothing is decoded here.
 import os
 from typing import NamedTuple
 
-_EMPTY_WAV_BYTES = 4096  # a WAV file of no samples is smaller, whatever chunks it has
-_PIPED_WAV_BYTES = 0x7FF00000  # lengths from here on are made up by programs that do not know them
-_SLACK = 64  # bytes by which careless programs are wrong
-_SEARCHED = 2**16  # bytes at a file's beginning in which a header lies
+_EMPTY_WAV_BYTES = 4096  # a WAV file without samples is smaller, whatever chunks it has
+_PIPED_WAV_BYTES = 0x7FF00000  # larger lengths are placeholders of programs that write to a pipe
+_SLACK = 64  # bytes: tolerance for inexact programs
+_SEARCHED = 2**16  # bytes at the beginning of a file that may hold the header
 
-_XING_ENDS = 4 + 32 + 16  # bytes of an mp3's frame up to the end of what is looked up there
+_XING_ENDS = 4 + 32 + 16  # bytes of an mp3 frame up to the end of the Xing fields that are read
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _EBML = b"\x1a\x45\xdf\xa3"
@@ -22,9 +22,10 @@ _ASF_FILE_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x2
 
 
 def is_stale(path, frames):
-    """Whether a WAV file's header, which tells of ``frames``, was never finished.
+    """Whether a WAV file's header, which declares ``frames``, was never completed.
 
-    It tells of less than half of the file, or of no samples at all in a file that cannot be empty.
+    True if it declares less than half of the file, or no samples although the file is too large to
+    be empty.
     """
     with open(path, "rb") as file:
         head = file.read(8)
@@ -38,8 +39,8 @@ def is_stale(path, frames):
 def is_cut(path):
     """Whether a file is shorter than its header says.
 
-    Knows WAV, AVI, RF64, W64, AIFF, au, caf, mp3 with a Xing header, Matroska and WebM, ASF (wma,
-    wmv). Of ogg see `read_ogg`; what the others say, if anything, is a duration.
+    Reads WAV, AVI, RF64, W64, AIFF, au, caf, mp3 with a Xing header, Matroska and WebM, ASF (wma,
+    wmv). For ogg see `read_ogg`. Other headers hold a duration at most.
     """
     with open(path, "rb") as file:
         head = file.read(_SEARCHED)
@@ -55,7 +56,7 @@ def is_cut(path):
 
 
 def _declared_size(head):
-    """A container's size in bytes by its first 64 KiB, ``head``; None where they do not tell."""
+    """Read a container's size in bytes from its first 64 KiB, ``head``; None if it has none."""
     if head.startswith((b"RIFF", b"FORM")):
         return _read_iff(head)
     if head.startswith(b"RF64"):
@@ -74,9 +75,9 @@ def _declared_size(head):
 
 
 def _read_iff(head):
-    """WAV, AVI (little endian) and AIFF (big endian).
+    """Read WAV, AVI (little endian) and AIFF (big endian).
 
-    A program that writes to a pipe gives a length near 2 or 4 GiB, which says nothing.
+    A program that writes to a pipe declares about 2 or 4 GiB; that is ignored.
     """
     order = "little" if head.startswith(b"RIFF") else "big"
     size = int.from_bytes(head[4:8], order)
@@ -86,7 +87,7 @@ def _read_iff(head):
 
 
 def _read_au(head):
-    """Sun's au: where the data begins, and its size, which may be unknown (all ones)."""
+    """Read Sun's au: start of the data, and its size, which may be unknown (all ones)."""
     size = int.from_bytes(head[8:12], "big")
     if size == 0xFFFFFFFF:
         return None
@@ -94,9 +95,9 @@ def _read_au(head):
 
 
 def _read_caf(head):
-    """Apple's Core Audio Format: chunks of a type, a size of 64 bits, and their content.
+    """Read Apple's Core Audio Format: chunks of a type, a size of 64 bits, and the content.
 
-    Those that come before the data are walked over. A data chunk may end with the file (size -1).
+    Chunks before the data are skipped. A data chunk of size -1 extends to the end of the file.
     """
     position = 8
     while position + 12 <= len(head):
@@ -111,12 +112,12 @@ def _read_caf(head):
 
 
 def _read_matroska(head):
-    """Matroska and WebM: the segment's size (RFC 8794, section 6), which may be unknown."""
+    """Read Matroska and WebM: the segment's size (RFC 8794, section 6), which may be unknown."""
     start = head.find(_EBML_SEGMENT)
     if start < 0 or start + 12 > len(head):
         return None
     first = start + len(_EBML_SEGMENT)
-    length = 9 - head[first].bit_length()  # leading zero bits tell how many bytes there are
+    length = 9 - head[first].bit_length()  # the leading zero bits give the number of bytes
     if not 1 <= length <= 8:
         return None
     bits = 7 * length
@@ -127,7 +128,7 @@ def _read_matroska(head):
 
 
 def _read_asf(head):
-    """Windows Media: the file size in the file properties object; 0 while it is being written."""
+    """Read Windows Media: the size in the file properties object; it is 0 during writing."""
     start = head.find(_ASF_FILE_PROPERTIES)
     if start < 0:
         return None
@@ -143,11 +144,11 @@ def _id3_size(head):
 
 
 def _read_xing(frame, start):
-    """mp3: the file's size without tags at its end, by the Xing or Info header, or None.
+    """Read mp3: the size of the file without tags at its end, from Xing or Info; or None.
 
     Args:
         frame: the beginning of the first frame.
-        start: where in the file it lies.
+        start: its position in the file.
     """
     is_layer_3 = len(frame) == _XING_ENDS and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
     if not is_layer_3:
@@ -161,19 +162,19 @@ def _read_xing(frame, start):
     flags = frame[tag + 7]
     if not flags & 2:  # no number of bytes
         return None
-    place = tag + 8 + (4 if flags & 1 else 0)  # the number of frames stands before it
+    place = tag + 8 + (4 if flags & 1 else 0)  # the number of frames comes before it
     return start + int.from_bytes(frame[place : place + 4], "big")
 
 
 class Ogg(NamedTuple):
-    """What the pages of an ogg file say; of another file nothing."""
+    """Findings in the pages of an ogg file; the defaults for other files."""
 
-    chained: bool = False  # it goes on after its first stream, with another one or something else
-    cut: bool = False  # it ends within a page, or without the page that ends a stream
+    chained: bool = False  # more data follows the first stream
+    cut: bool = False  # the file ends within a page, or without an end-of-stream page
 
 
 def read_ogg(path):
-    """What the pages of a file say, if it is ogg, by their headers (RFC 3533, section 6): `Ogg`."""
+    """Read the page headers of an ogg file (RFC 3533, section 6): `Ogg`."""
     size = os.path.getsize(path)
     data_seen = False
     ended = False

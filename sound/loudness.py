@@ -1,4 +1,4 @@
-"""Loudness and true peaks of a stream by ITU-R BS.1770-4, and a limiter; memory stays flat."""
+"""Measure loudness and true peaks of a stream (ITU-R BS.1770-4), and limit it."""
 
 import functools
 
@@ -10,22 +10,22 @@ import data
 STEP = data.SAMPLE_RATE // 10  # samples: gating blocks of 400 ms begin every 100 ms
 STEPS = 4  # of a gating block
 SILENCE = -70.0  # LUFS: blocks below do not count
-RELATIVE_GATE = -10.0  # LU: nor those so far below the mean of the others
+RELATIVE_GATE = -10.0  # LU: blocks this far below the mean of the others do not count either
 
 CEILING = -1.0  # dBTP: EBU R 128's highest true peak; lossy codecs add less than that
-LOOKAHEAD = 0.005  # s; the gain falls within twice that: faster would be a click
-RELEASE = 100.0  # dB/s; between the peaks of 50 Hz and above it does not even begin
+LOOKAHEAD = 0.005  # s; the gain falls within twice that; faster would click
+RELEASE = 100.0  # dB/s; does not start between the peaks of a tone of 50 Hz or more
 OVERSAMPLING = 4  # as in BS.1770-4, annex 2
-_TAPS = 16  # samples that a point between two samples is interpolated from
-_OVERSHOOT = 2.1  # a true peak is at most so many times the largest sample: the phases' L1 norm
-SAFE_PEAK = 10 ** (CEILING / 20) / _OVERSHOOT  # of samples: no true peak is above the ceiling
+_TAPS = 16  # samples used to interpolate a point between two samples
+_OVERSHOOT = 2.1  # bound of true peak / largest sample: L1 norm of the interpolation filters
+SAFE_PEAK = 10 ** (CEILING / 20) / _OVERSHOOT  # sample peak that guarantees the ceiling
 _CHUNK = 2**16  # samples
 
 
 class Meter:
     """Measures the integrated loudness of a stream of audio at `data.SAMPLE_RATE`.
 
-    All channels weigh the same, for a recording seldom says which are surround channels.
+    All channels have the same weight, because recordings seldom mark their surround channels.
     """
 
     def __init__(self):
@@ -39,13 +39,13 @@ class Meter:
         self._steps = []  # mean power of each 100 ms, summed over channels
 
     def watch(self, blocks):
-        """Hand a stream of blocks (channels, any) through and measure it on the way."""
+        """Measure a stream of blocks (channels, any) and pass it on unchanged."""
         for block in blocks:
             self.add(block)
             yield block
 
     def add(self, block):
-        """Take in the next block of audio, float32 (channels, any), full scale = 1."""
+        """Measure the next block of audio, float32 (channels, any), full scale = 1."""
         if not block.shape[1]:
             return
         if self._state is None:
@@ -59,9 +59,9 @@ class Meter:
         self._rest = power[whole:]
 
     def integrated(self):
-        """Loudness so far in LUFS, -inf for silence (below -70 LUFS).
+        """Integrated loudness so far in LUFS; -inf for silence (below -70 LUFS).
 
-        A sound shorter than one gating block counts as one.
+        A sound shorter than one gating block counts as one block.
         """
         steps = np.array(self._steps)
         if len(steps) < STEPS:
@@ -83,35 +83,34 @@ class Meter:
 
 
 def _to_lufs(power):
-    """Mean power of K-weighted audio -> LUFS, BS.1770's equation 2; nothing gives -inf."""
+    """Mean power of K-weighted audio -> LUFS (BS.1770, equation 2); power 0 gives -inf."""
     with np.errstate(divide="ignore"):
         return -0.691 + 10 * np.log10(power)
 
 
 class Limiter:
-    """Turns a stream down where its true peaks would exceed a ceiling, and nowhere else.
+    """Reduces the gain of a stream where its true peaks would exceed a ceiling.
 
-    The gain falls within 2 x `LOOKAHEAD` before a peak and rises again by `RELEASE`, that of all
-    channels together, so that the stereo picture stays. Where no peak is near, samples come out
-    as they came in, bit by bit.
+    The gain falls within 2 x `LOOKAHEAD` before a peak and recovers at `RELEASE`. All channels have
+    one gain, which keeps the stereo image. Samples far from a peak are unchanged, bit by bit.
 
     Attributes:
-        is_used: whether anything has been turned down so far.
+        is_used: whether the gain has been reduced so far.
     """
 
     def __init__(self, rate, ceiling=CEILING):
-        """``rate`` in Hz; ``ceiling`` in dBTP, of 4 x oversampling as in BS.1770-4, annex 2."""
+        """``rate`` in Hz; ``ceiling`` in dBTP, with 4 x oversampling as in BS.1770-4, annex 2."""
         self.is_used = False
         self._ceiling = 10 ** (ceiling / 20)
         self._reach = round(LOOKAHEAD * rate)
-        self._margin = 2 * self._reach + _TAPS  # samples that the gain looks to either side
+        self._margin = 2 * self._reach + _TAPS  # samples on each side that affect the gain
         window = np.hanning(2 * self._reach + 3)[1:-1]
         self._window = window / window.sum()
-        self._slope = RELEASE / rate * np.log(10) / 20  # nepers from sample to sample
-        self._held = 0.0  # attenuation that is being released, nepers
+        self._slope = RELEASE / rate * np.log(10) / 20  # nepers per sample
+        self._held = 0.0  # attenuation carried over from the last chunk, nepers
 
     def limit(self, blocks):
-        """Stream of float32 (channels, any), full scale = 1 -> the same, as many samples."""
+        """Limit a stream of float32 (channels, any), full scale = 1; the length stays."""
         margin = self._margin
         for chunk in data.rechunk(_pad(blocks, margin), _CHUNK, keep=2 * margin):
             inner = chunk[:, margin : chunk.shape[1] - margin]
@@ -122,21 +121,21 @@ class Limiter:
             yield inner
 
     def _attenuate(self, excess):
-        """Attenuation of a chunk's inner samples, from what all of its samples need; nepers.
+        """Attenuation of a chunk's inner samples, from the excess of all its samples; nepers.
 
-        Every value that is averaged for a sample is at least what this sample needs, for it is the
-        largest within the reach of the average. So the average is enough, too.
+        Each averaged value is the maximum over the reach of the average. So the average is at
+        least what the sample needs.
         """
         needed = scipy.ndimage.maximum_filter1d(excess, 2 * self._reach + 1, mode="constant")
         fallen = self._slope * np.arange(1, len(needed) + 1)
         held = np.maximum.accumulate(np.maximum(needed + fallen, self._held)) - fallen
         held = np.maximum(held, 0)
-        self._held = held[min(_CHUNK, len(held)) - 1]  # where the next chunk begins
+        self._held = held[min(_CHUNK, len(held)) - 1]  # at the start of the next chunk
         return np.convolve(held, self._window, mode="same")[self._margin : -self._margin]
 
 
 def _pad(blocks, margin):
-    """Zeros before and after a stream of (channels, any)."""
+    """Add zeros before and after a stream of (channels, any)."""
     for i, block in enumerate(blocks):
         if i == 0:
             yield np.zeros((len(block), margin), np.float32)
@@ -152,9 +151,9 @@ def _interpolation():
 
 
 def _find_excess(audio, ceiling):
-    """How far the true peak about each sample exceeds an amplitude: (channels, n) -> nepers (n,).
+    """Excess of the true peak over an amplitude at each sample: (channels, n) -> nepers (n,).
 
-    That of sample k is the largest of any channel at k, k + 1/4, k + 1/2 and k + 3/4.
+    The true peak of sample k is the maximum over channels at k, k + 1/4, k + 1/2 and k + 3/4.
     """
     peak = np.abs(audio).max(axis=0, initial=0)
     if peak.max() * _OVERSHOOT <= ceiling:

@@ -1,22 +1,21 @@
-"""Phase estimators: each gives a converted magnitude a phase. One function each.
+"""Phase estimators: each estimates a phase for a converted magnitude. One function each.
 
 Every estimator is called as
 
     estimate(mag, spectrum, iterations=32, seed=0, start=0, hop_length=512, pull=0.1)
 
-    mag          float32 (bins, t), linear magnitude asked for, on the scale of `data.magnitude`
-    spectrum     complex64 (bins, t), the input's, on the same scale
-    iterations   how often an iterative estimator refines; the others ignore it
-    seed, start  of random phases; ``start`` is the index of the first frame within its piece
+    mag          float32 (bins, t), converted linear magnitude, on the scale of `data.magnitude`
+    spectrum     complex64 (bins, t), the input's spectrum, on the same scale
+    iterations   number of iterations of an iterative estimator
+    seed, start  seed of random phases; index of the first frame within its piece
     hop_length   samples from frame to frame: data.HOP_LENGTH, or that divided by 2, 4, ...
-    pull         of `griffinlim_anchored`: how much of the input's spectrum counts
+    pull         weight of the input's spectrum in `griffinlim_anchored`
 
 and returns complex64 (bins, t), unit phasors. An estimator names the arguments that it uses and
-takes the others as ``**_``. Frame k of the result depends on nothing beyond frames k - reach ...
-k + reach, see `reach`: a stream that is cut into blocks with that margin gives what the whole
-would give.
+takes the others as ``**_``. Frame k of the result depends on frames k - reach ... k + reach only,
+see `reach`. So blocks with that margin give the same result as the whole stream.
 
-To add one: write the function and put its name into `ESTIMATORS`; CONTRIBUTING.md says what else.
+To add one, write the function and add its name to `ESTIMATORS`. CONTRIBUTING.md has the rest.
 """
 
 import os
@@ -27,28 +26,28 @@ import numpy as np
 import data
 
 MOMENTUM = 0.99  # of fast Griffin-Lim: the best value of Perraudin et al. 2013
-PULL = 0.1  # the usual one; a model may have its own, see docs/phase.md
-_BLOCK_FRAMES = 512  # that one thread refines at a time: they stay in the processor's cache
-_TINY = np.float32(1e-20)  # far below any magnitude; one divided by it does not overflow
+PULL = 0.1  # default; a model may have its own value, see docs/phase.md
+_BLOCK_FRAMES = 512  # frames that a thread refines at a time; they fit into the cache
+_TINY = np.float32(1e-20)  # far below any magnitude; a magnitude divided by it does not overflow
 
 
 def keep_input(mag, spectrum, **_):
-    """The input's phase, unchanged: the method's choice.
+    """Return the input's phase, the method's choice.
 
-    Onsets stay where they were; overtones keep the input's.
+    Onsets stay exact. Overtones have the input's phases, which do not fit the target.
     """
     return data.phasor(spectrum)
 
 
 def set_flat(mag, spectrum, **_):
-    """Phase zero everywhere: the lower bound."""
+    """Return phase zero everywhere, as a lower bound."""
     return np.ones_like(spectrum)
 
 
 def draw_random(mag, spectrum, seed=0, start=0, **_):
-    """Independent uniform phases.
+    """Draw independent uniform phases.
 
-    They depend on ``seed`` and the frame's index only, so that blocks can be drawn apart.
+    They depend on ``seed`` and the frame's index only, so blocks can be drawn separately.
     """
     bins, frames = mag.shape
     draws_per_frame = bins // 8  # Philox counts steps of 256 bits: eight float32
@@ -66,9 +65,9 @@ def griffinlim(mag, spectrum, iterations=32, hop_length=data.HOP_LENGTH, **_):
 def griffinlim_anchored(mag, spectrum, iterations=32, hop_length=data.HOP_LENGTH, pull=PULL, **_):
     """Fast Griffin-Lim that starts from the input's phase and stays near it: see `refine`.
 
-    Where the input is loud it knows when things happen, and its phase is worth keeping; where the
-    magnitude asked for is louder than the input, as in overtones that the input lacks, phases
-    settle freely. The more of the input's spectrum, ``pull``, the clearer its onsets.
+    Where the input is loud, its phase has the exact onsets and is kept. Where the new magnitude is
+    louder, as in overtones that the input lacks, the phase is free. A larger ``pull`` makes onsets
+    clearer.
     """
     anchor = np.float32(pull) * spectrum
     return refine(mag, data.phasor(spectrum), iterations, hop_length=hop_length, anchor=anchor)
@@ -77,7 +76,7 @@ def griffinlim_anchored(mag, spectrum, iterations=32, hop_length=data.HOP_LENGTH
 def griffinlim_random(
     mag, spectrum, iterations=32, seed=0, start=0, hop_length=data.HOP_LENGTH, **_
 ):
-    """Fast Griffin-Lim, started from `draw_random`'s phases: see `refine`."""
+    """Fast Griffin-Lim, started from random phases: see `refine`."""
     phase = draw_random(mag, spectrum, seed=seed, start=start)
     return refine(mag, phase, iterations, hop_length=hop_length)
 
@@ -90,7 +89,7 @@ ESTIMATORS = {
     "random": draw_random,
     "flat": set_flat,
 }
-LEARNED = {  # these are given the input's spectrum as a network has turned it
+LEARNED = {  # these get the input's spectrum with phases turned by a network
     "learned": keep_input,
     "learned_griffinlim": griffinlim,
 }
@@ -98,25 +97,26 @@ ALL = ESTIMATORS | LEARNED
 
 
 def reach(iterations, hop_length=data.HOP_LENGTH):
-    """How many frames away the result of any estimator may look, on either side.
+    """Largest distance, in frames, over which an estimator uses its input.
 
-    A frame shares samples with N_FFT / hop_length - 1 neighbours on each side, and one iteration
-    carries news that far.
+    A frame shares samples with N_FFT / hop_length - 1 neighbours on each side. One iteration
+    extends the reach by that number.
     """
     return iterations * (data.N_FFT // hop_length - 1)
 
 
 def refine(mag, phase, iterations, momentum=MOMENTUM, hop_length=data.HOP_LENGTH, anchor=None):
-    """Fast Griffin-Lim: make ``phase`` (bins, t) consistent with ``mag`` (bins, t), which is kept.
+    """Fast Griffin-Lim: make ``phase`` (bins, t) consistent with a fixed ``mag`` (bins, t).
 
-    Griffin & Lim 1984 project in turn on the spectrograms that some sound has,
-    c = STFT(ISTFT(mag * phase)), and on those with the magnitude asked for. Perraudin, Balazs &
+    Griffin & Lim 1984 alternate two projections: on the spectrograms of real sounds,
+    c = STFT(ISTFT(mag * phase)), and on spectrograms of magnitude ``mag``. Perraudin, Balazs &
     Sondergaard 2013 (eq. 10) extrapolate in between, c + momentum * (c - previous c), which
     converges faster and further. Momentum 0 gives the original.
 
-    They lessen the distance |s - c|^2 of s = mag * phase from any sound. With an ``anchor``,
-    complex (bins, t), that is w times some spectrum x, it is |s - c|^2 + w |s - x|^2 that falls:
-    for a fixed c, s is best with the phase of c + w x. So an anchor costs one addition. (Ours.)
+    These minimise the distance |s - c|^2 of s = mag * phase to a real sound. ``anchor`` = w x,
+    complex (bins, t), with a weight w and a spectrum x, changes the objective to
+    |s - c|^2 + w |s - x|^2. For a fixed c the best s has the phase of c + w x, so an anchor costs
+    one addition. (Own derivation.)
 
     Frames before the first and after the last count as silence. Blocks with a margin of `reach`
     give exactly the result of the whole, so they are refined in threads.
@@ -144,10 +144,10 @@ def in_blocks(function, frames, size, margin, map_blocks=map):
 
     Args:
         function: slice of frames -> array (frames of the slice, ...).
-        frames: how many there are.
+        frames: number of frames.
         size: frames of a block without its margins.
-        margin: frames that a block sees on either side.
-        map_blocks: as the built-in ``map``; that of a thread pool runs blocks side by side.
+        margin: extra frames of a block on each side.
+        map_blocks: like the built-in ``map``; a thread pool's ``map`` runs blocks in parallel.
     """
     starts = range(0, frames, size)
     spans = [slice(max(0, start - margin), start + size + margin) for start in starts]
@@ -159,14 +159,14 @@ def in_blocks(function, frames, size, margin, map_blocks=map):
 
 
 def _refine(mag, phase, anchor, iterations, inertia, hop_length):
-    """`refine` for one block, frames first: float32 and complex64 (t, bins) -> the latter."""
-    if len(mag) < data.N_FFT // hop_length:  # no sample is covered by all frames
+    """`refine` for one block, frames first: float32 and complex64 (t, bins) -> complex64."""
+    if len(mag) < data.N_FFT // hop_length:  # too short: no sample has all its frames
         return phase
-    margin = data.N_FFT - hop_length  # samples at either end that not all frames cover
+    margin = data.N_FFT - hop_length  # samples at each end that lack some frames
     spectrum = mag * phase
     estimate = phase
     previous = np.float32(0)
-    scale = np.float32(1)  # of the extrapolation, which the magnitude takes out again
+    scale = np.float32(1)  # scale of ``estimate``; only its phase matters
     for _ in range(iterations):
         audio = data.istft_frames(spectrum, hop_length)
         consistent = data.stft_frames(np.pad(audio, margin), hop_length, mag.shape[1])

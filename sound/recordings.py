@@ -2,10 +2,10 @@
 
 Everything here is float32 with full scale = 1; streams are arrays (channels, samples).
 
-Two libraries read. FFmpeg reads every format, in a process of its own, with time stamps: see
-decoder.py. libsndfile reads two kinds of files, which have none: uncompressed sound (wav, aiff, au,
-caf, w64), four times as fast; and ogg of one stream, of which FFmpeg shifts the shortest by 128
-samples. Not FLAC and mp3: libsndfile stops where their header, or its guess, says.
+FFmpeg reads every format, in its own process, and obeys time stamps: see decoder.py. libsndfile
+reads two kinds of files without time stamps: uncompressed sound (wav, aiff, au, caf, w64), four
+times as fast, and ogg with one stream, where FFmpeg shifts the shortest files by 128 samples.
+libsndfile does not read FLAC and mp3 here: it stops at the length in the header, or at a guess.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from common.files import complete
 from data import SAMPLE_RATE
 from sound import headers
 
-RATES = (1000, 400_000)  # Hz: sampling rates of real recordings, with room on both sides
-MAX_CHANNELS = 32  # they stream side by side, so memory grows with them
-MAX_SAMPLE = 2.0**32  # of a float file, full scale = 1: its power is still far from float32's end
-READ_SIZE = 2**18  # samples of a block
+RATES = (1000, 400_000)  # Hz: accepted sampling rates, wider than those of real recordings
+MAX_CHANNELS = 32  # memory grows with the number of channels
+MAX_SAMPLE = 2.0**32  # in a float file, full scale = 1: its power is far below float32's limit
+READ_SIZE = 2**18  # samples per block
 
-DEPTHS = (16, 24, "float")  # bits of a sample that are written; "float" has 32
+DEPTHS = (16, 24, "float")  # bits of a written sample; "float" has 32
 WRITTEN_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
-AUDIO_EXTENSIONS = (  # one that FFmpeg is to read also needs its container in decoder.py
+AUDIO_EXTENSIONS = (  # a format read by FFmpeg also needs its container in decoder.py
     *WRITTEN_EXTENSIONS,
     *(".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),  # sample by sample
     *(".m4a", ".m4b", ".aac", ".oga", ".opus", ".wma", ".mp2", ".ac3", ".amr", ".ape", ".wv"),
@@ -49,36 +49,36 @@ _WRITTEN_DEPTHS = {  # libsndfile's names; ogg and mp3 have no depth
     ".wav": {16: "PCM_16", 24: "PCM_24", "float": "FLOAT"},
     ".flac": {16: "PCM_16", 24: "PCM_24"},
 }
-_SNDFILE_DEPTHS = {  # of what libsndfile reads; 32-bit integers need a float to keep their level
+_SNDFILE_DEPTHS = {  # libsndfile's subtypes; 32-bit integers need a float to keep their precision
     **{"PCM_24": 24, "ALAC_20": 24, "ALAC_24": 24},
     **{"PCM_32": "float", "ALAC_32": "float", "FLOAT": "float", "DOUBLE": "float"},
 }
-_MAX_OGG_RATE = 200_000  # Hz: above it libvorbis ends the process
-_MAX_WAV_BYTES = 2**32 - 2**20  # its sizes have 32 bits; a mebibyte is more than any header
+_MAX_OGG_RATE = 200_000  # Hz: above this rate libvorbis ends the process
+_MAX_WAV_BYTES = 2**32 - 2**20  # sizes in a wav have 32 bits; no header has more than 1 MiB
 _WRITE_SIZE = 2**16  # frames: libvorbis overflows its stack on much longer blocks
 _CANCELLED = 0.2  # see `MonoMix`
-_DECODER = (  # a program; its first argument is where the project lies, maybe a zip file
+_DECODER = (  # a program; its first argument is the project's path, which may be a zip file
     "import sys; sys.path[0] = sys.argv.pop(1); "
     "from sound import decoder; decoder.main(*sys.argv[1:])"
 )
 _MESSAGE_HEAD = struct.Struct("<cI")  # see decoder.py
-PATIENCE = 300  # s: a decoder that gives nothing for so long hangs; slow network disks take 60
-_BY_ANOTHER = "save it as wav by another program, and give that"
+PATIENCE = 300  # s without output after which the decoder counts as hanging; network disks take 60
+_BY_ANOTHER = "save it as wav with another program"
 _HANGS = f"the decoder gave nothing for {{:g}} s and was stopped; {_BY_ANOTHER}"
-CUT = "its header tells of more sound than there is, as after a broken copy: its end is missing"
-STALE = "its header tells of less sound than there is, as after a crash: read to the file's end"
+CUT = "the file is shorter than its header says, as after a broken copy: its end is missing"
+STALE = "the file is longer than its header says, as after a crash: read to the file's end"
 
 
 class Sound:
-    """An open recording, which is read from its beginning to its end.
+    """An open recording, read once from beginning to end.
 
     Attributes:
-        name: the path as it was given, text.
+        name: the path as given, text.
         samplerate: Hz.
-        channels: their number.
-        frames: samples a channel, exactly, or None where only reading it to its end tells.
-        bits: depth of its samples, one of `DEPTHS`; 16 for lossy formats, which have none.
-        remarks: list of sentences on what had to be done to read it; complete once it is read.
+        channels: number of channels.
+        frames: exact samples per channel, or None if unknown before the end.
+        bits: depth of the samples, one of `DEPTHS`; 16 for lossy formats.
+        remarks: list of sentences about repairs; complete at the end of the recording.
     """
 
     def __init__(self, name, samplerate, channels, frames, bits):
@@ -91,7 +91,7 @@ class Sound:
         self._position = 0
 
     def read(self, size):
-        """The next ``size`` samples of all channels, fewer at the end: float32 (channels, any).
+        """Read the next ``size`` samples, fewer at the end: float32 (channels, any).
 
         Raises:
             UserError: the file is damaged.
@@ -101,11 +101,11 @@ class Sound:
         return block
 
     def tell(self):
-        """Samples a channel that were read so far."""
+        """Samples per channel read so far."""
         return self._position
 
     def __enter__(self):
-        """Itself, for ``with``."""
+        """Return itself, for ``with``."""
         return self
 
     def __exit__(self, *_):
@@ -114,7 +114,7 @@ class Sound:
 
 
 class _SndfileSound(Sound):
-    """What libsndfile reads."""
+    """A recording read by libsndfile."""
 
     def __init__(self, path, file):
         bits = _SNDFILE_DEPTHS.get(file.subtype, 16)
@@ -135,7 +135,7 @@ class _SndfileSound(Sound):
 
 
 class _DecodedSound(Sound):
-    """What FFmpeg decodes, in a process of its own: see decoder.py. Its length shows at its end."""
+    """A recording decoded by FFmpeg in another process, see decoder.py. ``frames`` is None."""
 
     def __init__(self, path, stale):
         project = str(Path(__file__).absolute().parents[1])
@@ -152,14 +152,14 @@ class _DecodedSound(Sound):
             self.close()
             raise
         super().__init__(path, header["samplerate"], header["channels"], None, header["bits"])
-        self._held = np.zeros((self.channels, 0), np.float32)  # decoded, not yet asked for
+        self._held = np.zeros((self.channels, 0), np.float32)  # decoded, not yet returned
         self._ended = False
 
     def _receive(self):
-        """The decoder's next message: a dict, or interleaved samples, float32 (n,).
+        """Receive the decoder's next message: a dict, or interleaved samples, float32 (n,).
 
         Raises:
-            UserError: the file cannot be decoded (further).
+            UserError: the file cannot be decoded, or not to its end.
         """
         watch = threading.Timer(PATIENCE, self._give_up)
         watch.daemon = True
@@ -213,11 +213,11 @@ class _DecodedSound(Sound):
 
 
 def _explain_end(code):
-    """What to tell the user of a decoder that ended midway, by its process's exit code."""
+    """Explain why the decoder ended early, from its exit code: text for the user."""
     if code == -getattr(signal, "SIGKILL", 9):
-        return "its decoder was killed, maybe for want of memory; free some and run again"
+        return "its decoder was killed, probably out of memory; free some memory and run again"
     if code == 1:
-        import av  # noqa: F401  # raises what was missing there
+        import av  # noqa: F401  # raises the decoder's own error if a package is missing
     reason = f"exit code {code}"
     if code < 0:
         reason = signal.Signals(-code).name
@@ -231,7 +231,7 @@ def open_sound(path):
         `Sound`.
 
     Raises:
-        UserError: it is missing, holds no sound, or is of an odd rate or layout.
+        UserError: the file is missing, has no sound, too many channels, or a rate outside `RATES`.
     """
     _check_is_file(path)
     try:
@@ -242,13 +242,13 @@ def open_sound(path):
         return sound
     sound.close()
     raise UserError(
-        f"{path}: {sound.channels} channels at {sound.samplerate} Hz; at most {MAX_CHANNELS} and "
-        f"{RATES[0]} ... {RATES[1]} Hz are taken: mix it down or resample it"
+        f"{path}: {sound.channels} channels at {sound.samplerate} Hz; the limits are "
+        f"{MAX_CHANNELS} channels and {RATES[0]} ... {RATES[1]} Hz: mix it down or resample it"
     )
 
 
 def _check_is_file(path):
-    """Raise UserError if it is missing, or nothing that can be read more than once."""
+    """Raise UserError if the path is missing or cannot be read more than once."""
     path = Path(path)
     if path.is_file():
         return
@@ -256,14 +256,14 @@ def _check_is_file(path):
         raise UserError(f"{path}: is a folder; give a recording")
     if path.exists():
         raise UserError(
-            f"{path}: is a pipe or a device, and a recording is read more than once; "
-            "write it to a file (... > song.wav) and give that"
+            f"{path}: is a pipe or a device, but a recording is read more than once; "
+            "write it to a file (... > song.wav)"
         )
     raise UserError(f"{path}: no such file; check the path")
 
 
 def _open_file(path):
-    """A file as `Sound`, with what is known of it so far in its remarks."""
+    """Open a file as `Sound`; the remarks hold the findings so far."""
     file = _open_by_libsndfile(path)
     stale = file is not None and headers.is_stale(path, file.frames)
     ogg = headers.read_ogg(path)
@@ -281,10 +281,10 @@ def _open_file(path):
 
 
 def _open_by_libsndfile(path):
-    """soundfile.SoundFile, or None for what it does not know, or cuts short (see the head)."""
+    """Open a soundfile.SoundFile; None for formats that it cannot read or would cut short."""
     name = os.fsencode(path) if os.name == "posix" else str(path)  # names that are not UTF-8
     try:
-        with quiet_stderr():  # libmpg123 has its own words for a damaged mp3
+        with quiet_stderr():  # libmpg123 prints about a damaged mp3
             file = soundfile.SoundFile(name)
     except (soundfile.LibsndfileError, TypeError):
         return None
@@ -295,24 +295,24 @@ def _open_by_libsndfile(path):
 
 
 def print_remarks(sound):
-    """Tell the user on stderr what had to be done to read a `Sound`: one line for each remark."""
+    """Print the remarks of a `Sound` on stderr, one line each."""
     for remark in sound.remarks:
         print(f"note: {one_line(sound.name)}: {remark}", file=sys.stderr)
 
 
 def read_blocks(sound, size=READ_SIZE):
-    """An open `Sound` -> stream of float32 (channels, any), at least one block.
+    """Read an open `Sound` as a stream of float32 (channels, any), at least one block.
 
     Raises:
-        UserError: it is damaged or empty, holds samples that no recording has, or changes
-            meanwhile.
+        UserError: the file is damaged or empty, has samples that are not finite or above
+            `MAX_SAMPLE`, or changes while it is read.
     """
     before = os.stat(sound.name)
     while True:
         block = sound.read(size)
         if not np.abs(block).max(initial=0) <= MAX_SAMPLE:
             raise UserError(
-                f"{sound.name}: holds samples that are NaN, infinite or absurdly large; "
+                f"{sound.name}: has samples that are NaN, infinite or far too large; "
                 "export it again"
             )
         after = os.stat(sound.name)
@@ -328,12 +328,12 @@ def read_blocks(sound, size=READ_SIZE):
 
 
 class MonoMix:
-    """Averages the channels of a stream, and knows afterwards whether they cancelled each other.
+    """Averages the channels of a stream and detects channels that cancel each other.
 
-    Two channels of opposite polarity, as of a cable wired wrongly, average to silence. Then one
-    channel alone is the better mono. Channels that have nothing in common average to a power of
-    sum(powers) / channels**2, equal ones to more; below 0.2 of it, two equally loud channels
-    correlate by less than -0.8, and that is no stereo picture any more.
+    Two channels of opposite polarity (a wrongly wired cable) average to silence. Then one channel
+    alone is the better mono. Unrelated channels average to a power of sum(powers) / channels**2,
+    similar channels to more. Below 0.2 of that power, two equally loud channels have a correlation
+    below -0.8, which no stereo recording has.
     """
 
     def __init__(self):
@@ -341,14 +341,14 @@ class MonoMix:
         self._powers = 0.0
 
     def average(self, block):
-        """Float32 (channels, n) -> (1, n)."""
+        """Average the channels: float32 (channels, n) -> (1, n)."""
         mono = block.mean(axis=0, keepdims=True)
         self._mean_power += np.square(mono, dtype=np.float64).sum()
         self._powers += np.square(block, dtype=np.float64).sum(axis=1)
         return mono
 
     def channel_instead(self):
-        """Index of the channel to take instead, the loudest, or None if the average is right."""
+        """Index of the loudest channel if the channels cancel, otherwise None."""
         unrelated = np.sum(self._powers) / np.size(self._powers) ** 2
         if self._mean_power >= _CANCELLED * unrelated:
             return None
@@ -356,7 +356,7 @@ class MonoMix:
 
 
 def mix_down(block):
-    """Float32 (channels, n) -> (1, n): the average, or the loudest channel where they cancel."""
+    """Mix to mono, float32 (channels, n) -> (1, n): the average, or see `MonoMix`."""
     mix = MonoMix()
     mono = mix.average(block)
     channel = mix.channel_instead()
@@ -366,16 +366,16 @@ def mix_down(block):
 
 
 def read_mono(path, process):
-    """Stream a recording as mono through ``process``: the average of its channels, as a rule.
+    """Stream a recording as mono through ``process``.
 
-    If the channels cancel each other, which shows at the end only, it is read again, and the
-    loudest channel taken alone.
+    Mono is the average of the channels. If they turn out to cancel each other, the recording is
+    read a second time and the loudest channel is used alone.
 
     Args:
         process: called with a stream of float32 (1, any) and the sampling rate.
 
     Returns:
-        (what ``process`` returns, the `Sound`, which is closed: its length and remarks).
+        (result of ``process``, the closed `Sound`, for its length and remarks).
 
     Raises:
         UserError: see `open_sound` and `read_blocks`.
@@ -390,25 +390,24 @@ def read_mono(path, process):
         blocks = (block[channel : channel + 1] for block in read_blocks(sound))
         result = process(blocks, sound.samplerate)
     sound.remarks.append(
-        f"its channels are of opposite polarity and would cancel: channel {channel + 1} is taken"
+        f"its channels have opposite polarity and would cancel: only channel {channel + 1} is used"
     )
     return result, sound
 
 
 def _join(blocks, rate):
-    """A stream of mono as one array, and its rate."""
+    """Join a mono stream: (float32 (n,), rate)."""
     return np.concatenate(list(blocks), axis=1)[0], rate
 
 
 def read_audio(path, sample_rate=SAMPLE_RATE):
-    """Read a recording as mono, by `read_mono`, resampled by soxr at high quality.
+    """Read a recording as mono, see `read_mono`, resampled by soxr at high quality.
 
     Returns:
         float32 (n,) at ``sample_rate``, full scale = 1.
 
     Raises:
-        UserError: the file is missing, is no audio, or holds NaN, infinite or absurdly large
-            samples.
+        UserError: see `open_sound` and `read_blocks`.
     """
     (audio, rate), sound = read_mono(path, _join)
     print_remarks(sound)
@@ -420,8 +419,8 @@ def read_audio(path, sample_rate=SAMPLE_RATE):
 def resample_stream(blocks, rate, new_rate):
     """Resample a stream of float32 (channels, any) by soxr at high quality, as `read_audio` does.
 
-    Some silence follows the end, so that at least round(n * new_rate / rate) samples of n come
-    out. Equal rates: unchanged.
+    Silence is added at the end, so that n samples give at least round(n * new_rate / rate). Equal
+    rates leave the stream unchanged.
     """
     if rate == new_rate:
         yield from blocks
@@ -437,7 +436,7 @@ def resample_stream(blocks, rate, new_rate):
 
 
 def find_audio(folder, name):
-    """The recording ``name`` in whichever format is there, or None.
+    """Find a recording in any known format: its path, or None.
 
     ``name`` is a path below ``folder``, without extension.
     """
@@ -450,13 +449,13 @@ def find_audio(folder, name):
 
 
 def check_writable(target, channels, rate, bits=None):
-    """Check, before any work, that ``target``'s format takes these channels and this rate.
+    """Check, before any work, that the output format supports these channels and this rate.
 
     Args:
-        target: path; its extension chooses the format, one of `WRITTEN_EXTENSIONS`.
-        channels: their number.
+        target: path; its extension is the format, one of `WRITTEN_EXTENSIONS`.
+        channels: number of channels.
         rate: Hz.
-        bits: depth that was asked for, one of `DEPTHS`, or None: whatever the format has.
+        bits: depth given by the user, one of `DEPTHS`; None: any.
 
     Raises:
         UserError: it does not.
@@ -473,30 +472,30 @@ def check_writable(target, channels, rate, bits=None):
         taken = _can_encode(_WRITTEN_FORMATS[extension], channels, rate)
     if not taken:
         raise UserError(
-            f"{target}: this format does not take {channels} channels at {rate} Hz; "
+            f"{target}: this format does not support {channels} channels at {rate} Hz; "
             "give another extension or --sr"
         )
 
 
 def _check_depth(target, extension, bits):
-    """Raise UserError if a format has no samples of a depth."""
+    """Raise UserError if the format does not have this depth."""
     depths = _WRITTEN_DEPTHS.get(extension)
     if depths is None:
         raise UserError(
-            f"--bits {bits}: {target} would be compressed, and have no bit depth; leave --bits "
+            f"--bits {bits}: {target} is a compressed format without a bit depth; leave --bits "
             "out, or give a .wav or .flac"
         )
     if bits not in depths:
         raise UserError(
-            f"--bits {bits}: flac holds whole numbers only; give --bits 24, or a .wav instead of "
+            f"--bits {bits}: flac stores integers only; give --bits 24, or a .wav instead of "
             f"{target}"
         )
 
 
 def choose_depth(target, bits):
-    """Depth that ``target``'s format writes for sound of a depth: (one of `DEPTHS` or None).
+    """Choose the depth that ``target``'s format writes for sound of ``bits``: of `DEPTHS` or None.
 
-    FLAC gets 24 bits of a float, the most it takes; ogg and mp3 have none.
+    FLAC stores a float as 24 bits, its maximum. ogg and mp3 have no depth: None.
     """
     depths = _WRITTEN_DEPTHS.get(Path(target).suffix.lower())
     if depths is None:
@@ -505,7 +504,7 @@ def choose_depth(target, bits):
 
 
 def _can_encode(kind, channels, rate):
-    """Whether libsndfile encodes a sample so. FLAC refuses a rate as late as at the first."""
+    """Whether libsndfile encodes this format. FLAC rejects a rate only at the first sample."""
     try:
         with soundfile.SoundFile(io.BytesIO(), "w", rate, channels, format=kind) as file:
             file.write(np.zeros((1, channels), np.float32))
@@ -515,20 +514,20 @@ def _can_encode(kind, channels, rate):
 
 
 def create_sound(target, part, channels, rate, seconds=0.0, bits=16):
-    """Open ``part`` for writing what ``target``'s extension says: PCM, Vorbis or MP3.
+    """Open ``part`` for writing in the format of ``target``'s extension: PCM, Vorbis or MP3.
 
     Args:
         target, channels, rate: see `check_writable`.
-        part: path that is written to.
-        seconds: length that is going to be written. A WAV file of more than 4 GiB becomes RF64,
-            which has the same extension and is read by what reads such files at all.
-        bits: depth, one of `DEPTHS`, where the format has one: see `choose_depth`.
+        part: path to write to.
+        seconds: expected length. A WAV file of more than 4 GiB becomes RF64, with the same
+            extension; programs that read files of this size read RF64.
+        bits: depth, one of `DEPTHS`, if the format has one: see `choose_depth`.
 
     Returns:
         soundfile.SoundFile, whose ``close`` raises OSError if the disk was full.
 
     Raises:
-        UserError, OSError: the format does not take it, or the file cannot be created.
+        UserError, OSError: the format does not support it, or the file cannot be created.
     """
     check_writable(target, channels, rate)
     extension = Path(target).suffix.lower()
@@ -548,7 +547,7 @@ def create_sound(target, part, channels, rate, seconds=0.0, bits=16):
 
 
 class _Output(soundfile.SoundFile):
-    """A file that is written. Closing it raises OSError if any part of it could not be."""
+    """A file open for writing. ``close`` raises OSError if any part could not be written."""
 
     def __init__(self, target, part, rate, channels, subtype, kind):
         self._target = str(target)
@@ -570,9 +569,9 @@ class _Output(soundfile.SoundFile):
 
 
 class _WatchedFile:
-    """A new file that remembers an error: libsndfile forgets those of the last block of ogg or mp3.
+    """A new file that remembers write errors: libsndfile loses those of ogg's and mp3's last block.
 
-    Has what soundfile asks of a file object to write to.
+    It has the methods that soundfile needs of a writable file object.
     """
 
     def __init__(self, path):
@@ -580,22 +579,22 @@ class _WatchedFile:
         self._error = None
 
     def write(self, content):
-        """Write bytes; returns how many were."""
+        """Write bytes; returns the number written."""
         with self._watch():
             return self._file.write(content)
         return 0
 
     def seek(self, offset, whence=os.SEEK_SET):
-        """Move to a place."""
+        """Move to a position."""
         with self._watch():
             self._file.seek(offset, whence)
 
     def tell(self):
-        """The place."""
+        """The position."""
         return self._file.tell()
 
     def close(self):
-        """Close it; returns the first error that there was, once, or None."""
+        """Close the file; returns the first error, or None. A second call returns None."""
         with self._watch():
             self._file.close()
         error, self._error = self._error, None
@@ -611,7 +610,7 @@ class _WatchedFile:
 
 @contextlib.contextmanager
 def named_errors(target):
-    """Name ``target`` in libsndfile's errors of writing it, which come without: a full disk's."""
+    """Add the name ``target`` to libsndfile's write errors, such as those of a full disk."""
     try:
         yield
     except (soundfile.LibsndfileError, AssertionError) as error:
@@ -621,13 +620,13 @@ def named_errors(target):
 
 
 def write_audio(path, audio, sample_rate=SAMPLE_RATE, place=None):
-    """Write audio (n,) or (n, channels); the extension chooses the format.
+    """Write audio (n,) or (n, channels); the extension chooses the format, PCM has 16 bits.
 
-    16-bit PCM where it has one. ``place`` as of `files.complete`.
+    ``place``: see `files.complete`.
 
     Raises:
-        ValueError: a sample is beyond full scale, and would wrap or be cut: the caller scales.
-        UserError: the format does not take it, or it cannot be written.
+        ValueError: a sample exceeds full scale; the caller must scale the audio.
+        UserError: the format does not support the audio, or the file cannot be written.
     """
     peak = np.abs(audio).max(initial=0)
     if not peak <= 1:
@@ -644,9 +643,9 @@ def write_audio(path, audio, sample_rate=SAMPLE_RATE, place=None):
 
 
 def read_spool(spool, channels, length):
-    """The first ``length`` frames of raw float32 in ``spool``: stream of (channels, any).
+    """Read the first ``length`` frames of raw float32 from ``spool``.
 
-    At least one block comes.
+    Yields at least one block, float32 (channels, any).
     """
     spool.seek(0)
     for start in range(0, max(1, length), _WRITE_SIZE):

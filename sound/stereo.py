@@ -1,22 +1,22 @@
 """Stereo: convert the mean of the channels once, and place the result as in the input.
 
-    audio (channels, n)  --split-->  the mean (1, n), and what each channel has besides it
+    audio (channels, n)  --split-->  the mean (1, n), and each channel minus the mean
     spectra of these  --Placement.mix-->  one spectrum, for the network  --...-->  converted
     converted spectrum  --Placement.place-->  spectra of the channels
 
-A channel is the mean R times a gain, X = (1 + G) R, with a complex G for every frame and bin. With
-<> a mean over the recent past and the neighbouring bins, weighted by energy,
+A channel is the mean R times a gain, X = (1 + G) R, with a complex G for every frame and bin. <> is
+a mean over the recent past and the neighbouring bins, weighted by energy:
 
     G = <(X - R) R*> / <R R*>
 
-Its real part, the level differences, says where a note is. The imaginary part and what no gain
-explains, as of rooms and choruses, make the image wide: these parts are scaled together, so that
-their energy relative to the mean's stays the input's, whatever the spectrum that they now colour.
-The target has overtones where the input has none: G is taken from louder neighbours there.
+The real part of G, the level difference, is the position of a note. The imaginary part and the
+residual X - (1 + G) R, from rooms and choruses, make the image wide. Both wide parts get one
+factor, so that their energy relative to the mean stays that of the input. The target has overtones
+where the input has none; there G comes from louder neighbouring bins.
 
 The gains of all channels average to 1, so the mean of the output's channels is the conversion of
-the mean of the input's, sample by sample. Only where channels of opposite polarity would cancel
-is the loudest one taken in place of the mean.
+the mean of the input's, sample by sample. Where channels of opposite polarity would cancel, the
+loudest channel replaces the mean.
 """
 
 from collections import deque
@@ -26,28 +26,28 @@ import scipy  # whose parts load when they are first used
 
 import data
 
-ATTACK = 0.01  # s, of <> where it gets louder: a new note's place counts at once
-RELEASE = 0.1  # s, where it gets softer: a note that decays stays where it was struck
+ATTACK = 0.01  # s, time constant of <> for rising power: a new note's position counts at once
+RELEASE = 0.1  # s, for falling power: a decaying note stays where it was struck
 NEAR = np.array([0.25, 0.5, 0.25])  # weights of neighbouring bins: the window's main lobe
-WIDE = 25  # bins, 1.1 kHz: where a bin has no energy of its own, these say where it is
-WIDE_WEIGHT = 0.03  # of a bin's own energy: 15 dB below them it begins to follow them
-ALL_WEIGHT = 1e-4  # the same of all bins
-SLOW = 1.0  # s that both look back
-WIDTH = 0.3  # s over which the width is kept
-WIDEST = 2.0  # times: at most so much is the wide part raised
-BALANCE = 0.1  # s over which the balance of the channels is kept
-LARGEST_SHIFT = 3.0  # dB of balance
-FAINT = 1e-3  # of the power of all channels: below it a channel has no balance to keep
-# Power of the mean over that of unrelated channels of this power, see `recordings.MonoMix`: at the
-# second channels begin to count as cancelling, at the first they do.
+WIDE = 25  # bins, 1.1 kHz: these give the position of a bin without energy
+WIDE_WEIGHT = 0.03  # their weight: a bin 15 dB below them starts to follow them
+ALL_WEIGHT = 1e-4  # weight of the mean over all bins
+SLOW = 1.0  # s, time constant of these two means
+WIDTH = 0.3  # s, time constant of the width
+WIDEST = 2.0  # largest factor of the wide parts
+BALANCE = 0.1  # s, time constant of the balance
+LARGEST_SHIFT = 3.0  # dB, largest correction of the balance
+FAINT = 1e-3  # fraction of the total power below which a channel's balance is not kept
+# Power of the mean relative to that of unrelated channels, see `recordings.MonoMix`: above the
+# second value channels do not cancel, below the first they do.
 CANCELLED = (0.1, 0.3)
 _TINY = 1e-20
 
 
 def split(blocks):
-    """Stream of (channels, any) -> (1 + channels, any): the mean, and each channel minus it.
+    """Split a stream, (channels, any) -> (1 + channels, any): the mean, each channel minus it.
 
-    Mono stays as it is.
+    Mono is unchanged.
     """
     for block in blocks:
         if len(block) > 1:
@@ -57,9 +57,9 @@ def split(blocks):
 
 
 class Placement:
-    """Makes one spectrum of a stream of several channels, and several of its conversion.
+    """Mixes the channels of a stream to one spectrum, and places its conversion in the channels.
 
-    `mix` and `place` work on the same stream, `place` later: what it needs of each frame waits.
+    `mix` and `place` work on the same stream. `mix` stores the data that `place` needs later.
     """
 
     def __init__(self, hop_length):
@@ -73,10 +73,10 @@ class Placement:
         self._waiting = deque()  # per frame: arguments of `_place`
 
     def mix(self, frames):
-        """Stream of spectra of what `split` gives, complex64 (1 + channels, any, bins).
+        """Mix a stream of spectra of `split`'s output, complex64 (1 + channels, any, bins).
 
         Yields:
-            complex64 (1, any, bins), to be converted.
+            complex64 (1, any, bins), for the network.
         """
         for block in frames:
             if len(block) > 1:
@@ -85,7 +85,7 @@ class Placement:
             yield block
 
     def place(self, spectra):
-        """Stream of converted spectra, complex64 (1, any, bins) -> (channels, any, bins)."""
+        """Place a stream of converted spectra, complex64 (1, any, bins): (channels, any, bins)."""
         for block in spectra:
             if self._channels > 1 and block.shape[1]:
                 columns = zip(*[self._waiting.popleft() for _ in range(block.shape[1])])
@@ -93,7 +93,7 @@ class Placement:
             yield np.broadcast_to(block, (self._channels, *block.shape[1:]))
 
     def _mix(self, mean, besides):
-        """Mean (t, bins) and what channels have besides it (channels, t, bins) -> (1, t, bins)."""
+        """Mix a block: mean (t, bins), channels minus mean (channels, t, bins) -> (1, t, bins)."""
         channels = mean + besides
         cancelled, instead = self._find_cancelled(mean, channels, besides)
         reference = mean + cancelled * instead
@@ -119,7 +119,7 @@ class Placement:
         return reference[np.newaxis]
 
     def _find_cancelled(self, mean, channels, besides):
-        """Where channels cancel, float32 (t, bins) in [0, 1], and what the loudest has besides."""
+        """Find (cancelling, float32 (t, bins) in [0, 1]; loudest channel minus mean, (t, bins))."""
         powers = np.abs(np.concatenate([mean[np.newaxis], channels])) ** 2
         powers = np.concatenate([powers, powers[1:].sum(axis=0, keepdims=True)])
         powers = self._powers.follow(_near(powers))
@@ -131,9 +131,9 @@ class Placement:
         return cancelled, np.take_along_axis(besides, loudest, axis=0)[0]
 
     def _find_gains(self, products):
-        """(G of each channel, complex64 (channels, t, bins); the reference's power (t, bins)).
+        """Compute (G, complex64 (channels, t, bins); power of the reference (t, bins)).
 
-        ``products``: complex (channels + 1, t, bins), of channels and reference with the reference.
+        ``products``: complex (channels + 1, t, bins), channels and reference times reference*.
         """
         slow = self._slow.follow(products)
         around = scipy.ndimage.uniform_filter1d(slow, WIDE, mode="nearest")
@@ -145,17 +145,17 @@ class Placement:
         return gains.astype(np.complex64), power.astype(np.float32)
 
     def _place(self, converted, pan, wide, kept, energies):
-        """Spectrum (t, bins) -> (channels, t, bins); the others as they wait."""
+        """Place a spectrum, (t, bins) -> (channels, t, bins); other arguments: stored by `_mix`."""
         kept = kept[0]
         power = np.abs(converted) ** 2
         wider = self._find_width(power * kept, pan, wide, energies)
         gains = 1 + pan + (1 + (wider[:, np.newaxis] - 1) * kept) * wide
         gains = self._keep_balance(gains, power, energies[2:])
-        sounds = energies[2:, :, np.newaxis] > 0  # a silent channel stays so
+        sounds = energies[2:, :, np.newaxis] > 0  # a silent channel stays silent
         return (gains * sounds * converted).astype(np.complex64)
 
     def _find_width(self, power, pan, wide, energies):
-        """Factor (t,) for the wide parts."""
+        """Compute the factor (t,) of the wide parts."""
         panned = (pan**2).mean(axis=0)
         widened = (np.abs(wide) ** 2).mean(axis=0)
         parts = [energies[0], energies[1], *_sum_bins(power, power * panned, power * widened)]
@@ -165,9 +165,9 @@ class Placement:
         return np.where(widened > 1e-4 * after, factor, 1).astype(np.float32)
 
     def _keep_balance(self, gains, power, wanted):
-        """Scale the gains (channels, t, bins) so that channels are as loud to each other as before.
+        """Scale the gains (channels, t, bins) to keep the input's balance of the channels.
 
-        What is in one channel alone stays there, and the mean of the gains what it is.
+        Sound in one channel alone stays there. The mean of the gains does not change.
         """
         made = (np.abs(gains) ** 2 * power).sum(axis=-1)
         shift = _to_decibels(wanted) - _to_decibels(made)  # (channels, t)
@@ -184,14 +184,14 @@ class Placement:
 
 
 class _Smoother:
-    """Means over the recent past, weighted exponentially."""
+    """Exponential moving averages over time."""
 
     def __init__(self, seconds, hop_length):
         self._keep = np.exp(-hop_length / data.SAMPLE_RATE / seconds)
         self._state = None
 
     def smooth(self, values):
-        """The next frames, (rows, t, ...) -> the same."""
+        """Average the next frames, (rows, t, ...) -> same shape."""
         if self._state is None:
             self._state = np.zeros_like(values[:, :1])
         coefficients = [1 - self._keep], [1, -self._keep]
@@ -200,16 +200,16 @@ class _Smoother:
 
 
 class _Follower:
-    """Means over the recent past, bin by bin: shorter where a bin gets louder."""
+    """Moving averages over time for each bin, with a shorter time constant for rising power."""
 
     def __init__(self, attack, release, hop_length):
-        """Both in seconds."""
+        """``attack``, ``release``: time constants, s."""
         self._attack = np.exp(-hop_length / data.SAMPLE_RATE / attack)
         self._release = np.exp(-hop_length / data.SAMPLE_RATE / release)
         self._state = None
 
     def follow(self, values):
-        """The next frames, (rows, t, bins), of which the last row is the power -> the same."""
+        """Average the next frames, (rows, t, bins) -> same shape; the last row is the power."""
         if self._state is None:
             self._state = np.zeros_like(values[:, 0])
         means = np.empty_like(values)
@@ -223,7 +223,7 @@ class _Follower:
 
 
 def _near(values):
-    """Mean over neighbouring bins, the last axis."""
+    """Weighted mean over neighbouring bins, the last axis."""
     return scipy.ndimage.convolve1d(values, NEAR, mode="nearest")
 
 

@@ -10,54 +10,54 @@ from common.cli import UserError
 from sound.loudness import Meter
 from sound.recordings import MonoMix, mix_down, open_sound, read_blocks, resample_stream
 
-SILENT = 0.8  # share of frames with nothing to hear
-# What the models know are notes, whose spectrum stays what it is for a while. That of speech,
-# percussion and noise does not. Chosen on 60 recordings of twelve kinds, right on 60 others of the
+SILENT = 0.8  # share of inaudible frames from which on a recording counts as mostly silent
+# The spectrum of notes, which the models know, is steady for a while; that of speech, percussion
+# and noise is not. Thresholds chosen on 60 recordings of twelve kinds, right on 60 others of the
 # same kinds: notes by a SoundFont of ten instruments, drums with a bass, synthetic speech.
 STEADY = (
-    0.55  # median likeness of spectra 46 ms apart: speech up to 0.25, drums 0.49, notes 0.28 on
+    0.55  # median likeness of spectra 46 ms apart: speech <= 0.25, drums 0.49, notes >= 0.28
 )
-JUMPING = 1.67  # mean dB from frame to frame: speech from 2.6 on, drums 1.75, unsteady notes 1.42
-NOISY = 0.2  # median flatness, of noise that does not jump: white noise 0.56
-FEW = 40  # sounding frames with another 46 ms before, half a second: of fewer nothing is said
-OFFSET = 1e-3  # of full scale: a click of -60 dB is not heard
+JUMPING = 1.67  # mean change between frames, dB: speech >= 2.6, drums 1.75, unsteady notes 1.42
+NOISY = 0.2  # median flatness, for steady noise: white noise has 0.56
+FEW = 40  # sounding frames with another one 46 ms earlier, half a second: no judgement below
+OFFSET = 1e-3  # fraction of full scale: a click of -60 dB is inaudible
 _LAG = 4  # frames
-_LOUD = 1e-3  # power of a sounding frame, as a part of the loudest: -30 dB
-_QUIET = 1e-5  # the same of one with nothing to hear: -50 dB
-_AUDIBLE = 1e-9  # power below which nothing is heard, whatever the rest
+_LOUD = 1e-3  # power of a sounding frame relative to the loudest: -30 dB
+_QUIET = 1e-5  # power of an inaudible frame relative to the loudest: -50 dB
+_AUDIBLE = 1e-9  # power below which any frame is inaudible
 _BAND = slice(5, 186)  # bins of 0.2 - 8 kHz
 _PARTIALS = slice(2, 120)  # bins of 0.1 - 5 kHz
-_AROUND = 9  # bins that a partial stands out from
-_FLOOR = 1e-6  # of a frame's power: what is 60 dB below it counts as nothing
-_LOWEST = 2  # bin: below is what a room hums
-# Share of a recording's energy above 11 kHz from which on there is something to hear: -50 dB.
-# Pieces on notes at 44.1 kHz have there: guitar, synth lead -38 ... -26 dB, strings -65 ... -46,
-# pianos -68 ... -37; on notes at 16 kHz, where only their beginnings click, -88 ... -60 dB.
+_AROUND = 9  # bins around a partial that it is compared with
+_FLOOR = 1e-6  # fraction of a frame's power, -60 dB: lower values are ignored
+_LOWEST = 2  # bin: lower bins hold the hum of a room
+# Share of a recording's energy above 11 kHz from which on the treble counts: -50 dB. Pieces on
+# notes at 44.1 kHz: guitar, synth lead -38 ... -26 dB, strings -65 ... -46, pianos -68 ... -37. On
+# notes at 16 kHz, where only the onsets click: -88 ... -60 dB.
 _TREBLE = 1e-5
 _TINY = 1e-14  # far below one step of 16 bits
 
 
 class Survey(NamedTuple):
-    """A part of a recording, and what `listen` finds in it."""
+    """Result of `listen` for a part of a recording."""
 
-    start: float  # s, where the part begins
-    seconds: float  # its length
+    start: float  # s, start of the part
+    seconds: float  # length of the part
     loudness: float  # LUFS, -inf for silence
-    remark: str  # what no model can make much of, or ""
-    mono_loudness: float  # LUFS of the mean of its channels
-    offset: tuple = ()  # of each channel: its mean, where it sounds; full scale = 1
+    remark: str  # why no model suits it, or ""
+    mono_loudness: float  # LUFS of the mean of the channels
+    offset: tuple = ()  # mean of each channel where it sounds, full scale = 1
 
 
 class Excerpt:
-    """A part of a stream: ``seconds`` from ``start`` on; all of it by default."""
+    """A part of a stream: ``seconds`` from ``start`` on; by default the whole stream."""
 
     def __init__(self, rate, start=0.0, seconds=None):
-        self.samples = 0  # that came out so far
+        self.samples = 0  # given so far
         self._skip = round(start * rate)
         self._limit = None if seconds is None else round(seconds * rate)
 
     def cut(self, blocks):
-        """Stream of blocks (channels, any) -> the part of it, at least one block."""
+        """Cut the part out of a stream of blocks (channels, any); yields at least one block."""
         skip = self._skip
         came = False
         for block in blocks:
@@ -75,23 +75,23 @@ class Excerpt:
 
 
 def listen(source, start=0.0, seconds=None):
-    """`listen_open` to the recording whose path is ``source``. Raises the same."""
+    """`listen_open` for a path, ``source``."""
     with open_sound(source) as sound:
         return listen_open(sound, start, seconds)
 
 
 def listen_open(sound, start=0.0, seconds=None):
-    """Read an open recording once, whatever its length, and say what it is like.
+    """Read an open recording once, as a stream, and measure it.
 
     Args:
-        sound: `recordings.Sound`, of which nothing is read yet.
-        start, seconds: the part that counts, s; by default all of it.
+        sound: `recordings.Sound`, at its beginning.
+        start, seconds: the part to measure, s; by default the whole recording.
 
     Returns:
         `Survey`.
 
     Raises:
-        UserError: it cannot be read, or ends before ``start``.
+        UserError: the recording cannot be read, or ends before ``start``.
     """
     meter = Meter()
     mono = _MonoMeter()
@@ -121,7 +121,7 @@ class _MonoMeter:
         self._channels = 1
 
     def watch(self, blocks):
-        """Hand a stream of blocks (channels, any) through and measure it on the way."""
+        """Measure a stream of blocks (channels, any) and pass it on unchanged."""
         for block in blocks:
             self._channels = len(block)
             if self._channels > 1:
@@ -129,9 +129,9 @@ class _MonoMeter:
             yield block
 
     def integrated(self, loudness):
-        """In LUFS; ``loudness`` is that of all channels together.
+        """Loudness of the mean in LUFS; ``loudness`` is that of all channels together.
 
-        If they cancel each other it is the mean of what each is alone.
+        If the channels cancel each other, it is the mean of their single powers instead.
         """
         if self._channels == 1:
             return loudness
@@ -141,21 +141,21 @@ class _MonoMeter:
 
 
 class _Offset:
-    """The mean of each channel, but for digital silence."""
+    """Mean of each channel, without digital silence."""
 
     def __init__(self):
         self._sum = 0.0
         self._count = 0
 
     def watch(self, blocks):
-        """Hand a stream of blocks (channels, any) through and measure it on the way."""
+        """Measure a stream of blocks (channels, any) and pass it on unchanged."""
         for block in blocks:
             self._sum = self._sum + block.sum(axis=1, dtype=np.float64)
             self._count = self._count + np.count_nonzero(block, axis=1)
             yield block
 
     def mean(self):
-        """A number for each channel."""
+        """The mean of each channel: tuple of floats."""
         return tuple(self._sum / np.maximum(1, self._count))
 
 
@@ -170,8 +170,8 @@ def find_offset(audio):
 def remove_offset(blocks, offset):
     """Subtract each channel's mean, ``offset``, from a stream of blocks (channels, any).
 
-    An offset, as of a cheap sound card, begins and ends with a step, which is a click. Digital
-    silence, of three samples or more, stays what it is. So do channels with hardly any offset.
+    An offset (a cheap sound card's) starts and ends with a step, which clicks. Digital silence of
+    three samples or more is not changed, nor are channels with an offset below `OFFSET`.
     """
     offset = np.where(np.abs(offset) < OFFSET, 0, offset).astype(np.float32)[:, np.newaxis]
     if not offset.any():
@@ -183,9 +183,9 @@ def remove_offset(blocks, offset):
 
 
 def has_treble(picture):
-    """Whether there is anything to hear above `data.BINS`, 11 kHz, in a picture of the full band.
+    """Whether a full-band picture has audible content above `data.BINS`, 11 kHz.
 
-    The ends do not count: where a sound is cut off it clicks.
+    The ends do not count, because a cut sound clicks there.
 
     Args:
         picture: float (512, t) on the dB scale.
@@ -196,7 +196,7 @@ def has_treble(picture):
 
 
 def read_part(path, start, seconds):
-    """A part of a recording, mixed down: float32 (n,) at 44.1 kHz.
+    """Read a part of a recording as mono: float32 (n,) at 44.1 kHz.
 
     Raises UserError if it cannot be read.
     """
@@ -210,16 +210,16 @@ def read_part(path, start, seconds):
 
 
 class _Character:
-    """Power, flatness and likeness of each frame: twelve bytes each, 4 MB an hour."""
+    """Power, flatness and likeness of each frame: twelve bytes per frame, 4 MB per hour."""
 
     def __init__(self):
         self._power = []
         self._flatness = []
-        self._likeness = []  # of each frame and the one `_LAG` before
+        self._likeness = []  # similarity of each frame to the one `_LAG` before
         self._shapes = np.zeros((_LAG, _PARTIALS.stop - _PARTIALS.start))  # of the last frames
 
     def add(self, spectra):
-        """Take in spectra (channels, t, 256) on the scale of `data.magnitude`."""
+        """Add spectra (channels, t, 256) on the scale of `data.magnitude`."""
         power = (np.abs(spectra) ** 2).sum(axis=0)  # (t, 256)
         band = power[:, _BAND] + _TINY
         flatness = np.exp(np.log(band).mean(axis=1)) / band.mean(axis=1)
@@ -230,7 +230,7 @@ class _Character:
         self._shapes = shapes[-_LAG:]
 
     def judge(self):
-        """The ``remark`` of `Survey`."""
+        """Decide the ``remark`` of `Survey`."""
         power = np.concatenate(self._power)
         if power.max() < _AUDIBLE:
             return "it is silent"
@@ -247,18 +247,19 @@ class _Character:
         jumps = np.abs(np.diff(decibels)).clip(0, 20)[sounding[1:]]
         flatness = np.concatenate(self._flatness)[sounding]
         if jumps.mean() > JUMPING or np.median(flatness) > NOISY:
-            return "it sounds like speech, percussion or noise, of which the models know nothing"
+            return "it sounds like speech, percussion or noise, which no model was trained on"
         return ""
 
 
 def find_shapes(power):
-    """What stands out of each frame's spectrum, as vectors of length 1.
+    """Compute the shape of each frame's spectrum: its partials, as a vector of length 1.
 
     Args:
         power: (t, 256).
 
     Returns:
-        float (t, bins): dB above what is around, so that likeness is a product of two.
+        float (t, bins): dB above the neighbouring bins, scaled so that the dot product of two
+        shapes is their similarity.
     """
     total = power.sum(axis=1, keepdims=True)
     decibels = 10 * np.log10(power[:, _PARTIALS] + _FLOOR * total + _TINY)

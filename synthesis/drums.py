@@ -1,13 +1,13 @@
 """Find the drum parts of a MIDI file: channel 10, and parts that XG, GS or GM2 messages declare.
 
-A part is a channel of a port (`smf.Message.part`). By General MIDI, channel 10 is drums and no
-other. Its extensions let a file choose:
+A part is a channel of a port (`smf.Message.part`). In General MIDI only channel 10 is drums. Its
+extensions let a file choose:
 
 - GM2 by bank select (controller 0): 120 is drums, 121 a melody (MMA, RP-024).
 - XG by bank select, 126 and 127, and by "part mode" (Yamaha, XG Specifications).
 - GS by "use for rhythm part" (Roland, SC-88 owner's manual). There, banks 126 and 127 are melodies.
 
-A reset, by which a file says which of them it speaks, sets all parts of its port back.
+A reset message selects one of these and resets all parts of its port.
 """
 
 import bisect
@@ -33,13 +33,13 @@ class _Mode(Enum):
 
 
 class DrumParts:
-    """Which parts of tracks that play together are drums, and from when on."""
+    """Knows at each tick which parts of simultaneous tracks are drums."""
 
     def __init__(self, tracks):
         self._modes = defaultdict(lambda: _Mode.GM)  # by port
-        self._switches = {}  # by part: what a system exclusive message said, True: drums
-        self._ticks = defaultdict(list)  # by part: when it changed ...
-        self._states = defaultdict(list)  # ... and whether it is drums from there on
+        self._switches = {}  # by part: setting of a system exclusive message, True: drums
+        self._ticks = defaultdict(list)  # by part: ticks of its changes ...
+        self._states = defaultdict(list)  # ... and whether it is drums from that tick on
         for event in _list_events(tracks):
             if isinstance(event, smf.Sysex):
                 self._take_sysex(event)
@@ -47,7 +47,7 @@ class DrumParts:
                 self._take_bank(event)
 
     def has(self, part, tick):
-        """Whether a part is drums at a tick, after all that is said at that tick."""
+        """Whether a part is drums at a tick, after all events of that tick."""
         if part in self._ticks:
             index = bisect.bisect_right(self._ticks[part], tick)
             if index > 0:
@@ -59,13 +59,13 @@ class DrumParts:
         self._states[part].append(is_drums)
 
     def _take_bank(self, message):
-        """Change a part by its bank, at once: files do not always choose a program afterwards."""
+        """Apply a bank select at once, because not every file sends a program change after it."""
         mode = self._modes[message.port]
         if mode is _Mode.GS:
             return
         bank = message.second
         part = message.part
-        # Channel 10 stays drums with bank 0: many XG files send that to all channels
+        # Channel 10 stays drums with bank 0, which many XG files send to all channels
         is_drums = self._switches.get(part, _is_drum_channel(part))
         if bank in _DRUM_BANKS:
             is_drums = True
@@ -128,7 +128,7 @@ class DrumParts:
 
 
 def _list_events(tracks):
-    """What can change a part, of all tracks by tick; at one tick bank selects come last."""
+    """List the events that can change a part, by tick; bank selects are last within a tick."""
     sysex, banks = [], []
     for track in tracks:
         sysex += track.sysex
@@ -139,7 +139,7 @@ def _list_events(tracks):
 
 
 def _gs_channel(block):
-    """Channel of a GS part, both counted from 0: part 0 is channel 10, 1 - 9 are channels 1 - 9."""
+    """Channel of a GS part, from 0. Part 0 is channel 10 (index 9), parts 1 - 9 are 1 - 9."""
     if block == 0:
         return DRUM_CHANNEL
     if block <= DRUM_CHANNEL:

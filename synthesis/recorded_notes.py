@@ -1,8 +1,8 @@
 """Make an instrument from a folder of recorded notes of any pitches, rates and loudnesses.
 
-The file name says which note a recording holds: ``C4v8.ogg``, ``Piano.ff.Bb3.aiff``,
-``D#4_v2.wav``, ``060-100.flac``. The pitches between are resampled from the nearest recorded one;
-each note is held for `HELD` seconds and then damped.
+The file name gives the note: ``C4v8.ogg``, ``Piano.ff.Bb3.aiff``, ``D#4_v2.wav``,
+``060-100.flac``. Missing pitches are resampled from the nearest recorded one. Each note is held for
+`HELD` seconds and then damped.
 """
 
 import hashlib
@@ -23,15 +23,14 @@ from data import SAMPLE_RATE
 from NoteSynthesizer import FADE, HELD, MAX_SHIFT, NOTE_RATE, PITCHES, RELEASED, VELOCITIES
 from sound.recordings import AUDIO_EXTENSIONS, read_audio
 
-# Rates that notes may have, Hz, and at which they are made before they are resampled: FluidSynth
-# does not filter what it plays faster, so that high notes would alias, and a recording that is
-# played lower must not have lost what is heard of it then.
+# {rate of the notes: rate at which they are made}, Hz. FluidSynth has no anti-aliasing filter for
+# notes played faster, and a recording shifted down still needs its treble.
 WORK_RATES = {NOTE_RATE: 3 * NOTE_RATE, SAMPLE_RATE: 2 * SAMPLE_RATE}
-DAMPING = 0.08  # s, time constant of the decay after the key comes up, as of a piano's damper
-# A note begins where it first reaches this part of its peak (-40 dB); what comes before is cut,
-# for the notes of two instruments must begin together
+DAMPING = 0.08  # s, time constant of the decay after the release, as with a piano's damper
+# A note starts where it first reaches this fraction of its peak (-40 dB). Earlier sound is cut, so
+# that the notes of two instruments start together.
 ONSET_LEVEL = 0.01
-ONSET_MARGIN = 0.002  # s that stay before it
+ONSET_MARGIN = 0.002  # s kept before the onset
 
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _ACCIDENTALS = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}
@@ -40,7 +39,7 @@ _LAYER = re.compile(r"(?:(?<![A-Za-z])|(?<=\d))v(?:el(?:ocity)?)?[ _.-]?(\d{1,3}
 _NUMBER = re.compile(r"(?<![A-Za-z\d])m?(\d{1,3})(?!\d)")
 _DYNAMICS = ("ppp", "pp", "p", "mp", "mf", "f", "ff", "fff")  # soft to loud
 _DYNAMIC = re.compile(r"(?<![A-Za-z])(p{1,3}|mp|mf|f{1,3})(?![A-Za-z])")
-# Which velocities so many layers are written as: those between are played from the nearest
+# {number of layers: their velocities}; step 1 uses the nearest for velocities in between
 _VELOCITIES_OF = {
     1: (100,),
     2: (50, 100),
@@ -51,7 +50,7 @@ _VELOCITIES_OF = {
 
 
 class Recording(NamedTuple):
-    """A recorded note: ``layer`` grows with its loudness, 0 where its name does not say."""
+    """A recorded note. ``layer`` grows with its loudness; 0 if the name does not give it."""
 
     path: Path
     pitch: int  # MIDI number
@@ -59,7 +58,7 @@ class Recording(NamedTuple):
 
 
 def parse_recorded_name(stem):
-    """What a file's name, without extension, says: (pitch, layer), or None if it is of no note.
+    """Parse a file's name, without extension: (pitch, layer), or None without a pitch.
 
     ``"C4v8"`` is (60, 8), ``"D#4"`` (63, 0), ``"Piano.ff.Bb3"`` (58, 6), ``"060-100"`` (60, 100).
     """
@@ -72,7 +71,7 @@ def parse_recorded_name(stem):
         numbers = [int(digits) for digits in _NUMBER.findall(stem)]
         if not numbers:
             return None
-        # NSynth's own names end in pitch and velocity; else the pitch stands first
+        # NSynth's own names end in pitch and velocity; in other names the pitch comes first
         first = -2 if re.search(r"-\d{3}-\d{3}$", stem) else 0
         pitch = numbers[first]
         if layer == 0 and len(numbers) > 1:
@@ -81,7 +80,7 @@ def parse_recorded_name(stem):
 
 
 def _layer_of(stem):
-    """The loudness that a name gives as ``v8`` or ``mf``, or 0."""
+    """Read the loudness in a name, such as ``v8`` or ``mf``; 0 if it has none."""
     match = _LAYER.search(stem)
     if match:
         return int(match[1])
@@ -90,10 +89,10 @@ def _layer_of(stem):
 
 
 def find_recorded_notes(folders):
-    """The recorded notes in folders and what is below: (list of `Recording`, files passed over).
+    """Find recorded notes in folders and below: (list of `Recording`, number of skipped files).
 
     Raises:
-        UserError: no such folder, or no recording of a note in one.
+        UserError: a folder does not exist or has no recorded notes.
     """
     recordings = []
     passed_over = 0
@@ -107,15 +106,15 @@ def find_recorded_notes(folders):
                 here.append(Recording(path, *parsed))
         if not here:
             raise UserError(
-                f"{folder}: holds no recorded notes; name them by pitch, "
-                "say C4.wav, D#4v2.flac (the second loudness) or 060.wav"
+                f"{folder}: has no recorded notes; name the files by pitch: "
+                "C4.wav, D#4v2.flac (second loudness) or 060.wav"
             )
         recordings += here
     return recordings, passed_over
 
 
 def find_repeated(recordings):
-    """Those of ``recordings`` whose pitch and layer one before has: `choose_source` takes none."""
+    """List recordings with the pitch and layer of an earlier one; they are not used."""
     seen = set()
     repeated = []
     for recording in recordings:
@@ -127,10 +126,10 @@ def find_repeated(recordings):
 
 
 def choose_layers(recordings):
-    """Which layer serves which velocity: {velocity: layer}.
+    """Assign layers to velocities: {velocity: layer}.
 
-    Layers are ordered by their numbers. Those named as NSynth's velocities are these; of others,
-    and of more than five, the softest and the loudest are taken and what is spread between them.
+    Layers are ordered by their numbers. Layers named like NSynth's velocities keep these. Up to
+    five others are all used; of more, five from the softest to the loudest, evenly spread.
     """
     layers = sorted({recording.layer for recording in recordings})
     if set(layers) <= set(VELOCITIES):
@@ -141,31 +140,31 @@ def choose_layers(recordings):
 
 
 def choose_source(recordings, pitch, layer):
-    """The recording that plays a pitch: the nearest in its layer, of two as near the higher.
+    """Choose the recording for a pitch: the nearest in the layer; at equal distance the higher.
 
-    None if there is none within `MAX_SHIFT` semitones.
+    None if none is within `MAX_SHIFT` semitones.
     """
     near = [r for r in recordings if r.layer == layer and abs(r.pitch - pitch) <= MAX_SHIFT]
     return min(near, key=lambda r: (abs(r.pitch - pitch), -r.pitch), default=None)
 
 
 def render_recordings(recordings, name, rate=NOTE_RATE):
-    """Every note that the recordings give, with a progress bar of this name.
+    """Make all notes from the recordings; ``name`` labels the progress bar.
 
-    A recording that cannot be read is named and passed over: the nearest others take its place.
+    A recording that cannot be read is reported and skipped; the nearest others replace it.
 
     Returns:
-        {(pitch, velocity): float32 (4 s at ``rate``,)}, at their levels in the recordings.
+        {(pitch, velocity): float32 (4 s at ``rate``,)}, with the levels of the recordings.
 
     Raises:
-        UserError: none can be read.
+        UserError: no recording can be read.
     """
     layers = choose_layers(recordings)
     usable = list(recordings)
     due = list(itertools.product(PITCHES, layers))
     notes = {}
     while due:
-        plays = {}  # recording -> the notes it plays: each file is read once
+        plays = {}  # {recording: notes made from it}, so that each file is read once
         for pitch, velocity in due:
             source = choose_source(usable, pitch, layers[velocity])
             if source is not None:
@@ -182,12 +181,12 @@ def render_recordings(recordings, name, rate=NOTE_RATE):
             for pitch, velocity in keys:
                 notes[pitch, velocity] = shape_note(sound, pitch - recording.pitch, rate)
     if not usable:
-        raise UserError(f"{name}: none of its recordings can be read; give others")
+        raise UserError(f"{name}: none of its recordings can be read; give other recordings")
     return notes
 
 
 def trim_onset(sound, rate):
-    """float32 (n,) from its note's beginning on; empty if it is silent."""
+    """Cut float32 (n,) before the onset of its note; empty if silent."""
     peak = np.abs(sound).max(initial=0)
     loud = np.flatnonzero(np.abs(sound) >= max(peak * ONSET_LEVEL, np.finfo(np.float32).tiny))
     if len(loud) == 0:
@@ -196,15 +195,15 @@ def trim_onset(sound, rate):
 
 
 def shape_note(sound, semitones, rate=NOTE_RATE):
-    """A recording, so many semitones higher, as a note: float32 (n,) -> (4 s at ``rate``,).
+    """Make a note from a recording, shifted by ``semitones``: float32 (n,) -> (4 s at ``rate``,).
 
-    ``sound`` is at the rate's `WORK_RATES`.
+    ``sound`` has the rate ``WORK_RATES[rate]``.
     """
     work_rate = WORK_RATES[rate] * 2 ** (semitones / 12)
-    needed = int((HELD + RELEASED + 1) * work_rate)  # a second more than is kept
+    needed = int((HELD + RELEASED + 1) * work_rate)  # one second more than the note
     note = soxr.resample(sound[:needed], work_rate, rate)
     length = (HELD + RELEASED) * rate
-    if len(note) < length:  # a recording that stops must not click
+    if len(note) < length:  # fade out, because a short recording would click at its end
         fade = min(round(FADE / SAMPLE_RATE * rate), len(note))
         note[len(note) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
         note = np.pad(note, (0, length - len(note)))
@@ -216,7 +215,7 @@ def shape_note(sound, semitones, rate=NOTE_RATE):
 
 
 def fingerprint(recordings):
-    """A hash of what files these are: their names, sizes and modification times."""
+    """Hash of the recordings' names, sizes and modification times."""
     digest = hashlib.blake2b(digest_size=8)
     for recording in sorted(recordings):
         state = os.stat(recording.path)

@@ -14,11 +14,11 @@ from synthesis.scores import change_score
 def write_piece(path, score, bank, place=None):
     """Render a score to a 16-bit mono wav file.
 
-    The level is `NoteBank.gain` for every piece, so that levels can be learned; only a piece that
-    would clip is rendered a second time, lower. ``place`` as of `files.complete`.
+    The level is `NoteBank.gain` for every piece, so that networks can learn levels. A piece that
+    would clip is rendered a second time with a lower gain. ``place``: see `files.complete`.
 
     Returns:
-        whether that was so.
+        Whether the gain was lowered.
     """
     with complete(path, place) as part:
         peak = _write_blocks(part, render(score, bank, bank.gain))
@@ -28,10 +28,10 @@ def write_piece(path, score, bank, place=None):
 
 
 def _write_blocks(path, blocks):
-    """Write float blocks as 16-bit wav; return their peak.
+    """Write float blocks as 16-bit wav; returns their peak.
 
-    By Python's own module, which reports a full disk as such. Beyond a peak of 1 nothing more is
-    written: the caller has to lower the level.
+    Python's own module reports a full disk correctly. After a peak above 1 nothing more is written:
+    the caller must lower the level.
     """
     peak = 0.0
     with open(path, "wb") as file, wave.open(file) as wav:
@@ -47,12 +47,12 @@ def _write_blocks(path, blocks):
 
 @functools.lru_cache(maxsize=1)
 def _open_bank(folder, instrument, max_shift, fingerprint):
-    """A bank, kept for the next piece. The fingerprint tells it from one with other notes."""
+    """Open a bank and keep it for the next piece. The fingerprint detects changed notes."""
     return NoteBank(folder, instrument, max_shift)
 
 
 def render_task(path, piece, bank, place):
-    """What a worker process does for one piece; it keeps the last bank it used.
+    """Render one piece in a worker process, which keeps the last bank it used.
 
     Args:
         path: wav file to write.
@@ -61,7 +61,7 @@ def render_task(path, piece, bank, place):
         place: see `files.complete`.
 
     Returns:
-        (`Counter` of `PLACINGS`, whether the piece had to be made lower, its number of samples).
+        (`Counter` of `PLACINGS`, whether the gain was lowered, number of samples).
     """
     bank = _open_bank(*bank)
     score = change_score(*piece)

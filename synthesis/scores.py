@@ -1,23 +1,22 @@
 """Read a MIDI file as an array of notes; change its tempo, note lengths and pitch.
 
-`smf` takes the file apart; here its messages become notes, without drums (`drums`). Of a whole file
-they must be the same notes as pretty_midi's, with ``pedal=False``, but for three kinds:
+`smf` parses the file. This module turns its messages into notes and leaves out drums (`drums`).
+pretty_midi rejects many damaged files and does not apply the pedal. For an undamaged file the notes
+are those of pretty_midi (with ``pedal=False``), with three exceptions:
 
-- Notes of one pitch that overlap each keep their own end. pretty_midi ends them all at the first.
-- Notes of no length are kept. pretty_midi leaves them out.
-- Drums that are not on channel 10 are left out. pretty_midi takes them for a melody.
+- Overlapping notes of one pitch keep their own ends. pretty_midi ends them all at the first.
+- Notes of zero length are kept. pretty_midi leaves them out.
+- Drums on channels other than 10 are left out. pretty_midi reads them as a melody.
 
-Why a reader of our own: pretty_midi refuses many damaged files, and does not apply the pedal.
+Rules for unclear files. A channel is one of a port's 16.
 
-Rules where files are unclear. A channel is one of a port's 16.
-
-- Of one pitch struck twice, what was struck first is released first.
-- A note that is never switched off lasts until its pitch is struck again or released on its
-  channel, in any track, or else to the end of the file. So does FluidSynth. A lost note-off harms
-  one note, not all later ones of that pitch.
-- "All notes off" lifts every key of its channel, in all tracks; "all sound off" lifts the pedal's
-  notes, too.
-- The patterns of a type 2 file are played one after the other, each with its own tempo and pedal.
+- If a pitch is struck twice, the first strike is released first.
+- A note without a note-off lasts until its pitch is struck again or released on its channel, in
+  any track, otherwise to the end of the file, as in FluidSynth. A lost note-off affects one note
+  only.
+- "All notes off" releases every key of its channel, in all tracks. "All sound off" also ends notes
+  held by the pedal.
+- The patterns of a type 2 file play one after the other, each with its own tempo and pedal.
 """
 
 import bisect
@@ -30,48 +29,48 @@ from common.cli import UserError
 from synthesis import smf
 from synthesis.drums import DrumParts
 
-# One row a note: onset and duration in seconds, MIDI pitch and velocity (1 - 127)
+# One row per note: onset and duration in seconds, MIDI pitch and velocity (1 - 127)
 NOTE = np.dtype(
     [("onset", np.float64), ("duration", np.float64), ("pitch", np.int32), ("velocity", np.int32)]
 )
 MAX_BYTES = 4 << 20  # of a file: half a million notes
-MAX_SECONDS = 4 * 3600  # of a piece: a stray tick of a broken file must not become a gap of days
-DEFAULT_TEMPO = 500_000  # microseconds a quarter note, until a file says otherwise: 120 a minute
+MAX_SECONDS = 4 * 3600  # of a piece: a wrong tick in a damaged file could mean a gap of days
+DEFAULT_TEMPO = 500_000  # microseconds per quarter note until the first tempo event: 120 bpm
 
 # Controllers
 _SUSTAIN, _ALL_SOUND_OFF, _RESET_CONTROLLERS = 64, 120, 121
-_ALL_NOTES_OFF = range(123, 128)  # 124 - 127 change a channel's mode, which lifts its keys, too
-_PEDAL_DOWN = 64  # the sustain pedal's value, from which on it is down
+_ALL_NOTES_OFF = range(123, 128)  # 124 - 127 change a channel's mode and also release its keys
+_PEDAL_DOWN = 64  # smallest value of the sustain pedal that counts as down
 
-_TICK_BITS = 52  # a file of MAX_BYTES cannot count further
+_TICK_BITS = 52  # enough for the largest tick in a file of MAX_BYTES
 _NEVER = np.iinfo(np.int64).max
 
 
 def read_score(path, pedal=True):
-    """Read a standard MIDI file: all tracks and tempo changes, drums left out.
+    """Read a standard MIDI file: all tracks and tempo changes, without drums.
 
     Args:
         path: a .mid file.
-        pedal: apply the sustain pedal (controller 64, down from 64 on): a note whose key comes up
-            while its channel's pedal is down rings on until the pedal comes up or the same pitch
-            is struck again.
+        pedal: apply the sustain pedal (controller 64, down from value 64 on). A note released
+            while the pedal of its channel is down sounds until the pedal comes up or the same
+            pitch is struck again.
 
     Returns:
         array (notes,) of `NOTE`, sorted by onset.
 
     Raises:
-        UserError: no MIDI file, one without notes, or beyond `MAX_BYTES` or `MAX_SECONDS`.
+        UserError: not a MIDI file, no notes, or beyond `MAX_BYTES` or `MAX_SECONDS`.
     """
     score, _ = read_repaired(path, pedal)
     return score
 
 
 def read_repaired(path, pedal=True):
-    """`read_score`, and what had to be repaired to read it.
+    """`read_score` with a report of repairs.
 
     Returns:
-        (score, repairs): ``repairs`` in words, such as ``"note never switched off: 2"``; an empty
-        string for a file in order.
+        (score, repairs): ``repairs`` is text such as ``"note never switched off: 2"``, or "" for a
+        valid file.
 
     Raises:
         UserError: as `read_score`.
@@ -92,9 +91,9 @@ def read_repaired(path, pedal=True):
 
 
 def _parse_score(content, pedal):
-    """A file's bytes -> (score, repairs in words). Raises ValueError if it holds no notes."""
+    """Parse a file's bytes: (score, repairs as text). Raises ValueError if it has no notes."""
     file = smf.parse(content)
-    parts = [file.tracks]  # what plays together
+    parts = [file.tracks]  # lists of simultaneous tracks
     if file.form == 2 and len(file.tracks) > 1:
         parts = [[track] for track in file.tracks]
         file.repairs["patterns of a type 2 file played one after the other"] = len(parts)
@@ -120,16 +119,16 @@ def _parse_score(content, pedal):
 
 
 def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
-    """A variation of a score, as a new array.
+    """Change tempo, note durations and pitch of a score; returns a new array.
 
     Args:
         score: array (notes,) of `NOTE`.
         speed: 2 plays everything twice as fast.
-        duration_rate: 0.5 halves each note's duration and leaves its onset.
+        duration_rate: 0.5 halves each note's duration; onsets do not change.
         transpose: semitones added to every pitch.
 
     Raises:
-        UserError: it would last longer than `MAX_SECONDS`.
+        UserError: the result would be longer than `MAX_SECONDS`.
     """
     changed = score.copy()
     changed["onset"] /= speed
@@ -144,12 +143,10 @@ def change_score(score, speed=1.0, duration_rate=1.0, transpose=0):
 
 
 def _sort_checked(score):
-    """The score, sorted. Raises ValueError if it is too long."""
+    """Sort a score. Raises ValueError if it is too long."""
     seconds = (score["onset"] + score["duration"]).max()
     if not seconds <= MAX_SECONDS:
-        raise ValueError(
-            f"lasts {seconds / 3600:,.1f} h, and the longest allowed is {MAX_SECONDS / 3600:g} h"
-        )
+        raise ValueError(f"lasts {seconds / 3600:,.1f} h; the limit is {MAX_SECONDS / 3600:g} h")
     return np.sort(score, order=("onset", "pitch", "velocity", "duration"))
 
 
@@ -157,15 +154,15 @@ def _sort_checked(score):
 
 
 class _Controls:
-    """What the controllers of one channel do to its notes, from all tracks."""
+    """Controller events of one channel, from all tracks, that affect its notes."""
 
     def __init__(self):
-        self.pedal = []  # (tick, whether the sustain pedal is down from there on)
-        self.notes_off = []  # ticks at which all keys come up
-        self.sound_off = []  # ticks at which everything falls silent
+        self.pedal = []  # (tick, whether the sustain pedal is down from that tick on)
+        self.notes_off = []  # ticks at which all keys are released
+        self.sound_off = []  # ticks at which all sound ends
 
     def add(self, message):
-        """Take a control change. Returns whether it lifts all keys."""
+        """Add a control change. Returns whether it releases all keys."""
         controller = message.first
         if controller == _SUSTAIN:
             self.pedal.append((message.tick, message.second >= _PEDAL_DOWN))
@@ -182,14 +179,14 @@ class _Controls:
 class _Key:
     """A pitch of a channel in one track: strikes and releases since it was last silent.
 
-    They are put together only when it falls silent again, or its track ends: not before is it
-    known whether a release is missing.
+    They are paired when the pitch is silent again or the track ends: only then it is known whether
+    a release is missing.
     """
 
     def __init__(self):
         self.strikes = []  # (tick, velocity)
         self.releases = []  # ticks
-        self._held = []  # indices of strikes, as on a stack: a release takes off the last one
+        self._held = []  # stack of indices of strikes; a release removes the last one
 
     def strike(self, tick, velocity):
         self._held.append(len(self.strikes))
@@ -207,22 +204,22 @@ class _Key:
             is_silent = self.release(tick)
 
     def pair_notes(self):
-        """[(on tick, off tick, velocity)]: what was struck first was released first."""
+        """Pair strikes and releases, first in, first out: [(on tick, off tick, velocity)]."""
         held = set(self._held)
         ended = [strike for i, strike in enumerate(self.strikes) if i not in held]
         return [(on, off, velocity) for (on, velocity), off in zip(ended, self.releases)]
 
     def list_endless(self):
-        """[(on tick, velocity)] of strikes whose release is missing.
+        """List strikes whose release is missing: [(on tick, velocity)].
 
-        They are those at which the number of held strikes rose for good, and so the fewest notes
-        get another end than they had: of on, on, off, on, off the first.
+        These are the strikes after which the number of held strikes never fell back: the first of
+        on, on, off, on, off. This choice changes the ends of the fewest notes.
         """
         return [self.strikes[i] for i in self._held]
 
 
 class _Notes:
-    """The notes of tracks that play together, in ticks."""
+    """The notes of simultaneous tracks, in ticks."""
 
     def __init__(self, tracks, repairs):
         self.rows = []  # (on, off, part, pitch, velocity)
@@ -233,8 +230,8 @@ class _Notes:
         # By (part, pitch), of all tracks: ticks of strikes and of releases
         self._strikes = defaultdict(list)
         self._releases = defaultdict(list)
-        # By (part, pitch): (on, velocity) of notes that their own track never ends, and how many
-        # releases at a tick find nothing held in their own track
+        # By (part, pitch): (on, velocity) of notes without an end in their own track, and the
+        # number of releases at a tick without a held note in their own track
         self._endless = defaultdict(list)
         self._stray = defaultdict(Counter)
         for track in tracks:
@@ -243,7 +240,7 @@ class _Notes:
             self._end_notes(key, sorted(notes), repairs)
 
     def _add_track(self, track):
-        keys = {}  # those that sound: {(part, pitch): _Key}
+        keys = {}  # sounding pitches: {(part, pitch): _Key}
         for message in track.messages:
             if message.kind == smf.CONTROL:
                 if self.controls[message.part].add(message):
@@ -258,7 +255,7 @@ class _Notes:
     def _strike(self, keys, message):
         if self._drum_parts.has(message.part, message.tick):
             self.drums += 1
-        elif message.first < 128:  # a damaged pitch is none
+        elif message.first < 128:  # larger pitches are damage
             key = message.part, message.first
             self._strikes[key].append(message.tick)
             if key not in keys:
@@ -289,7 +286,7 @@ class _Notes:
         self._endless[key] += sounding.list_endless()
 
     def _end_notes(self, key, notes, repairs):
-        """End notes that their own tracks leave sounding: [(on, velocity)], sorted."""
+        """Find an end for notes without one in their own track: sorted [(on, velocity)]."""
         part, _ = key
         stray = self._stray[key]
         releases = sorted(self._releases[key])
@@ -302,14 +299,14 @@ class _Notes:
             ends = [tick for tick in (released, lifted, struck) if tick is not None]
             off = min(ends, default=self.end)
             if stray[off] > 0:
-                stray[off] -= 1  # it was meant for this note
+                stray[off] -= 1  # this release belongs to the note
             elif off != lifted:
                 repairs["note never switched off"] += 1
             self.rows.append((on, off, *key, velocity))
 
 
 def _first_after(tick, ticks):
-    """The first of the sorted ``ticks`` that is later than ``tick``, or None."""
+    """Find the first of the sorted ``ticks`` after ``tick``, or None."""
     index = bisect.bisect_right(ticks, tick)
     return ticks[index] if index < len(ticks) else None
 
@@ -318,7 +315,7 @@ def _first_after(tick, ticks):
 
 
 def _make_score(notes, tempos, file, pedal):
-    """`_Notes` of tracks that play together -> array (n,) of `NOTE`, not sorted."""
+    """Convert `_Notes` of simultaneous tracks to an array (n,) of `NOTE`, not sorted."""
     rows = np.array(notes.rows, np.int64).reshape(-1, 5)
     on, off, part, pitch, velocity = rows.T
     off = _apply_controls(on, off, part, pitch, notes.controls, pedal)
@@ -331,7 +328,7 @@ def _make_score(notes, tempos, file, pedal):
 
 
 def _apply_controls(on, off, part, pitch, controls, pedal):
-    """Off ticks (n,) by what all parts' controllers do: {part: `_Controls`}."""
+    """Apply the controllers of all parts, {part: `_Controls`}: new off ticks (n,)."""
     off = off.copy()
     last = off.max(initial=0)
     for number, control in controls.items():
@@ -345,44 +342,44 @@ def _apply_controls(on, off, part, pitch, controls, pedal):
 
 
 def _tick_of(change):
-    """Of a change of pedal or tempo, which begins with its tick."""
+    """Sorting key of a pedal or tempo change: its tick."""
     return change[0]
 
 
 def _cut(on, off, ticks):
-    """Off ticks, none later than the first of ``ticks`` after the note's on tick."""
+    """Limit off ticks to the first of ``ticks`` after the note's on tick."""
     ends = np.append(np.sort(np.array(ticks, np.int64)), _NEVER)
     return np.minimum(off, ends[np.searchsorted(ends, on, side="right")])
 
 
 def _apply_pedal(on, off, pitch, presses, last):
-    """Off ticks of one channel's notes with the pedal.
+    """Apply the pedal to the notes of one channel: new off ticks.
 
-    An off tick under the pedal moves to the pedal's next coming up, but not past the pitch's next
-    strike. Where a key is still held when its pitch is struck again, the key decides.
+    An off tick while the pedal is down moves to the pedal's next release, but not past the next
+    strike of the pitch. If the key is still held at that strike, the off tick does not change.
 
     Args:
         on, off, pitch: int64 (n,).
-        presses: [(tick, whether the pedal is down from there on)], sorted, not empty.
-        last: tick at which a pedal comes up that never does.
+        presses: [(tick, whether the pedal is down from that tick on)], sorted, not empty.
+        last: tick of the release if the pedal is never released.
     """
     ticks = np.array([tick for tick, _ in presses])
     down = np.array([is_down for _, is_down in presses])
     up = np.append(np.where(down, _NEVER, ticks), max(last, ticks[-1]))
     next_up = np.minimum.accumulate(up[::-1])[::-1]
-    press = np.searchsorted(ticks, off, side="right") - 1  # the last one at or before the off tick
+    press = np.searchsorted(ticks, off, side="right") - 1  # last change at or before the off tick
     pedalled = np.where((press >= 0) & down[press], next_up[press], off)
-    # Pitch and tick in one number, so that the next strike of a pitch is found by one search
+    # Pitch and tick in one number, so one search finds the next strike of a pitch
     key = (pitch << _TICK_BITS) + on
     strikes = np.append(np.unique(key), np.int64(128) << _TICK_BITS)
-    following = strikes[np.searchsorted(strikes, key, side="right")]  # may be of a higher pitch
+    following = strikes[np.searchsorted(strikes, key, side="right")]  # may have a higher pitch
     same_pitch = following >> _TICK_BITS == pitch
     next_strike = np.where(same_pitch, following - (pitch << _TICK_BITS), pedalled)
     return np.maximum(off, np.minimum(pedalled, next_strike))
 
 
 def _list_tempos(tracks):
-    """[(tick, microseconds a quarter note)] of tracks that play together, sorted."""
+    """List the tempos of simultaneous tracks, sorted: [(tick, microseconds per quarter note)]."""
     tempos = [(0, DEFAULT_TEMPO)]
     for track in tracks:
         tempos += track.tempos
@@ -390,18 +387,18 @@ def _list_tempos(tracks):
 
 
 def _to_seconds(tick, tempos, file):
-    """Ticks, int64 of any shape -> seconds, float64.
+    """Convert ticks, int64 of any shape, to seconds, float64.
 
     Args:
-        tick: from the beginning of the tracks.
-        tempos: as of `_list_tempos`; of several at one tick the last counts.
-        file: `smf.File`, which says how it counts.
+        tick: since the start of the tracks.
+        tempos: from `_list_tempos`; the last one at a tick counts.
+        file: `smf.File`, for its time division.
     """
     if file.ticks_per_beat is None:
         return tick / file.ticks_per_second
     changes = dict(tempos)
     ticks = np.array(list(changes), float)
-    rates = np.array(list(changes.values())) / (1e6 * file.ticks_per_beat)  # s a tick
+    rates = np.array(list(changes.values())) / (1e6 * file.ticks_per_beat)  # s per tick
     starts = np.append(0, np.cumsum(np.diff(ticks) * rates[:-1]))  # s at each change
     index = np.searchsorted(ticks, tick, side="right") - 1
     return starts[index] + (tick - ticks[index]) * rates[index]

@@ -1,12 +1,11 @@
-"""Parse standard MIDI files, damaged ones too: bytes -> tracks, and a list of repairs.
+"""Parse standard MIDI files, including damaged ones: bytes -> tracks and a list of repairs.
 
 The format is *Standard MIDI Files 1.0* (MIDI Manufacturers Association, RP-001): a header chunk
-`MThd`, then chunks of which those named `MTrk` are tracks; a track is a row of events, each with
-the ticks since the event before it.
+`MThd`, then chunks; those named `MTrk` are tracks. A track is a sequence of events, each with the
+ticks since the last one.
 
-A reader of our own, because what other programs play has to be read: mido and symusic refuse many
-damaged files whole, and neither says what it put right. Nothing here raises on damage: what cannot
-be understood is passed over and counted.
+mido and symusic reject many damaged files that other programs play, and do not report repairs.
+This parser does not raise on damage: it skips and counts what it cannot read.
 """
 
 from collections import Counter
@@ -20,7 +19,7 @@ _ONE_DATA_BYTE = (PROGRAM, CHANNEL_PRESSURE)  # the others have two
 
 _META, _SYSEX, _SYSEX_MORE = 0xFF, 0xF0, 0xF7
 _PORT, _END_OF_TRACK, _TEMPO, _KEY_SIGNATURE = 0x21, 0x2F, 0x51, 0x59
-# Bytes that a meta event of a kind must have; kinds that are not named here may have any number
+# Allowed sizes of meta events, in bytes; kinds that are not listed may have any size
 _META_SIZES = {
     0x00: (0, 2),  # sequence number
     0x20: (1,),  # channel prefix
@@ -31,60 +30,60 @@ _META_SIZES = {
     0x58: (4,),  # time signature
     _KEY_SIGNATURE: (2,),
 }
-# Data bytes of system messages, which belong on a cable and not into a file
+# Data bytes of system messages, which do not belong in a file
 _SYSTEM_DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}
 
-CHANNELS = 16  # of a port
-DEFAULT_TICKS_PER_BEAT = 480  # where the header says 0: the commonest
+CHANNELS = 16  # per port
+DEFAULT_TICKS_PER_BEAT = 480  # the most common value, used if the header says 0
 
 
 class Message(NamedTuple):
     """A channel message."""
 
-    tick: int  # from the track's beginning
-    kind: int  # one of those above
+    tick: int  # since the start of the track
+    kind: int  # NOTE_OFF ... PITCH_BEND
     channel: int  # 0 - 15
-    first: int  # data byte, 0 - 127; more only in a damaged file
-    second: int  # data byte, 0 - 127; 0 where the kind has one byte only
-    port: int = 0  # of the instrument, 0 - 255: each has 16 channels of its own
+    first: int  # data byte, 0 - 127; larger only in a damaged file
+    second: int  # data byte, 0 - 127; 0 if the kind has one byte only
+    port: int = 0  # 0 - 255; each port has 16 channels
 
     @property
     def part(self):
-        """Number of this channel of this port."""
+        """Number of the part: 16 * port + channel."""
         return CHANNELS * self.port + self.channel
 
 
 class Sysex(NamedTuple):
-    """A system exclusive message: a maker's own, or a universal one."""
+    """A system exclusive message, of a manufacturer or universal."""
 
-    tick: int  # from the track's beginning
+    tick: int  # since the start of the track
     port: int  # 0 - 255
     content: bytes  # without the first byte, 0xF0, and the last, 0xF7
 
 
 @dataclass
 class Track:
-    """What one track says that matters to a score."""
+    """The events of one track that matter to a score."""
 
-    messages: list = field(default_factory=list)  # of Message, in their order
-    sysex: list = field(default_factory=list)  # of Sysex, in their order
-    tempos: list = field(default_factory=list)  # of (tick, microseconds a quarter note)
+    messages: list = field(default_factory=list)  # Message, in file order
+    sysex: list = field(default_factory=list)  # Sysex, in file order
+    tempos: list = field(default_factory=list)  # (tick, microseconds per quarter note)
     end: int = 0  # tick of the last event of any kind
 
 
 @dataclass
 class File:
-    """A file taken apart."""
+    """A parsed MIDI file."""
 
-    form: int  # 0: one track; 1: tracks that play together; 2: patterns, each for itself
-    ticks_per_beat: int | None  # None where the file counts in video frames ...
-    ticks_per_second: float | None  # ... and then this is a number, and tempos do not matter
+    form: int  # 0: one track; 1: simultaneous tracks; 2: separate patterns
+    ticks_per_beat: int | None  # None if the file counts in video frames ...
+    ticks_per_second: float | None  # ... then this is a number, and tempos do not apply
     tracks: list  # of Track
-    repairs: Counter  # what was repaired, in words -> how often
+    repairs: Counter  # {description of a repair: how often}
 
 
 class _Unreadable(Exception):
-    """The rest of a track makes no sense."""
+    """The rest of a track cannot be read."""
 
 
 class _CutShort(Exception):
@@ -92,36 +91,36 @@ class _CutShort(Exception):
 
 
 def parse(data):
-    """Take a file apart: bytes -> `File`.
+    """Parse a file: bytes -> `File`.
 
     Raises:
-        ValueError: there is no MIDI header in it.
+        ValueError: it has no MIDI header.
     """
     start = data.find(b"MThd")
     if start < 0:
-        raise ValueError("is no MIDI file")
+        raise ValueError("is not a MIDI file")
     repairs = Counter()
-    # A RIFF wrapper (.rmi) is allowed; anything else before the header is not
+    # A RIFF wrapper (.rmi) is allowed before the header; anything else is a repair
     if start > 0 and data[:4] != b"RIFF":
-        repairs["bytes before the header passed over"] += start
+        repairs["skipped bytes before the header"] += start
     size = int.from_bytes(data[start + 4 : start + 8], "big")
     header = data[start + 8 : start + 14].ljust(6, b"\0")
     if size < 6:
         repairs["header too short"] += 1
     form = int.from_bytes(header[:2], "big")
     if form > 2:
-        repairs["unknown format taken as 1"] += 1
+        repairs["unknown format read as 1"] += 1
         form = 1
     per_beat, per_second = _read_division(header[4:6], repairs)
     tracks = _read_tracks(data, start + 8 + max(size, 6), repairs)
     promised = int.from_bytes(header[2:4], "big")
     if len(tracks) != promised:
-        repairs[f"header promises {promised} tracks, there are"] = len(tracks)
+        repairs[f"tracks found, not {promised} as in the header"] = len(tracks)
     return File(form, per_beat, per_second, tracks, repairs)
 
 
 def describe_repairs(repairs):
-    """What was repaired, in words; an empty string if nothing was.
+    """Format the repairs; an empty string if there are none.
 
     ``"note never switched off: 3; missing end of a track: 1"``
     """
@@ -129,30 +128,30 @@ def describe_repairs(repairs):
 
 
 def _read_division(division, repairs):
-    """The header's last two bytes -> (ticks a beat or None, ticks a second or None)."""
+    """Read the header's last two bytes: (ticks per beat or None, ticks per second or None)."""
     if division[0] < 0x80:
         ticks = int.from_bytes(division, "big")
         if ticks == 0:
-            repairs[f"header without ticks in a beat, taken as {DEFAULT_TICKS_PER_BEAT}"] += 1
+            repairs[f"header without ticks per beat, read as {DEFAULT_TICKS_PER_BEAT}"] += 1
             ticks = DEFAULT_TICKS_PER_BEAT
         return ticks, None
-    frames = 256 - division[0]  # a second: minus 24, 25, 29 or 30 as a signed byte
+    frames = 256 - division[0]  # per second; stored as -24, -25, -29 or -30 in a signed byte
     if frames == 29:
-        frames = 30_000 / 1001  # "30 drop frame", that is 29.97
+        frames = 30_000 / 1001  # "30 drop frame": 29.97
     if division[1] == 0:
-        repairs["header without ticks in a video frame, taken as 1"] += 1
+        repairs["header without ticks per video frame, read as 1"] += 1
     return None, frames * max(division[1], 1)
 
 
 def _read_tracks(data, position, repairs):
-    """The tracks from ``position`` on: list of `Track`. Other programs' chunks are passed over."""
+    """Read the tracks from ``position`` on: list of `Track`. Other chunks are skipped."""
     tracks = []
     while position + 8 <= len(data):
         if not _is_chunk(data, position):
             position = data.find(b"MTrk", position)
             if position < 0:
                 break
-            repairs["bytes between chunks passed over"] += 1
+            repairs["skipped bytes between chunks"] += 1
         name = data[position : position + 4]
         start = position + 8
         position = start + int.from_bytes(data[position + 4 : start], "big")
@@ -167,7 +166,7 @@ def _read_tracks(data, position, repairs):
 
 
 def _is_chunk(data, position):
-    """Whether a track begins at ``position``, or another chunk that the file has room for."""
+    """Whether a track starts at ``position``, or another chunk that fits into the file."""
     name = data[position : position + 4]
     if name == b"MTrk":
         return True
@@ -177,7 +176,7 @@ def _is_chunk(data, position):
 
 
 def _end_of_chunk(data, start, end, repairs):
-    """Where a track ends: where its length says, if that makes sense, or else at the next track."""
+    """Find the end of a track: at its declared length if plausible, otherwise at the next track."""
     if end == len(data) or _is_chunk(data, end):
         return end
     following = data.find(b"MTrk", start)
@@ -186,12 +185,12 @@ def _end_of_chunk(data, start, end, repairs):
         return following
     if end > len(data):
         repairs["track longer than the file"] += 1
-    # Bytes after a last track of the right length do no harm: reading stops at its end event
+    # Bytes after the last track are harmless: reading stops at its end event
     return len(data)
 
 
 def _read_track(data, start, stop, repairs):
-    """The events in ``data[start:stop]``: (`Track`, the position after the last one read)."""
+    """Read the events in ``data[start:stop]``: (`Track`, position after the last event)."""
     reader = _TrackReader(data, start, stop, repairs)
     try:
         while not reader.ended:
@@ -214,8 +213,8 @@ class _TrackReader:
         self.track = Track()
         self.ended = False
         self._tick = 0
-        self._port = 0  # until a meta event names another
-        self._running_status = None  # of the last channel message: a message may leave it out
+        self._port = 0  # until a meta event changes it
+        self._running_status = None  # status of the last channel message, which may be omitted
 
     def read_event(self):
         """Read the next event into the track. Raises `_CutShort`, `_Unreadable`."""
@@ -224,7 +223,7 @@ class _TrackReader:
         if status < 0x80:
             if self._running_status is None:
                 raise _Unreadable
-            self.position -= 1  # it was the first data byte already
+            self.position -= 1  # this byte is the first data byte
             status = self._running_status
         if status < 0xF0:
             self._running_status = status
@@ -257,7 +256,7 @@ class _TrackReader:
         if kind == _END_OF_TRACK:
             self.ended = True
         if not _is_well_formed(kind, content):
-            self.repairs["malformed meta event passed over"] += 1
+            self.repairs["skipped malformed meta event"] += 1
         elif kind == _PORT:
             self._port = content[0]
         elif kind == _TEMPO:
@@ -265,10 +264,10 @@ class _TrackReader:
             if tempo > 0:
                 self.track.tempos.append((tick, tempo))
             else:
-                self.repairs["tempo of 0 passed over"] += 1
+                self.repairs["skipped tempo of 0"] += 1
 
     def _read_number(self):
-        """A number of variable length: seven bits a byte, at most four, the last one below 128."""
+        """Read a number of variable length: seven bits per byte, up to four bytes, last < 128."""
         number = 0
         for _ in range(4):
             byte = self._read_byte()
@@ -291,7 +290,7 @@ class _TrackReader:
 
 
 def _is_well_formed(kind, content):
-    """Whether a meta event's content is as its kind demands."""
+    """Whether a meta event's content is valid for its kind."""
     if kind in _META_SIZES and len(content) not in _META_SIZES[kind]:
         return False
     if kind == _KEY_SIGNATURE:

@@ -250,7 +250,7 @@ def test_opposite_polarity_is_told_and_does_not_become_silence(folders):
     soundfile.write(path, np.stack([sound, -sound], 1), data.SAMPLE_RATE)
     code, _, err = folders.run()
     assert code == 0
-    assert f"note: {path}: its channels are of opposite polarity" in err
+    assert f"note: {path}: its channels have opposite polarity" in err
     picture = np.load(folders.features / ORIGIN / "sub/a.npy")
     assert picture.max() > 0.8
 

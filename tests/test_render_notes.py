@@ -203,7 +203,7 @@ def test_the_fonts_that_are_there_are_named(fonts, monkeypatch):
     with pytest.raises(UserError, match=r": a\.sf2, b\.sf3, c00\.SF2, .*, c05\.SF2, \.\.\.$"):
         render_notes.find_font("d")
     monkeypatch.setattr(render_notes, "FONT_FOLDERS", (str(fonts / "none"),))
-    with pytest.raises(UserError, match=r"^c\.sf2: .* none where .*; give its path, or install"):
+    with pytest.raises(UserError, match=r"^c\.sf2: .* none in the .*; give its path, or install"):
         render_notes.find_font("c.sf2")
 
 
@@ -405,7 +405,7 @@ def test_a_folder_without_recorded_notes_is_refused(tmp_path, capsys):
     flags = ("--recorded_notes", tmp_path, "a_b", "--nsynth_path", tmp_path / "notes")
     code, _, err = run(capsys, *flags)
     assert code == 2
-    assert "holds no recorded notes; name them by pitch" in err[0]
+    assert "has no recorded notes; name the files by pitch" in err[0]
     assert not (tmp_path / "notes").exists()
 
 

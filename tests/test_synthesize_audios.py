@@ -175,7 +175,7 @@ def test_a_score_that_has_become_unreadable_leaves_a_word_about_its_audio(folder
     (folder / "midi/a.mid").write_bytes(b"no longer")
     code, _, err = run()
     assert code == 2
-    assert "a.mid: is no MIDI file" in err
+    assert "a.mid: is not a MIDI file" in err
     assert "the audio of an earlier version of it is still there" in err
 
 
@@ -215,7 +215,7 @@ def test_what_was_repaired_is_said_once_a_file(folder, run):
     assert (code, err) == (0, "")
     lines = [line for line in out.splitlines() if ": repaired: " in line]
     path = folder / "midi/damaged.mid"
-    assert lines == [f"{path}: repaired: tempo of 0 passed over: 1; note never switched off: 1"]
+    assert lines == [f"{path}: repaired: skipped tempo of 0: 1; note never switched off: 1"]
     assert ": repaired: " not in run()[1]  # it is not read again
 
 
@@ -375,7 +375,7 @@ def test_a_damaged_note_stops_the_run_and_leaves_nothing_half_written(folder, ru
 
 def test_a_killed_worker_is_reported():
     with (
-        pytest.raises(UserError, match="--workers 2: a worker was killed, maybe for want of mem"),
+        pytest.raises(UserError, match="--workers 2: a worker was killed, probably out of mem"),
         parallel.engine(2) as run,
     ):
         run(signal.raise_signal, [(signal.SIGKILL,)])

@@ -631,7 +631,7 @@ def test_conditions_that_there_are_not(features, tmp_path):
     flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", tmp_path]
     code, _, errors = run_main(train, *flags, "--conditions", "rain")
     assert code == 2
-    assert "--conditions rain: no such condition; there are " in last_line(errors)
+    assert "--conditions rain: no such condition; choose from " in last_line(errors)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -255,8 +255,14 @@ def test_a_velocity_above_127_is_the_loudest_and_a_pitch_above_127_is_none(repai
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (header(tracks=5) + chunk(b"MTrk", A_NOTE + END), "promises 5 tracks, there are: 1"),
-        (header(tracks=0) + chunk(b"MTrk", A_NOTE + END), "promises 0 tracks, there are: 1"),
+        (
+            header(tracks=5) + chunk(b"MTrk", A_NOTE + END),
+            "tracks found, not 5 as in the header: 1",
+        ),
+        (
+            header(tracks=0) + chunk(b"MTrk", A_NOTE + END),
+            "tracks found, not 0 as in the header: 1",
+        ),
         (header() + chunk(b"MTrk", A_NOTE + END, length=484), "track longer than the file"),
         (header() + chunk(b"MTrk", A_NOTE), "missing end of a track"),
         (header() + chunk(b"XFIH", b"abcd") + chunk(b"MTrk", A_NOTE + END), ""),
@@ -264,7 +270,7 @@ def test_a_velocity_above_127_is_the_loudest_and_a_pitch_above_127_is_none(repai
         (header() + chunk(b"MTrk", A_NOTE + END) + bytes(50), ""),  # padding
         (b"MacBinary" + header() + chunk(b"MTrk", A_NOTE + END), "bytes before the header"),
         (header(form=7) + chunk(b"MTrk", A_NOTE + END), "unknown format"),
-        (header(division=0) + chunk(b"MTrk", A_NOTE + END), "without ticks in a beat"),
+        (header(division=0) + chunk(b"MTrk", A_NOTE + END), "without ticks per beat"),
         (header() + chunk(b"MTrk", A_NOTE + b"\xff\xff\xff\xff\x60\x90"), "unreadable rest"),
         (header() + chunk(b"MTrk", A_NOTE + b"\x81" * 100_000), "unreadable rest"),
     ],
@@ -332,7 +338,7 @@ def test_video_frames_instead_of_beats(repair):
 
 def test_a_tempo_of_zero_leaves_the_tempo_before(repair):
     track = tempo(0, 1_000_000) + tempo(480, 0) + note(480, 960)
-    assert repair(midi_bytes(track)) == ([(1.0, 1.0, 60, 100)], "tempo of 0 passed over: 1")
+    assert repair(midi_bytes(track)) == ([(1.0, 1.0, 60, 100)], "skipped tempo of 0: 1")
 
 
 def test_one_lost_note_off_harms_one_note(repair):
@@ -420,8 +426,8 @@ def test_the_patterns_of_type_2_are_played_one_after_the_other(repair):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "is no MIDI file"),
-        (b"RIFF1234WAVE", "is no MIDI file"),
+        (b"", "is not a MIDI file"),
+        (b"RIFF1234WAVE", "is not a MIDI file"),
         (midi_bytes([]), "has no notes"),
         (midi_bytes(note(0, 480, channel=9)), "drums only"),
         (GOOD[:10], "has no notes"),
@@ -454,7 +460,7 @@ def test_limits(read, monkeypatch, tmp_path):
     monkeypatch.setattr(scores, "MAX_BYTES", 1 << 20)
     with pytest.raises(UserError, match="larger than 1 MB"):
         read(GOOD + bytes(1 << 20))
-    with pytest.raises(UserError, match="the longest allowed is 4 h"):
+    with pytest.raises(UserError, match="the limit is 4 h"):
         change_score(read(GOOD), speed=1e-5)
     with pytest.raises(UserError, match=r"nowhere\.mid: cannot be read"):
         read_score(tmp_path / "nowhere.mid")
