@@ -1,7 +1,7 @@
 """Command line: flag types, errors in one line, late imports.
 
-This module imports nothing heavy, so that ``--help`` answers at once. Scripts import it first: an
-error while the rest loads (Ctrl-C, a missing package) is then one line, too.
+This module imports nothing heavy, so that ``--help`` is fast. Scripts import it first: it turns
+errors during later imports (Ctrl-C, a missing package) into one line.
 """
 
 import argparse
@@ -20,15 +20,15 @@ INTERRUPTED = "interrupted; run the same command again to continue"
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its text names the file or flag, the value, the remedy."""
+    """An error the user can fix. The text names the file or flag, its value and the fix."""
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser that shows defaults and line breaks, and answers an error in one line."""
+    """ArgumentParser that shows defaults, keeps line breaks, and reports an error in one line."""
 
     class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action):
-            if action.default is None or action.default is False:  # which would tell nothing
+            if action.default is None or action.default is False:  # not worth showing
                 return action.help
             if isinstance(action.default, (list, tuple)):
                 default = " ".join(str(value) for value in action.default)
@@ -41,14 +41,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message):
-        """Exit with 2 after one line on stderr."""
+        """Print one line on stderr and exit with code 2."""
         if message.startswith("unrecognized") and "--input" in self._option_string_actions:
-            message += "; a recording is named by --input, a model by --model"
+            message += "; give recordings with --input and models with --model"
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see --help)\n")
 
 
 def number(kind, low=None, high=None, low_open=False):
-    """An argparse ``type=``: a finite ``kind`` (int or float) in [low, high].
+    """Make an argparse ``type=``: a finite ``kind`` (int or float) in [low, high].
 
     With ``low_open`` the range is (low, high].
     """
@@ -72,9 +72,9 @@ def number(kind, low=None, high=None, low_open=False):
 
 
 def seconds(low_open=False):
-    """An argparse ``type=``: a time, "80", "1:20" or "1:02:03.5", as seconds, at least 0.
+    """Make an argparse ``type=``: a time such as "80", "1:20" or "1:02:03.5", in seconds, >= 0.
 
-    With ``low_open`` above 0.
+    With ``low_open`` > 0.
     """
     above = number(float, 0, low_open=low_open)
 
@@ -89,7 +89,7 @@ def seconds(low_open=False):
 
 
 def boolean(text):
-    """An argparse ``type=`` for ``--flag True|False``, which ``bool`` would read as always true."""
+    """An argparse ``type=`` for ``--flag True|False``. (``bool`` reads any text as True.)"""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
@@ -97,10 +97,10 @@ def boolean(text):
 
 
 def load_later(name):
-    """Import a module when its first attribute is read; for the heads of scripts.
+    """Import a module when its first attribute is read; for the import section of scripts.
 
-    Keras chooses its backend and device when it is imported, so that must wait until the flags are
-    known; and --help must not wait for Keras.
+    Keras chooses backend and device on import, so the import must follow the flags. It would also
+    slow down --help.
     """
     if name in sys.modules:
         return sys.modules[name]
@@ -113,14 +113,14 @@ def load_later(name):
 
 
 def as_list(value):
-    """A flag's value as a list: one instrument stood by itself in older config.json files."""
+    """Return a flag's value as a list; older config.json files have a single name as text."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 def one_line(text):
-    """``text`` with its control characters escaped: a newline in a file name, for one."""
+    """Escape control characters in a text, such as a newline in a file name."""
     characters = []
     for character in str(text).strip():
         if not character.isprintable():
@@ -130,10 +130,10 @@ def one_line(text):
 
 
 def command(main):
-    """Turn ``main(argv=None) -> int or None`` into a command, which answers mistakes in one line.
+    """Turn ``main(argv=None) -> int or None`` into a command that reports errors in one line.
 
-    Exit codes: 0 done; 2 a user's mistake, a refusal of the operating system (no permission, disk
-    full), a package that is missing, or too little memory; 130 Ctrl-C.
+    Exit codes: 0 success; 2 a `UserError`, an error of the operating system (no permission, disk
+    full), a missing package, or too little memory; 130 Ctrl-C.
     """
 
     @functools.wraps(main)
@@ -143,13 +143,13 @@ def command(main):
         _told.clear()
         try:
             code = main(argv) or 0
-            if main.__module__ == "__main__":  # all is done: Ctrl-C would only spoil the exit code
+            if main.__module__ == "__main__":  # Ctrl-C from here on would change the exit code
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             return code
         except KeyboardInterrupt:
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             return 130
-        except BrokenPipeError:  # `... | head` has seen enough
+        except BrokenPipeError:  # the reader of a pipe has ended: `... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
         except Exception as error:
@@ -163,21 +163,21 @@ def command(main):
 
 
 def print_anything():
-    """Have print escape what the terminal or pipe cannot show, instead of raising."""
+    """Make print escape characters that the terminal or pipe cannot show, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _explain(error):
-    """One line for the user, or None for an error that is our own mistake."""
+    """Explain an error in one line; None for a bug in this code."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return _explain_missing(error)
     if _is_of_device_memory(error):
         remedy = "" if "device:CPU" in str(error) else ", or --gpu cpu"
-        return f"out of the device's memory; give a smaller --batch_size{remedy}"
+        return f"the device is out of memory; give a smaller --batch_size{remedy}"
     if isinstance(error, MemoryError):
         return f"out of memory ({error}); use shorter pieces or fewer workers"
     if isinstance(error, OSError):
@@ -190,12 +190,12 @@ def _explain_missing(error):
     file = "requirements-app.txt" if error.name == "gradio" else "requirements.txt"
     return (
         f"package {error.name} is not installed here; activate the environment ({activate}), "
-        f"or add to it: pip install -r {PROJECT / file}"
+        f"or install it: pip install -r {PROJECT / file}"
     )
 
 
 def _is_of_device_memory(error):
-    """Whether this is TensorFlow's, PyTorch's or JAX's error for it; none of them is imported."""
+    """Whether this is the out-of-memory error of TensorFlow, PyTorch or JAX, without importing."""
     names = ("ResourceExhaustedError", "OutOfMemoryError")
     return type(error).__name__ in names or "RESOURCE_EXHAUSTED" in str(error)
 
@@ -207,24 +207,25 @@ def _explain_system(error):
         errno.EMFILE: "allow more open files (ulimit -n 4096)",
     }
     remedy = remedies.get(error.errno, "check the path and its permissions")
-    path = error.filename2 or error.filename  # of two, the first is a temporary one
+    path = error.filename2 or error.filename  # if there are two, the first is temporary
     text = error.strerror or str(error)
     if path:
         text = f"{os.fsdecode(path)}: {text}"
     return f"{text}; {remedy} and run again"
 
 
-_OF_ALL_FILES = (  # errors of the system that the next file would meet, too
+_OF_ALL_FILES = (  # errors that affect every following file, too
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     errno.EPIPE,
 )
 
 
 def attempt(function, *args):
-    """Return ``function(*args)``, or the `UserError` of a file that can be passed over.
+    """Return ``function(*args)``, or the `UserError` of a file that can be skipped.
 
-    One bad file must not stop the others, so an `OSError`, say of a file without read permission,
-    is returned as `UserError`, too. Errors that every file would meet, such as a full disk, pass.
+    One bad file must not stop the others, so an `OSError` of a single file, such as a missing
+    permission, is also returned as `UserError`. Errors that affect all files, such as a full disk,
+    are raised.
     """
     try:
         return function(*args)
@@ -236,21 +237,21 @@ def attempt(function, *args):
         return UserError(_explain_system(error))
 
 
-_told = set()  # what `pass_over` has said
+_told = set()  # lines that `pass_over` has printed
 
 
 def pass_over(what):
-    """Print one line on stderr about a file that is passed over: a `UserError` or text; once."""
-    line = f"passed over: {one_line(what)}"
+    """Print one line on stderr about a skipped file, a `UserError` or text; each line once."""
+    line = f"skipped: {one_line(what)}"
     if line not in _told:
         _told.add(line)
-        bars = sys.modules.get("tqdm")  # which need not be loaded; its bars are drawn anew below
+        bars = sys.modules.get("tqdm")  # if loaded, its write keeps the progress bars intact
         write = bars.tqdm.write if bars else print
         write(line, file=sys.stderr)
 
 
 def _on_error_while_loading(kind, error, trace):
-    """`sys.excepthook` of a script before its `command` begins: two errors become one line."""
+    """`sys.excepthook` until the `command` starts: Ctrl-C and missing packages become one line."""
     name = Path(sys.argv[0]).name
     if issubclass(kind, KeyboardInterrupt):
         print(f"{name}: {INTERRUPTED}", file=sys.stderr, flush=True)
@@ -261,10 +262,10 @@ def _on_error_while_loading(kind, error, trace):
     sys.__excepthook__(kind, error, trace)
 
 
-if Path(sys.argv[0]).resolve().is_relative_to(PROJECT):  # a script of ours, not another's program
+if Path(sys.argv[0]).resolve().is_relative_to(PROJECT):  # one of our scripts
     sys.excepthook = _on_error_while_loading
-    # A notebook leaves its own backend to what it starts, and matplotlib refuses one that is not
-    # installed. No script opens a window, so none needs a backend.
+    # Processes started by a notebook inherit its backend, which may not be installed here. No
+    # script opens a window, so none needs a backend.
     os.environ.pop("MPLBACKEND", None)
 
 
@@ -273,9 +274,9 @@ _redirecting = threading.RLock()
 
 @contextlib.contextmanager
 def quiet_stderr():
-    """Drop what native libraries print to the process's stderr, past Python's.
+    """Discard output of native libraries to the process's stderr.
 
-    One thread at a time: another would save what this one has put in its place.
+    One thread at a time, because a second one would save the replacement as the original.
     """
     with _redirecting:
         sys.stderr.flush()

@@ -3,7 +3,7 @@
 <features>/features.json
 <features>/<instrument>/<sub/folders>/<piece>.npy    float16 (tiles, bins, 256, 1) in [0, 1]
 
-No Keras here: `feeding.feed` makes a Keras data set of the pairs.
+This module does not import Keras; `feeding.feed` makes a Keras data set from the pairs.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ from common.files import read_json
 from common.names import family_of
 from data import DB_RANGE, FEATURE_PARAMETERS, HEIGHTS, TILE_FRAMES, to_network
 
-CHANNELS = (1, 2)  # of a tile; the first is the dB scale, all that the plain pairs look at
+CHANNELS = (1, 2)  # of a tile; the first is the dB scale; plain pairs ignore the second
 MEDIAN_TILES = 512  # enough for a median, and read in a second
 
-COMPUTE_ANEW = "compute the features anew, into another folder, with compute_features.py"
+COMPUTE_ANEW = "compute the features again, into another folder, with compute_features.py"
 
-# Every float16 there is, by its bits, as float32, and moved to the networks' range: to look a
-# number up takes half the time of converting it.
+# Lookup tables from float16 bits to float32, on the dB scale and in the networks' range. Twice as
+# fast as converting.
 _DB = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 with np.errstate(invalid="ignore"):
     _NETWORK = _DB * 2 - 1
 
 
 def read_features_json(features):
-    """The contents of features.json.
+    """Read features.json.
 
     Raises:
-        UserError: it is missing or damaged, or the tiles were made with other parameters than
-            data.py's; "bins" may be any of `data.HEIGHTS`.
+        UserError: the file is missing or damaged, or its parameters differ from data.py's; "bins"
+            may be any of `data.HEIGHTS`.
     """
     path = Path(features) / "features.json"
     description = read_json(path, COMPUTE_ANEW, parameters=dict)
@@ -47,16 +47,15 @@ def read_features_json(features):
         found = description["parameters"].get(key)
         known = HEIGHTS if key == "bins" else (ours,)
         if found not in known:
-            raise UserError(f"{path}: {key} is {found}, this code's is {ours}; {COMPUTE_ANEW}")
+            raise UserError(f"{path}: {key} is {found}, but this code uses {ours}; {COMPUTE_ANEW}")
     return description
 
 
 def weigh_origins(names, has, shares):
-    """How often each origin is drawn for a tile of each piece.
+    """Compute the probability of each origin for the tiles of each piece.
 
-    A family's weight is its share over the fraction of the pieces that have it, so that it gets
-    about its share of all tiles, however few pieces it has. Its instruments share it equally, piece
-    by piece.
+    A family's weight is its share divided by the fraction of pieces that have it. So it gets about
+    its share of all tiles, even with few pieces. Within a piece its instruments have equal weights.
 
     Args:
         names: origins.
@@ -65,7 +64,7 @@ def weigh_origins(names, has, shares):
             equal.
 
     Returns:
-        Probabilities, float64 (pieces, origins); each row's sum is 1.
+        Probabilities, float64 (pieces, origins); each row sums to 1.
     """
     weights = has.astype(float)
     if shares:
@@ -74,7 +73,7 @@ def weigh_origins(names, has, shares):
         rest = (1 - sum(shares.values())) / max(len(others), 1)
         for family in set(families):
             members = np.array([each == family for each in families])
-            count = has[:, members].sum(axis=1)  # of its instruments, for each piece
+            count = has[:, members].sum(axis=1)  # instruments of the family that have the piece
             share = shares.get(family, rest) / (count > 0).mean()
             weights[:, members] *= (share / np.maximum(count, 1))[:, np.newaxis]
     return weights / weights.sum(axis=1, keepdims=True)
@@ -83,14 +82,14 @@ def weigh_origins(names, has, shares):
 class Tiles:
     """The tiles of one piece, float16 (n, bins, 256, channels) in [0, 1], one channel or two.
 
-    The file is open only while it is read: a set may have more files than a process may open.
+    The file is open only during a read, because a set may have more files than a process may open.
 
     Args:
         path: .npy file of compute_features.py.
-        cache: read all of it at once, and keep it in memory.
+        cache: read the whole file now and keep it in memory.
 
     Raises:
-        UserError: the file is damaged, pickled, or of another shape or type.
+        UserError: the file is damaged, pickled, or has another shape or type.
         OSError: it cannot be opened.
     """
 
@@ -102,7 +101,7 @@ class Tiles:
                 self.offset = file.tell()
         except (UserError, OSError):
             raise
-        except Exception as error:  # of damaged headers numpy lets Python's tokenizer's errors pass
+        except Exception as error:  # for damaged headers numpy raises errors of Python's tokenizer
             raise self._damaged(error) from None
         if dtype != np.float16 or len(shape) != 4 or not shape[0]:
             raise self._unsuitable(f"{dtype} {shape}")
@@ -117,7 +116,7 @@ class Tiles:
 
     @contextlib.contextmanager
     def _named_limit(self):
-        """Within, too many open files are told as that."""
+        """Report too many open files as `UserError`."""
         try:
             yield
         except OSError as error:
@@ -129,7 +128,7 @@ class Tiles:
 
     @staticmethod
     def _read_header(file):
-        """Shape and dtype, the file left where the numbers begin. Raises ValueError."""
+        """Read shape and dtype; the file is then at the start of the data. Raises ValueError."""
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
             shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
@@ -147,7 +146,7 @@ class Tiles:
 
     def _unsuitable(self, found):
         wanted = "float16 (n, 256 or 512, 256, 1 or 2)"
-        return UserError(f"{self.path}: holds {found}, not {wanted}; compute it again")
+        return UserError(f"{self.path}: has {found}, not {wanted}; compute it again")
 
     @property
     def bins(self):
@@ -156,7 +155,7 @@ class Tiles:
 
     @property
     def has_phase(self):
-        """Whether there is a phase beside the dB scale."""
+        """Whether the tiles also have a phase channel."""
         return self.shape[3] > 1
 
     def __len__(self):
@@ -168,7 +167,7 @@ class Tiles:
         return self.read(index, index + 1)[0]
 
     def read(self, start, stop):
-        """Tiles ``start`` ... ``stop`` - 1, as many as there are: float16 (n, bins, 256, channels).
+        """Read tiles ``start`` ... ``stop`` - 1 or to the end: float16 (n, bins, 256, channels).
 
         Raises UserError if the file has become shorter.
         """
@@ -176,19 +175,19 @@ class Tiles:
         if self.kept is not None:
             return self.kept[start:stop]
         shape = (stop - start, *self.shape[1:])
-        size = 2 * math.prod(shape)  # bytes, two a number
+        size = 2 * math.prod(shape)  # bytes, two per number
         first = self.offset + start * 2 * math.prod(self.shape[1:])
         content = self._read_bytes(first, size)
         return np.frombuffer(content, np.float16).reshape(shape)
 
     def _read_bytes(self, first, size):
-        """``size`` bytes from number ``first``, by few calls of the system: it is done often."""
+        """Read ``size`` bytes from byte ``first``, with few system calls: it is called often."""
         with self._named_limit():
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
             os.lseek(descriptor, first, os.SEEK_SET)
             content = os.read(descriptor, size)
-            while len(content) < size:  # the system may give less at a time
+            while len(content) < size:  # a read may return less
                 more = os.read(descriptor, size - len(content))
                 if not more:
                     raise self._damaged("it ends too early")
@@ -199,17 +198,16 @@ class Tiles:
 
 
 class Batching(NamedTuple):
-    """How the pairs of `TilePairs` are drawn and put into batches.
+    """How `TilePairs` draws pairs and makes batches.
 
     Attributes:
-        batch_size: pairs a batch.
-        seed: shuffle with this seed, and leave out what does not fill a batch; None: all of them,
-            in order.
-        cache: hold all tiles in memory.
-        epoch_tiles: pairs an epoch, drawn anew for each; None: all.
-        conditions: augment.Conditions, which change each pair's pictures on the fly; or None.
-        multiple: in order, leave out what makes the number of pairs no multiple of this: for
-            several devices, each of which must get a share of the last batch.
+        batch_size: pairs per batch.
+        seed: shuffle with this seed and drop the last incomplete batch; None: all pairs, in order.
+        cache: keep all tiles in memory.
+        epoch_tiles: pairs per epoch, drawn again for each; None: all.
+        conditions: augment.Conditions, applied to each pair when it is read; or None.
+        multiple: without a seed, drop the last pairs so that their number is a multiple of this.
+            For several devices, which all need a share of the last batch.
         shares: {family: fraction of the tiles} of the origins, see `weigh_origins`; {}: all origins
             are equal.
     """
@@ -226,25 +224,25 @@ class Batching(NamedTuple):
 class TilePairs:
     """Batches (x, y) of aligned tiles, float32 (batch, bins, 256, channels) in [-1, 1].
 
-    y is a tile of the target, x the same stretch of one of the origins. Of several origins each
-    epoch draws one for every tile; in order (see `Batching`) they take turns. An origin may lack
-    some of the pieces.
+    y is a tile of the target, x the same tile of one origin. With several origins, each epoch draws
+    one for every tile; without a seed (see `Batching`) they take turns. An origin may lack some of
+    the pieces.
 
     Args:
         features: features folder.
         origins: list of instruments.
-        targets: list of instruments; here of one.
+        targets: list of instruments; here one.
         names: pieces to draw from.
-        batching: `Batching`, whose fields but ``cache`` are attributes, too.
+        batching: `Batching`; its fields except ``cache`` become attributes.
 
     Attributes:
         tiles: `Tiles` by piece and instrument.
-        index: int32 (pairs, 3): piece, tile, and which instrument is the target.
+        index: int32 (pairs, 3): piece, tile, index of the target instrument.
         bins: height of the tiles.
 
     Raises:
-        UserError: a piece has different numbers of tiles, tiles differ in height, or a batch is
-            larger than the data.
+        UserError: the instruments of a piece differ in the number of tiles, tiles differ in
+            height, or a batch is larger than the data.
     """
 
     inputs = outputs = 1  # channels of x and y
@@ -268,7 +266,7 @@ class TilePairs:
         self.set_epoch(0)
 
     def _open_piece(self, features, name, cache):
-        """`Tiles` of one piece, by instrument. Raises UserError if their numbers differ."""
+        """Open the `Tiles` of a piece, by instrument. Raises UserError if their numbers differ."""
         piece = {}
         for i, instrument in enumerate(self.instruments):
             path = features / instrument / f"{name}.npy"
@@ -284,7 +282,7 @@ class TilePairs:
         return piece
 
     def _find_origins(self):
-        """Which origins each piece has, as bool (pieces, origins), and how often each is drawn."""
+        """Find the origins of each piece, bool (pieces, origins), and their probabilities."""
         has = [[origin in piece for origin in self.origins] for piece in self.tiles]
         self.has = np.array(has)
         names = [self.instruments[origin] for origin in self.origins]
@@ -292,7 +290,7 @@ class TilePairs:
         self.families = [family_of(name) for name in self.instruments]
 
     def _find_bins(self):
-        """Height of the tiles. Raises UserError if they differ."""
+        """Find the height of the tiles. Raises UserError if they differ."""
         everything = [tiles for piece in self.tiles for tiles in piece.values()]
         first = everything[0]
         for tiles in everything:
@@ -304,7 +302,7 @@ class TilePairs:
         return first.bins
 
     def _list_pairs(self):
-        """Rows of `index`."""
+        """List the rows of `index`."""
         rows = []
         for number, piece in enumerate(self.tiles):
             rows += [(number, tile, self.targets[0]) for tile in range(len(piece[self.targets[0]]))]
@@ -314,12 +312,12 @@ class TilePairs:
         count = min(len(self.index), self.epoch_tiles or len(self.index))
         if self.seed is not None and self.batch_size > count:
             raise UserError(
-                f"--batch_size {self.batch_size}: there are only {count} training tiles an epoch; "
-                "make it smaller"
+                f"--batch_size {self.batch_size}: the epoch has only {count} training tiles; "
+                "give a smaller number"
             )
 
     def set_epoch(self, epoch):
-        """Put the pairs in this epoch's order: all that is drawn follows from (seed, epoch)."""
+        """Draw the order and the origins of an epoch; both depend on (seed, epoch) only."""
         rng = np.random.default_rng((self.seed or 0, epoch))
         if self.seed is None:
             count = len(self.index) // self.multiple * self.multiple
@@ -327,10 +325,10 @@ class TilePairs:
         else:
             self.order = rng.permutation(len(self.index))[: self.epoch_tiles]
         self.draw(rng)
-        self.epoch = epoch  # last: what another thread reads under this number must be of it
+        self.epoch = epoch  # last, because other threads read the rest after this number
 
     def draw(self, rng):
-        """Choose what else the epoch needs: here an origin for each pair, in `drawn` (pairs,)."""
+        """Draw an origin for each pair of the epoch, in `drawn` (pairs,)."""
         origins = np.array(self.origins)
         if self.seed is None:
             self.drawn = self._take_turns()
@@ -342,7 +340,7 @@ class TilePairs:
             self.drawn = origins[(draws >= chances).sum(axis=1)]
 
     def _take_turns(self):
-        """An origin for each pair, in order: a piece's own, one after the other."""
+        """Assign the origins of a piece to its pairs in turn."""
         drawn = np.empty(len(self.order), int)
         for row, number in enumerate(self.order):
             there = np.flatnonzero(self.has[self.index[number, 0]])
@@ -350,7 +348,7 @@ class TilePairs:
         return drawn
 
     def __len__(self):
-        """Batches an epoch."""
+        """Batches per epoch."""
         full, rest = divmod(len(self.order), self.batch_size)
         if rest and self.seed is None:
             return full + 1
@@ -382,23 +380,23 @@ class TilePairs:
         y[..., 0] = to_network(target)
 
     def read(self, row):
-        """The tiles (origin, target) of the epoch's pair number ``row``, float16 as stored."""
+        """Read the tiles (origin, target) of the epoch's pair number ``row``, float16 as stored."""
         piece, tile, target = self.index[self.order[row]]
         tiles = self.tiles[piece]
         return tiles[self.drawn[row]][tile], tiles[target][tile]
 
     def read_other(self, row, rng):
-        """The same stretch of an origin of the same family, drawn by ``rng``: dB scale, float32."""
+        """Read the same tile of a random origin of the same family: dB scale, float32."""
         piece, tile, _ = self.index[self.order[row]]
         family = self.families[self.drawn[row]]
         there = [i for i in self.origins if i in self.tiles[piece] and self.families[i] == family]
         return read_db(self.tiles[piece][there[rng.integers(len(there))]][tile])
 
     def trivial_errors(self, origin, target, median):
-        """MAE on the dB scale of two pictures beside a pair's target: the origin, and the median.
+        """MAE of the unchanged origin and of the median to a pair's target, on the dB scale.
 
         Args:
-            origin, target: tiles, as `read` gives them.
+            origin, target: tiles from `read`.
             median: float32 (bins,), see `find_target_median`.
         """
         origin = read_db(origin)
@@ -409,7 +407,7 @@ class TilePairs:
 
 
 def read_db(tile):
-    """A tile's dB scale: float16 (bins, 256, channels) -> float32 (bins, 256) in [0, 1]."""
+    """Read a tile's dB scale: float16 (bins, 256, channels) -> float32 (bins, 256) in [0, 1]."""
     return np.take(_DB, tile[..., 0].view(np.uint16))
 
 
@@ -419,7 +417,7 @@ def write_tile(tile, out):
 
 
 def find_target_median(pairs):
-    """Per-bin median of the targets: the constant picture nearest to them in MAE.
+    """Per-bin median of the targets, the constant spectrum with the least MAE.
 
     Float32 (bins,) on the dB scale, from at most MEDIAN_TILES tiles, evenly spaced over the set.
     """

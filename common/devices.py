@@ -1,7 +1,7 @@
-"""Choose backend, GPU and precision: all that differs between TensorFlow, JAX and PyTorch.
+"""Choose backend, GPU and precision: the code that differs between TensorFlow, JAX and PyTorch.
 
-OpenVINO is a fourth backend; it only converts. Import this module before Keras and call
-`setup_device` first, which loads Keras.
+OpenVINO is a fourth backend, for conversion only. Import this module before Keras and call
+`setup_device`, which loads Keras.
 """
 
 import contextlib
@@ -16,30 +16,29 @@ from pathlib import Path
 
 from common.cli import UserError, quiet_stderr
 
-BACKENDS = ("tensorflow", "torch", "jax")  # the first that is installed is taken
-INFERENCE = ("auto", "float32", "bfloat16")  # --precision of what converts
-CONVERTERS = (*BACKENDS, "openvino")  # likewise, by what converts only
+BACKENDS = ("tensorflow", "torch", "jax")  # the first that is installed is used
+INFERENCE = ("auto", "float32", "bfloat16")  # --precision of the converting scripts
+CONVERTERS = (*BACKENDS, "openvino")  # backends of the converting scripts
 
 
 def setup_device(gpu=None, trains=False):
     """Choose backend and device; call it before Keras is imported.
 
     Args:
-        gpu: "0", "0,1", "cpu" or None, which means 0 if there is one. CUDA_VISIBLE_DEVICES wins
-            over None.
-        trains: whether networks will be trained, which OpenVINO cannot.
+        gpu: "0", "0,1", "cpu" or None: GPU 0 if there is one, or those of CUDA_VISIBLE_DEVICES.
+        trains: whether networks will be trained, which OpenVINO cannot do.
 
     Returns:
         Number of GPUs in use, 0 for the CPU.
 
     Raises:
-        UserError: no backend is installed, or not the one that KERAS_BACKEND names; it cannot
-            train; a GPU was asked for and is not there.
+        UserError: no backend is installed; the backend of KERAS_BACKEND cannot be loaded; it
+            cannot train; a given GPU does not exist.
     """
     backend = os.environ.get("KERAS_BACKEND") or find_backend()
     if trains and backend == "openvino":
         raise UserError(
-            "OpenVINO converts only, and training takes another backend: "
+            "OpenVINO converts only; training needs another backend: "
             "pip install -r requirements.txt"
         )
     os.environ["KERAS_BACKEND"] = backend
@@ -56,26 +55,26 @@ def setup_device(gpu=None, trains=False):
     wanted = 0 if gpu in (None, "cpu") else len(gpu.split(","))
     if count < wanted:
         raise UserError(
-            f"--gpu {gpu}: {backend} sees {count} of these; see nvidia-smi, or give --gpu cpu"
+            f"--gpu {gpu}: {backend} sees {count} of these GPUs; see nvidia-smi, or give --gpu cpu"
         )
-    if not count and gpu != "cpu" and backend != "openvino":  # which uses none
+    if not count and gpu != "cpu" and backend != "openvino":  # openvino uses no GPU
         print(f"Running on the CPU: {backend} sees no GPU.", file=sys.stderr)
     return count
 
 
 def find_backend():
-    """The first of `CONVERTERS` that is installed. Raises UserError if none is."""
+    """Find the first of `CONVERTERS` that is installed. Raises UserError if none is."""
     for name in CONVERTERS:
         if importlib.util.find_spec(name):
             return name
     raise UserError(
-        "no backend for Keras is installed: pip install tensorflow or, where that has no wheel for "
-        f"this Python ({platform.python_version()}), pip install torch"
+        "no backend for Keras is installed: pip install tensorflow, or pip install torch if "
+        f"tensorflow has no wheel for this Python ({platform.python_version()})"
     )
 
 
 def _load_backend(backend, on_cpu):
-    """Load all that is slow to load; returns the number of GPUs. Raises UserError."""
+    """Load backend and Keras; returns the number of GPUs. Raises UserError."""
     if backend not in GPU_COUNTERS:
         raise UserError(f"KERAS_BACKEND={backend}: give {', '.join(GPU_COUNTERS)}")
     try:
@@ -110,10 +109,10 @@ def _count_jax(on_cpu):
 
 
 def _count_openvino(on_cpu):
-    sys.modules.setdefault("openvino_telemetry", None)  # or importing it reports that to Intel
+    sys.modules.setdefault("openvino_telemetry", None)  # otherwise the import reports to Intel
     import openvino  # noqa: F401
 
-    return 0  # its GPUs are Intel's, and not used here
+    return 0  # OpenVINO's GPUs are Intel's, which are not used here
 
 
 def _count_torch(on_cpu):
@@ -121,7 +120,7 @@ def _count_torch(on_cpu):
 
     if on_cpu:
         return 0
-    if torch.backends.mps.is_available():  # a Mac's, which Keras prefers
+    if torch.backends.mps.is_available():  # a Mac's GPU, which Keras prefers
         return 1
     return torch.cuda.device_count()
 
@@ -135,10 +134,10 @@ GPU_COUNTERS = {
 
 
 def compile_openvino(network):
-    """A Keras model as OpenVINO's function: float32 array -> float32 array.
+    """Compile a Keras model with OpenVINO: a function, float32 array -> float32 array.
 
-    Keras's own way through OpenVINO computes in bfloat16 where the processor can, which is up to
-    0.009 off in the networks' range of 2; this one in float32.
+    It computes in float32. Keras's own OpenVINO backend computes in bfloat16 where the processor
+    can, with errors up to 0.009 in the networks' range of 2.
     """
     import openvino
 
@@ -155,15 +154,15 @@ def compile_openvino(network):
 
 @contextlib.contextmanager
 def inference_precision(precision, full_band):
-    """Within, Keras builds networks that convert in a precision: one of `INFERENCE`.
+    """Set Keras's precision for networks built in the block: one of `INFERENCE`.
 
-    "auto" is bfloat16 for the full band, where the processor multiplies in it: 1.7 times as fast,
-    and the error against true pictures grows by 0.006 dB at most (a guitar, seven pieces). Models
-    of 256 bins compute in float32, so that they give what they always gave.
+    "auto" is bfloat16 for the full band if the processor supports it: 1.7 times as fast, and the
+    error against the target grows by at most 0.006 dB (a guitar, seven pieces). Models of 256 bins
+    compute in float32, so that their output stays the same.
 
     Args:
-        precision: "auto", "float32" or "bfloat16"; None: as Keras is set.
-        full_band: whether their pictures have 512 bins.
+        precision: "auto", "float32" or "bfloat16"; None: Keras's setting.
+        full_band: whether the networks' pictures have 512 bins.
     """
     import keras
 
@@ -181,7 +180,7 @@ def inference_precision(precision, full_band):
 
 
 def _cpu_has_bfloat16():
-    """Whether it is the CPU that computes, and multiplies in bfloat16; Linux only tells."""
+    """Whether the CPU computes and has bfloat16 instructions; False if not known (not Linux)."""
     import tensorflow as tf
 
     if tf.config.get_visible_devices("GPU"):
@@ -196,7 +195,7 @@ def _cpu_has_bfloat16():
 def set_precision(precision, gpus):
     """Set Keras's dtype policy; returns its name.
 
-    "auto" is bfloat16 on GPUs that have it, float32 elsewhere.
+    "auto" is bfloat16 on GPUs that support it, otherwise float32.
     """
     import keras
 
@@ -208,7 +207,7 @@ def set_precision(precision, gpus):
 
 
 def _has_bfloat16():
-    """Whether the GPU computes in bfloat16 itself: NVIDIA's from Ampere on."""
+    """Whether the GPU supports bfloat16 in hardware: NVIDIA's do from Ampere on."""
     import keras
 
     backend = keras.backend.backend()
@@ -230,22 +229,22 @@ def _has_bfloat16():
 
 
 def keep_memory():
-    """Have the C library, if it is glibc, keep what is freed instead of giving it back.
+    """Make glibc keep freed memory instead of returning it to the system.
 
-    A step's large tensors come and go; on a CPU, fetching each page anew costs 5 % of a step (width
-    64, 2 cores).
+    A step allocates and frees large tensors; requesting the pages again costs 5 % of a step on a
+    CPU (width 64, 2 cores).
     """
     trim_threshold, mmap_max = -1, -4  # mallopt's numbers in malloc.h
-    with contextlib.suppress(AttributeError, TypeError, OSError):  # another library has no mallopt
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # not glibc: no mallopt
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, -1)
 
 
 def device_scope(gpus):
-    """Context to build the model in: data parallel over several GPUs.
+    """Context in which to build the model, for data parallel training on several GPUs.
 
-    Batch norm uses each device's own share of the batch; gradients are averaged over all of it.
+    Batch norm uses each device's share of the batch. Gradients are averaged over the whole batch.
     """
     import keras
 
@@ -257,7 +256,7 @@ def device_scope(gpus):
         keras.distribution.set_distribution(keras.distribution.DataParallel())
     elif gpus > 1:
         raise UserError(
-            "--gpu: PyTorch trains on one GPU here; give one, or set KERAS_BACKEND=tensorflow or "
-            "jax"
+            "--gpu: with PyTorch, training uses one GPU; give one, or set KERAS_BACKEND=tensorflow "
+            "or jax"
         )
     return contextlib.nullcontext()

@@ -23,21 +23,21 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-PART = ".part-"  # how the hidden names of files that are being written begin
-ABANDONED = 24 * 3600  # s after which such a file of another machine counts as left behind
+PART = ".part-"  # prefix of hidden files that are being written
+ABANDONED = 24 * 3600  # s after which such a file of another machine counts as abandoned
 
 
 @contextlib.contextmanager
 def complete(path, place=None):
     """Yield a hidden path beside ``path`` to write to; it is renamed if the block succeeds.
 
-    Every call has a hidden name of its own, with the ending of ``path``: two who write the same
-    file do not meet, and the last one to finish wins. What a killed run left behind is removed
-    when its folder is next written to.
+    Every call uses a new hidden name with the ending of ``path``, so parallel writers of one file
+    do not conflict; the last to finish wins. The first write to a folder removes the leftovers of
+    killed runs.
 
     Args:
-        path: of the file.
-        place: called with the hidden path and ``path``; gives the complete file its name. None:
+        path: the file to write.
+        place: called with the hidden path and ``path`` to rename the complete file. None:
             `os.replace`.
 
     Raises:
@@ -59,31 +59,31 @@ def complete(path, place=None):
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         if isinstance(error, OSError) and not error.filename:
-            # a write does not say where it failed, and numpy's not even why
+            # a write error does not name the file, and numpy's does not give the reason either
             reason = error.strerror or f"{error} (is the disk full?)"
             raise OSError(error.errno or 0, reason, str(path)) from None
         raise
 
 
 def place_beside(part, path):
-    """Rename ``part`` to ``path`` or, where that is taken, to the first free numbered name.
+    """Rename ``part`` to ``path`` or, if that exists, to the first free numbered name.
 
-    Nothing is ever replaced: the name is taken in one step with the check that it is free.
+    No file is ever replaced: checking and taking the name is one atomic step.
 
     Returns:
-        The name that it got: song.wav, song_2.wav, ...
+        The new path: song.wav, song_2.wav, ...
     """
     path = Path(path)
     return next(free for free in _numbered(path) if place_new(part, free))
 
 
 def place_new(part, path):
-    """Rename ``part`` to ``path`` if nothing is there, in one step; return whether it did."""
+    """Rename ``part`` to ``path`` in one atomic step. Returns False if ``path`` exists."""
     try:
         os.link(part, path)
     except FileExistsError:
         return False
-    except OSError:  # a disk without hard links, as most USB sticks
+    except OSError:  # a disk without hard links, such as most USB sticks
         if not _reserve(path):
             return False
         os.replace(part, path)
@@ -100,7 +100,7 @@ def _numbered(path):
 
 
 def _reserve(path):
-    """Make an empty file; return whether there was none of this name."""
+    """Create an empty file. Returns False if the name is taken."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError:
@@ -109,12 +109,12 @@ def _reserve(path):
 
 
 def find_free(path, taken=()):
-    """``path``, or the first numbered name of it that is neither there nor ``taken``."""
+    """Return ``path``, or its first numbered name that does not exist and is not in ``taken``."""
     return next(free for free in _numbered(path) if free not in taken and not os.path.lexists(free))
 
 
 def _ending(path):
-    """What tells a writer the format, such as .wav or .weights.h5; nothing of a long "Op. 9"."""
+    """The ending that tells the format, such as .wav or .weights.h5; "" for long ones ("Op. 9")."""
     for ending in ("".join(path.suffixes[-2:]), path.suffix):
         if len(ending) <= 16:
             return ending
@@ -125,16 +125,16 @@ _tidied = set()  # folders in which this process has looked for leftovers
 
 
 def remove_leftovers(folder):
-    """Delete the hidden files that `complete` could not, because its process was killed.
+    """Delete hidden files of `complete` whose process was killed.
 
     Returns:
-        Whether other processes of this machine are writing there.
+        Whether other processes of this machine are writing to the folder.
     """
     is_busy = False
     for part in Path(folder).glob(f"{PART}*"):
         machine, _, rest = part.name.removeprefix(PART).partition("-")
         process = rest.partition("-")[0]
-        with contextlib.suppress(OSError):  # another process may be as quick
+        with contextlib.suppress(OSError):  # another process may delete it first
             if machine == _machine() and process.isdigit():
                 left = not _is_running(int(process))
                 if not left and int(process) != os.getpid():
@@ -156,7 +156,7 @@ def _check_length(path):
 
 @functools.cache
 def _machine():
-    """Eight letters for this machine, and this container's numbering of processes."""
+    """Eight hex digits that identify this machine and its process-id namespace."""
     name = socket.gethostname()
     with contextlib.suppress(OSError):
         name += os.readlink("/proc/self/ns/pid")
@@ -164,8 +164,8 @@ def _machine():
 
 
 def _is_running(process):
-    """Whether a process of this number runs on this machine."""
-    if os.name == "nt":  # where os.kill(process, 0) would end it
+    """Whether a process with this id runs on this machine."""
+    if os.name == "nt":  # os.kill(process, 0) would end it there
         import ctypes
 
         synchronize, timeout = 0x00100000, 0x00000102
@@ -186,23 +186,23 @@ def _is_running(process):
 
 
 def _is_zombie(process):
-    """Whether a process has ended, and only waits for its parent to notice. False if unknown."""
+    """Whether a process has ended but its parent has not yet waited for it. False if unknown."""
     try:
         status = Path(f"/proc/{process}/stat").read_text(errors="replace")
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return False
-    return status.rpartition(")")[2].split()[0] == "Z"  # behind the name, which may be anything
+    return status.rpartition(")")[2].split()[0] == "Z"  # after the name, which may contain anything
 
 
 @contextlib.contextmanager
 def lock(folder):
-    """Within, no other process can be in `lock` of this folder, which need not be there yet.
+    """Hold an exclusive lock on a folder, which may not exist yet.
 
-    The lock is the file .<folder>.lock beside it, so that the folder itself can be deleted. It ends
-    with its process, however that ends.
+    The lock is the file .<folder>.lock beside it, so the folder itself can be deleted. The lock
+    ends with its process, even if that is killed.
 
     Raises:
-        UserError: another process holds it; its number and machine are named.
+        UserError: another process holds it; the text names its id and machine.
     """
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -217,14 +217,14 @@ def lock(folder):
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        if fcntl:  # elsewhere the system deletes it
+        if fcntl:  # on Windows the system deletes it
             path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
 def _take(path):
-    """Descriptor of a lock file that is ours. Raises BlockingIOError or FileExistsError."""
-    if not fcntl:  # Windows deletes such a file when its process ends
+    """Take a lock file: its descriptor. Raises BlockingIOError or FileExistsError."""
+    if not fcntl:  # Windows deletes a temporary file when its process ends
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_TEMPORARY)
     while True:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
@@ -238,7 +238,7 @@ def _take(path):
         except BlockingIOError:
             os.close(descriptor)
             raise
-        except OSError:  # a network disk that knows no locks
+        except OSError:  # a network disk without locks
             return descriptor
         os.close(descriptor)
 
@@ -251,17 +251,17 @@ def _holder(path):
 
 
 def read_json(path, remedy, **kinds):
-    """The object in a JSON file, or None if there is no file.
+    """Read the object in a JSON file; None if the file does not exist.
 
-    Takes what editors write: UTF-8 or UTF-16, with or without a byte-order mark.
+    Accepts the encodings of editors: UTF-8 or UTF-16, with or without a byte-order mark.
 
     Args:
         path: the file.
-        remedy: what the user can do if it is damaged. It must not lose data.
-        kinds: keys that it must have, and the types of their values.
+        remedy: what the user can do about a damaged file, without losing data.
+        kinds: required keys and the types of their values.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     with undamaged(path, remedy):
         try:
@@ -276,12 +276,12 @@ def read_json(path, remedy, **kinds):
     return content
 
 
-MEND = "mend it, or restore it from a copy"  # a remedy that loses nothing
+MEND = "repair it, or restore it from a copy"  # a remedy that loses no data
 
 
 @contextlib.contextmanager
 def undamaged(path, remedy):
-    """Within, what contents of another form raise becomes a `UserError` with the ``remedy``."""
+    """Turn errors from malformed contents in the block into a `UserError` with ``remedy``."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -295,20 +295,20 @@ def write_json(path, content, indent=1, place=None):
 
 
 def write_csv(path, rows):
-    """Write a CSV file by `complete`. Of a file name, bytes that are no UTF-8 are escaped."""
+    """Write a CSV file by `complete`. Bytes of file names that are not UTF-8 are escaped."""
     utf8 = {"encoding": "utf-8", "errors": "backslashreplace"}
     with complete(path) as part, open(part, "w", newline="", **utf8) as file:
         csv.writer(file).writerows(rows)
 
 
 def read_csv(path):
-    """The rows of a table, lists of strings; empty lines are left out.
+    """Read the rows of a table, lists of strings, without empty lines.
 
-    Takes what spreadsheets write: commas, semicolons or tabs, UTF-8 or UTF-16, with or without a
-    byte-order mark. Bytes that are no UTF-8 become what they are in a file name of Python's.
+    Accepts the formats of spreadsheets: commas, semicolons or tabs; UTF-8 or UTF-16, with or
+    without a byte-order mark. Bytes that are not UTF-8 are decoded as in Python's file names.
 
     Raises:
-        UserError: there is no such file, or it is no text.
+        UserError: the file does not exist or is not text.
     """
     try:
         content = Path(path).read_bytes()
@@ -323,12 +323,12 @@ def read_csv(path):
             raise ValueError
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_find_delimiter(text)))
     except (ValueError, csv.Error):
-        raise UserError(f"{path}: is no text; give a CSV file") from None
+        raise UserError(f"{path}: is not text; give a CSV file") from None
     return [row for row in rows if row]
 
 
 def _find_delimiter(text):
-    """The sign that cuts the first line into most columns; a comma, if none does."""
+    """Find the delimiter that splits the first line into most columns; by default a comma."""
     first = text.lstrip().partition("\n")[0]
     best, most = ",", 1
     for delimiter in (",", ";", "\t"):
@@ -339,14 +339,14 @@ def _find_delimiter(text):
 
 
 class FoundFiles(NamedTuple):
-    """What `look_for_files` finds."""
+    """Result of `look_for_files`."""
 
     files: list  # paths, sorted
-    unreadable: list  # paths of folders and links that could not be looked at
+    unreadable: list  # paths of folders and links that could not be accessed
 
 
 def find_files(folder, extensions):
-    """Files below ``folder`` whose extension is one of ``extensions`` in any case, sorted.
+    """List files below ``folder`` with one of ``extensions``, in any case, sorted.
 
     See `look_for_files`.
     """
@@ -354,18 +354,17 @@ def find_files(folder, extensions):
 
 
 def look_for_files(folder, extensions):
-    """Find files by extension, in any case. What cannot be looked at is named and passed over.
+    """Find files by extension, in any case. Reports and skips entries that cannot be accessed.
 
-    Links are followed; what is hidden, and what lies in hidden folders (.ipynb_checkpoints, a
-    desktop's .Trash-1000), is left out. Whoever deletes what belongs to files that are gone must
-    spare what belongs to ``unreadable`` ones.
+    It follows links and leaves out hidden files and folders (.ipynb_checkpoints, .Trash-1000).
+    A caller that deletes outputs of missing files must keep outputs of ``unreadable`` ones.
 
     Returns:
         `FoundFiles`.
 
     Raises:
         UserError: ``folder`` is not a folder.
-        OSError: ``folder`` itself cannot be looked at.
+        OSError: ``folder`` itself cannot be accessed.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):
@@ -377,7 +376,7 @@ def look_for_files(folder, extensions):
 
 
 def _walk(entries, extensions, above, found):
-    """Add to `FoundFiles`; ``above`` are the real paths of the folders so far, as links lead up."""
+    """Add to `FoundFiles`. ``above``: real paths of the parent folders, to stop at cyclic links."""
     for entry in entries:
         path = Path(entry.path)
         try:
@@ -386,7 +385,7 @@ def _walk(entries, extensions, above, found):
                 if real not in above:
                     _walk(list_folder(path), extensions, (*above, real), found)
             elif path.suffix.lower() in extensions:
-                if not os.path.lexists(path):  # deleted since
+                if not os.path.lexists(path):  # deleted meanwhile
                     continue
                 if stat.S_ISREG(entry.stat().st_mode):
                     found.files.append(path)
@@ -396,11 +395,11 @@ def _walk(entries, extensions, above, found):
 
 
 def is_spared(path, unreadable):
-    """Whether what ``path`` was made from may lie among what could not be looked at.
+    """Whether the source of ``path`` may be among entries that could not be accessed.
 
     Args:
-        path: of a file that is named as what it was made from, but for the extension.
-        unreadable: as of `FoundFiles`, relative to the same folder as ``path``.
+        path: an output with the name of its source, except for the extension.
+        unreadable: as in `FoundFiles`, relative to the same folder as ``path``.
     """
     for entry in unreadable:
         if entry in path.parents or entry.with_suffix("") == path.with_suffix(""):
@@ -409,22 +408,22 @@ def is_spared(path, unreadable):
 
 
 def list_folder(folder):
-    """The entries of a folder that are not hidden, as of os.scandir.
+    """List the entries of a folder that are not hidden, from os.scandir.
 
     Raises:
-        OSError: it cannot be listed, or what is in it not be opened.
+        OSError: the folder cannot be listed or entered.
     """
     with os.scandir(folder) as entries:
         shown = [entry for entry in entries if not entry.name.startswith(".")]
-    os.stat(os.path.join(folder, "."))  # who may list a folder need not be allowed to enter it
+    os.stat(os.path.join(folder, "."))  # a folder that can be listed may still forbid entering
     return shown
 
 
 def list_folders(folder):
-    """The folders in a folder that are not hidden, sorted.
+    """List the folders in a folder that are not hidden, sorted.
 
     Returns:
-        list of paths; None if the folder is not there, or cannot be looked at, which is told.
+        list of paths; None if the folder does not exist or, after a message, cannot be accessed.
     """
     entries = attempt(list_folder, folder)
     if isinstance(entries, UserError):
@@ -435,7 +434,7 @@ def list_folders(folder):
 
 
 def _is_folder(entry):
-    """Whether an entry of os.scandir is a folder; a link to itself is none."""
+    """Whether an entry of os.scandir is a folder; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -443,16 +442,16 @@ def _is_folder(entry):
 
 
 def check_folder(folder, flag):
-    """Check, before any work, that files can be written below ``folder``, which need not be there.
+    """Check, before any work, that files can be written below ``folder``, which may not exist yet.
 
     Raises:
-        UserError: it, or what it lies in, is a file or cannot be written to; ``flag`` is named.
+        UserError: it or a parent is a file or is not writable; the text names ``flag``.
     """
     folder = Path(folder)
     for path in (folder, *folder.absolute().parents):
         if path.is_dir():
             if not os.access(path, os.W_OK):
-                raise UserError(f"{path}: cannot be written to; give {flag} a folder that can")
+                raise UserError(f"{path}: is not writable; give {flag} a writable folder")
             return
         if os.path.lexists(path):
             raise UserError(f"{flag} {folder}: {path} is a file; give a folder")

@@ -8,13 +8,13 @@ import tensorflow as tf
 
 
 def adam(variable, momentum, velocity, gradient, rate, beta_1, beta_2, epsilon, step):
-    """One step of Adam in one pass over the weights, where Keras's formula makes ten.
+    """One step of Adam in one pass over the weights; Keras's formula needs ten.
 
     Args:
         variable, momentum, velocity: Keras or TensorFlow variables, changed in place.
         gradient: tensor of their shape.
-        rate, beta_1, beta_2, epsilon: Adam's.
-        step: its number, from 1.
+        rate, beta_1, beta_2, epsilon: Adam's parameters.
+        step: number of the step, from 1.
     """
     tf.raw_ops.ResourceApplyAdam(
         var=_handle_of(variable),
@@ -37,10 +37,10 @@ def _handle_of(variable):
 
 
 def judge(discriminator, x, picture, training):
-    """The discriminator's logits for (x, picture) twice, from one forward pass.
+    """Compute the discriminator's logits for (x, picture) once and return them twice.
 
-    A gradient reaches ``picture`` through the first only, and the discriminator's weights through
-    the second only.
+    The gradient of the first reaches ``picture`` only; that of the second reaches the
+    discriminator's weights only.
     """
 
     @tf.custom_gradient
@@ -60,5 +60,5 @@ def judge(discriminator, x, picture, training):
 
 
 def count_replicas():
-    """Devices that share a batch under ``tf.distribute``."""
+    """Number of devices that share a batch under ``tf.distribute``."""
     return tf.distribute.get_strategy().num_replicas_in_sync

@@ -1,36 +1,36 @@
 """The `Kind` of a network: its inputs and outputs. It is stored with the model.
 
-Nearly every model is `PLAIN`. The main path asks a `Kind` where networks may differ; research/ has
-the other kinds. A generator of models.py carries its ``kind``; a run's config.json names it.
+Nearly every model is `PLAIN`; research/ has the other kinds. The main code asks a `Kind` where
+networks differ. A generator of models.py has the attribute ``kind``; a run's config.json names it.
 """
 
 import data
 
-ENTRY = "timbre.json"  # in a .keras archive; in an HDF5 file the attribute of the same name
+ENTRY = "timbre.json"  # file in a .keras archive; in an HDF5 file an attribute of this name
 
 
 class Kind:
-    """One target, whose picture the network gives. Other kinds override what is different."""
+    """The plain kind: one target, and the network gives its picture. Other kinds override it."""
 
-    learn = "magnitude"  # as of --learn
-    style = "none"  # as of --conditioning; "none" where nothing has to say which target is wanted
+    learn = "magnitude"  # value of --learn
+    style = "none"  # value of --conditioning; "none" without a style
     inputs = outputs = 1  # channels of the generator's tiles
-    gives_picture = True  # as its first output
-    gives_rotation = False  # of the input's phase, as its last two outputs
-    takes_style = False  # a tile of the target as its last input
+    gives_picture = True  # the first output is a picture
+    gives_rotation = False  # the last two outputs are a rotation of the input's phase
+    takes_style = False  # the last input is a tile of the target
     error = "mae_db"  # function of losses.py that is logged as mae_db
-    make_pairs = None  # of tiles to train on, with the arguments of `dataset.TilePairs`; None: that
+    make_pairs = None  # function with the arguments of `dataset.TilePairs`; None: `TilePairs`
 
     def to_entry(self):
-        """What is stored, as JSON has it."""
+        """The entry stored with the model, for JSON."""
         return {"kind": self.learn, "style": self.style}
 
     def read_layout(self):
-        """What tells the kind where no entry does: see `infer_kind`."""
+        """Layout that identifies the kind of a model without an entry: see `infer_kind`."""
         return self.inputs, self.outputs, False
 
     def wire_generator(self, inputs, filters, downsample):
-        """Return what the encoder reads, and the function that the decoder applies to each block.
+        """Return the encoder's input, and the function that the decoder applies to each block.
 
         Args:
             inputs: Keras tensor of the generator's inputs.
@@ -40,28 +40,26 @@ class Kind:
         return inputs, keep
 
     def judged_part(self, inputs):
-        """What the discriminator sees of the generator's ``inputs``."""
+        """Return the part of the generator's ``inputs`` that the discriminator sees."""
         return inputs
 
     def turn_phase(self, spectrum, outputs):
-        """Return the spectrum whose phase the learned estimators take: the input's, turned.
-
-        This kind leaves it as it is.
+        """Turn the phase of the input's spectrum, for the learned estimators; here unchanged.
 
         Args:
-            spectrum: the input's, complex (..., bins).
-            outputs: of the network, float32 (..., bins, outputs).
+            spectrum: spectrum of the input, complex (..., bins).
+            outputs: outputs of the network, float32 (..., bins, outputs).
         """
         return spectrum
 
     def prepare_preview(self, generator, features, target, names):
-        """The function that previews convert with; None if it gives nothing to look at.
+        """Return the function that previews convert with; None if the kind has no preview.
 
         Args:
             generator: Keras model of this kind.
             features: features folder.
             target: instrument.
-            names: pieces that it is trained on.
+            names: pieces of the training set.
         """
         return generator
 
@@ -70,15 +68,15 @@ PLAIN = Kind()
 
 
 def keep(x):
-    """``x`` itself."""
+    """Return ``x``."""
     return x
 
 
 def kind_of(model):
-    """`Kind` of a network; a plain function that stands in for one is `PLAIN`."""
+    """`Kind` of a network; `PLAIN` for a function without the attribute."""
     return getattr(model, "kind", PLAIN)
 
 
 def bins_of(model):
-    """Height of a network's pictures; of a function that does not say it, `data.BINS`."""
+    """Height of a network's pictures; `data.BINS` for a function without the attribute."""
     return getattr(model, "bins", data.BINS)

@@ -6,7 +6,7 @@ MIDI_EXTENSIONS = (".mid", ".midi", ".kar", ".rmi")
 
 
 def version_name(piece, transpose=0, speed=1.0):
-    """Name of one version of a piece, unchanged for 0 and 1.
+    """Name a version of a piece; unchanged for transpose 0 and speed 1.
 
     ``version_name("bach/p1", -2, 1.1) == "bach/p1~t-2~s1.1"``
     """
@@ -19,14 +19,14 @@ def version_name(piece, transpose=0, speed=1.0):
 
 
 def piece_of(name):
-    """The piece that a version is of, inverse of `version_name`.
+    """Name of a version's piece, inverse of `version_name`.
 
-    All versions of a piece belong on one side of a split.
+    All versions of a piece must be on the same side of a split.
     """
     return re.sub(r"(~t[+-][\d.]+)?(~s[\d.]+)?$", "", name)
 
 
-TARGET_NAMES = {  # how models are called by what they make
+TARGET_NAMES = {  # short names of targets, for the names of models
     "keyboard_acoustic": "piano",
     "guitar_acoustic": "guitar",
     "string_acoustic": "strings",
@@ -35,10 +35,10 @@ TARGET_NAMES = {  # how models are called by what they make
 
 
 def target_name(instrument):
-    """What a model of many origins that makes an instrument is called by: ``"strings"``."""
+    """Short name of a target for a model of many origins: ``"strings"``."""
     return TARGET_NAMES.get(instrument, instrument)
 
 
 def family_of(instrument):
-    """``"organ_electronic_001"`` -> ``"organ_electronic"``: its name without the preset."""
+    """Name without the preset: ``"organ_electronic_001"`` -> ``"organ_electronic"``."""
     return re.sub(r"_\d{3}$", "", instrument)

@@ -1,4 +1,4 @@
-"""Spread files over processes of this machine (joblib) or over a Dask cluster."""
+"""Process files in parallel, in processes of this machine (joblib) or on a Dask cluster."""
 
 import concurrent.futures
 import contextlib
@@ -22,8 +22,8 @@ from tqdm import tqdm
 from common.cli import PROJECT, UserError, number
 from common.files import remove_leftovers
 
-DASK_TIMEOUT = 10  # s for a scheduler to answer
-TASK_MODULES = (  # what workers of a cluster are sent
+DASK_TIMEOUT = 10  # s to wait for the scheduler
+TASK_MODULES = (  # modules sent to the workers of a cluster
     "data.py",
     "compute_features.py",
     "NoteSynthesizer.py",
@@ -32,9 +32,9 @@ TASK_MODULES = (  # what workers of a cluster are sent
     "synthesis/*.py",
 )
 
-# These warnings would break into the user's output and tell of nothing wrong: loky restarts a
-# worker whose memory grew by 300 MB, as it does with a second instrument's notes, and no job is
-# lost; joblib counts what Ctrl-C has cut short, and what was done by then and not yet noted.
+# These warnings report no problem: loky restarts a worker whose memory grew by 300 MB, as with the
+# notes of a second instrument, without losing a job; joblib counts the jobs that Ctrl-C interrupted
+# and those that were done but not yet collected.
 for warning in (
     "A worker stopped while some jobs were given to the executor",
     r"\d+ tasks which were still being processed by the workers",
@@ -44,30 +44,30 @@ for warning in (
 
 
 def worker_flags(parser):
-    """Add the flags of the scripts that spread files over processes."""
+    """Add the flags of scripts that work in parallel."""
     parser.add_argument(
-        "--workers", type=number(int, 1), help="processes; default: one for each core"
+        "--workers", type=number(int, 1), help="number of processes; default: one per core"
     )
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="use the workers of this Dask scheduler instead, say tcp://host:8786; "
-        "they must see the same paths",
+        help="use the workers of this Dask scheduler, such as tcp://host:8786; they must see the "
+        "same paths",
     )
 
 
 @contextlib.contextmanager
 def engine(workers=None, dask=None):
-    """Yield ``run``, which spreads tasks over processes of this machine, or over a Dask cluster.
+    """Yield ``run``, which runs tasks in processes of this machine or on a Dask cluster.
 
-    ``run(function, tasks, writes=(), done=None, **bar)`` is the list of ``function(*task)``.
-    ``writes`` are the paths that the tasks write by `files.complete`: nothing half-written stays of
-    them, if one fails or a worker is lost. ``done(task, result)`` is called here, in the parent
-    process, as each task ends, in the tasks' order. ``bar`` are tqdm's arguments.
+    ``run(function, tasks, writes=(), done=None, **bar)`` returns the list of ``function(*task)``.
+    ``writes`` are the paths that the tasks write by `files.complete`; if a task fails or a worker
+    is lost, no partial file stays. ``done(task, result)`` is called in this process as each task
+    ends, in the order of the tasks. ``bar`` are tqdm's arguments.
 
     Args:
-        workers: number of processes; one for each core by default.
-        dask: address of a scheduler, whose workers are used instead.
+        workers: number of processes; default: one per core.
+        dask: address of a scheduler whose workers are used instead.
 
     Raises:
         UserError: the cluster cannot be used, or a worker process was killed.
@@ -76,7 +76,7 @@ def engine(workers=None, dask=None):
     backend = contextlib.nullcontext()
     options = {}
     if dask:
-        workers = -1  # all that the cluster has
+        workers = -1  # all workers of the cluster
         backend = _dask_backend(dask)
     elif workers > 1:
         _start_trackers()
@@ -93,50 +93,48 @@ def engine(workers=None, dask=None):
 
 
 def _explain_loss(error):
-    """Why a worker ended, and the remedy: by the signals that joblib's error names."""
+    """Explain why a worker ended, from the signals in joblib's error, with the remedy."""
     signals = sorted(set(re.findall(r"SIG[A-Z0-9]+", str(error))))
     crashes = set(signals) - {"SIGKILL", "SIGTERM"}
     if signals and not crashes:
         if "SIGKILL" in signals:
-            return "a worker was killed, probably out of memory; run again with fewer"
-        return "a worker was ended from outside; run again, what is done is kept"
+            return "a worker was killed, probably out of memory; run again with fewer workers"
+        return "a worker was ended from outside; run again, finished files are kept"
     how = ", ".join(sorted(crashes)) or "no signal"
-    return (
-        f"a worker crashed ({how}); run again on parts of the files, to find the one that does it"
-    )
+    return f"a worker crashed ({how}); run again on parts of the files to find the cause"
 
 
 def _run(parallel, function, tasks, writes=(), done=None, is_local=True, **bar):
-    """What `engine` yields; ``is_local``: by processes of this machine, which can be ended."""
+    """Run tasks, see `engine`; ``is_local``: in processes of this machine, which can be ended."""
     jobs = [joblib.delayed(function)(*task) for task in tasks]
     results = None
     finished = []
     try:
-        with _sigint_afterwards():  # the processes inherit that Ctrl-C is not for them
+        with _sigint_afterwards():  # the processes inherit the blocked signal
             results = parallel(jobs)
         for result in tqdm(results, total=len(tasks), disable=not tasks, **bar):
             if done is not None:
                 done(tasks[len(finished)], result)
             finished.append(result)
     except BaseException:
-        if is_local and results is not None:  # a cluster's workers go on with what they have
+        if is_local and results is not None:  # a cluster's workers finish their tasks
             with _sigint_afterwards():
-                results.close()  # ends the processes, which have no time to remove anything
+                results.close()  # ends the processes at once, so their files are removed below
         raise
-    finally:  # a cluster may have lost workers on the way to success
+    finally:  # also after success: a cluster may have lost workers
         for folder in {path.parent for path in writes}:
             remove_leftovers(folder)
     return finished
 
 
 def _start_trackers():
-    """Start joblib's and Python's own watchers of processes.
+    """Start the resource trackers of joblib and Python.
 
-    They let Ctrl-C through as they start, which would undo what `_sigint_afterwards` does. What a
-    run that was stopped leaves to them they tidy up, with a warning that is no news for the user.
+    Starting them unblocks Ctrl-C, so it must happen before `_sigint_afterwards`. They clean up
+    after a stopped run and print a warning about it, which is suppressed here.
     """
     if hasattr(signal, "pthread_sigmask"):
-        sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # they start with these
+        sys.warnoptions.append("ignore:resource_tracker:UserWarning")  # passed on to them
         try:
             loky_tracker.ensure_running()
             resource_tracker.ensure_running()
@@ -146,11 +144,12 @@ def _start_trackers():
 
 @contextlib.contextmanager
 def _sigint_afterwards():
-    """Within, Ctrl-C waits for the end; processes that are started never see it.
+    """Delay Ctrl-C to the end of the block; processes started in it never receive it.
 
-    Else each of them would print a traceback. They inherit the mask. It does not make Ctrl-C wait:
-    the system gives the signal to another thread then, numpy's for one, and Python raises
-    KeyboardInterrupt in the main thread all the same. So it is noted, and raised at the end.
+    Otherwise each of them would print a traceback. They inherit the signal mask. The mask alone
+    does not delay Ctrl-C: the system delivers the signal to another thread, such as numpy's, and
+    Python raises KeyboardInterrupt in the main thread. So a handler records it, and it is raised
+    at the end.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -168,7 +167,7 @@ def _sigint_afterwards():
 
 @contextlib.contextmanager
 def _sigint_handler(handler):
-    """Within, ``handler`` takes the main thread's Ctrl-C, unless it is ignored."""
+    """Handle Ctrl-C of the main thread with ``handler`` in the block, unless it is ignored."""
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
@@ -181,9 +180,9 @@ def _sigint_handler(handler):
 
 
 def _end_with_parent(parent):
-    """Have this worker process end soon after its parent was killed.
+    """End this worker process soon after its parent was killed.
 
-    Its work is wanted no more, and the next run would do the same beside it.
+    Otherwise it would continue, and the next run would do the same work at the same time.
     """
 
     def watch():
@@ -195,7 +194,7 @@ def _end_with_parent(parent):
 
 
 def _pack_modules(path):
-    """Write all modules that the tasks import to a zip file, which Python can import from."""
+    """Write all modules that the tasks import to a zip file for Python's import."""
     with zipfile.ZipFile(path, "w") as archive:
         for pattern in TASK_MODULES:
             for module in PROJECT.glob(pattern):
@@ -216,7 +215,7 @@ def _dask_backend(address):
     except (OSError, ValueError) as error:
         raise UserError(
             f"--dask {address}: no Dask scheduler answers there ({error}); "
-            "start one or mend the address"
+            "start one or correct the address"
         ) from None
     with client:
         if not client.scheduler_info()["workers"]:

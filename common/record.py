@@ -2,17 +2,17 @@
 
     record = Record(folder)
     if record.plan(output, [source], settings) == FOREIGN:
-        ...  # the user's own file: say so, or refuse, but never overwrite it
+        ...  # the user's own file: report it or stop, but never overwrite it
     if record.plan(output, [source], settings) == DUE:
         place = record.plan_place(output)
-        record.begin([output])  # before the work, of all outputs at once
+        record.begin([output])  # before the work, for all outputs at once
         make(output, place)  # by `files.complete`, here or in another process
         record.add(output, [source], settings)  # right after, in the parent process
         # or, if that failed: record.give_up(output, place)
 
-The record is <folder>/.made.jsonl: one line for each output begun or made, the last one counts.
-Lines are only ever appended, each by one write, so that two processes may share a folder and a
-run that was killed costs one line at most. Names in it are relative: a folder can be moved.
+The record is <folder>/.made.jsonl, with a line for each output started or made; the last line of an
+output counts. Lines are only appended, each with one write. So two processes can share a folder,
+and a killed run damages one line at most. Names are relative, so the folder can be moved.
 """
 
 import json
@@ -28,34 +28,34 @@ CURRENT, DUE, FOREIGN = "current", "due", "foreign"  # see `Record.plan`
 
 
 class Record:
-    """What this project made in ``folder``. Neither the folder nor the record needs to be there."""
+    """Record of the outputs that this project made in ``folder``; both may not exist yet."""
 
     def __init__(self, folder):
         self._folder = Path(os.path.abspath(folder))
         self._path = self._folder / NAME
-        self._states = {}  # {source: [name, size, mtime_ns] when it was first looked at}
+        self._states = {}  # {source: [name, size, mtime_ns] at the first check}
         self._forget()
 
     def is_current(self, output, sources, settings):
-        """Whether ``output`` is there as it was made, from these source files and settings.
+        """Whether ``output`` exists unchanged and was made from these sources and settings.
 
         Args:
             output: path below the folder.
-            sources: paths of files. One is the same if name, size and modification time are.
-            settings: what else decides about the content, a dict that JSON can hold.
+            sources: paths of files, compared by name, size and modification time.
+            settings: JSON-compatible dict of everything else that determines the content.
         """
-        states = self._states_of(sources)  # first, for `add` relies on it
+        states = self._states_of(sources)  # first, because `add` relies on it
         entry = self._entry(output)
         if None in states or entry is None or not self._is_as_made(output, entry):
             return False
         return entry["sources"] == states and entry["settings"] == _as_json(settings)
 
     def plan(self, output, sources, settings):
-        """What is to be done with an output: the one rule for all scripts. Arguments as above.
+        """Decide what to do with an output; all scripts use this rule. Arguments: `is_current`.
 
         Returns:
-            `CURRENT`: it is there, made from these; `DUE`: it is missing, or ours and out of date;
-            `FOREIGN`: something is there that is not ours, and must stay.
+            `CURRENT`: up to date; `DUE`: missing, or ours and out of date; `FOREIGN`: a file that
+            is not ours and must stay.
         """
         if self.is_current(output, sources, settings):
             return CURRENT
@@ -64,9 +64,9 @@ class Record:
         return DUE
 
     def knows(self, output):
-        """Whether ``output`` is ours: made here and not changed since, or begun by a run that died.
+        """Whether ``output`` is ours: made here and unchanged, or started by an interrupted run.
 
-        What is not ours is the user's, and is never to be overwritten or deleted silently.
+        Other files are the user's and must not be overwritten or deleted silently.
         """
         entry = self._entry(output)
         if entry is None:
@@ -74,36 +74,36 @@ class Record:
         return "begun" in entry or self._is_as_made(output, entry)
 
     def has_made(self, output):
-        """Whether ``output`` is as it was made here: `knows`, without what was only begun."""
+        """Whether ``output`` was made here and is unchanged: `knows` without started outputs."""
         entry = self._entry(output)
         return entry is not None and self._is_as_made(output, entry)
 
     def plan_place(self, output):
-        """How ``output`` gets its name once it is complete: a `Place`. Call it before `begin`."""
+        """Make the `Place` that renames the complete ``output``. Call it before `begin`."""
         before = look_at(output) if self.knows(output) else None
         return Place(self._folder, before)
 
     def begin(self, outputs):
-        """Note that ``outputs`` are about to be made: if this run is killed, the next knows them.
+        """Record that work on ``outputs`` starts, so that they stay ours if this run is killed.
 
-        Give only outputs that are not there, or that are ours.
+        Give only outputs that do not exist or are ours.
         """
         self._append([{"output": self._name(output), "begun": True} for output in outputs])
 
     def give_up(self, output, place):
-        """Note, after `begin` and a failure, that a file that is there by now is not ours.
+        """Record, after `begin` and a failure, that a file that appeared meanwhile is not ours.
 
-        ``place`` is of `plan_place`. Else the next run would take the file for one of ours.
+        Otherwise the next run would count it as ours. ``place``: from `plan_place`.
         """
         if os.path.lexists(output) and not place.may_replace(output):
             foreign = {"size": None, "sources": [], "settings": {}}
             self._append([{"output": self._name(output), **foreign}])
 
     def add(self, output, sources, settings):
-        """Note what ``output``, which is complete, was made from; arguments as of `is_current`.
+        """Record the sources and settings of a complete ``output``. Arguments: `is_current`.
 
-        A source counts as it was when this record first looked at it: one that changed while the
-        output was being made counts as changed.
+        The recorded state of a source is that of its first check, so a source that changed during
+        the work counts as changed.
         """
         entry = {
             "output": self._name(output),
@@ -114,7 +114,7 @@ class Record:
         self._append([entry])
 
     def _name(self, output):
-        """``output``'s name in the record: relative to the folder, with slashes."""
+        """Name of ``output`` in the record: relative to the folder, with slashes."""
         return Path(os.path.abspath(output)).relative_to(self._folder).as_posix()
 
     def _is_as_made(self, output, entry):
@@ -124,7 +124,7 @@ class Record:
             return False
 
     def _states_of(self, sources):
-        """[name, size, modification time] of each source, or None if it cannot be looked at."""
+        """[name, size, modification time] of each source; None if it cannot be accessed."""
         states = []
         for source in sources:
             path = os.path.abspath(source)
@@ -136,7 +136,7 @@ class Record:
     def _append(self, entries):
         if not entries:
             return
-        lines = [json.dumps(entry) + "\n" for entry in entries]  # ASCII, names in bad UTF-8 too
+        lines = [json.dumps(entry) + "\n" for entry in entries]  # ASCII, even for invalid UTF-8
         text = "".join(lines).encode()
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -144,7 +144,7 @@ class Record:
                 if _is_torn(file):
                     text = b"\n" + text
                 file.write(text)
-        except OSError as error:  # of a full disk, Python does not say where
+        except OSError as error:  # for a full disk, Python does not name the file
             raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def _entry(self, output):
@@ -153,19 +153,19 @@ class Record:
         return self._entries.get(self._name(output))
 
     def _read_on(self):
-        """Take in the lines that were appended since the last look, by whichever process."""
+        """Read the lines appended since the last call, by any process."""
         try:
             size = os.stat(self._path).st_size
         except FileNotFoundError:
             size = 0
-        if size < self._offset:  # deleted, or begun anew
+        if size < self._offset:  # deleted, or started again
             self._forget()
         if size == self._offset:
             return
         with open(self._path, "rb") as file:
             file.seek(self._offset)
             text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]  # a line without its end may still be growing
+        whole = text[: text.rfind(b"\n") + 1]  # a line without its end is not complete yet
         self._offset += len(whole)
         for line in whole.splitlines():
             entry = _parse(line)
@@ -174,24 +174,24 @@ class Record:
 
     def _forget(self):
         self._entries = {}  # {name: last entry}
-        self._offset = 0  # bytes of the file that are in `_entries`
+        self._offset = 0  # bytes of the file that were read
 
 
 class Place(NamedTuple):
-    """Gives complete files their names, for `files.complete`: what is not ours is kept."""
+    """Renames complete files, for `files.complete`, and keeps files that are not ours."""
 
     folder: Path  # of the record
-    before: list | None  # `look_at` of the output that is to be made again; None: there was none
+    before: list | None  # `look_at` of the output to be replaced; None: it did not exist
 
     def may_replace(self, path):
-        """Whether what is there is ours: as it was before, or made by another run meanwhile."""
+        """Whether the existing file is ours: unchanged, or made by another run meanwhile."""
         now = look_at(path)
         if now is None:
             return False
         return now == self.before or Record(self.folder).has_made(path)
 
     def __call__(self, part, path):
-        """Rename ``part`` to ``path``. Raises UserError if a file that is not ours is there."""
+        """Rename ``part`` to ``path``. Raises UserError if a file exists that is not ours."""
         if self.may_replace(path):
             os.replace(part, path)
         elif not place_new(part, path):
@@ -202,7 +202,7 @@ class Place(NamedTuple):
 
 
 def look_at(path):
-    """[name, size, modification time in ns] of a file, or None if it cannot be looked at."""
+    """[name, size, modification time in ns] of a file, or None if it cannot be accessed."""
     try:
         found = os.stat(path)
     except OSError:
@@ -211,12 +211,12 @@ def look_at(path):
 
 
 def _as_json(settings):
-    """``settings`` as they come back from a file: tuples as lists, keys as strings."""
+    """Convert ``settings`` as JSON does: tuples become lists, keys become strings."""
     return json.loads(json.dumps(settings))
 
 
 def _is_torn(file):
-    """Whether the file's last line lacks its end, as a killed run may leave it."""
+    """Whether the file's last line is incomplete, as after a killed run."""
     if file.seek(0, os.SEEK_END) == 0:
         return False
     file.seek(-1, os.SEEK_END)
@@ -224,7 +224,7 @@ def _is_torn(file):
 
 
 def _parse(line):
-    """The entry of a line, or None if it is torn or not ours."""
+    """Parse a line: its entry, or None if it is incomplete or not ours."""
     try:
         entry = json.loads(line)
     except ValueError:

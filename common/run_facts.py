@@ -14,14 +14,14 @@ _DECIMAL_COMMA = re.compile(r"^([-+]?\d+),(\d+(?:[eE][-+]?\d+)?)$")
 
 
 class RunFacts:
-    """The facts of one run folder. Each property raises UserError where its file is damaged.
+    """The facts of one run folder. Each property raises UserError if its file is damaged.
 
     Args:
         model: run folder, or a generator's file in one.
 
     Attributes:
         folder: `Path` of the run folder.
-        config: contents of config.json, {} where there is no such file.
+        config: contents of config.json; {} without the file.
     """
 
     def __init__(self, model):
@@ -36,7 +36,7 @@ class RunFacts:
 
     @property
     def flags(self):
-        """Flags of its last start, a dict."""
+        """Flags of the last start, a dict."""
         return self.config.get("flags", {})
 
     @property
@@ -46,22 +46,22 @@ class RunFacts:
 
     @property
     def split(self):
-        """Names of the pieces: {"train": list, "validation": list}, and maybe "test"."""
+        """Names of the pieces: {"train": list, "validation": list}, optionally "test"."""
         return self.config.get("split", {})
 
     @property
     def origins(self):
-        """Instruments that it was trained to convert from, a list."""
+        """Origins of the training, a list of instruments."""
         return [name for name in self._read_names("origin") if name not in self.unheard]
 
     @property
     def unheard(self):
-        """Origins that were kept out of the training, a list."""
+        """Origins kept out of the training, a list."""
         return self._read_names("hold_out_origin")
 
     @property
     def targets(self):
-        """Instruments that it was trained to make, a list."""
+        """Targets of the training, a list of instruments."""
         return self._read_names("target")
 
     def _read_names(self, flag):
@@ -73,9 +73,9 @@ class RunFacts:
 
     @property
     def pull(self):
-        """How strongly the phase is anchored, see `phase.griffinlim_anchored`; None: as usual.
+        """Pull of the model's anchored phase, see `phase.griffinlim_anchored`; None: the default.
 
-        Targets whose notes begin more softly than a piano's need less of the input's phase.
+        Targets with softer onsets than a piano need less of the input's phase.
         """
         if "pull" not in self.config:
             return None
@@ -87,25 +87,25 @@ class RunFacts:
 
     @functools.cached_property
     def history(self):
-        """One dict of text an epoch, as history.csv has it; [] without the file."""
+        """Rows of history.csv, one dict of text per epoch; [] without the file."""
         return read_history(self.folder / "history.csv")
 
     @functools.cached_property
     def error(self):
-        """Error on held-out pieces of the run's generator, dB; None before there is one."""
+        """Error of the run's generator on held-out pieces, dB; None before the first epoch."""
         where = self._config_file if "mean" in self.config else self.folder / "history.csv"
         with undamaged(where, MEND):
             return find_error(self.history, self.config)
 
     @functools.cached_property
     def seconds(self):
-        """Time that its epochs took."""
+        """Total time of the epochs, s."""
         with undamaged(self.folder / "history.csv", MEND):
             return sum(float(row.get("seconds") or 0) for row in self.history)
 
 
 def find_run_folders(runs):
-    """Return the folders in ``runs`` and those in them; what cannot be looked at is named."""
+    """List the folders in ``runs`` and their folders; reports those that cannot be accessed."""
     found = []
     for folder in list_folders(runs) or ():
         inner = list_folders(folder)
@@ -115,7 +115,7 @@ def find_run_folders(runs):
 
 
 def join_names(names):
-    """Instruments as one reads them: "a+b", of many "12 instruments such as a"."""
+    """Format instruments: "a+b", or for more than three "12 instruments such as a"."""
     names = as_list(names)
     if len(names) > 3:
         return f"{len(names)} instruments such as {names[0]}"
@@ -123,9 +123,9 @@ def join_names(names):
 
 
 def read_history(path):
-    """Rows of a run's history.csv, a dict of text each; [] where there is no file.
+    """Read a run's history.csv: one dict of text per row; [] without the file.
 
-    Decimal commas, which spreadsheets of many countries write, become points.
+    Decimal commas, which some spreadsheets write, become points.
     """
     if not path.is_file():
         return []
@@ -138,12 +138,12 @@ def read_history(path):
 
 
 def find_error(history, config):
-    """Error on held-out pieces of the generator that a run gives, dB; None before it gives one.
+    """Error of a run's generator on held-out pieces, dB; None before the first epoch.
 
     Args:
         history: rows of `read_history`.
-        config: of the run; the flag ``choose`` says which epoch's generator it gives. A ``mean``
-            of epochs, which older shipped models are, has the error itself.
+        config: of the run. The flag ``choose`` selects the epoch of the generator. Older shipped
+            models have the entry ``mean`` (of epochs), which holds the error.
     """
     if "mean" in config:
         return float(config["mean"]["val_mae_db"])

@@ -573,14 +573,14 @@ def test_recordings_that_cannot_be_read_stop_no_other(
     assert evaluate.main([*map(str, flags), "--output", str(tmp_path), "--gpu", "cpu"]) == 0
     printed = capsys.readouterr()
     for name in ("b.wav", "c.wav", "d.wav", "self"):
-        assert printed.err.count(f"passed over: {folder / name}: ") == 1
+        assert printed.err.count(f"skipped: {folder / name}: ") == 1
     results = json.loads((tmp_path / "results.json").read_text())
     assert f"left out, as they cannot be read: {folder / 'd.wav'}" in results["pieces"]
     measured = results["rows"]["model (phase: input)"].values()
     assert {cell["n"] for cell in measured} == {1}
     flags[3] = folder / "c.wav"
     assert evaluate.main([*map(str, flags), "--output", str(tmp_path), "--gpu", "cpu"]) == 2
-    assert "passed over" not in capsys.readouterr().err
+    assert "skipped" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def fill_disk(place, step):
     err = process.communicate(timeout=HANG)[1]
     assert process.returncode == 2, err
     assert "Traceback" not in err
-    beginnings = (f"{step}.py: ", "passed over: ")
+    beginnings = (f"{step}.py: ", "skipped: ")
     lines = [line for line in err.splitlines() if line.startswith(beginnings)]
     assert lines
     assert step == "predict" or len(lines) == 1

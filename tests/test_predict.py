@@ -67,7 +67,7 @@ def test_beside_a_recording_that_is_read_only_output_is_asked_for(tmp_path, run,
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     code, _, err = run(identity, "--input", tmp_path / "a.wav")
     assert code == 2
-    assert err.endswith(f"{tmp_path}: cannot be written to; give --output a folder that can\n")
+    assert err.endswith(f"{tmp_path}: is not writable; give --output a writable folder\n")
     (tmp_path / "elsewhere").mkdir()
     code, _, err = run(
         identity, "--input", tmp_path / "a.wav", "--output", tmp_path / "elsewhere" / "b.wav"
@@ -301,7 +301,7 @@ def test_a_decoder_that_hangs_costs_one_file_of_a_folder(tmp_path, run, monkeypa
     assert code == 2
     assert list_names(tmp_path / "out") == ["good.wav"]
     (line,) = mistakes.splitlines()
-    assert line.startswith("passed over: ") and "bad.mp3: the decoder gave nothing" in line
+    assert line.startswith("skipped: ") and "bad.mp3: the decoder gave nothing" in line
     assert "1 of 2 converted" in output
 
 
@@ -556,7 +556,7 @@ def test_one_bad_entry_of_a_folder_stops_no_other(tmp_path, run, powerless, sing
         assert len(lines) == 3
         for name in ("self", "lost+found", "0.wav"):
             named = [line for line in lines if f"{tmp_path / 'in' / name}: " in line]
-            assert named[0].startswith("passed over: ")
+            assert named[0].startswith("skipped: ")
     (tmp_path / "in/lost+found").chmod(0o755)
 
 
@@ -666,7 +666,7 @@ def test_a_recording_without_its_flag_is_told_of_it(capsys):
         predict.main(["song.m4a", "--model", "guitar"])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "song.m4a; a recording is named by --input, a model by --model" in line
+    assert "song.m4a; give recordings with --input and models with --model" in line
 
 
 def test_a_start_beyond_the_end_is_told_before_the_networks_load(tmp_path, monkeypatch, capsys):
@@ -700,7 +700,7 @@ def test_each_recording_is_heard_and_complained_of_once_for_all_models(tmp_path,
     code, out, err = run(identity, *flags, model=models)
     assert code == 2 and "2 of 4 converted" in out
     (line,) = err.splitlines()
-    assert line.startswith("passed over: ") and "short.wav" in line
+    assert line.startswith("skipped: ") and "short.wav" in line
     assert opened.count("long.wav") == 3  # once to check it and listen, once for each model
 
 
@@ -918,7 +918,7 @@ def test_results_for_scripts(tmp_path, run):
         assert str(folder / "bad.wav") in results["bad.wav"]["remarks"][0]
         assert results["own.wav"]["output"] == str(own)
         assert results["own.wav"]["remarks"] == ["kept, for this command did not make it"]
-        assert "passed over" in err and "converted" in err and "listen:" in err
+        assert "skipped" in err and "converted" in err and "listen:" in err
         assert (results["still.wav"]["remarks"] == ["it is silent"]) == bool(seconds)
 
 

@@ -379,7 +379,7 @@ def test_a_recording_that_cannot_be_read_is_passed_over_for_its_neighbour(piano,
     assert notes.keys() == again.keys()
     for key, note in notes.items():
         np.testing.assert_array_equal(note, again[key])
-    assert f"passed over: {bad.path}: " in capsys.readouterr().err
+    assert f"skipped: {bad.path}: " in capsys.readouterr().err
     for recording in recordings:
         recording.path.write_bytes(b"no sound")
     with pytest.raises(UserError, match="piano: none of its recordings can be read"):

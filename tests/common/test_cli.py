@@ -384,7 +384,7 @@ def test_what_cannot_be_looked_at_is_named_and_stops_nothing_else(tmp_path, powe
     told = sorted(capsys.readouterr().err.splitlines())
     assert len(told) == len(names)
     for name, line in zip(names, told):
-        assert line.startswith(f"passed over: {tmp_path / name}: ")
+        assert line.startswith(f"skipped: {tmp_path / name}: ")
     with pytest.raises(PermissionError):  # nothing is left to go on with
         look_for_files(tmp_path / "lost+found", (".mid",))
     for name in ("lost+found", "list only"):
@@ -482,7 +482,7 @@ def test_what_is_no_folder_is_refused_before_the_work(tmp_path, monkeypatch):
         check_folder(folder, "--report")
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(cli.os, "access", lambda path, mode: False)
-    told = f"{tmp_path}: cannot be written to; give --page a folder that can"
+    told = f"{tmp_path}: is not writable; give --page a writable folder"
     with pytest.raises(cli.UserError, match=f"^{re.escape(told)}$"):
         check_folder(tmp_path / "new", "--page")
 
@@ -519,7 +519,7 @@ def test_a_table_of_one_column_and_one_with_a_latin1_name(tmp_path):
 
 def test_what_is_no_table_is_refused(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"a\0b")
-    with pytest.raises(cli.UserError, match=r"x\.csv: is no text; "):
+    with pytest.raises(cli.UserError, match=r"x\.csv: is not text; "):
         read_csv(tmp_path / "x.csv")
     with pytest.raises(cli.UserError, match=r"y\.csv: cannot be read \(No such file"):
         read_csv(tmp_path / "y.csv")

@@ -366,7 +366,7 @@ def test_other_parameters_are_refused(features, tmp_path):
     description = json.loads((copy / "features.json").read_text())
     description["parameters"]["hop_length"] = 256
     (copy / "features.json").write_text(json.dumps(description))
-    with pytest.raises(UserError, match="hop_length is 256, this code's is 512"):
+    with pytest.raises(UserError, match="hop_length is 256, but this code uses 512"):
         dataset.read_features_json(copy)
 
 

@@ -143,7 +143,7 @@ def test_one_damaged_run_costs_no_other_its_place(tmp_path, monkeypatch, capsys,
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == ["one_2_two"]
-    assert printed.err.startswith(f"passed over: runs/a_2_b/{name}: ")
+    assert printed.err.startswith(f"skipped: runs/a_2_b/{name}: ")
     assert "delete" not in printed.err and "train it" not in printed.err
     assert predict.main(["--list"]) == 0
     printed = capsys.readouterr()
@@ -191,7 +191,7 @@ def test_a_run_that_may_not_be_read_costs_no_other_its_place(
         printed = capsys.readouterr()
         assert "one_2_two" in printed.out and "a_2_b" in printed.out
         assert "m_2_n" not in printed.out
-        assert printed.err.startswith("passed over: runs/m_2_n")
+        assert printed.err.startswith("skipped: runs/m_2_n")
         assert "Permission denied" in printed.err and len(printed.err.splitlines()) == 1
     (tmp_path / "runs/m_2_n" / name).chmod(0o755)
 
@@ -206,7 +206,7 @@ def test_a_damaged_preview_costs_only_itself(tmp_path, capsys):
     run_page.write_run_page(run)
     assert [path.name for path in run_page.find_previews(run)] == ["epoch_001"]
     told = capsys.readouterr().err
-    assert "epoch_002/about.json: damaged; mend it, or restore it from a copy" in told
+    assert "epoch_002/about.json: damaged; repair it, or restore it from a copy" in told
 
 
 def test_a_link_to_a_run_of_any_name_leads_there(tmp_path):

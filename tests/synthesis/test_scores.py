@@ -225,10 +225,10 @@ GOOD = midi_bytes(
 @pytest.mark.parametrize(
     ("event", "word"),
     [
-        (b"\0\xff\x59\x02\xee\x01", "malformed meta event"),  # a key of 18 flats
-        (b"\0\xff\x59\x02\x01\x07", "malformed meta event"),  # neither major nor minor
-        (b"\0\xff\x20\x00", "malformed meta event"),  # a channel prefix without a channel
-        (b"\0\xff\x51\x02\x07\xa1", "malformed meta event"),  # a tempo of two bytes
+        (b"\0\xff\x59\x02\xee\x01", "skipped malformed meta event"),  # a key of 18 flats
+        (b"\0\xff\x59\x02\x01\x07", "skipped malformed meta event"),  # neither major nor minor
+        (b"\0\xff\x20\x00", "skipped malformed meta event"),  # a channel prefix without a channel
+        (b"\0\xff\x51\x02\x07\xa1", "skipped malformed meta event"),  # a tempo of two bytes
         (b"\0\xff\x51\x03\0\0\0", "tempo of 0"),
         (b"\0\xb0\x07\xc8", "data byte above 127"),
         (b"\0\xff\x01\x03\xff\xfe\xfd", ""),  # text of any bytes is in order
