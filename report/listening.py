@@ -1,4 +1,4 @@
-"""The listening page: a self-contained page with sounds, pictures and tables."""
+"""Write the listening page: a self-contained page with sounds, pictures and tables."""
 
 import string
 from html import escape
@@ -14,7 +14,7 @@ from report.pictures import PLOT_LEFT, PLOT_WIDTH, make_pictures, write_card_pic
 from sound.loudness import Meter
 from sound.recordings import AUDIO_EXTENSIONS, write_audio
 
-AUDIO_FORMAT = "flac"  # lossless: one hears no codec; every browser since 2017 plays it
+AUDIO_FORMAT = "flac"  # lossless, so no codec is audible; browsers play it since 2017
 SOURCES = ("acoustic", "electronic", "synthetic")  # in NSynth's names of instruments
 PLURALS = {"string": "strings"}
 LISTENING = """<p><label><input type="checkbox" id="match" checked> all sounds of a piece equally
@@ -26,32 +26,32 @@ there</p>"""
 class Entry(NamedTuple):
     """One piece of the listening page.
 
-    Sounds are float (n,) or (n, channels) at 44.1 kHz; one gain for all of them keeps the loudest
+    Sounds are float (n,) or (n, channels) at 44.1 kHz. One gain for all of them keeps the loudest
     within full scale.
     """
 
-    title: str  # as people write it
+    title: str  # for readers, not a file name
     sounds: dict  # {label: audio}, side by side in one row: input, conversions, target
     more: dict = {}  # noqa: RUF012  {label: audio} of further sounds, folded
-    differences: tuple = ()  # pairs of labels (output, target): pictures of one minus the other
-    sentence: str = ""  # what to know of it before one listens
+    differences: tuple = ()  # pairs of labels (output, target) for pictures of output minus target
+    sentence: str = ""  # shown above the sounds
     table: tuple | None = None  # (header, rows) of text, folded
 
 
 class Page(NamedTuple):
-    """What a page says besides its pieces."""
+    """The text of a page, without its pieces."""
 
     title: str
-    sentence: str = ""  # the one thing to know, above the sounds
-    paragraphs: tuple = ()  # of text, below them
+    sentence: str = ""  # main result, above the sounds
+    paragraphs: tuple = ()  # text below the sounds
     table: tuple | None = None  # (header, rows) of the summary, folded
     terms: tuple = ()  # pairs (term, meaning) that explain the table
 
 
 def write_page(folder, page, entries):
-    """Write a listening page that needs nothing from the network: index.html, sounds, pictures.
+    """Write a listening page that works offline: index.html, sounds, pictures.
 
-    Original and conversions of two recordings side by side, without any target:
+    Example: originals and conversions side by side, without a target:
 
         entries = []
         for name, audio, conversions in recordings:  # conversions: {"guitar": audio, ...}
@@ -59,9 +59,9 @@ def write_page(folder, page, entries):
         listening.write_page(folder, listening.Page("My songs"), entries)
 
     Args:
-        folder: of the page; made if it is not there.
+        folder: output folder; created if it does not exist.
         page: `Page`.
-        entries: any iterable of `Entry`; of a generator, only one's sounds are in memory at a time.
+        entries: iterable of `Entry`; with a generator only one entry's sounds are in memory.
     """
     sections = []
     for number, entry in enumerate(entries, 1):
@@ -73,12 +73,12 @@ def write_section(folder, number, entry):
     """Write one piece's sounds and pictures.
 
     Args:
-        folder: of the page.
-        number: names the files, for a title may hold anything; from 1.
+        folder: output folder.
+        number: from 1; used in file names, because a title may contain any character.
         entry: `Entry`.
 
     Returns:
-        the HTML of its section, for `write_index`.
+        HTML of the section, for `write_index`.
     """
     folder = Path(folder)
     everything = {**entry.sounds, **entry.more}
@@ -119,7 +119,7 @@ def measure(audio):
 
 
 def _section_html(number, entry, shown, folded):
-    """HTML of one piece: its sentence, its row of cards, and what is folded."""
+    """HTML of one piece: its sentence, its row of cards, its folded parts."""
     sentence = ""
     if entry.sentence:
         sentence = f'<p class="said">{escape(entry.sentence)}</p>'
@@ -138,7 +138,7 @@ def _section_html(number, entry, shown, folded):
 
 
 def _name_fold(entry):
-    """What is folded below a piece's row: "Output minus target, 4 more sounds"."""
+    """Summary of the folded part below a piece's row: "Output minus target, 4 more sounds"."""
     parts = []
     if entry.differences:
         parts.append("output minus target")
@@ -149,12 +149,12 @@ def _name_fold(entry):
 
 
 def fold_html(summary, html):
-    """HTML that is shown once its summary is clicked on."""
+    """HTML that opens with a click on its summary."""
     return f"<details><summary>{escape(summary)}</summary>\n{html}\n</details>\n"
 
 
 def sound_path(stem):
-    """Path of the sound beside the picture <stem>.png."""
+    """Path of the sound that belongs to the picture <stem>.png."""
     return stem.with_name(f"{stem.name}.{AUDIO_FORMAT}")
 
 
@@ -162,11 +162,11 @@ def card_html(stem, label, alt, place=0, measured=None):
     """HTML of one card: its name, its picture, its player.
 
     Args:
-        stem: of its files, relative to the page: <stem>.png, and the sound if there is one.
-        label: what it is.
-        alt: what the picture shows.
-        place: among the section's sounds, from 0; it chooses the key. The last of many have none.
-        measured: what `measure` says of the sound; None if there is no sound.
+        stem: stem of its files, relative to the page: <stem>.png and, if any, the sound.
+        label: heading of the card.
+        alt: description of the picture.
+        place: index among the section's sounds, for the key; beyond the last key there is none.
+        measured: result of `measure`; None without a sound.
     """
     sound = None
     if measured:
@@ -176,7 +176,7 @@ def card_html(stem, label, alt, place=0, measured=None):
 
 
 def _difference_html(stem, title, output):
-    """HTML of the picture of an output, which is labelled so, minus its target."""
+    """HTML of the picture of an output, given by its label, minus its target."""
     alt = f"Difference of the spectrograms of {title}: {output} minus target"
     label = f"{output} minus target: too loud is warm, too soft is cold"
     return player.write_card(label, _picture_html(stem, alt))
@@ -188,9 +188,9 @@ def _picture_html(stem, alt):
 
 
 def table_html(header, rows):
-    """A table whose first column names the rows, the model's marked; texts are escaped.
+    """HTML of a table with row names in the first column; rows of models are marked.
 
-    It scrolls sideways if it is too wide.
+    Texts are escaped. A wide table scrolls sideways.
     """
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = ""
@@ -206,12 +206,12 @@ def table_html(header, rows):
 
 
 def write_index(folder, page, sections):
-    """Write the listening page's index.html, last of its files.
+    """Write the listening page's index.html, after all other files.
 
     Args:
-        folder: where `write_section` put sounds and pictures.
+        folder: output folder with the files of `write_section`.
         page: `Page`.
-        sections: list of (title, HTML), one of each piece.
+        sections: list of (title, HTML), one per piece.
     """
     everything = "".join(html for _, html in sections)
     template = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
@@ -233,7 +233,7 @@ def write_index(folder, page, sections):
 
 
 def _links_html(titles):
-    """Links to the pieces of a page, if it has several."""
+    """HTML of links to the pieces of a page; "" for a single piece."""
     if len(titles) < 2:
         return ""
     items = ""
@@ -243,7 +243,7 @@ def _links_html(titles):
 
 
 def _measures_html(page):
-    """The table of a `Page`, folded, with its terms explained; "" without one."""
+    """HTML of a `Page`'s folded table and its terms; "" without a table."""
     if not page.table:
         return ""
     explained = ""
@@ -253,7 +253,7 @@ def _measures_html(page):
 
 
 def plain_title(name):
-    """A piece's name as people write it: "pieces/fur_elise.wav" -> "Fur elise"."""
+    """Make a readable title of a piece: "pieces/fur_elise.wav" -> "Fur elise"."""
     path = Path(name)
     stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS else path.name
     words = stem.replace("_", " ").strip() or str(name)
@@ -261,9 +261,9 @@ def plain_title(name):
 
 
 def plain_instrument(name):
-    """An instrument's name as people say it: "synth_lead_synthetic_012" -> "synth lead 12".
+    """Make a readable name of an instrument: "synth_lead_synthetic_012" -> "synth lead 12".
 
-    NSynth's names are <family>_<source>_<preset>; acoustic ones and preset 0 go without saying.
+    NSynth's names are <family>_<source>_<preset>. The source acoustic and preset 0 are left out.
     """
     words = name.split("_")
     preset = 0

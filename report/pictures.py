@@ -1,4 +1,4 @@
-"""Pictures of spectrograms and training histories."""
+"""Draw spectrograms and training histories."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sound.survey import has_treble
 
 GREY = "#808080"
 BLUE, ORANGE = "#3d85c6", "#d9772b"
-STYLE = {  # text and axes mid-grey, on a transparent ground: reads on light and on dark pages alike
+STYLE = {  # grey text and axes on a transparent background: legible on light and dark pages
     "text.color": GREY,
     "axes.labelcolor": GREY,
     "axes.titlecolor": GREY,
@@ -33,14 +33,14 @@ STYLE = {  # text and axes mid-grey, on a transparent ground: reads on light and
     "legend.frameon": False,
     "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE]),
 }
-DIFFERENCE_RANGE = 30  # dB either way that the difference picture shows
+DIFFERENCE_RANGE = 30  # dB, largest difference shown in either direction
 DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
     "difference", ["#8fd8ff", "#1f78b4", "#08080c", "#d9772b", "#ffe08a"]
 )
-CHANCE = 2 * np.log(2)  # discriminator loss of a coin toss: two cross-entropies of log 2
-PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # of a card's picture: the page draws its playhead there
+CHANCE = 2 * np.log(2)  # discriminator loss of random guessing: two cross-entropies of log 2
+PLOT_LEFT, PLOT_WIDTH = 0.09, 0.8  # position of the plot in a card; the page draws its playhead
 MEL_TICKS = (0, 0.5, 1, 2, 4, 8, 16)  # kHz
-MEL_ROWS = 384  # of a picture on the page
+MEL_ROWS = 384  # rows of a picture on the page
 HISTORY_TITLES = {
     "mae_db": "mean absolute error, dB",
     "gan_loss": "generator's adversarial loss",
@@ -49,7 +49,7 @@ HISTORY_TITLES = {
 
 
 def make_pictures(sounds):
-    """Spectrograms of sounds: up to 22 kHz if one of them has anything to hear above 11 kHz.
+    """Compute spectrograms: up to 22 kHz if one sound has audible content above 11 kHz.
 
     Args:
         sounds: dict label -> audio (n,) or (n, channels) at 44.1 kHz.
@@ -91,7 +91,7 @@ def draw_row(figure, pictures):
     for axis, (title, picture) in zip(axes, pictures.items()):
         image = draw_picture(axis, picture, title)
     axes[0].set_ylabel("kHz")
-    draw_colour_bar(figure, image, ax=list(axes), pad=0.01)  # of any: all have the same colours
+    draw_colour_bar(figure, image, ax=list(axes), pad=0.01)  # all images have the same colours
 
 
 def draw_picture(axis, picture, title=None, is_difference=False):
@@ -100,11 +100,11 @@ def draw_picture(axis, picture, title=None, is_difference=False):
     Args:
         axis: to draw on.
         picture: on the dB scale of `data.amplitude_to_db`, 0 ... 1; a difference -1 ... 1.
-        title: above it, or None.
-        is_difference: colours for what is too loud and too soft.
+        title: title above it, or None.
+        is_difference: use the colours of differences.
 
     Returns:
-        the image, for the colour bar.
+        The image, for the colour bar.
     """
     edge = data.band_edge(len(picture)) / 1000  # kHz
     image = _draw_image(axis, np.asarray(picture, np.float32), edge, is_difference)
@@ -113,7 +113,7 @@ def draw_picture(axis, picture, title=None, is_difference=False):
 
 
 def draw_mel(axis, picture, is_difference=False):
-    """`draw_picture` on a mel axis, which spreads what one hears as far apart."""
+    """`draw_picture` on a mel axis: equal perceived pitch distances have equal height."""
     picture = np.asarray(picture, np.float32)
     edge = data.band_edge(len(picture)) / 1000  # kHz
     top = to_mel(edge)
@@ -130,7 +130,7 @@ def draw_mel(axis, picture, is_difference=False):
 
 
 def to_mel(khz):
-    """Frequency in kHz -> mel (O'Shaughnessy 1987)."""
+    """Convert a frequency in kHz to mel (O'Shaughnessy 1987)."""
     return 2595 * np.log10(1 + np.asarray(khz) / 0.7)
 
 
@@ -162,7 +162,7 @@ def _draw_image(axis, picture, top, is_difference):
 
 
 def draw_colour_bar(figure, image, **where):
-    """A bar that says dB."""
+    """Draw a colour bar in dB."""
     bar = figure.colorbar(image, **where)
     bar.ax.set_title("dB", fontsize=8, pad=3)
     bar.outline.set_visible(False)
@@ -177,15 +177,15 @@ def write_history(csv_path, path, baselines):
 
 
 def draw_history(figure, csv_path, baselines):
-    """Draw a run's ``history.csv``: error in dB beside its baselines, and each loss.
+    """Draw a run's ``history.csv``: error in dB with its baselines, and each loss.
 
-    Columns that are not there are not drawn. Returns how many panels there are.
+    Missing columns are not drawn. Returns the number of panels.
 
     Args:
         figure: to draw on.
-        csv_path: one row an epoch; columns epoch, mae_db, any that end on ``_loss``, and these with
-            ``val_`` in front.
-        baselines: errors on validation of trivial systems, in dB:
+        csv_path: one row per epoch; columns epoch, mae_db, any that end in ``_loss``, also with
+            the prefix ``val_``.
+        baselines: validation errors of trivial systems, in dB:
             {"identity": ..., "median": ...}.
     """
     columns = _read_columns(csv_path)
@@ -214,21 +214,21 @@ def _draw_curve(axis, columns, name, label, colour):
 
 
 def _draw_levels(axis, levels):
-    """Draw what to compare a curve with, two at most: {label: level}."""
+    """Draw up to two reference levels for a curve: {label: level}."""
     for (label, level), style in zip(levels.items(), ("--", ":")):
         text = f"{label} {level:.2f}"
         axis.axhline(level, color=GREY, linestyle=style, linewidth=1, label=text)
 
 
 def _list_panels(columns):
-    """Columns of history.csv that are drawn, each with its ``val_`` one; [None] without any."""
+    """List the columns of history.csv to draw, each with its ``val_`` column; [None] if none."""
     trained = [column.removeprefix("val_") for column in columns]
     drawn = [name for name in trained if name == "mae_db" or name.endswith("_loss")]
     return list(dict.fromkeys(drawn)) or [None]
 
 
 def _read_columns(csv_path):
-    """A run's history.csv -> {column: list of floats, NaN for an empty cell}."""
+    """Read a run's history.csv: {column: list of floats, NaN for an empty cell}."""
     rows = read_history(Path(csv_path))
     columns = {}
     for name in rows[0] if rows else ():

@@ -1,9 +1,9 @@
-"""A page for a training run, <run>/index.html, and a list of all runs, <runs>/index.html.
+"""Write a page for each training run, <run>/index.html, and a list of all runs, <runs>/index.html.
 
     python -m report runs
 
-Both are made from the files in the run folders: config.json, history.csv, plots, previews.
-No Keras is needed.
+Both use the files in the run folders: config.json, history.csv, plots, previews. Keras is not
+needed.
 """
 
 import functools
@@ -18,7 +18,7 @@ from common.run_facts import RunFacts, find_run_folders, join_names
 from report import listening, player
 from sound.recordings import read_audio
 
-SHOWN_PREVIEWS = 24  # of a long run as many, evenly spaced, the newest among them
+SHOWN_PREVIEWS = 24  # largest number of previews; a long run shows the newest and others evenly
 RUN_COLUMNS = (
     "run",
     "error, dB",
@@ -31,7 +31,7 @@ RUN_COLUMNS = (
     "verdict",
 )
 LEARNING_RATES = ("gen_lr", "disc_lr", "lr")  # flags
-HEADINGS = {  # of history.csv's columns, for people
+HEADINGS = {  # readable headings of history.csv's columns
     "tiles_per_s": "tiles/s",
     "mae_db": "train, dB",
     "val_mae_db": "held out, dB",
@@ -40,40 +40,40 @@ HEADINGS = {  # of history.csv's columns, for people
 
 
 def judge(run):
-    """A run's error in words, see `describe_error`; ``run`` is a `RunFacts`."""
+    """Describe the error of a `RunFacts`, see `describe_error`."""
     if run.error is None:
         return "no epoch yet"
     return describe_error(run.error, run.baselines)
 
 
 def describe_error(error, baselines):
-    """A run's error in words, beside what it costs nothing to reach.
+    """Describe a run's error relative to trivial systems.
 
     Args:
         error: on the held-out pieces, dB.
-        baselines: errors of trivial systems on them: {"identity": the input unchanged, "median":
-            one constant spectrum for all frames}, dB; maybe of fewer.
+        baselines: errors of trivial systems on these, dB: {"identity": the unchanged input,
+            "median": one constant spectrum for all frames}; keys may be missing.
     """
     identity = baselines.get("identity")
     median = baselines.get("median")
     if identity is not None and error >= identity:
         return (
             f"worse than the unchanged input ({identity:.2f} dB): train longer, lower the rates, "
-            "or look whether the pairs belong together"
+            "or check that the pairs are aligned"
         )
     if median is not None and error >= median:
         return (
-            f"worse than one constant spectrum ({median:.2f} dB): it does not follow the music "
-            "yet; train longer"
+            f"worse than one constant spectrum ({median:.2f} dB): the output does not follow the "
+            "music yet; train longer"
         )
     if identity is None:
-        return "nothing to compare it with"
+        return "no baseline to compare with"
     gain = 1 - error / identity
     return f"{gain:.0%} below the error of the unchanged input ({identity:.2f} dB)"
 
 
 def format_time(seconds):
-    """A length of time as people say it: "3 h 05 min", "12 min", "40 s"."""
+    """Format a duration: "3 h 05 min", "12 min", "40 s"."""
     minutes = round(seconds / 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
@@ -86,14 +86,14 @@ def format_time(seconds):
 
 
 def write_run_page(folder):
-    """Write a run's page, <folder>/index.html: settings, history, previews through the epochs.
+    """Write a run's page, <folder>/index.html: settings, history, previews of the epochs.
 
     Raises:
-        UserError: there is no run in ``folder``.
+        UserError: ``folder`` is not a run folder.
     """
     run = RunFacts(folder)
     if not run.config:
-        raise UserError(f"{folder}: holds no run (no config.json); give a run folder")
+        raise UserError(f"{folder}: is not a run folder (no config.json); give a run folder")
     with undamaged(run.folder / "config.json", MEND):
         _write_page(run)
 
@@ -114,12 +114,12 @@ def _write_page(run):
 
 
 def _number(number, section):
-    """Give a section the place that the page's links lead to."""
+    """Give a section the anchor that the page's links use."""
     return section.replace("<section", f'<section id="piece{number}"', 1)
 
 
 def _describe(run):
-    """The one sentence above a run's page."""
+    """Write the first sentence of a run's page."""
     pair = f"{join_names(run.flags.get('origin'))} → {join_names(run.flags.get('target'))}"
     if run.error is None:
         return f"{pair}: no epoch is complete yet."
@@ -132,11 +132,11 @@ def _describe(run):
 
 
 def find_previews(folder):
-    """Folders of the previews that a run's page shows, the newest first.
+    """List the folders of the previews that a run's page shows, the newest first.
 
-    Only those of the piece that the newest one is of: --preview_piece may have changed.
+    Only previews of the newest preview's piece count, because --preview_piece may have changed.
     """
-    known = {}  # folder: what it is a preview of
+    known = {}  # {folder: contents of about.json}
     folders = [path for path in list_folders(folder / "previews") or () if _is_preview(path)]
     for path in sorted(folders, key=_epoch_of, reverse=True):
         about = attempt(read_about, path)
@@ -153,22 +153,22 @@ def find_previews(folder):
 
 
 def _is_preview(folder):
-    """Whether a folder is named as previews are: a copy, "epoch_0010 (2)", is not."""
+    """Whether a folder has the name of a preview; a copy, "epoch_0010 (2)", has not."""
     return folder.name.startswith("epoch_") and folder.name.removeprefix("epoch_").isdecimal()
 
 
 def _epoch_of(preview):
-    """The epoch's number: epoch_1000 comes after epoch_999."""
+    """Number of the epoch, for sorting: epoch_1000 after epoch_999."""
     return int(preview.name.removeprefix("epoch_"))
 
 
 def read_about(preview):
-    """What a preview is of: {"piece": ..., "origin": ..., "target": ...}, None if unknown."""
+    """Read about.json of a preview: {"piece": ..., "origin": ..., "target": ...}, or None."""
     return read_json(preview / "about.json", MEND, piece=str, origin=str, target=str)
 
 
 def _previews_html(folder, previews):
-    """Input, outputs through the epochs and the true target, side by side."""
+    """HTML of input, outputs of the epochs, and target, side by side."""
     about = read_about(previews[0])
     cards = []
     origin = listening.plain_instrument(about["origin"])
@@ -194,7 +194,7 @@ def _previews_html(folder, previews):
 
 
 def _card(folder, stem, label, place_among, piece):
-    """HTML of a preview's picture, and its sound if there is one."""
+    """HTML of a preview's picture and, if it exists, its sound."""
     place = stem.relative_to(folder).as_posix()
     sound = listening.sound_path(stem)
     alt = f"Spectrogram of {piece}: {label}"
@@ -204,12 +204,12 @@ def _card(folder, stem, label, place_among, piece):
 
 @functools.cache
 def _measure(path):
-    """`listening.measure` of a file."""
+    """Apply `listening.measure` to a file."""
     return listening.measure(read_audio(path))
 
 
 def _history_html(run):
-    """The picture of the history, and its last rows as a table."""
+    """HTML of the history: its picture, and all rows as a table."""
     columns = list(run.history[0]) if run.history else []
     rows = []
     for row in reversed(run.history):
@@ -225,7 +225,7 @@ def _history_html(run):
 
 
 def _shorten(cell):
-    """A number's text to four digits: history.csv has them all."""
+    """Shorten a number's text to four digits."""
     try:
         return f"{float(cell):.4g}"
     except ValueError:
@@ -233,10 +233,10 @@ def _shorten(cell):
 
 
 def _settings_html(run):
-    """All flags of the last start, and what else config.json tells."""
+    """HTML of all flags of the last start and other settings in config.json."""
     rows = []
     for flag, value in sorted(run.flags.items()):
-        if flag == "script":  # which is none
+        if flag == "script":  # not a flag
             rows.append(["trained by", f"{value}.py"])
             continue
         rows.append([f"--{flag}", " ".join(str(item) for item in as_list(value)) or "–"])
@@ -255,40 +255,37 @@ def _settings_html(run):
 
 
 def find_runs(folder):
-    """`RunFacts` of every run in ``folder`` and in its folders, lowest error first.
+    """Find all runs in ``folder`` and its folders: list of `RunFacts`, lowest error first.
 
-    A run whose files are damaged is named and passed over.
-
-    Raises:
-        UserError: there is none.
+    Reports and skips runs with damaged files.
     """
     runs = []
     for path in find_run_folders(folder):
         run = attempt(_read_whole, path)
         if isinstance(run, UserError):
             pass_over(run)
-        elif run.split:  # a shipped model has none
+        elif run.split:
             runs.append(run)
         elif not run.flags and (path / "config.json").is_file():
-            pass_over(f"{path / 'config.json'}: is of no run")
+            pass_over(f"{path / 'config.json'}: does not describe a run")
     return sorted(runs, key=lambda run: run.error if run.error is not None else float("inf"))
 
 
 def _read_whole(folder):
-    """Return the `RunFacts` of a folder, all of its files read. Raises UserError."""
+    """Read the `RunFacts` of a folder with all its files. Raises UserError."""
     run = RunFacts(folder)
-    _ = run.error, run.seconds  # which read history.csv
+    _ = run.error, run.seconds  # these read history.csv
     return run
 
 
 def describe_run(run, folder):
-    """A row of text of a table with `RUN_COLUMNS`. Raises UserError if its config is damaged."""
+    """Make a row of text with `RUN_COLUMNS`. Raises UserError if the config is damaged."""
     flags = run.flags
     with undamaged(run.folder / "config.json", MEND):
         rates = [name for name in LEARNING_RATES if flags.get(name) is not None]
         return [
             run.folder.relative_to(folder).as_posix(),
-            "" if run.error is None else f"{run.error:.2f}",  # in sight on a phone, too
+            "" if run.error is None else f"{run.error:.2f}",  # second column: visible on a phone
             f"{len(run.history)} of {flags.get('epochs', '?')}",
             join_names(flags.get("origin")),
             join_names(flags.get("target")),
@@ -306,7 +303,7 @@ def write_overview(folder):
         Rows of text, see `describe_run`.
 
     Raises:
-        UserError: there is no run.
+        UserError: ``folder`` has no run.
     """
     folder = Path(folder)
     rows = []
@@ -320,7 +317,7 @@ def write_overview(folder):
         if isinstance(page, UserError):
             pass_over(page)
     if not rows:
-        raise UserError(f"{folder}: no runs in it; train one, or give the folder of --runs_path")
+        raise UserError(f"{folder}: has no runs; train one, or give the folder of --runs_path")
     table = listening.table_html(RUN_COLUMNS, rows).replace("<table>", '<table class="runs">', 1)
     for row in rows:
         name = escape(row[0])
@@ -334,7 +331,7 @@ def write_overview(folder):
 
 
 def print_runs(rows):
-    """Print the list of runs, its columns aligned."""
+    """Print the list of runs with aligned columns."""
     table = [RUN_COLUMNS, *rows]
     widths = []
     for column in zip(*table):

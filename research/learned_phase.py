@@ -4,8 +4,8 @@
     phase      origin and target     `compute_rotation`, from the origin's phase to the target's
     both       origin                dB scale of the target, and `compute_rotation`
 
-Training uses `PhasePairs`; conversion uses `with_phase`, and the hook `Kind.turn_phase`. The two
-kinds of network are `PHASE` and `BOTH`.
+Training uses `PhasePairs`; conversion uses `with_phase` and `Kind.turn_phase`. The two kinds of
+network are `PHASE` and `BOTH`.
 """
 
 import numpy as np
@@ -18,11 +18,11 @@ from sound import phase as phases
 
 
 def compute_rotation(origin, target):
-    """What turns the origin's phase into the target's: float32 (bins, 256, 2), cosine and sine.
+    """Compute the rotation from origin's to target's phase: float32 (bins, 256, 2), cos and sin.
 
-    Both play the same notes, so along a partial the two phases advance alike and their difference
-    stands still, where each of them goes round many times in a tile. Both numbers are multiplied
-    by the target's dB scale: it says where phase matters, and is 0 where nothing sounds.
+    Both play the same notes. So along a partial the two phases advance equally: each rotates many
+    times in a tile, but their difference is constant. Both numbers are multiplied by the target's
+    dB scale, as a weight: it is 0 where nothing sounds.
 
     Args:
         origin, target: tiles float16 (bins, 256, 2): dB scale, and phase in half turns.
@@ -33,21 +33,20 @@ def compute_rotation(origin, target):
 
 
 class PhasePairs(TilePairs):
-    """`TilePairs` for a network that gives phase; what x and y are stands at the top of this file.
+    """`TilePairs` for a network that predicts phase; the table at the top describes x and y.
 
     Args:
         kind: `PHASE` or `BOTH`.
         features, origins, targets, names, batching: see `TilePairs`.
 
     Raises:
-        UserError: as `TilePairs`, or the tiles hold no phase, or there are several instruments on
-            a side.
+        UserError: as `TilePairs`; the tiles have no phase; several origins or targets.
     """
 
     def __init__(self, kind, features, origins, targets, names, batching):
         if len(origins) > 1 or len(targets) > 1:
             raise UserError(
-                f"--learn {kind.learn}: goes with one --target and one --origin; give one of each"
+                f"--learn {kind.learn}: needs one --origin and one --target; give one of each"
             )
         self.kind = kind
         self.inputs = kind.inputs
@@ -56,8 +55,8 @@ class PhasePairs(TilePairs):
         for piece in self.tiles:
             if not all(tiles.has_phase for tiles in piece.values()):
                 raise UserError(
-                    f"--learn {kind.learn}: {features} holds no phase; "
-                    "compute them with compute_features.py --phase, into another folder"
+                    f"--learn {kind.learn}: {features} has no phase; "
+                    "compute features with compute_features.py --phase, into another folder"
                 )
 
     def fill(self, row, x, y):
@@ -71,9 +70,9 @@ class PhasePairs(TilePairs):
         y[..., -2:] = compute_rotation(origin, target)
 
     def trivial_errors(self, origin, target, median):
-        """Where a network gives phase only: the errors of no rotation at all, and of 0 everywhere.
+        """For a phase network: the errors of no rotation, and of 0 everywhere.
 
-        Halved, for the network's range is two wide and the dB scale, which errors are on, one.
+        They are halved: the network's range is 2 wide, the dB scale of errors 1.
         """
         if self.kind.gives_picture:
             return super().trivial_errors(origin, target, median)
@@ -83,37 +82,37 @@ class PhasePairs(TilePairs):
 
 
 class _Rotating(Kind):
-    """What both kinds share: they give a rotation, and are trained on `PhasePairs`."""
+    """Base of both kinds: they predict a rotation and train on `PhasePairs`."""
 
     gives_rotation = True
 
     def make_pairs(self, features, origins, targets, names, batching):
-        """`PhasePairs`."""
+        """Make `PhasePairs`."""
         return PhasePairs(self, features, origins, targets, names, batching)
 
     def turn_phase(self, spectrum, outputs):
-        """The input's spectrum, turned by the last two outputs."""
+        """Turn the input's spectrum by the last two outputs."""
         return turn(spectrum, outputs[..., -2:])
 
 
 class Both(_Rotating):
-    """The target's picture and the rotation, from the origin's magnitude."""
+    """Predicts the target's picture and the rotation from the origin's magnitude."""
 
     learn = "both"
-    outputs = 3  # the picture, and a rotation's cosine and sine
+    outputs = 3  # picture, cosine and sine of the rotation
     error = "picture_mae_db"
 
 
 class Phase(_Rotating):
-    """The rotation, from the magnitudes of both."""
+    """Predicts the rotation from both magnitudes."""
 
     learn = "phase"
-    inputs = 2  # the target's magnitude beside the origin's
+    inputs = 2  # magnitudes of origin and target
     outputs = 2
     gives_picture = False
 
     def prepare_preview(self, generator, features, target, names):
-        """None: a rotation is no picture to look at."""
+        """None: a rotation has no preview."""
         return None
 
 
@@ -122,17 +121,17 @@ PHASE = Phase()
 
 
 def turn(spectrum, rotation):
-    """A spectrum, or phasors, (..., bins), turned by a network's ``rotation``.
+    """Turn a spectrum or phasors, (..., bins), by a network's ``rotation``.
 
-    The latter is (..., bins, 2), cosine and sine of any length.
+    ``rotation``: (..., bins, 2), cosine and sine, of any length.
     """
     return spectrum * data.phasor(rotation[..., 0] + 1j * rotation[..., 1])
 
 
 def with_phase(model, phase_model):
-    """Magnitude network and phase network -> a function that gives what a network of both gives."""
+    """Combine a magnitude and a phase network to a function with the outputs of `BOTH`."""
 
-    predict = getattr(model, "predict_on_batch", model)  # of a network, or a function of its form
+    predict = getattr(model, "predict_on_batch", model)  # a network, or a function of its form
 
     def convert(x):
         magnitude = np.asarray(predict(x))[..., :1]
@@ -145,30 +144,30 @@ def with_phase(model, phase_model):
 
 
 def check_phases(names, model, phase_model=None, called="--model"):
-    """Check that a model, and maybe a phase model beside it, can give the phases ``names``.
+    """Check that a model, with an optional phase model, supports the phases ``names``.
 
-    ``called`` is how an error names the model.
+    ``called`` names the model in an error.
 
     Raises:
-        UserError: one of them is of the wrong kind, or a learned phase is asked of neither.
+        UserError: a model is of the wrong kind, or a learned phase is given without a model for it.
     """
     if not kind_of(model).gives_picture:
         raise UserError(
-            f"{called}: gives a phase, no magnitude; "
-            "name it as --phase_model beside a --model of magnitudes"
+            f"{called}: predicts phase, not magnitude; "
+            "give it as --phase_model, and a model of magnitudes as --model"
         )
     if phase_model and kind_of(phase_model) is not PHASE:
         raise UserError(
-            "--phase_model: gives a magnitude; give a model of train_generator.py --learn phase"
+            "--phase_model: predicts magnitude; give a model of train_generator.py --learn phase"
         )
     if phase_model and bins_of(phase_model) != bins_of(model):
         raise UserError(
-            f"--phase_model: knows pictures of {bins_of(phase_model)} bins, {called} of "
-            f"{bins_of(model)}; give one trained on the same features"
+            f"--phase_model: has {bins_of(phase_model)} bins, {called} has {bins_of(model)}; "
+            "give one trained on the same features"
         )
     for name in names:
         if name in phases.LEARNED and not phase_model and not kind_of(model).gives_rotation:
             raise UserError(
-                f"--phase {name}: {called} gives no phase; "
+                f"--phase {name}: {called} does not predict phase; "
                 "give --phase_model, or a --model of --learn both"
             )

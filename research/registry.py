@@ -1,4 +1,4 @@
-"""All kinds of networks, found by their names, flags or weights."""
+"""Find the kind of a network by its names, flags or weights."""
 
 from common.files import MEND, undamaged
 from common.kinds import PLAIN
@@ -6,12 +6,12 @@ from research import learned_phase, styles
 
 
 def list_kinds():
-    """Every kind that there is."""
+    """List all kinds."""
     return PLAIN, styles.FILM, styles.TILE, learned_phase.PHASE, learned_phase.BOTH
 
 
 def find_kind(learn, style):
-    """The `Kind` of these names. Raises ValueError if there is none."""
+    """Find a `Kind` by its names. Raises ValueError if there is none."""
     for kind in list_kinds():
         if (kind.learn, kind.style) == (learn, style):
             return kind
@@ -19,7 +19,7 @@ def find_kind(learn, style):
 
 
 def from_flags(learn, targets, conditioning):
-    """The `Kind` that --learn, --target (a list) and --conditioning ask for.
+    """Find the `Kind` for --learn, --target (a list) and --conditioning.
 
     Raises ValueError if there is none.
     """
@@ -29,12 +29,12 @@ def from_flags(learn, targets, conditioning):
 
 
 def from_entry(entry):
-    """The inverse of `Kind.to_entry`. Raises ValueError, KeyError or TypeError."""
+    """Inverse of `Kind.to_entry`. Raises ValueError, KeyError or TypeError."""
     return find_kind(entry["kind"], entry["style"])
 
 
 def read_from_run(run):
-    """Return the `Kind` of a `RunFacts`; of a run of older code by its flags.
+    """Return the `Kind` of a `RunFacts`; for older runs it follows from the flags.
 
     Raises:
         UserError: its config.json is damaged.
@@ -47,17 +47,17 @@ def read_from_run(run):
 
 
 def infer_kind(inputs, outputs, has_dense):
-    """`Kind` of a model without an entry: one of older code, or of older Keras's.
+    """Infer the `Kind` of a model without an entry, from older code or older Keras.
 
-    The only place where a kind is told by channels.
+    This is the only place where channels determine the kind.
 
     Args:
-        inputs: channels that its first kernels read.
-        outputs: its channels.
-        has_dense: whether there are dense layers.
+        inputs: input channels of the first kernels.
+        outputs: output channels.
+        has_dense: whether the model has dense layers.
 
     Raises:
-        ValueError: no network of ours has these.
+        ValueError: no kind has this layout.
     """
     for kind in list_kinds():
         if kind.read_layout() == (inputs, outputs, has_dense):

@@ -1,7 +1,7 @@
 """One model for several targets: a tile of the target, the style, selects one.
 
-Training uses `StylePairs`; conversion uses `with_style`. The network takes the style as its kind
-says, `FILM` or `TILE`.
+Training uses `StylePairs`; conversion uses `with_style`. The kind, `FILM` or `TILE`, determines how
+the network reads the style.
 """
 
 from pathlib import Path
@@ -20,17 +20,17 @@ ENCODER = (2, 4, 8, 8)  # channels of the style encoder's blocks, in multiples o
 class StylePairs(TilePairs):
     """`TilePairs` of several targets. x has a second channel, the style.
 
-    Each tile of an origin makes a pair with each target that is another instrument. The style is a
-    tile of that target from another piece, so that it shows the timbre and not the notes.
+    Each tile of an origin is paired with each target that is a different instrument. The style is a
+    tile of that target from another piece, so it shows the timbre but not the notes.
 
     Raises:
-        UserError: as `TilePairs`, or there is no other piece.
+        UserError: as `TilePairs`, or there is only one piece.
     """
 
     inputs = 2
 
     def _sides(self):
-        """The pairs (origin, target) of instruments; every tile makes a pair for each of them."""
+        """List the pairs (origin, target) of instruments; each tile makes one pair for each."""
         sides = []
         for origin in self.origins:
             sides += [(origin, target) for target in self.targets if target != origin]
@@ -54,14 +54,14 @@ class StylePairs(TilePairs):
             side = "held out"
             remedy = "raise"
         raise UserError(
-            f"{self.names[0]}: is the only piece {side}, and a style is taken from another; "
+            f"{self.names[0]}: is the only piece {side}, but the style must come from another; "
             f"{remedy} --validation_split"
         )
 
     def draw(self, rng):
         """Set each pair's origin, which follows from its number, and draw its style.
 
-        A style is a row of `index`, of another work than the pair's.
+        A style is a row of `index` from another work.
         """
         origins = np.array([origin for origin, _ in self._sides()])
         self.drawn = origins[self.order % len(origins)]
@@ -74,7 +74,7 @@ class StylePairs(TilePairs):
             self.styles[same] = rng.integers(len(self.index), size=same.sum())
 
     def fill(self, row, x, y):
-        """Write the epoch's pair number ``row``, the style into the second channel of x."""
+        """Write the epoch's pair number ``row``; the style goes to the second channel of x."""
         super().fill(row, x, y)
         target = self.index[self.order[row], 2]
         piece, tile, _ = self.index[self.styles[row]]
@@ -82,12 +82,11 @@ class StylePairs(TilePairs):
 
 
 def with_style(model, picture):
-    """A model of several targets, and the timbre it is to take -> a function as `convert` takes it.
+    """Fix the style of a model of several targets; returns a function for `convert`.
 
     Args:
         model: Keras generator with two input channels.
-        picture: dB scale (bins, t), of the instrument wanted. The loudest stretch of 256 frames of
-            it is the style.
+        picture: dB scale (bins, t), of the target instrument. Its loudest tile is the style.
     """
     tiles = data.slice_tiles(picture)
     loudest = tiles.mean(axis=(1, 2, 3)).argmax()
@@ -102,41 +101,41 @@ def with_style(model, picture):
 
 
 class Tile(Kind):
-    """The style is a picture beside the input."""
+    """The style is a second input channel."""
 
     style = "tile"
     inputs = 2
     takes_style = True
 
     def make_pairs(self, features, origins, targets, names, batching):
-        """`StylePairs`."""
+        """Make `StylePairs`."""
         return StylePairs(features, origins, targets, names, batching)
 
     def judged_part(self, inputs):
-        """The picture without its style."""
+        """Return the picture without the style."""
         return inputs[..., :1]
 
     def prepare_preview(self, generator, features, target, names):
-        """The generator with the style of the first piece of training."""
+        """Return the generator with the style of the first training piece."""
         tiles = Tiles(Path(features) / target / f"{names[0]}.npy")
         return with_style(generator, data.join_tiles(tiles.read(0, len(tiles))))
 
 
 class Film(Tile):
-    """An encoder describes the style, and modulates each block of the decoder.
+    """An encoder describes the style, and the description modulates each block of the decoder.
 
-    Four convolutions and a mean over the tile describe it in 8 numbers times the width: timbre has
-    no place in a tile, and the skip connections bypass what is known at the bottom.
+    Four convolutions and a mean over the tile give 8 * width numbers. The mean suits timbre, which
+    has no position in a tile. All blocks need it, because skip connections bypass the bottleneck.
     """
 
     style = "film"
 
     def read_layout(self):
-        """The picture and its style have kernels of their own, and what modulates is dense."""
+        """Picture and style have separate kernels, and the modulation uses dense layers."""
         return 1, self.outputs, True
 
     def wire_generator(self, inputs, filters, downsample):
-        """The picture is read, and what is made of it modulated as the style says."""
+        """The encoder reads the picture; the style modulates the decoder's blocks."""
         described = encode_style(inputs[..., 1:], filters, downsample)
 
         def adapt(x):
@@ -150,8 +149,8 @@ FILM = Film()
 
 
 def encode_style(picture, filters, downsample):
-    """A tile of the target (n, bins, 256, 1) -> what describes its timbre, (n, 8 filters)."""
-    from keras import layers  # only once the device is known
+    """Describe the timbre of target tiles: (n, bins, 256, 1) -> (n, 8 * filters)."""
+    from keras import layers  # not before the device is chosen
 
     for width in ENCODER:
         picture = downsample(width * filters)(picture)
@@ -159,7 +158,7 @@ def encode_style(picture, filters, downsample):
 
 
 def modulate(x, described):
-    """Scale and shift each channel of x (n, h, w, c) as the numbers ``described`` (n, k) say.
+    """Scale and shift each channel of x (n, h, w, c) by a function of ``described`` (n, k).
 
     FiLM (Perez et al. 2018).
     """

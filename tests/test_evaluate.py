@@ -835,7 +835,7 @@ def test_a_model_of_another_kind_is_named(audios, run_folder, tmp_path, capsys):
     out = tmp_path / "out"
     files = run_folder, run_folder / "generator.keras"
     cases = [
-        ((run_folder, other), "gives a phase, no magnitude", other),
+        ((run_folder, other), "predicts phase, not magnitude", other),
         (files, "is no run folder", files[1]),
     ]
     for found, says, which in cases:

@@ -420,7 +420,7 @@ def test_a_backend_that_a_notebook_left_stops_no_script(tmp_path):
     options = {"cwd": cli.PROJECT, "env": environment, "capture_output": True, "text": True}
     done = subprocess.run(command, check=False, **options)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "no runs in it" in done.stderr
+    assert done.stderr.count("\n") == 1 and "has no runs" in done.stderr
 
 
 @posix

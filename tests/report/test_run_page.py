@@ -218,6 +218,6 @@ def test_a_link_to_a_run_of_any_name_leads_there(tmp_path):
 
 def test_where_there_are_no_runs(tmp_path, capsys):
     assert run_page.main([str(tmp_path)]) == 2
-    assert "no runs in it" in capsys.readouterr().err
+    assert "has no runs" in capsys.readouterr().err
     with pytest.raises(UserError, match="holds no run"):
         run_page.write_run_page(tmp_path)

@@ -69,12 +69,12 @@ def test_baselines_of_a_phase_network(with_phases):
 
 
 def test_features_without_phase_are_refused(features):
-    with pytest.raises(UserError, match=r"--learn both: .* holds no phase"):
+    with pytest.raises(UserError, match=r"--learn both: .* has no phase"):
         batch(learned_phase.PhasePairs, BOTH, features=features)
 
 
 def test_several_instruments_are_refused(features):
-    with pytest.raises(UserError, match="--learn phase: goes with one --target"):
+    with pytest.raises(UserError, match="--learn phase: needs one --origin"):
         learned_phase.PhasePairs(
             PHASE, features, [ORIGIN, "x"], [TARGET], ["three"], dataset.Batching(3)
         )
@@ -118,5 +118,5 @@ def test_networks_that_give_phase_are_trained(with_phases, tmp_path, script, kin
         both = learned_phase.with_phase(lambda x: x, model)(tiles)
         assert both.shape == (1, 256, 256, 3)
         learned_phase.check_phases(["learned"], models.build_generator(1), model)
-        with pytest.raises(UserError, match="gives a phase, no magnitude"):
+        with pytest.raises(UserError, match="predicts phase, not magnitude"):
             learned_phase.check_phases(["learned"], model)
