@@ -14,9 +14,7 @@ SILENT = 0.8  # share of inaudible frames from which on a recording counts as mo
 # The spectrum of notes, which the models know, is steady for a while; that of speech, percussion
 # and noise is not. Thresholds chosen on 60 recordings of twelve kinds, right on 60 others of the
 # same kinds: notes by a SoundFont of ten instruments, drums with a bass, synthetic speech.
-STEADY = (
-    0.55  # median likeness of spectra 46 ms apart: speech <= 0.25, drums 0.49, notes >= 0.28
-)
+STEADY = 0.55  # median likeness of spectra 46 ms apart: speech <= 0.25, drums 0.49, notes >= 0.28
 JUMPING = 1.67  # mean change between frames, dB: speech >= 2.6, drums 1.75, unsteady notes 1.42
 NOISY = 0.2  # median flatness, for steady noise: white noise has 0.56
 FEW = 40  # sounding frames with another one 46 ms earlier, half a second: no judgement below
