@@ -129,7 +129,9 @@ def quiet_gradio(tmp_path, monkeypatch):
 
 def hear(seconds, remark=""):
     """A recording as `webapp.markup` is told of it."""
-    return work.Summary(seconds, [], Survey(0.0, seconds, -20.0, remark, -20.0), [0.5, 1.0])
+    return work.Summary(
+        seconds, 264_600, [], Survey(0.0, seconds, -20.0, remark, -20.0), [0.5, 1.0]
+    )
 
 
 def test_lengths_are_told_as_people_say_them():

@@ -136,6 +136,7 @@ class Actions:
         except (UserError, Died, Busy, RuntimeError) as error:
             return "", markup.write_mistake(in_words(error, file))
         tab.lengths[str(file.path)] = summary.seconds
+        tab.sizes[str(file.path)] = summary.bytes_per_second
         sound = tab.publish(copy, "original.wav")
         wait = min(summary.seconds, FIRST_SECONDS) * self._speeds["normal"]
         text = markup.write_recording(file.name, summary, sound, list_remarks(summary), wait)
@@ -148,7 +149,7 @@ class Actions:
             (HTML of all results or None for no news, HTML of the progress, whether it goes on).
         """
         tab = self._tabs.of(session)
-        titles = [titles] if isinstance(titles, str) else titles
+        titles = [titles] if isinstance(titles, str) else list(dict.fromkeys(titles or []))
         try:
             file = self._choose(tab, upload, recording, titles)
             length = tab.lengths.get(str(file.path))
@@ -159,7 +160,7 @@ class Actions:
         batch = tab.new_batch(file.name)
         mistake = ""
         expected = seconds if length else FIRST_SECONDS
-        size = (1 + len(titles)) * expected * BYTES
+        size = (1 + len(titles)) * expected * tab.sizes.get(str(file.path), BYTES)
         try:
             with self._tabs.reserved(size):
                 for title in titles:

@@ -28,6 +28,7 @@ from webapp.tabs import SOUND, Full, is_session
 
 UPLOAD_BYTES = 2e9  # of one upload
 BODY_BYTES = 1e6  # of any other request: what the page sends has a thousand or so
+STALLED_SECONDS = 60  # of a request whose sender is silent so long: it holds room on the disk
 LOGIN_SECONDS = 1.0  # a wrong password takes so long, and only one is checked at a time
 
 UPLOAD = "/gradio_api/upload"
@@ -52,6 +53,10 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
 }
+
+
+class Stalled(Exception):
+    """The rest of a request does not come."""
 
 
 class Door:
@@ -85,9 +90,11 @@ class Door:
 
         answer = self._refuse(scope) or await self._ask_password(scope)
         try:
-            answer = answer or await self._answer(scope, receive)
+            answer = answer or await self._answer(scope, _with_patience(receive))
         except ClientDisconnect:
             return
+        except Stalled:
+            answer = PlainTextResponse("the rest of this request did not come", 408)
         if isinstance(answer, bytes):  # the body, which was read here
             receive = _replay(answer, receive)
             answer = self._app
@@ -164,6 +171,8 @@ class Door:
     async def _take_upload(self, request):
         """Store what is uploaded; the answer has its paths, as Gradio's own has."""
         length = request.headers.get("content-length", "")
+        if "transfer-encoding" in request.headers:  # which would count in place of the length
+            length = ""
         if not length.isascii() or not length.isdigit():
             return PlainTextResponse("the length of an upload must be known", 411)
         size = int(length)
@@ -222,8 +231,11 @@ def is_own_name(host, names):
     A website that has its own name point to this computer (DNS rebinding) sends its own name.
     """
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        parts = urlsplit(f"//{host}")
+        name = parts.hostname or ""
     except ValueError:
+        return False
+    if "@" in parts.netloc:
         return False
     try:
         ipaddress.ip_address(name)
@@ -262,6 +274,18 @@ def find_paths(content):
 def _say(words, status):
     """A refusal whose words Gradio's page shows."""
     return JSONResponse({"detail": words, "error": words}, status)
+
+
+def _with_patience(receive):
+    """An ASGI ``receive`` that raises `Stalled` when nothing comes for `STALLED_SECONDS`."""
+
+    async def take():
+        try:
+            return await asyncio.wait_for(receive(), STALLED_SECONDS)
+        except asyncio.TimeoutError:
+            raise Stalled from None
+
+    return take
 
 
 def _replay(body, receive):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from sound.recordings import AUDIO_EXTENSIONS
 
-TABS = 100  # more are no longer people: the one longest unused ends
+TABS = 100  # more are no longer people: the one longest unused ends, those without files first
 KEPT_BATCHES = 8  # of a tab; older ones are deleted
 KEPT_UPLOADS = 8  # likewise
 DISK = 10e9  # bytes of all tabs together
@@ -78,6 +78,7 @@ class Tab:
         self.jobs = {}  # `worker.Job` by what it is for
         self.source = None  # path of the upload that came last, as text
         self.lengths = {}  # s, by upload
+        self.sizes = {}  # bytes of 1 s of sound, by upload
         self._seen = []  # uploads, in the order in which they came
         self._recorded = []
         self.is_open = True
@@ -184,8 +185,11 @@ class Tabs:
             tab = self._tabs.get(session)
             if tab is None:
                 while len(self._tabs) >= TABS:
-                    longest = min(self._tabs, key=lambda name: self._tabs[name].used)
-                    ended.append(self._tabs.pop(longest))
+                    longest = min(self._tabs.values(), key=_worth)
+                    ended.append(longest)
+                    self._tabs = {
+                        name: tab for name, tab in self._tabs.items() if tab is not longest
+                    }
                 tab = self._tabs[session] = Tab(self.root / secrets.token_hex(16))
             tab.used = time.monotonic()
         for old in ended:
@@ -274,6 +278,11 @@ class Tabs:
 def is_session(text):
     """Whether a word may be a session's."""
     return isinstance(text, str) and _SESSION.fullmatch(text) is not None
+
+
+def _worth(tab):
+    """What `min` gives up first: tabs without files, then those that are longest unused."""
+    return bool(tab.uploads or tab.results), tab.used
 
 
 def _find(key, books):

@@ -18,7 +18,8 @@ KEPT_MODELS = 3  # in memory, 220 MB each
 PICTURE_WIDTH = 900  # pixels of a spectrogram
 TOP = 8000  # Hz: above it a picture shows little of the music
 BARS = 300  # of a picture of a wave
-COPY_RATE = 22050  # Hz, of a long recording as the page plays it: 160 MB an hour
+COPY_RATE = 22050  # Hz, of a large recording as the page plays it: 160 MB an hour
+LONGEST_HEARD = 12  # h: a few MB of compressed silence may hold more
 LISTENED = 120  # s of a recording by which it is judged: about as many are converted
 
 
@@ -34,6 +35,7 @@ class Summary(NamedTuple):
     """What a recording is like."""
 
     seconds: float  # exact: it was read to its end
+    bytes_per_second: int  # of a conversion
     remarks: list  # sentences on what had to be done to read it
     survey: survey.Survey  # of its beginning
     peaks: list  # of at most `BARS` equal parts, the loudest is 1
@@ -51,23 +53,27 @@ def listen_to(source, copy, tell):
         `Summary`.
 
     Raises:
-        UserError: it cannot be read, or is empty.
+        UserError: it cannot be read, is empty, or longer than `LONGEST_HEARD`.
     """
     with open_sound(source) as sound:
         rate = sound.samplerate
         step = max(1, rate // 100)
         peaks = []
         for block in data.rechunk(read_blocks(sound), 100 * step):
+            if sound.tell() > LONGEST_HEARD * 3600 * rate:
+                raise UserError(f"{source}: is longer than {LONGEST_HEARD} h; cut it into parts")
             parts = range(0, block.shape[1], step)
             if parts:
                 peaks.append(np.maximum.reduceat(np.abs(block).max(axis=0), parts))
         samples = sound.tell()
     if not samples:
         raise UserError(f"{source}: holds no sound; give another file")
-    write_copy(source, copy, samples / rate)
+    is_small = samples * sound.channels <= LISTENED * 2 * 48000
+    write_copy(source, copy, samples / rate, is_small)
     found = survey.listen(source, seconds=LISTENED)
     wave = find_wave(np.concatenate(peaks))
-    return Summary(samples / rate, list(sound.remarks), found, wave)
+    size = 3 * sound.channels * rate  # 24 bits
+    return Summary(samples / rate, size, list(sound.remarks), found, wave)
 
 
 def find_wave(peaks):
@@ -77,9 +83,9 @@ def find_wave(peaks):
     return (bars / max(bars.max(), 1e-6)).tolist()
 
 
-def write_copy(source, target, length):
-    """Write a recording as WAV, for browsers; a long one as mono at a lower rate."""
-    if length <= LISTENED:
+def write_copy(source, target, length, is_small):
+    """Write a recording as WAV, for browsers; a large one as mono at a lower rate."""
+    if is_small:
         write_excerpt(source, target, 0.0, None)
         return
     with open_sound(source) as sound:

@@ -14,6 +14,7 @@ from conftest import HANG
 from sounds import encode, load_identity, noise, tone, write
 from worker_jobs import abort, add, kill, load_or_crash, raise_error, sleep
 
+from common.cli import UserError
 from sound.recordings import open_sound
 
 pytest.importorskip("gradio")
@@ -71,7 +72,7 @@ class Page:
         """Press Convert: (status, text)."""
         config = json.loads(self.ask("GET", "/config")[1])
         start = [call["id"] for call in config["dependencies"] if call["api_name"] == "start"]
-        data = [file, None, [title], quality, part]
+        data = [file, None, title.split(), quality, part]
         call = {"data": data, "fn_index": start[0], "session_hash": self.session}
         return self.post("/gradio_api/queue/join", call)
 
@@ -266,6 +267,46 @@ def test_bodies_larger_than_the_page_sends_are_refused(page):
     assert page.ask("POST", "/gradio_api/upload", b"x", kind)[0] == 400
 
 
+def test_an_upload_is_no_longer_than_it_says(page):
+    """Chunks count in place of a length that is told, too: the disk filled without end."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    body = head + b"sound\r\n--x--\r\n"
+    chunk = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    both = {**kind, "Content-Length": "5", "Transfer-Encoding": "chunked"}
+    assert page.ask("POST", "/gradio_api/upload", chunk, both)[0] == 411
+
+
+@pytest.mark.parametrize("path", ["upload", "run/look"])
+def test_a_sender_that_falls_silent_keeps_no_room(server, page, monkeypatch, path):
+    monkeypatch.setattr("webapp.door.STALLED_SECONDS", 0.1)
+    kind = "application/json" if path == "run/look" else "multipart/form-data; boundary=x"
+    headers = {"Content-Type": kind, "Content-Length": "1000000"}
+    assert page.ask("POST", f"/gradio_api/{path}", b"--x\r\n", headers)[0] == 408
+    assert server[1]._reserved == 0
+
+
+def test_an_instrument_asked_for_twice_is_made_once(page, song):
+    results, mistake = page.convert(page.upload(song), title="guitar guitar")
+    assert mistake == ""
+    assert len(find_sounds(results)) == 2
+
+
+def test_a_small_file_of_endless_sound_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "LONGEST_HEARD", 1 / 3600)
+    song = write(tmp_path / "song.flac", tone(seconds=2))
+    with pytest.raises(UserError, match=r"song\.flac: is longer than .* cut it"):
+        work.listen_to(str(song), str(tmp_path / "copy.wav"), None)
+
+
+def test_many_channels_are_played_as_one(tmp_path):
+    song = write(tmp_path / "song.wav", noise(400_000, 30).clip(-1, 1), 400_000)
+    summary = work.listen_to(str(song), str(tmp_path / "copy.wav"), None)
+    assert summary.bytes_per_second == 3 * 30 * 400_000
+    with open_sound(tmp_path / "copy.wav") as sound:
+        assert (sound.channels, sound.samplerate) == (1, work.COPY_RATE)
+
+
 def test_uploads_leave_room_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("webapp.tabs.DISK", 1000)
     monkeypatch.setattr("webapp.tabs.SPARE", 0)
@@ -324,6 +365,20 @@ def test_the_number_of_tabs_is_limited(tmp_path, monkeypatch):
         tabs.of(name)
     assert not folder.exists()
     assert not first.is_open
+
+
+def test_a_tab_with_files_outlives_empty_ones(tmp_path, monkeypatch):
+    """A stranger who calls himself by ever new names must not end everybody's tabs."""
+    monkeypatch.setattr("webapp.tabs.TABS", 3)
+    tabs = Tabs(tmp_path)
+    first = tabs.of("a")
+    path = tabs.new_upload("x.wav")
+    tabs.add_upload(path, "x.wav")
+    assert tabs.claim("a", str(path))
+    for name in "bcdefg":
+        tabs.of(name)
+    assert first.is_open
+    assert tabs.of("a") is first
 
 
 def test_a_password_keeps_others_out(tmp_path, monkeypatch, song):
