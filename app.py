@@ -1,14 +1,14 @@
-"""Step 4 in a browser: drop or record a sound, choose instruments, hear all of them.
+"""Step 4 in a browser: drop or record a sound, choose instruments, listen.
 
     pip install -r requirements-app.txt
     python app.py
 
-Opens a page that only this computer reaches. It converts by the same code as predict.py, with the
-models of pretrained/ and runs/. Nothing is sent anywhere. What was uploaded and made is deleted
-when its tab is closed, and all of it when the program ends (Ctrl-C); download what you like.
+Opens a page that only this computer can reach. It uses the code of predict.py and the models of
+pretrained/ and runs/. No data leaves the computer. Uploads and results are deleted when their tab
+is closed or the program ends (Ctrl-C), so download the results you want to keep.
 
-With --host 0.0.0.0 every computer of the network reaches the page, and may make this one work:
-give --auth NAME:PASSWORD, too. See docs/app.md.
+With --host 0.0.0.0 every computer in the network can use the page and this computer's processor.
+Then also give --auth NAME:PASSWORD. See docs/app.md.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -40,7 +40,7 @@ HEADING = """<h1>The same music on another instrument</h1>
 
 
 def _needs_only_a_recording(path):
-    """Whether a model converts a recording without any other input. Raises UserError."""
+    """Whether a model needs no input besides the recording. Raises UserError."""
     run = RunFacts(path)
     if not run.config:
         return True
@@ -49,9 +49,9 @@ def _needs_only_a_recording(path):
 
 
 def list_choices():
-    """(label, path) of each model that needs nothing but a recording. Raises UserError.
+    """List (label, path) of each model that needs only a recording. Raises UserError.
 
-    A model whose config.json is damaged is named on stderr and passed over.
+    A model with a damaged config.json is reported on stderr and skipped.
     """
     paths = []
     for path in known_models.find_models():

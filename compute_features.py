@@ -2,14 +2,14 @@
 
     python compute_features.py --audios audios --features features
 
-Reads <audios>/<instrument>/<sub/folders>/<piece>.wav, or any other recording or video, at any
-sampling rate, and writes <features>/<instrument>/<sub/folders>/<piece>.npy, float16
-(tiles, bins, 256, 1) in [0, 1], and features.json. With --phase the tiles have a second channel,
-the phase in half turns, [-1, 1]: what train_generator.py --learn phase and train.py --learn both
-need.
-The bins are 256, 0 - 11 kHz, or 512, 0 - 22 kHz, where the recordings have something up there.
-Tiles that were made from these recordings, as they are now, are kept. What is out of date is made
-again, and tiles whose recording is gone are removed. Exit code 2 if some file had to be left out.
+Reads <audios>/<instrument>/<sub/folders>/<piece>.wav, or another format or video, at any sampling
+rate. Writes <features>/<instrument>/<sub/folders>/<piece>.npy, float16 (tiles, bins, 256, 1) in
+[0, 1], and features.json. The bins are 256 (0 - 11 kHz), or 512 (0 - 22 kHz) if the recordings have
+content there. With --phase the tiles have a second channel, the phase in half turns, [-1, 1].
+train.py --learn both and train_generator.py --learn phase need it.
+
+Tiles that are up to date are kept. The others are computed again. Tiles of missing recordings are
+removed. Exit code 2 if a file was left out.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -38,19 +38,20 @@ from common.record import DUE, FOREIGN, Record
 from sound import survey
 from sound.recordings import AUDIO_EXTENSIONS, read_mono, resample_stream
 
-ANOTHER_FOLDER = "give another --features"  # a remedy that loses nothing
-SAMPLE = 12  # recordings that are looked at before the height of all is chosen
+ANOTHER_FOLDER = "give another --features"  # a remedy that loses no data
+SAMPLE = 12  # recordings used to choose the height of the pictures
 SAMPLE_SECONDS = 60  # of each
 
 
 def write_tiles(audio_path, tiles_path, bins=data.BINS, phase=False, place=None):
-    """Write one recording's tiles. It streams through, at its picture's memory.
+    """Write one recording's tiles. The audio is streamed; memory holds the picture.
 
     Returns:
-        (number of tiles, list of sentences on what had to be done to read the recording).
+        (number of tiles, list of remarks about repairs of the recording).
 
     Raises:
-        UserError: it cannot be read, or ``place``, see `files.complete`, keeps what is there.
+        UserError: the recording cannot be read, or ``place`` (see `files.complete`) keeps an
+            existing file.
     """
 
     make_channels = keep_both if phase else keep_magnitude
@@ -338,8 +339,8 @@ def build_parser():
         "--bins",
         type=int,
         choices=data.HEIGHTS,
-        help="height of the tiles: 256 (0 - 11 kHz), or 512 (0 - 22 kHz) for twice the work; "
-        "default: as in the folder; if it is new, 512 if the recordings have content above "
+        help="height of the tiles: 256 (0 - 11 kHz) or 512 (0 - 22 kHz, twice the work); default: "
+        "that of an existing folder; for a new one, 512 if the recordings have content above "
         "11 kHz",
     )
     add("--phase", action="store_true", help="store the phase too; takes twice the disk")

@@ -1,32 +1,31 @@
-"""Step 5: measure trained models on whole pieces, beside trivial systems and ceilings.
+"""Step 5: measure trained models on whole pieces, with baselines and upper bounds.
 
     python evaluate.py --model runs/keyboard_acoustic_2_guitar_acoustic --audios audios
     python evaluate.py --model guitar --pairs recordings.csv --report page
     python evaluate.py --model runs/long runs/short --audios audios --report page
 
-Takes the pieces that the run held out (and those it kept for the test, apart), sends each through
-the network once, gives the result every phase estimator's phase, and compares all of them with
-the recording of the target instrument. Prints a table of mean ± standard deviation over pieces
-and one of paired differences, and writes results.csv (each piece and row) and results.json (the
-tables). The rows:
+Converts the run's validation pieces and, in a separate table, its test pieces. The network runs
+once for each piece. Its output gets a phase from each estimator, and each result is compared with
+the recording of the target. Prints a table of mean ± standard deviation over pieces and a table of
+paired differences. Writes results.csv (each piece and row) and results.json (the tables). The rows:
 
     identity                               the input, unchanged
     silence                                nothing
     median picture                         one constant spectrum, with the input's phase
-    model (phase: NAME)                    what predict.py --quality draft --phase NAME --level off
-                                           writes
-    true magnitude (phase: NAME)           a perfect network: what is wrong is the phase's fault
-    true magnitude (phase: the target's)   what the representation costs (half the band): the only
+    model (phase: NAME)                    the output of predict.py --quality draft --phase NAME
+                                           --level off
+    true magnitude (phase: NAME)           a perfect network: all errors come from the phase
+    true magnitude (phase: the target's)   the cost of the representation (half the band); the only
                                            row with an SNR
     target                                 the recording
 
-Columns: see measuring/metrics.py; "picture" is the network's or the true one, "audio" what was
-written, both against the target's. The error of the audio in bands of 0 - 22 kHz has a table of its
-own. Several origins (--origin) are a table each, and one more that compares them, one by one and by
-family: pianos heard in training, pianos never heard; so are rooms and noises (--conditions).
+For the columns see measuring/metrics.py. "picture" compares the spectrogram of the network (or the
+true one) with the target's, "audio" the spectrogram of the written audio. Another table has the
+error of the audio in bands of 0 - 22 kHz. Each --origin and each of --conditions has its own table.
+A further table compares them, one by one and by family, with known and unknown pianos apart.
 
-Several models share tables and page, on the pieces that all of them held out: a row "model LABEL
-(phase: NAME)" for each, and each one's paired difference from the first, also in differences.csv.
+Several models share tables and page; only pieces held out by all of them count. Each model has a
+row "model LABEL (phase: NAME)". differences.csv has its paired difference from the first model.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -421,8 +420,8 @@ def add_piece_flags(parser):
     source.add_argument(
         "--pairs",
         type=Path,
-        help="CSV file with lines of input,reference, relative to it: recordings and aligned "
-        "targets; the reference may be empty",
+        help="CSV file with lines of input,reference: recordings and aligned targets, paths "
+        "relative to the file; the reference may be empty",
     )
     source.add_argument(
         "--inputs", type=Path, nargs="+", help="recordings without a target, or folders of them"
@@ -441,35 +440,35 @@ def add_choice_flags(parser):
         "--pieces",
         type=side,
         choices=SIDE_WORDS,
-        help="pieces of the run to measure, with --audios_path; several runs: pieces that all of "
-        "them have on that side; default: validation, and test if the run has test pieces",
+        help="with --audios_path: pieces of the run to measure; with several runs, pieces that all "
+        "of them have on that side; default: validation, and test if the run has test pieces",
     )
     add(
         "--origin",
         nargs="+",
-        help="instruments to convert from, in the training set or not; one table each; default: "
-        "the run's origins (several runs: those in common; a model of several targets: the "
-        "first)",
+        help="instruments to convert from, also outside the training set; one table each; "
+        "default: the run's origins (several runs: common origins; a model of several targets: "
+        "the first)",
     )
     add(
         "--target",
         nargs="+",
-        help="instruments to compare with; a model of several targets also takes unknown ones; "
-        "default: all targets of the training",
+        help="target instruments; a model of several targets also accepts new ones; default: all "
+        "targets of the training",
     )
     add(
         "--conditions",
         nargs="+",
         choices=CONDITIONS,
         default=[],
-        help="also measure the recordings in a room, with noise, as an old recording (band), or "
-        "quieter; one table each; see sound/conditions.py",
+        help="also measure the recordings in a room, with noise, with an old recording's band, or "
+        "12 dB softer; one table each; see sound/conditions.py",
     )
     add("--limit", type=cli.number(int, 1), help="measure the first n pieces only")
     add(
         "--seconds",
         type=cli.seconds(low_open=True),
-        help="measure the first seconds of each piece only, s or m:ss",
+        help="measure only the start of each piece; length in s or m:ss",
     )
 
 
@@ -479,8 +478,8 @@ def add_judge_flags(parser):
     add(
         "--midi_path",
         type=Path,
-        help="scores, named like the pieces: adds note F1 by Basic Pitch, if installed (see "
-        "measuring/judges.py)",
+        help="folder of scores, named like the pieces: adds note F1 by Basic Pitch, if it is "
+        "installed (see measuring/judges.py)",
     )
     add(
         "--tagger",
@@ -531,7 +530,7 @@ def add_conversion_flags(parser):
         "--level",
         choices=("off", "match"),
         default="off",
-        help="match: the input is brought to the training data's loudness, as in predict.py, and "
+        help="match: scale the input to the training data's loudness, as in predict.py, and scale "
         "the output back; use it for recordings of another level",
     )
     add(

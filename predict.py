@@ -6,28 +6,27 @@
     python predict.py --list
     python predict.py --input recordings --model guitar --json > results.json
 
-A model is named by any part of its name that fits only one, or by its path. Without --output the
-result lies beside the input, as song_guitar.wav, and never replaces anything. Every recording, and
-the sound of every video, is read, at any sampling rate, mono or not, and of any length: it streams
-through, so memory does not grow with it. The output has the input's length, channels, rate and
-bit depth: 16 bits for compressed inputs, and 24 where flac cannot hold a float.
+Give a model by its path or by a part of its name that fits only one. Without --output the result
+is written next to the input, as song_guitar.wav; existing files are never overwritten. Any
+recording or video is accepted, at any sampling rate, number of channels and length. Memory does
+not grow with the length. The output has the input's length, channels, rate and bit depth; 16 bits
+for compressed inputs, and 24 if flac cannot store a float.
 
-The output is as loud as the input. Where its true peaks would exceed -1 dBTP a limiter turns them
-down, and them alone. Floating-point outputs are not limited, for they hold such peaks.
+The output is as loud as the input. A limiter reduces true peaks above -1 dBTP. Floating-point
+outputs are not limited.
 
-A folder is mirrored below --output. Running the command again converts what is missing and what
-was made otherwise: from another recording, by another model, with other flags. Files that this
-command did not make are kept.
+A folder is mirrored below --output. Running the command again converts only missing files and
+those whose recording, model or flags have changed. Other files are kept.
 
-With --json, stdout is a JSON list and nothing else; all other lines go to stderr. It has an object
-for each output: `input`, `output` (null if it could not be made), `model`, `seconds` of sound (null
-if nothing was converted now) and `remarks`, a list of text. With --list it has one for each model:
-`name`, `path` and `description`. Without a list (exit code 2) stderr says what to mend.
+With --json, stdout is a JSON list; all other lines go to stderr. It has an object for each output:
+`input`, `output` (null after a failure), `model`, `seconds` of sound (null if nothing was converted
+now) and `remarks`, a list of text. With --list it has an object for each model: `name`, `path` and
+`description`. After an error (exit code 2, no list) stderr has the message.
 
-Where the input is digital silence, so is the output. Stereo, and any number of channels, is
-converted once: the mean of the channels goes through the network, and its conversion is placed as
-the input's notes were, see sound/stereo.py. So a note stays where it was, the image as wide as it
-was, and the mean of the output's channels is the conversion of the mean of the input's.
+Digital silence stays silent. Several channels are converted once: the network converts their mean,
+and the result is placed in the channels as in the input (sound/stereo.py). Each note keeps its
+position, and the image its width. The mean of the output's channels is the conversion of the mean
+of the input's.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -203,19 +202,19 @@ def convert_all(jobs, args, planned):
 
 
 def check_and_listen(job, args, surveys):
-    """The `Survey` of a job's recording, which is opened for it once, for all its jobs.
+    """Return the `Survey` of a job's recording, measured once for all its jobs.
 
     Args:
         job: `Job`.
         args: the flags.
-        surveys: dict that keeps them.
+        surveys: dict that stores the surveys.
 
     Raises:
-        UserError: the recording cannot be read, or the output not be written.
+        UserError: the recording cannot be read, or the output cannot be written.
     """
     check_folder(job.target.parent, "--output")
     changed = job.source.stat().st_mtime_ns if job.source.exists() else None
-    key = job.source, changed  # one that has changed since is another
+    key = job.source, changed  # measure again if the file has changed
     if key not in surveys:
         with open_sound(job.source) as sound:
             check_writable(job.target, sound.channels, args.sr or sound.samplerate, args.bits)
@@ -224,7 +223,7 @@ def check_and_listen(job, args, surveys):
 
 
 def convert_recorded(model, job, args, surveys):
-    """`convert_one`, and a note of what the output was made from. Returns what it returns."""
+    """`convert_one`, and record the output's sources. Returns the same."""
     survey = check_and_listen(job, args, surveys)
     place = plan_place(job)
     if job.record is not None:
@@ -238,7 +237,7 @@ def convert_recorded(model, job, args, surveys):
 
 @contextlib.contextmanager
 def say_loading():
-    """Say on a terminal what takes so long, and overwrite it with blanks."""
+    """Show a message on a terminal while the networks load."""
     text = "loading the networks ..."
     shown = sys.stderr.isatty()
     if shown:
@@ -246,12 +245,12 @@ def say_loading():
     try:
         yield
     finally:
-        if shown:  # by blanks, for not every terminal knows escape sequences
+        if shown:  # overwrite with blanks, because not every terminal has escape sequences
             print(" " * len(text), end="\r", file=sys.stderr, flush=True)
 
 
 def make_converter(model, phase, style=None, phase_model=None):
-    """The function that `convert` takes, made of a model and --phase, --style and --phase_model.
+    """Make the function for `convert` from a model, --phase, --style and --phase_model.
 
     Raises:
         UserError: a model needs a flag that is missing, or cannot use one that is given.
@@ -262,11 +261,11 @@ def make_converter(model, phase, style=None, phase_model=None):
         raise UserError(f"--phase_model: is not used by --phase {phase}; give --phase {learned}")
     takes_style = kinds.kind_of(model).takes_style
     if style and not takes_style:
-        raise UserError(f"--style {style}: this model knows one target only; leave it out")
+        raise UserError(f"--style {style}: this model has one target only; leave it out")
     if takes_style and not style:
         raise UserError(
-            "--style: is missing, and this model knows several targets; "
-            "give a recording of the one wanted"
+            "--style: is missing, but this model has several targets; "
+            "give a recording of the target instrument"
         )
     converter = model
     if style:
@@ -276,7 +275,7 @@ def make_converter(model, phase, style=None, phase_model=None):
 
 
 def describe_phase(args):
-    """How sound was made of the networks' magnitudes, in words."""
+    """Describe the hop and the phase estimator."""
     text = f"hop {data.HOP_LENGTH // args.hops}, phase '{args.phase}'"
     if "griffinlim" in args.phase:
         text += f", {args.phase_iterations} iterations"
@@ -284,7 +283,7 @@ def describe_phase(args):
 
 
 def write_page(folder, jobs, args):
-    """Write the listening page: each recording beside all its conversions."""
+    """Write the listening page: each recording with all its conversions."""
     from report import listening
 
     names = dict.fromkeys(Path(job.model_path).name for job in jobs)
@@ -312,7 +311,7 @@ def _page_pieces(jobs, args):
 
 
 def print_models(as_json):
-    """Print the models there are, with their paths from the folder where the user is."""
+    """List the models; paths are relative to the current folder."""
     models = known_models.list_models()
     if as_json:
         found = []
@@ -322,7 +321,7 @@ def print_models(as_json):
         print(json.dumps(found, indent=2))
         return
     if not models:
-        print("no models yet: train one with train.py, or get pretrained/ with the repository")
+        print("no models: train one with train.py, or get the repository's pretrained/")
         return
     width = 2 + max(len(model.label) for model in models)
     for model in models:
@@ -332,7 +331,7 @@ def print_models(as_json):
 
 
 def relative_path(path):
-    """A path as text, from the folder where the user is; as it is on another drive of Windows."""
+    """Make a path relative to the current folder; unchanged on another Windows drive."""
     try:
         return os.path.relpath(path)
     except ValueError:
@@ -340,7 +339,7 @@ def relative_path(path):
 
 
 def print_results(results):
-    """Print what became of each job as JSON: see the docstring of this script."""
+    """Print the result of each job as JSON: see the docstring of this script."""
     found = []
     for result in results:
         job = result.job
@@ -352,7 +351,7 @@ def print_results(results):
 
 
 def say_how_to_hear(jobs, page):
-    """Print how to listen to what was made."""
+    """Print the command that opens the result."""
     if page is not None:
         path = page
     elif len(jobs) == 1:
@@ -365,13 +364,13 @@ def say_how_to_hear(jobs, page):
 
 
 def write_open_command(path, platform):
-    """What a user of ``platform`` types to open a file or folder, whatever is in its name."""
+    """Write the command that opens a file or folder on ``platform``, with any name."""
     if platform == "win32":
         # `start "name"` is a window's title to cmd, and `start "" "name"` an error in PowerShell.
         return f'explorer "{path}"'
     opener = "open" if platform == "darwin" else "xdg-open"
     name = str(path)
-    if name.startswith("-"):  # which would be taken for an option
+    if name.startswith("-"):  # it would be read as an option
         name = f"./{name}"
     return f"{opener} {shlex.quote(name)}"
 
@@ -393,7 +392,7 @@ def add_common_flags(parser):
         "--model",
         nargs="+",
         help="one or several models: part of a name that fits only one (see --list), run folder, "
-        ".keras file, or weights (.h5) of older Keras code",
+        ".keras file, or weights (.h5) from older Keras code",
     )
     add(
         "--input",
@@ -402,22 +401,22 @@ def add_common_flags(parser):
     )
     add(
         "--output",
-        help="output file, whose extension sets the format (wav, flac, ogg, mp3), or folder; "
-        "default: beside the input",
+        help="output file or folder; the extension sets the format (wav, flac, ogg, mp3); "
+        "default: next to the input",
     )
     add("--list", action="store_true", help="list the models and their errors")
     add(
         "--json",
         action="store_true",
-        help="for scripts: write the results, or the models of --list, to stdout as JSON, and all "
-        "else to stderr",
+        help="for scripts: print the results, or the models of --list, as JSON on stdout, and all "
+        "other lines on stderr",
     )
     add(
         "--quality",
         choices=convert.QUALITIES,
         default="normal",
         help="draft: hop 512 and the input's phase; normal: hop 256 and 8 Griffin-Lim iterations "
-        "anchored to it, 2 x the network's work; best: hop 128 and 16 iterations, 4 x the "
+        "anchored to that phase, 2 x the network's work; best: hop 128 and 16 iterations, 4 x the "
         "network's work; --hops, --phase and --phase_iterations override it",
     )
     add("--start", type=cli.seconds(), default=0.0, help="start of the part to convert, s or m:ss")
@@ -436,8 +435,8 @@ def add_level_flags(parser):
         "--level",
         choices=convert.LEVELS,
         default="match",
-        help="match: the output is as loud as the input (ITU-R BS.1770); network: it is as much "
-        "louder or softer as the network makes it; off: the input goes in at its own level",
+        help="match: make the output as loud as the input (ITU-R BS.1770); network: keep the "
+        "network's change of level; off: do not scale input or output",
     )
     add(
         "--normalize",
@@ -445,7 +444,7 @@ def add_level_flags(parser):
         nargs="?",
         const=-1.0,
         metavar="DBFS",
-        help="bring the peak to this level instead, dBFS (bare: -1)",
+        help="scale the peak to this level instead, dBFS (without a value: -1)",
     )
 
 
@@ -463,14 +462,13 @@ def add_phase_flags(parser):
     add(
         "--phase_iterations",
         type=cli.number(int, 0, 10_000),
-        help="iterations of Griffin-Lim; with --phase: 32",
+        help="iterations of Griffin-Lim; default with --phase: 32",
     )
     add(
         "--pull",
         type=cli.number(float, 0, 10),
-        help="how much the input's phase counts in griffinlim_anchored: more keeps its onsets "
-        f"clear, less is nearer to instruments that begin softly; default: the model's own, "
-        f"mostly {phases.PULL}",
+        help="weight of the input's phase in griffinlim_anchored; more gives clearer onsets, less "
+        f"suits targets with soft onsets; default: the model's value, mostly {phases.PULL}",
     )
 
 
@@ -511,17 +509,17 @@ def add_stream_flags(parser):
         "--precision",
         choices=devices.INFERENCE,
         default="auto",
-        help="of the network; auto: bfloat16 for models of 512 bins, where the processor has it, "
-        "1.7 x as fast; else float32",
+        help="number format of the network; auto: bfloat16 for models of 512 bins if the processor "
+        "supports it (1.7 x as fast), otherwise float32",
     )
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
 
 
 def apply_quality(args):
-    """Fill in --hops, --phase and --phase_iterations, where they are not given, by --quality.
+    """Set --hops, --phase and --phase_iterations from --quality, unless they are given.
 
     Raises:
-        UserError: --pull is given, and the phase is none that it changes.
+        UserError: --pull is given with a phase that does not use it.
     """
     quality = convert.QUALITIES[args.quality]
     if args.phase_iterations is None:
@@ -532,13 +530,13 @@ def apply_quality(args):
         args.phase = quality.phase
     if args.pull is not None and args.phase != "griffinlim_anchored":
         raise UserError(
-            f"--pull {args.pull:g}: goes with --phase griffinlim_anchored, not '{args.phase}'; "
+            f"--pull {args.pull:g}: needs --phase griffinlim_anchored, not '{args.phase}'; "
             "leave it out, or give --quality normal or best"
         )
 
 
 def read_settings(args, model_path):
-    """What decides about an output beside recording and model, for `record.Record`."""
+    """List the settings of an output besides recording and model, for `record.Record`."""
     names = (
         *("hops", "phase", "phase_iterations", "overlap", "sr", "level", "normalize"),
         *("start", "seconds", "seed", "style", "phase_model"),

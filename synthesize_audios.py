@@ -1,15 +1,16 @@
-"""Step 1: render MIDI files with single notes, once for each instrument.
+"""Step 1: render MIDI files with the single notes of each instrument.
 
     python synthesize_audios.py --nsynth_path nsynth-train --midi_path midi --audios_path audios
     python synthesize_audios.py --nsynth_path notes --midi_path midi --audios_path audios \\
         --transpose -2 0 2
 
-Reads MIDI files (.mid, .midi, .kar, .rmi) below --midi_path and writes
-<audios>/<instrument>/<sub/folders>/<piece>.wav, 44.1 kHz mono 16 bit; of several transpositions or
-speeds each combination becomes a piece of its own, such as <piece>~t+2~s0.9.wav.
-Damaged MIDI files are read as far as they make sense, and what was repaired is said. A wav is made
-again if it was made from another file or otherwise (<audios>/.made.jsonl knows); one that this
-script did not make is kept. Exit code 2 if some MIDI file had to be left out.
+Reads MIDI files (.mid, .midi, .kar, .rmi) below --midi_path. Writes
+<audios>/<instrument>/<sub/folders>/<piece>.wav, 44.1 kHz mono 16 bit. Each combination of
+--transpose and --playback_speed gives another piece, such as <piece>~t+2~s0.9.wav. Damaged MIDI
+files are read as far as possible, and repairs are reported.
+
+The script rebuilds a wav whose MIDI file or settings have changed; <audios>/.made.jsonl records
+them. It never overwrites other files. Exit code 2 if a MIDI file was left out.
 """
 
 from common import cli  # isort: skip  # first, so that Ctrl-C while the rest loads is one line, too
@@ -271,27 +272,27 @@ def build_parser():
         "--nsynth_path",
         type=Path,
         required=True,
-        help="folder of single notes: an NSynth split, or made by render_notes.py",
+        help="folder of single notes: an NSynth split, or the output of render_notes.py",
     )
     add("--midi_path", type=Path, required=True, help="folder of MIDI files")
-    add("--audios_path", "--audios", type=Path, required=True, help="where the audio goes")
+    add("--audios_path", "--audios", type=Path, required=True, help="output folder")
     add(
         "--instruments",
         nargs="+",
         default=DEFAULT_INSTRUMENTS,
-        help="as NSynth names them; preset: organ_electronic_001",
+        help="instruments, NSynth's names; with a preset: organ_electronic_001",
     )
     add_music_flags(parser)
     parallel.worker_flags(parser)
     add(
         "--fresh",
         action="store_true",
-        help="delete all wav files that this script made there, and start over",
+        help="delete all wav files that this script made in the folder, and start over",
     )
     add(
         "--prune",
         action="store_true",
-        help="delete wav files that this script made from scores no longer in --midi_path",
+        help="delete wav files whose MIDI file is no longer in --midi_path",
     )
     return parser
 
@@ -310,7 +311,7 @@ def add_music_flags(parser):
         "--duration_rate",
         type=cli.number(float, 0, 100, True),
         default=1.0,
-        help="factor of the notes' durations; onsets do not change",
+        help="factor for the durations of notes; onsets do not change",
     )
     add(
         "--transpose",

@@ -767,7 +767,7 @@ def test_a_pull_that_would_change_nothing_is_refused(tmp_path, run, flags):
     code, _, err = run(identity, "--input", tmp_path / "a.wav", "--pull", 0.2, *flags)
     assert code == 2
     (line,) = err.splitlines()
-    assert "--pull 0.2: goes with --phase griffinlim_anchored, not" in line
+    assert "--pull 0.2: needs --phase griffinlim_anchored, not" in line
 
 
 def test_another_pull_is_another_output(tmp_path, run, soft_model):
