@@ -322,13 +322,17 @@ def _copy(variable):
 
 
 def fold_norms(generator):
-    """A generator that computes the same, to rounding, without batch norm: to convert only.
+    """A generator that computes the same, to rounding, in less time: to convert only.
 
     Each norm's scale goes into the kernel before it, and its offset becomes a bias. In bfloat16,
-    where Keras computes norms in float32, that saves an eighth of the time.
+    where Keras computes norms in float32, that saves an eighth of the time. The output layer
+    becomes `_output_block`, which saves a sixth of what is left.
     """
     folded = keras.models.clone_model(generator, clone_function=_without_norm)
     for old, new in zip(generator.layers, folded.layers):
+        if isinstance(old, layers.Conv2DTranspose):
+            new.set_weights(_output_weights(*old.get_weights()))
+            continue
         if not isinstance(old, keras.Sequential):
             new.set_weights(old.get_weights())
             continue
@@ -349,6 +353,8 @@ def fold_norms(generator):
 
 def _without_norm(layer):
     """A new layer like one of a generator's; of a block, convolution with bias, and activation."""
+    if isinstance(layer, layers.Conv2DTranspose):
+        return _output_block(layer)
     if not isinstance(layer, keras.Sequential):
         return type(layer).from_config(layer.get_config())
     convolution, *others = layer.layers
@@ -361,6 +367,41 @@ def _without_norm(layer):
             type(activation).from_config(activation.get_config()),
         ]
     )
+
+
+def _output_block(layer):
+    """Layers that compute what the transposed convolution of `_output_layer` does.
+
+    It has few outputs, for which oneDNN's transposed convolution is slow. A pixel depends on 2x2
+    inputs: one convolution gives the four pixels that have the same 2x2 (Shi et al. 2016), which
+    then are put into place.
+    """
+    outputs = layer.filters
+    _, rows, columns, _ = layer.input.shape
+    rows, columns = rows + 1, columns + 1  # of corners between inputs
+    options = {"dtype": layer.dtype_policy}
+    return keras.Sequential(
+        [
+            layers.ZeroPadding2D(1, dtype=layer.input.dtype),
+            layers.Conv2D(4 * outputs, 2, activation=layer.activation, **options),
+            layers.Reshape((rows, columns, 2, 2, outputs), **options),
+            layers.Permute((1, 3, 2, 4, 5), **options),
+            layers.Reshape((2 * rows, 2 * columns, outputs), **options),
+            layers.Cropping2D(1, **options),
+        ]
+    )
+
+
+def _output_weights(kernel, bias):
+    """Weights of `_output_block` from those of a transposed convolution, (4, 4, outputs, inputs).
+
+    Input i reaches pixels 2i - 1 ... 2i + 2 by taps 0 ... 3. So pixel 2i - 1 + p, with p = 0 or 1,
+    has tap 2 + p of input i - 1, the corner's first, and tap p of input i, its second.
+    """
+    outputs, inputs = kernel.shape[2:]
+    taps = kernel.reshape(2, 2, 2, 2, outputs, inputs)[::-1, :, ::-1]  # (near, p, near, p, ...)
+    corner = taps.transpose(0, 2, 5, 1, 3, 4)
+    return [corner.reshape(2, 2, inputs, 4 * outputs), np.tile(bias, 4)]
 
 
 def width_of(generator):

@@ -28,7 +28,7 @@ import data
 
 ATTACK = 0.01  # s, time constant of <> for rising power: a new note's position counts at once
 RELEASE = 0.1  # s, for falling power: a decaying note stays where it was struck
-NEAR = np.array([0.25, 0.5, 0.25])  # weights of neighbouring bins: the window's main lobe
+NEAR = (0.25, 0.5, 0.25)  # weights of neighbouring bins: the window's main lobe
 WIDE = 25  # bins, 1.1 kHz: these give the position of a bin without energy
 WIDE_WEIGHT = 0.03  # their weight: a bin 15 dB below them starts to follow them
 ALL_WEIGHT = 1e-4  # weight of the mean over all bins
@@ -41,6 +41,7 @@ FAINT = 1e-3  # fraction of the total power below which a channel's balance is n
 # Power of the mean relative to that of unrelated channels, see `recordings.MonoMix`: above the
 # second value channels do not cancel, below the first they do.
 CANCELLED = (0.1, 0.3)
+_PART_FRAMES = 256  # frames that are mixed at a time: what is made of them stays in the cache
 _TINY = 1e-20
 
 
@@ -81,7 +82,9 @@ class Placement:
         for block in frames:
             if len(block) > 1:
                 self._channels = len(block) - 1
-                block = self._mix(block[0], block[1:])
+                starts = range(0, max(1, block.shape[1]), _PART_FRAMES)
+                parts = [block[:, start : start + _PART_FRAMES] for start in starts]
+                block = np.concatenate([self._mix(part[0], part[1:]) for part in parts], axis=1)
             yield block
 
     def place(self, spectra):
@@ -101,17 +104,18 @@ class Placement:
 
         products = np.concatenate([besides, reference[np.newaxis]]) * reference.conj()
         gains, power = self._find_gains(products)
-        pan = gains.real
+        pan = gains.real.copy()  # it waits, and would keep the imaginary part waiting, too
         rest = besides - gains * reference
         unit = reference.conj() / (np.abs(reference) * np.sqrt(power) + _TINY)
-        wide = (1j * gains.imag + rest * unit).astype(np.complex64)
+        wide = rest * unit
+        wide.imag += gains.imag
 
         kept = 1 - cancelled
         energies = np.stack(
             [
-                (kept * np.abs(reference) ** 2).sum(axis=-1),
-                (kept * np.abs(besides) ** 2).mean(axis=0).sum(axis=-1),
-                *(np.abs(channels) ** 2).sum(axis=-1),
+                (kept * _power(reference)).sum(axis=-1),
+                (kept * _power(besides).mean(axis=0)).sum(axis=-1),
+                *_power(channels).sum(axis=-1),
             ]
         )
         for t in range(len(mean)):
@@ -120,7 +124,7 @@ class Placement:
 
     def _find_cancelled(self, mean, channels, besides):
         """Find (cancelling, float32 (t, bins) in [0, 1]; loudest channel minus mean, (t, bins))."""
-        powers = np.abs(np.concatenate([mean[np.newaxis], channels])) ** 2
+        powers = _power(np.concatenate([mean[np.newaxis], channels]))
         powers = np.concatenate([powers, powers[1:].sum(axis=0, keepdims=True)])
         powers = self._powers.follow(_near(powers))
         unrelated = powers[-1] / len(channels) ** 2
@@ -147,7 +151,7 @@ class Placement:
     def _place(self, converted, pan, wide, kept, energies):
         """Place a spectrum, (t, bins) -> (channels, t, bins); other arguments: stored by `_mix`."""
         kept = kept[0]
-        power = np.abs(converted) ** 2
+        power = _power(converted)
         wider = self._find_width(power * kept, pan, wide, energies)
         gains = 1 + pan + (1 + (wider[:, np.newaxis] - 1) * kept) * wide
         gains = self._keep_balance(gains, power, energies[2:])
@@ -157,7 +161,7 @@ class Placement:
     def _find_width(self, power, pan, wide, energies):
         """Compute the factor (t,) of the wide parts."""
         panned = (pan**2).mean(axis=0)
-        widened = (np.abs(wide) ** 2).mean(axis=0)
+        widened = _power(wide).mean(axis=0)
         parts = [energies[0], energies[1], *_sum_bins(power, power * panned, power * widened)]
         before, besides, after, panned, widened = self._width.smooth(np.stack(parts))
         wanted = after * besides / (before + _TINY) - panned
@@ -169,7 +173,7 @@ class Placement:
 
         Sound in one channel alone stays there. The mean of the gains does not change.
         """
-        made = (np.abs(gains) ** 2 * power).sum(axis=-1)
+        made = (_power(gains) * power).sum(axis=-1)
         shift = _to_decibels(wanted) - _to_decibels(made)  # (channels, t)
         shift = shift - shift.mean(axis=0)
         weight = power.sum(axis=-1)
@@ -204,8 +208,9 @@ class _Follower:
 
     def __init__(self, attack, release, hop_length):
         """``attack``, ``release``: time constants, s."""
-        self._attack = np.exp(-hop_length / data.SAMPLE_RATE / attack)
-        self._release = np.exp(-hop_length / data.SAMPLE_RATE / release)
+        frame = hop_length / data.SAMPLE_RATE
+        self._attack = np.float32(1 - np.exp(-frame / attack))  # share of a new frame
+        self._release = np.float32(1 - np.exp(-frame / release))
         self._state = None
 
     def follow(self, values):
@@ -213,18 +218,30 @@ class _Follower:
         if self._state is None:
             self._state = np.zeros_like(values[:, 0])
         means = np.empty_like(values)
+        share = self._attack
         for t in range(values.shape[1]):
-            now = values[:, t]
-            louder = now[-1].real > self._state[-1].real
-            keep = np.where(louder, self._attack, self._release).astype(values.real.dtype)
-            self._state = keep * self._state + (1 - keep) * now
+            change = values[:, t] - self._state
+            if self._attack != self._release:
+                share = np.where(change[-1].real > 0, self._attack, self._release)
+            change *= share
+            self._state += change
             means[:, t] = self._state
         return means
 
 
+def _power(spectrum):
+    """The squared magnitude of a complex array."""
+    return spectrum.real**2 + spectrum.imag**2
+
+
 def _near(values):
-    """Weighted mean over neighbouring bins, the last axis."""
-    return scipy.ndimage.convolve1d(values, NEAR, mode="nearest")
+    """Weighted mean over neighbouring bins, the last axis; the first and last count twice."""
+    mean = NEAR[1] * values
+    mean[..., 1:] += NEAR[0] * values[..., :-1]
+    mean[..., :-1] += NEAR[2] * values[..., 1:]
+    mean[..., 0] += NEAR[0] * values[..., 0]
+    mean[..., -1] += NEAR[2] * values[..., -1]
+    return mean
 
 
 def _sum_bins(*powers):
