@@ -372,10 +372,12 @@ class TilePairs:
             write_tile(target, y[..., 0])
             return
         rng = np.random.default_rng((self.seed, self.epoch, self.order[row]))
-        other = None
+        other = partner = None
         if self.conditions.blends and len(self.origins) > 1:
-            other = self.read_other(row, rng)
-        origin, target = self.conditions(read_db(origin), read_db(target), rng, other)
+            other = self.read_other(row, rng, self.families[self.drawn[row]])
+        if self.conditions.duets and len(self.origins) > 1:
+            partner = self.read_other(row, rng)
+        origin, target = self.conditions(read_db(origin), read_db(target), rng, other, partner)
         x[..., 0] = to_network(origin)
         y[..., 0] = to_network(target)
 
@@ -385,11 +387,12 @@ class TilePairs:
         tiles = self.tiles[piece]
         return tiles[self.drawn[row]][tile], tiles[target][tile]
 
-    def read_other(self, row, rng):
-        """Read the same tile of a random origin of the same family: dB scale, float32."""
+    def read_other(self, row, rng, family=None):
+        """Read the same tile of a random origin, of ``family`` or of any: dB scale, float32."""
         piece, tile, _ = self.index[self.order[row]]
-        family = self.families[self.drawn[row]]
-        there = [i for i in self.origins if i in self.tiles[piece] and self.families[i] == family]
+        there = [i for i in self.origins if i in self.tiles[piece]]
+        if family is not None:
+            there = [i for i in there if self.families[i] == family]
         return read_db(self.tiles[piece][there[rng.integers(len(there))]][tile])
 
     def trivial_errors(self, origin, target, median):

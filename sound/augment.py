@@ -7,7 +7,8 @@ the training has a new room, microphone and noise.
     conditions = Conditions()
     origin, target = conditions(origin, target, rng)    # dB scale, (bins, 256) each
 
-With several origins, `blend` also makes new instruments between two of them, and slightly beyond.
+With several origins, `blend` also makes new instruments between two of them, and slightly beyond,
+and `duet` makes two of them play together.
 
 Pictures have no phase, so all functions work on linear magnitudes, (bins, frames); a full-scale
 sine reads 1.0. The powers of two sounds in a bin add, which is correct on average over phases.
@@ -200,6 +201,25 @@ def blend(first, second, rng):
     return np.clip(mixed, 0, 1)
 
 
+def duet(first, second, rng):
+    """Two instruments play the piece together: in unison, or one takes over from the other.
+
+    Both play the notes of the target, aligned with it. The sum of their powers is weighted: the
+    second's share follows a random curve over time, knots half a second apart, from 0 (the first
+    alone) to 1 (the second alone). The shares sum to 1, so two instruments are as loud as one.
+
+    Args:
+        first, second: magnitudes (bins, 256).
+
+    Returns:
+        The same of the duet.
+    """
+    times = np.arange(first.shape[1]) * FRAME_SECONDS
+    knots = np.arange(0, times[-1] + 0.5, 0.5)  # s
+    share = np.interp(times, knots, np.clip(rng.uniform(-0.5, 1.5, len(knots)), 0, 1))
+    return np.sqrt((1 - share) * first**2 + share * second**2)
+
+
 # In the order of a recording's signal path: the instrument, the room, the microphone.
 ORIGIN_ONLY = {
     "dynamics": change_dynamics,
@@ -210,10 +230,11 @@ ORIGIN_ONLY = {
     "noise": add_noise,
 }
 BOTH = {"detune": detune, "level": change_level}
-BLEND = "blend"  # the only condition that needs a second origin
-ALL = (BLEND, *ORIGIN_ONLY, *BOTH)
-# Without detune, whose interpolation between bins also blurs the target.
-DEFAULT = tuple(name for name in ALL if name != "detune")
+BLEND, DUET = "blend", "duet"  # need a second origin: of the same family, of any family
+ALL = (BLEND, DUET, *ORIGIN_ONLY, *BOTH)
+# Without detune, whose interpolation between bins also blurs the target, and without duet: most
+# recordings are of one instrument.
+DEFAULT = tuple(name for name in ALL if name not in (DUET, "detune"))
 
 
 class Conditions:
@@ -236,16 +257,22 @@ class Conditions:
 
     @property
     def blends(self):
-        """Whether each pair needs a second origin."""
+        """Whether each pair needs a second origin of the same family."""
         return BLEND in self.names
 
-    def __call__(self, origin, target, rng, other=None):
+    @property
+    def duets(self):
+        """Whether each pair needs a second origin of any family."""
+        return DUET in self.names
+
+    def __call__(self, origin, target, rng, other=None, partner=None):
         """Apply conditions drawn from ``rng`` to one pair.
 
         Args:
             origin, target: dB scale [0, 1], (bins, 256), any float type.
             rng: numpy Generator.
             other: the same tile of another origin, for `blend`; None: no blend.
+            partner: the same tile of another origin, for `duet`; None: no duet.
 
         Returns:
             (origin, target): dB scale, float32 (bins, 256), at least 0; may slightly exceed 1.
@@ -256,6 +283,8 @@ class Conditions:
             origin = blend(origin, other, rng)
         origin = db_to_amplitude(origin)
         target = db_to_amplitude(target)
+        if DUET in chosen and partner is not None:
+            origin = duet(origin, db_to_amplitude(partner), rng)
         for name in chosen:  # conditions of both come first, so the noise floor keeps its level
             if name in BOTH:
                 origin, target = BOTH[name](origin, target, rng)

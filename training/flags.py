@@ -298,7 +298,7 @@ def add_data_flags(parser):
         nargs="*",
         metavar="NAME",
         help="random recording conditions for the training, such as room and noise (see "
-        "sound/augment.py); without names: all but detune; default: none",
+        "sound/augment.py); without names: all but detune and duet; default: none",
     )
 
 

@@ -239,13 +239,13 @@ def test_in_order_origins_take_turns(many):
 
 def test_conditions_change_training_pairs_by_seed_epoch_and_tile(many):
     class Drawn:
-        blends = False
+        blends = duets = False
 
-        def __call__(self, origin, target, rng, other):
+        def __call__(self, origin, target, rng, other, partner):
             assert origin.shape == target.shape == (256, 256)
             assert origin.dtype == target.dtype == np.float32
             assert 0 <= origin.min() <= origin.max() <= 1
-            assert other is None
+            assert other is None and partner is None
             return np.full_like(origin, rng.random()), target
 
     pairs = dataset.TilePairs(
@@ -257,16 +257,19 @@ def test_conditions_change_training_pairs_by_seed_epoch_and_tile(many):
     np.testing.assert_allclose(drawn, expected, atol=1e-6)
 
 
-def test_what_blends_is_given_any_of_the_origins(many):
+@pytest.mark.parametrize("wanted", ["blends", "duets"])
+def test_what_needs_a_second_origin_is_given_any_of_them(many, wanted):
     """Their tiles are 0.25, 0.5 and 0.75 everywhere."""
 
     class Other:
-        blends = True
+        blends = wanted == "blends"
+        duets = wanted == "duets"
         given = True
 
-        def __call__(self, origin, target, rng, other):
-            self.given = other is not None
-            return (other if self.given else origin), target
+        def __call__(self, origin, target, rng, *others):
+            found = [other for other in others if other is not None]
+            self.given = len(found) == 1
+            return (found[0] if self.given else origin), target
 
     pairs = dataset.TilePairs(
         many, ORIGINS, [TARGET], NAMES, dataset.Batching(3, seed=1, conditions=Other())
@@ -470,17 +473,24 @@ def test_shares_are_kept_in_what_is_drawn(tmp_path):
     assert len(set(drawn)) == 6
 
 
-def test_blends_stay_within_a_family(tmp_path):
+def test_blends_stay_within_a_family_and_duets_do_not(tmp_path):
     origins = [ORIGIN, f"{ORIGIN}_001", "organ_electronic"]
-    make_sparse(tmp_path, {TARGET: "a", **dict.fromkeys(origins, "a")})
-    conditions = augment.Conditions(["blend"])
-    pairs = dataset.TilePairs(
-        tmp_path, origins, [TARGET], "a", dataset.Batching(1, seed=0, conditions=conditions)
-    )
-    partners = {1: set(), 2: set(), 3: set()}
-    for epoch in range(60):
-        pairs.set_epoch(epoch)
-        own = float(pairs.read(0)[0].max()) * 16
-        other = pairs.read_other(0, np.random.default_rng(epoch))
-        partners[own].add(float(other.max()) * 16)
-    assert partners == {1: {1, 2}, 2: {1, 2}, 3: {3}}
+    make_sparse(tmp_path, {TARGET: "ab", **dict.fromkeys(origins, "ab")})
+    drawn = {}  # tiles that a condition is given, by condition and origin: 1, 2 and 3 of 16
+
+    class Watched(augment.Conditions):
+        def __call__(self, origin, target, rng, *others):
+            own = float(origin.max()) * 16
+            for other in others:
+                if other is not None:
+                    drawn.setdefault((*self.names, own), set()).add(float(other.max()) * 16)
+            return origin, target
+
+    for name in ("blend", "duet"):
+        batching = dataset.Batching(1, seed=0, conditions=Watched([name]))
+        pairs = dataset.TilePairs(tmp_path, origins, [TARGET], "ab", batching)
+        for epoch in range(60):
+            pairs.set_epoch(epoch)
+            list(map(pairs.__getitem__, range(2)))
+    family = {("blend", 1): {1, 2}, ("blend", 2): {1, 2}, ("blend", 3): {3}}
+    assert drawn == family | {("duet", own): {1, 2, 3} for own in (1, 2, 3)}

@@ -26,10 +26,10 @@ def test_a_pair_follows_from_the_generator_alone(names):
     conditions = augment.Conditions(names, probability=1)
     origin, target = tile(1), tile(2)
     kept = origin.copy(), target.copy()
-    second = tile(3)
-    first = conditions(origin, target, rng(3), second)
-    again = conditions(origin.astype(np.float16), target, rng(3), second)
-    other = conditions(origin, target, rng(4), second)
+    others = tile(3), tile(5)
+    first = conditions(origin, target, rng(3), *others)
+    again = conditions(origin.astype(np.float16), target, rng(3), *others)
+    other = conditions(origin, target, rng(4), *others)
     np.testing.assert_array_equal(origin, kept[0])  # the tiles given stay as they are
     np.testing.assert_array_equal(target, kept[1])
     np.testing.assert_allclose(first[0], again[0], atol=2e-3)
@@ -70,8 +70,33 @@ def test_a_blend_lies_between_two_instruments_or_a_little_beyond():
     np.testing.assert_array_equal(augment.blend(first, first, rng()), first)
 
 
-def test_a_blend_without_a_second_instrument_changes_nothing():
-    origin, _ = augment.Conditions(["blend"], probability=1)(tile(1), tile(2), rng())
+def test_a_duet_is_as_loud_as_one_and_each_plays_alone_at_times():
+    first = np.full((BINS, TILE_FRAMES), 0.1, np.float32)
+    np.testing.assert_allclose(augment.duet(first, first, rng()), first, rtol=1e-6)
+    silence = np.zeros_like(first)
+    shares = []  # of the power
+    for seed in range(50):
+        alone = augment.duet(first, silence, rng(seed))
+        partner = augment.duet(silence, first, rng(seed))
+        np.testing.assert_allclose(alone**2 + partner**2, first**2, rtol=1e-5)
+        np.testing.assert_array_equal(alone, alone[:1].repeat(BINS, 0))
+        shares.append(partner[0] ** 2 / 0.1**2)
+    shares = np.array(shares)
+    assert shares.mean() == pytest.approx(0.5, abs=0.05)
+    assert (shares == 0).mean() > 0.02 and (shares > 0.999).mean() > 0.02
+    assert np.abs(np.diff(shares)).max() < 0.03  # no clicks: from one to the other takes 43 frames
+
+
+def test_a_duet_is_of_the_instrument_not_of_the_target():
+    origin, target = augment.Conditions(["duet"], 1)(tile(1), tile(2), rng(), partner=tile(3))
+    assert np.abs(origin - tile(1)).max() * DB_RANGE > 1
+    np.testing.assert_allclose(target, tile(2), atol=1e-5)
+    assert "duet" not in augment.DEFAULT
+
+
+@pytest.mark.parametrize("name", ["blend", "duet"])
+def test_without_a_second_instrument_nothing_changes(name):
+    origin, _ = augment.Conditions([name], probability=1)(tile(1), tile(2), rng())
     np.testing.assert_allclose(origin, tile(1), atol=1e-5)
 
 
