@@ -230,29 +230,8 @@ def list_comparisons(systems, settings):
     return comparisons
 
 
-def describe_best_phases(results, system, settings):
-    """Lines of text: by each measure, the phase that serves a model best, beside the first.
-
-    ``system`` is the model's name.
-    """
-    rows = {name_row(system, name): name for name in settings.phases}
-    first = name_row(system, settings.phases[0])
-    lines = []
-    for column in COLUMNS:
-        best, means = tables.find_best(results, list(rows), column)
-        if not best:
-            continue
-        text = f"  {column.heading}: {rows[best]} {means[best]:.{column.digits}f}"
-        if best != first and first in means:
-            text += f", {rows[first]} {means[first]:.{column.digits}f}"
-        lines.append(text)
-    if lines:
-        lines.insert(0, f"The best phase for the {system}'s magnitude, beside {rows[first]}:")
-    return lines
-
-
-def print_group(group, systems, summary, differences, results, settings):
-    """Print a group's tables; ``systems`` are the models' names."""
+def print_group(group, summary, differences):
+    """Print a group's tables."""
     if group.title:
         print(f"\n{group.title}")
     print(f"{group.about}\n")
@@ -264,8 +243,6 @@ def print_group(group, systems, summary, differences, results, settings):
     if differences:
         print("\nPaired differences, piece by piece:\n")
         print(tables.markdown(*tables.text_table(differences, COLUMNS)))
-    for system in systems:
-        print("\n".join(["", *describe_best_phases(results, system, settings)]))
 
 
 def check_own(folder):
@@ -669,7 +646,7 @@ def run_group(candidates, group, settings, scores, args, output):
     if jury.listener:
         add_distances(summary, jury.listener.distances(TARGET), len(group.pieces))
     differences = tables.compare(results, list_comparisons(list(models), settings), MEASURED)
-    print_group(group, models, summary, differences, results, settings)
+    print_group(group, summary, differences)
     about = describe_group(candidates, group, settings)
     about |= {"rows": summary, "differences": differences}
     write_group(output / group.folder, results, about)

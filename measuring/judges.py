@@ -115,5 +115,4 @@ NOTE_F1 = Measure(
     ("heard_notes", "score_notes"),
     "Notes of the score that an independent transcriber hears, and none besides, 0 to 1: as many "
     "as in the target are wanted.",
-    more_is_better=True,
 )

@@ -246,7 +246,6 @@ class Measure(NamedTuple):
     function: Callable
     takes: tuple[str, ...]
     meaning: str  # on the listening page
-    more_is_better: bool = False
 
 
 MEASURES = (
@@ -330,7 +329,6 @@ MEASURES = (
         snr,
         ("target_waveform", "waveform"),
         "Signal-to-noise ratio, where the waveform should be the target's.",
-        more_is_better=True,
     ),
 )
 

@@ -70,31 +70,14 @@ def compare(results, comparisons, columns):
     for row, other in comparisons:
         cells = {}
         for column in columns:
-            values, others = _common(results, [row, other], column.key)
-            if values:
-                cells[column.key] = spread_of(np.subtract(values, others))
+            values = _values(results, row, column.key)
+            others = _values(results, other, column.key)
+            found = [values[piece] - others[piece] for piece in values if piece in others]
+            if found:
+                cells[column.key] = spread_of(found)
         if cells:
             differences[row + MINUS + other] = cells
     return differences
-
-
-def find_best(results, rows, column):
-    """Which of ``rows`` is best by one column, over the pieces that all of them have.
-
-    Rows that have no value at all are passed over.
-
-    Returns:
-        (best row, {row: mean}), or (None, {}) where there are not two different means.
-    """
-    rows = [row for row in rows if _values(results, row, column.key)]
-    values = _common(results, rows, column.key)
-    if not rows or not values[0]:
-        return None, {}
-    means = {row: float(np.mean(of_row)) for row, of_row in zip(rows, values)}
-    if len(set(means.values())) < 2:
-        return None, {}
-    choose = max if column.more_is_better else min
-    return choose(means, key=means.get), means
 
 
 def _values(results, row, key):
@@ -105,17 +88,6 @@ def _values(results, row, key):
         if name == row and value is not None and np.isfinite(value):
             found[piece] = value
     return found
-
-
-def _common(results, rows, key):
-    """A list of values for each of ``rows``, of the pieces that all of them have, in one order."""
-    if not rows:
-        return []
-    of_rows = [_values(results, row, key) for row in rows]
-    shared = list(of_rows[0])  # pieces
-    for values in of_rows[1:]:
-        shared = [piece for piece in shared if piece in values]
-    return [list(map(values.get, shared)) for values in of_rows]
 
 
 def text_table(summary, columns):

@@ -38,18 +38,6 @@ def test_differences_are_paired_by_piece():
     assert cell == {"mean": 0.5, "spread": pytest.approx(np.std([-1, 2], ddof=1)), "n": 2}
 
 
-def test_best_is_found_over_the_pieces_that_all_have():
-    mae = COLUMNS[0]
-    results = results_of(x={"easy": 1.0, "hard": 9.0}, y={"hard": 8.0})
-    assert tables.find_best(results, ["x", "y"], mae) == ("y", {"x": 9.0, "y": 8.0})
-    assert tables.find_best(results, ["x"], mae) == (None, {})
-    assert tables.find_best(results, ["x", "not there"], mae) == (None, {})
-    assert tables.find_best([], ["x", "y"], mae) == (None, {})
-    snr = COLUMNS[-1]
-    results = [("a", "x", {"snr_db": 10.0}), ("a", "y", {"snr_db": 20.0})]
-    assert tables.find_best(results, ["x", "y"], snr)[0] == "y"
-
-
 def test_markdown_has_one_width_and_keeps_its_columns():
     lines = tables.markdown(["", "long heading"], [["a | b", "1"], ["c", "22"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
