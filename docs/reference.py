@@ -26,7 +26,7 @@ STEPS = (  # in the order in which they are used; other scripts follow by name
     "app.py",
     "evaluate.py",
 )
-FOLDERS = (".", "report", "demo", "pretrained", "benchmarks", "docs")
+FOLDERS = (".", "conversion", "report", "demo", "pretrained", "benchmarks", "docs")
 BEGINNING = """# Every flag of every script
 
 `python docs/reference.py` makes this page from `--help`. A flag without a default is off or

@@ -66,6 +66,7 @@ def commands(page):
         for line in block.replace("\\\n", " ").splitlines():
             found += re.sub(r"\s+#.*", "", line).split("&&")
     found += re.findall(r"`((?:\w+=\w+ )?python [\w/]+\.py [^`]*)`", without_blocks(text))
+    found = [re.sub(r"python -m (\w+)\.(\w+)", r"python \1/\2.py", command) for command in found]
     words = [" ".join(command.split()) for command in found]
     return list(dict.fromkeys(command for command in words if command))
 
