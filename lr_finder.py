@@ -1,8 +1,8 @@
 """Learning-rate range test: raise the rate exponentially, look where the loss falls fastest.
 
-Smith 2015, "Cyclical learning rates for training neural networks", section 3.3. The choice of the
-steepest descent, and not of the minimum, where training is about to diverge, follows S. Gugger's
-article "How do you find a good learning rate".
+Smith 2015, "Cyclical learning rates for training neural networks", section 3.3. The suggested rate
+is that of the steepest descent, as in S. Gugger's article "How do you find a good learning rate".
+At the minimum of the loss, training is about to diverge.
 """
 
 import math
@@ -19,23 +19,23 @@ from common.cli import UserError
 from common.files import complete, write_csv
 
 LOW, HIGH = 1e-9, 1.0
-USUAL_STEPS = 400  # of a sweep, at least, where the user does not say
-FEW_STEPS = 200  # below it a decade of rates gets so few that what is found is a matter of luck
-DIVERGENCE = 4  # stop where the loss exceeds its best so far by this factor
-DIVERGENCE_STEPS = 5  # steps whose median is "the loss", and the best so far
+USUAL_STEPS = 400  # smallest default number of steps in a sweep
+FEW_STEPS = 200  # below this number each decade of rates has too few steps for a reliable result
+DIVERGENCE = 4  # stop if the loss exceeds its best value by this factor
+DIVERGENCE_STEPS = 5  # number of steps in the medians of current and best loss
 SMOOTHING = 0.15  # decades: standard deviation of the Gaussian; symmetric, so it moves no mark
 
 
 class Sweep(NamedTuple):
     """One range test."""
 
-    flag: str | None  # that it finds a value for
-    loss: str  # the logged loss to watch
+    flag: str | None  # flag whose value it finds
+    loss: str  # name of the logged loss
     build: Callable  # rate -> compiled model
 
 
 class Curve(NamedTuple):
-    """What a sweep found, arrays (n,)."""
+    """Result of a sweep, arrays (n,)."""
 
     rates: np.ndarray
     losses: np.ndarray
@@ -45,7 +45,7 @@ class Curve(NamedTuple):
 class LRFinder(keras.callbacks.Callback):
     """Record each step's loss; stop at the last step, or earlier if the loss diverges.
 
-    The rate itself is a schedule of the optimiser (`make_schedule`), which every backend applies
+    The rate is a schedule of the optimiser (`make_schedule`), because every backend applies that
     inside its compiled step.
 
     Attributes:
@@ -61,7 +61,7 @@ class LRFinder(keras.callbacks.Callback):
         self.bar = tqdm(total=steps, unit="step", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Note this step's loss, taken out of the mean over the epoch so far that Keras logs."""
+        """Record this step's loss, computed from the mean over the epoch that Keras logs."""
         mean = float(logs[self.loss])
         loss = mean * (batch + 1) - self.mean * batch
         self.mean = mean
@@ -98,7 +98,7 @@ def smooth(losses, steps):
 
 
 def suggest(rates, smoothed):
-    """The rate of the steepest descent of the smoothed loss over log(rate), up to its minimum.
+    """Find the rate of the steepest descent of the smoothed loss over log(rate), up to its minimum.
 
     Raises:
         UserError: the loss never falls.
@@ -113,7 +113,7 @@ def suggest(rates, smoothed):
 
 
 def run_sweep(sweep, batches, steps):
-    """Train a model from scratch over the whole range of rates: its `Curve`."""
+    """Train a new model over the whole range of rates: its `Curve`."""
     finder = LRFinder(steps, sweep.loss)
     model = sweep.build(make_schedule(steps))
     epochs = math.ceil(steps / len(batches))
@@ -124,15 +124,15 @@ def run_sweep(sweep, batches, steps):
 
 
 def search(sweeps, batches, steps, seed, folder):
-    """Run each sweep from fresh weights, write curves and picture, print the rates as flags.
+    """Run each sweep with new weights, write curves and figure, print the rates as flags.
 
     Writes ``folder``/{name}.csv and lr_finder.png.
 
     Args:
         sweeps: dict name -> `Sweep`.
-        batches: `feeding.feed` of the pairs to train on.
-        steps: steps a sweep, several epochs if need be; None: one epoch's, but 400 at least.
-        seed: of the weights; the same for each sweep.
+        batches: `feeding.feed` of the training pairs.
+        steps: steps per sweep, may span several epochs; None: one epoch, but at least 400.
+        seed: seed of the weights, the same for each sweep.
         folder: output folder.
 
     Returns:
@@ -157,7 +157,7 @@ def search(sweeps, batches, steps, seed, folder):
 
 
 def print_rates(sweeps, rates, steps, folder):
-    """Print what was found, and the flags to use."""
+    """Print the rates and the flags to use."""
     flags = []
     for name, sweep in sweeps.items():
         print(f"{name}: steepest descent at {rates[name]:.1e}")
@@ -165,15 +165,15 @@ def print_rates(sweeps, rates, steps, folder):
             flags.append(f"--{sweep.flag} {rates[name]:.1e}")
     if steps < FEW_STEPS:
         print(
-            f"{steps} steps a sweep are too few to rely on: --findlr_steps {2 * FEW_STEPS} gives "
-            f"rates to use   ({folder}/lr_finder.png)"
+            f"{steps} steps per sweep are too few for a reliable rate; give --findlr_steps "
+            f"{2 * FEW_STEPS}   ({folder}/lr_finder.png)"
         )
         return
     print(f"use: {' '.join(flags)}   ({folder}/lr_finder.png)")
 
 
 def draw_curves(figure, curves, rates):
-    """Draw the curves below each other: dict name -> `Curve`, the suggested rate of each marked."""
+    """Draw the curves below each other, {name: `Curve`}, with the suggested rates."""
     axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, curve) in zip(axes, curves.items()):
         curve = Curve(*curve)

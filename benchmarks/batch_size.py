@@ -1,11 +1,11 @@
-"""Which batch size is best at equal tiles: short trainings of train.py, three seeds each.
+"""Compare batch sizes at an equal number of tiles: short runs of train.py, three seeds each.
 
     python benchmarks/batch_size.py --features features
 
-Every run sees the same number of tiles, at the same rates: a smaller batch takes more steps. A seed
-decides the split, the weights and the order of the tiles, so a seed's runs are compared in pairs.
-Prints the error of the held-out tiles after the last epoch, mean ± standard deviation over seeds,
-and its paired difference from the first size. A run that is there already is not repeated.
+Every run uses the same number of tiles and the same rates, so a smaller batch takes more steps. The
+seed determines the split, the weights and the order of the tiles, so runs of one seed are compared
+in pairs. Prints the validation error after the last epoch, mean ± standard deviation over seeds,
+and its paired difference from the first size. Existing runs are not repeated.
 """
 
 import os

@@ -3,13 +3,13 @@
     python3 -m venv essentia && essentia/bin/pip install essentia librosa
     essentia/bin/python benchmarks/pitch_jaccard.py --target strings --outputs clarinet converted
 
-Each folder holds recordings (wav, flac) of the same names. essentia's MultiPitchMelodia hears
+Each folder has recordings (wav, flac) with the same names. essentia's MultiPitchMelodia finds
 pitches at 16 kHz, which are rounded to semitones. The distance of a frame is
-1 - |A and B| / |A or B|; that of a recording is the mean over frames. 0 is the same pitches. Read
-it beside the unchanged input's.
+1 - |A and B| / |A or B|; that of a recording is the mean over frames. Equal pitches give 0. Compare
+the distance with that of the unchanged input.
 
-essentia is under the AGPL: a tool beside this project, in an environment of its own, and never one
-of its requirements.
+essentia has the AGPL licence, so it is installed in a separate environment and is not a requirement
+of this project.
 """
 
 import json

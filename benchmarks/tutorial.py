@@ -1,12 +1,12 @@
-"""Our training step against the plain tutorial's, in turns: the ratio of their processor times.
+"""Compare our training step with the plain tutorial's: the ratio of their processor times.
 
     python benchmarks/tutorial.py --filters 16 --batch_size 4
 
 The plain step is that of TensorFlow's pix2pix tutorial: Keras's layers, losses and Adam, two
-gradient tapes in a tf.function. It imports nothing of this project; the networks have the same
-layers and sizes as ours, so both do the same work. Each step runs in a process of its own, and the
-processes take turns, a few steps each: what else the machine does meanwhile hits both alike.
-A ratio above 1 means that ours is the faster. TensorFlow only.
+gradient tapes in a tf.function. It imports nothing of this project. Its networks have the same
+layers and sizes as ours, so both do the same work. Each step runs in its own process. The processes
+take turns, a few steps each, so other load affects both equally. A ratio above 1 means that our
+step is faster. TensorFlow only.
 """
 
 import json

@@ -1,9 +1,8 @@
 """Store weights in one byte each, a quarter of float32's size, as the shipped models do.
 
-A kernel is stored as int8 with one scale for each of its channels, float32, in the attribute
-``scale``: what it stands for is ``kernel * scale``. All other weights are few, and float16. Errors
-are within half a step of 1/127 of a channel's largest weight, or a little more where clipping the
-largest makes the rest finer.
+A kernel is stored as int8. Its attribute ``scale`` has one float32 per channel; the weights are
+``kernel * scale``. All other weights are few and stored as float16. Errors are at most half a step
+of 1/127 of a channel's largest weight, or slightly more where the largest weights are clipped.
 """
 
 import h5py

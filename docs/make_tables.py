@@ -5,17 +5,17 @@
         --midi_path midi --side report --grand notes --starnet starnet \\
         --essentia essentia/bin/python
 
-The first seconds of each piece are played by the inputs and by the target, in unison: a piano that
-the models heard in training, one that they did not (--grand), and programs of MuseScore General
-that no model was trained on. The models convert them as predict.py --level off does. The measures
-are those of evaluate.py, and so are the judges: notes by Basic Pitch, tags and distance by musicnn,
-which have chosen among models, and the pitch Jaccard by essentia, which has not.
+The inputs and the target play the first seconds of each piece, in unison. The inputs are a piano of
+the training set, another piano (--grand), and programs of MuseScore General that no model was
+trained on. The models convert them as predict.py --level off does. The measures are those of
+evaluate.py. Two of its judges have chosen among models: Basic Pitch (notes) and musicnn (tags,
+distance). The pitch Jaccard by essentia has not.
 
---side choose takes the programs that models, flags and lengths of training are chosen by; --side
-report takes the others, for figures that are published. Give each side pieces of its own.
+--side choose uses the programs for choosing models, flags and lengths of training. --side report
+uses the other programs, for published figures. Give each side its own pieces.
 
-What was made is kept in --work and not made again, so a run that was stopped goes on. The tables
-are printed, and written to <work>/<side>/tables.md.
+Finished files stay in --work, so a stopped run continues. The tables are printed and written to
+<work>/<side>/tables.md.
 
 Parts: errors, bands (error by band), judges, attacks (of 49 single notes), stereo (of the first
 pieces, by FluidSynth), starnet (StarNet's test pieces: folders clarinet, strings, vibraphone,

@@ -2,10 +2,10 @@
 
     pip install --no-deps basic-pitch resampy && pip install onnxruntime mir_eval
 
-Note F1: Basic Pitch (Bittner et al. 2022, its weights come in its package) writes down the notes
-that it hears, mir_eval (Raffel et al. 2014) compares them with the score. Read it beside the
-target recording's own F1: about 0.70 for a guitar, 0.73 for a synth lead, 0.30 for slow strings. An
-output that kept a piano's clearer onsets is above it.
+Basic Pitch (Bittner et al. 2022; its package contains the weights) transcribes the recording, and
+mir_eval (Raffel et al. 2014) compares the notes with the score. Compare the F1 with that of the
+target recording: about 0.70 for a guitar, 0.73 for a synth lead, 0.30 for slow strings. An output
+that keeps a piano's clearer onsets has a higher F1 than the target.
 """
 
 import contextlib

@@ -1,18 +1,20 @@
 """Objective measures of a conversion: pure functions, formula and source in each docstring.
 
-They compare pictures (spectrograms on the dB scale) or sounds. Lower is better for all but `snr`.
-Identity gives 0 (infinite `snr`). Every 0/0 is decided and said. Two sounds or pictures that are
-compared have the same shape and are not empty; ValueError otherwise.
+They compare pictures (spectrograms on the dB scale) or sounds. Lower is better, except for `snr`.
+Identical arguments give 0 (infinite `snr`). Each docstring defines its 0/0. Two arguments must have
+the same shape and not be empty; otherwise ValueError.
 
-What to trust each for: `picture_mae` is what training lowers, and of the audio that was written
-it measures a phase estimator alone, as `spectral_convergence` does; `level_matched_mae` forgives
-an output that is too loud or too soft as a whole; `lsd_per_frame` and `multi_resolution_stft`
-hear phase artefacts too; `mfcc_distance` is a weak surrogate of timbre. Whether notes
-survive is for the judges of judges.py. SI-SDR is left out on purpose: the phase of a converted
-sound never matches the target's.
+- `picture_mae` is the training loss. Computed on the written audio it measures the phase estimator
+  alone, as does `spectral_convergence`.
+- `level_matched_mae` ignores a constant difference in level.
+- `lsd_per_frame` and `multi_resolution_stft` also include phase artefacts.
+- `mfcc_distance` is a weak measure of timbre.
 
-`MEASURES`, at the end, is the registry: its order is that of the tables' columns. `BAND_MEASURES`
-are a table of their own.
+The judges in judges.py check whether notes survive. SI-SDR is left out on purpose, because the
+phase of a converted sound never matches the target's.
+
+`MEASURES`, at the end, lists all measures in the order of the tables' columns. `BAND_MEASURES` have
+a separate table.
 """
 
 import functools

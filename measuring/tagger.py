@@ -2,11 +2,12 @@
 
     pip install --no-deps musicnn
 
-musicnn (Pons & Serra 2019) was trained on MagnaTagATune; its weights come in its package. Of 3 s
-patches, half overlapping, it gives the probabilities of 50 tags and an embedding of 200 numbers.
-The Fréchet distance between the embeddings of two sets of recordings (Kilgour et al. 2019) says how
-far apart they sound as a whole. It has no unit and depends on how many patches there are: compare
-only figures of the same pieces and seconds. The two halves of one set are its "no difference".
+musicnn (Pons & Serra 2019) was trained on MagnaTagATune; its package contains the weights. It reads
+patches of 3 s that overlap by half, and gives the probabilities of 50 tags and an embedding of 200
+numbers. The Fréchet distance between the embeddings of two sets of recordings (Kilgour et al. 2019)
+measures how differently they sound. It has no unit and depends on the number of patches, so compare
+only distances for the same pieces and seconds. The distance between two halves of one set is the
+value for "no difference".
 """
 
 import functools

@@ -3,9 +3,9 @@
 Everything here is float32 with full scale = 1; streams are arrays (channels, samples).
 
 FFmpeg reads every format, in its own process, and obeys time stamps: see decoder.py. libsndfile
-reads two kinds of files without time stamps: uncompressed sound (wav, aiff, au, caf, w64), four
-times as fast, and ogg with one stream, where FFmpeg shifts the shortest files by 128 samples.
-libsndfile does not read FLAC and mp3 here: it stops at the length in the header, or at a guess.
+reads two kinds of files without time stamps. It reads uncompressed sound (wav, aiff, au, caf, w64)
+four times as fast. It also reads ogg with one stream, where FFmpeg shifts the shortest files by 128
+samples. It does not read FLAC and mp3 here: it stops at the length in the header, or at a guess.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ picture of who calls whom is true.
 import ast
 import contextlib
 import io
+import itertools
 import os
 import re
 import runpy
@@ -251,6 +252,34 @@ def test_sentences_are_short(page):
     assert np.median(lengths) <= USUAL_WORDS
     long = [" ".join(words) for words in found if len(words) > MOST_WORDS]
     assert len(long) <= len(found) / 10, "\n".join(long)
+
+
+def list_docstrings():
+    """Docstrings of all modules but the tests: {path: text}, without examples and tables."""
+    docstrings = {}
+    for path in sorted(ROOT.glob("*.py")) + sorted(ROOT.glob("*/*.py")):
+        if path.parent.name == "tests":
+            continue
+        lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
+        prose = ["" if re.match(r"    |.*\S  +\S|-- ", line) else line for line in lines]
+        docstrings[path.relative_to(ROOT).as_posix()] = "\n".join(prose)
+    return docstrings
+
+
+def test_sentences_of_docstrings_and_help_are_short(parsers):
+    found = {}
+    for path, text in list_docstrings().items():
+        found[path] = sentences(text)
+    for script, parser in parsers.items():
+        for action in parser._actions:
+            for clause in (action.help or "").split("; "):
+                found.setdefault(f"{script} --help", []).append(clause.split())
+    lengths = [len(words) for words in itertools.chain(*found.values())]
+    assert len(lengths) > 500
+    assert np.median(lengths) <= USUAL_WORDS
+    for place, those in found.items():
+        for words in those:
+            assert len(words) <= MOST_WORDS, f"{place}: {' '.join(words)}"
 
 
 def test_what_counts_as_a_sentence():

@@ -693,7 +693,7 @@ def test_a_loss_that_is_not_finite_is_seen_where_callbacks_run_late(tmp_path, fe
 
 
 @pytest.mark.parametrize(
-    ("disc_loss", "hint"), [(1.386, "at chance"), (0.05, "has won"), (1.0, None)]
+    ("disc_loss", "hint"), [(1.386, "at chance"), (0.05, "too strong"), (1.0, None)]
 )
 def test_hints(disc_loss, hint):
     row = dict.fromkeys([*run_folder.FIRST_COLUMNS, "gan_loss"], 1) | {"disc_loss": disc_loss}
@@ -773,7 +773,7 @@ def test_find_learning_rates(features, tmp_path):
     names = ["both.csv", "discriminator.csv", "generator.csv", "lr_finder.png"]
     assert sorted(os.listdir(tmp_path / RUN / "lr_finder")) == names
     assert os.listdir(tmp_path / RUN) == ["lr_finder"]  # no trace in the run
-    assert "too few to rely on: --findlr_steps 400" in output
+    assert "are too few for a reliable rate; give --findlr_steps 400" in output
     assert "--gen_lr" not in output.partition("parameters")[2]
 
 

@@ -1,7 +1,7 @@
 """Keras callbacks: progress, checkpoints, schedules, the time limit.
 
-`Session` shows the progress and saves; the others set the learning rate, end the training when its
-time is up, and write to TensorBoard.
+`Session` shows the progress and saves checkpoints. The others set the learning rate, obey the time
+limit, and write to TensorBoard.
 """
 
 import contextlib
@@ -21,15 +21,14 @@ from training.run_folder import networks_of
 from training.tensorboard_log import TensorBoard
 
 COMPILING = "compiling the first step, up to half a minute"
-SUMS = ("loss", "val_loss")  # of what is logged by itself
-STEPS_BETWEEN_ESTIMATES = 20  # of the time that is left, on the bar
+SUMS = ("loss", "val_loss")  # sums of losses that are logged separately
+STEPS_BETWEEN_ESTIMATES = 20  # of the remaining time, on the bar
 
 
 def make_callbacks(model, training):
-    """Keras's callbacks for what the flags ask for.
+    """Make the Keras callbacks for the flags.
 
-    `Session` saves an epoch and notes its seconds; `TimeLimit` and `TensorBoard`, which come after
-    it, read what it has noted.
+    `TimeLimit` and `TensorBoard` come after `Session`, because they read the epoch that it saved.
     """
 
     args, run, sets = training.args, training.run, training.sets
@@ -54,19 +53,19 @@ def make_callbacks(model, training):
 
 
 def rates_of(model):
-    """The learning rates in use, by flag: {"gen_lr": ..., "disc_lr": ...} or {"lr": ...}."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # in float16
+    """Learning rates in use, by flag: {"gen_lr": ..., "disc_lr": ...} or {"lr": ...}."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # for float16
     rate = float(optimizer.learning_rate)
     if hasattr(model, "discriminator"):
         generator, discriminator = optimizer.factors
         rates = {"gen_lr": rate * generator, "disc_lr": rate * discriminator}
     else:
         rates = {"lr": rate}
-    return {flag: float(f"{value:.6g}") for flag, value in rates.items()}  # as they were given
+    return {flag: float(f"{value:.6g}") for flag, value in rates.items()}  # as given by the flags
 
 
 def reseed(model, pairs, seed, epoch):
-    """Let shuffling and dropout of an epoch follow from (seed, epoch) alone: resume is exact."""
+    """Seed shuffling and dropout with (seed, epoch), so that resuming is exact."""
     pairs.set_epoch(epoch)
     layers = model._flatten_layers()
     dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
@@ -76,7 +75,7 @@ def reseed(model, pairs, seed, epoch):
 
 
 def make_decay(rate, epochs, decaying):
-    """Keras callback: ``rate``, falling linearly towards 0 over the last ``decaying`` epochs."""
+    """Make a callback that lowers ``rate`` linearly towards 0 over the last ``decaying`` epochs."""
 
     def schedule(epoch, _):
         return rate * min(1, (epochs - epoch) / (decaying + 1))
@@ -85,25 +84,25 @@ def make_decay(rate, epochs, decaying):
 
 
 class Averaged(keras.callbacks.Callback):
-    """Have the averaged generator validated, where --ema keeps one."""
+    """Validates the averaged generator of --ema, if there is one."""
 
     def on_test_begin(self, logs=None):
-        """Put the averages in the weights' place."""
+        """Replace the weights by their averages."""
         self.averaged = contextlib.ExitStack()
         self.averaged.enter_context(models.averaged(self.model))
 
     def on_test_end(self, logs=None):
-        """Put the weights back."""
+        """Restore the weights."""
         self.averaged.close()
 
 
 class TimeLimit(keras.callbacks.Callback):
-    """End training after a time, the learning rate falling towards 0 in its second half.
+    """Ends the training after some time; the learning rate falls towards 0 in the second half.
 
     Args:
-        minutes: how long.
-        trained: function that says how many seconds of it the complete epochs took; by the same
-            count a later start knows whether the time is over.
+        minutes: the limit.
+        trained: function that returns the seconds of all complete epochs. A later start uses the
+            same function, so it stops at the same limit.
     """
 
     def __init__(self, minutes, trained):
@@ -112,41 +111,41 @@ class TimeLimit(keras.callbacks.Callback):
         self.trained = trained
 
     def on_train_begin(self, logs=None):
-        """Remember the rate."""
+        """Store the rate."""
         self.rate = float(self.model.optimizer.learning_rate)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Set the epoch's rate: within an epoch JAX would not see it change."""
+        """Set the rate of the epoch. (JAX ignores a change within an epoch.)"""
         self.before = self.trained()
         self.start = time.time()
         left = max(0.0, 1 - self.before / self.limit)
         self.model.optimizer.learning_rate = self.rate * min(1.0, 2 * left)
 
     def on_train_batch_end(self, batch, logs=None):
-        """End the epoch, which is validated and saved, when the time is up."""
+        """End the epoch when the time is over; it is then validated and saved."""
         if self.before + time.time() - self.start >= self.limit:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        """Begin no other epoch if this one, which is saved by now, has used up the time."""
+        """Start no other epoch if the time is over; this epoch is already saved."""
         if self.trained() >= self.limit:
             print(f"--minutes {self.limit / 60:g} are over")
             self.model.stop_training = True
 
 
 class Session(keras.callbacks.Callback):
-    """Progress bar, one line an epoch, saving, and the stop at a loss that is not finite.
+    """Shows progress, prints a line per epoch, saves, and stops at a loss that is not finite.
 
     Args:
         run: `Run`.
-        pairs: `dataset.TilePairs` that are trained on.
+        pairs: `dataset.TilePairs` of the training set.
         preview: function of the epoch's number.
         unheard: `feeding.feed` of unheard origins, or None.
-        keep_every: epochs between generators that are kept; 0: none.
-        minutes: that the run may take, or None.
+        keep_every: epochs between kept generators; 0: none.
+        minutes: time limit of the run, or None.
     """
 
-    async_safe = True  # on_train_batch_end may run late: the device need not wait for it
+    async_safe = True  # on_train_batch_end may run late, so the device does not wait for it
 
     def __init__(self, run, pairs, preview, unheard=None, keep_every=0, minutes=None):
         super().__init__()
@@ -157,11 +156,11 @@ class Session(keras.callbacks.Callback):
         self.minutes = minutes
         self.batch_size = pairs.batch_size
         self.tiles = len(pairs) * pairs.batch_size
-        self.compile_seconds = 0.0  # of the epoch's time, what its first step took
+        self.compile_seconds = 0.0  # time of the epoch's first step
         run.bar = tqdm(disable=True)
 
     def on_train_begin(self, logs=None):
-        """Show the last complete epoch again: a kill may have come between saving and showing."""
+        """Show the last complete epoch again, in case a run was killed after saving it."""
         self.compiled = False
         if self.run.history:
             self.show()
@@ -194,7 +193,7 @@ class Session(keras.callbacks.Callback):
         return epoch + 1 + self.run.epoch_offset
 
     def on_train_batch_end(self, batch, logs=None):
-        """Advance the bar; stop if training has blown up."""
+        """Advance the bar; stop if the loss is not finite."""
         self.seen += self.batch_size
         if not self.compiled:
             self.compiled = True
@@ -206,7 +205,7 @@ class Session(keras.callbacks.Callback):
         self._check_loss(f"step {batch + 1}", logs)
 
     def _format_run(self):
-        """For the bar: how long the whole run still takes, by this epoch's speed so far."""
+        """Estimate the remaining time of the run from this epoch's speed, for the bar."""
         elapsed = time.time() - self.start - self.compile_seconds
         done = self.seen / self.tiles
         epochs = self.params["epochs"] - len(self.run.history) - done
@@ -214,7 +213,7 @@ class Session(keras.callbacks.Callback):
         return f"whole run {run_page.format_time(max(0, seconds))} left"
 
     def _within_limit(self, seconds, since=0.0):
-        """``seconds``, or what --minutes leaves; ``since``: seconds since the last epoch's end."""
+        """Limit ``seconds`` to the rest of --minutes; ``since``: s since the last epoch's end."""
         if not self.minutes:
             return seconds
         return min(seconds, 60 * self.minutes - self.run.seconds_trained() - since)
@@ -228,14 +227,14 @@ class Session(keras.callbacks.Callback):
             )
 
     def on_test_begin(self, logs=None):
-        """Training of this epoch is over; what follows is validation."""
+        """Stop the training clock; validation follows."""
         self.training_ended = time.time()
         self.run.bar.close()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save and tell."""
+        """Save the epoch and print its line."""
         number = self._number(epoch)
-        self._check_loss(f"epoch {number}", logs)  # the steps' own check may not have come yet
+        self._check_loss(f"epoch {number}", logs)  # the check of the last steps may be late
         seconds = self.training_ended - self.start
         row = {"epoch": number, "tiles_per_s": round(self.seen / seconds, 1)}
         row |= rates_of(self.model)
@@ -248,8 +247,8 @@ class Session(keras.callbacks.Callback):
             raise UserError(
                 f"epoch {number}: the validation error is not finite; lower the learning rates"
             )
-        # Rounded up: when `TimeLimit` finds by the clock that the time is over, it must be over by
-        # the sum of these, too, or a later start would train on.
+        # Rounded up, so that the sum reaches the limit when the clock does. Otherwise a later start
+        # would train again.
         row["seconds"] = math.ceil(10 * (time.time() - self.start)) / 10
         best = self.run.commit(self.model, row)
         if self.keep_every and number % self.keep_every == 0:
@@ -259,7 +258,7 @@ class Session(keras.callbacks.Callback):
         self.show()
 
     def _format_rest(self, epoch):
-        """How long the rest of the run will take, by its last epoch: "3 h 05 min left"."""
+        """Estimate the rest of the run from its last epoch: "3 h 05 min left"."""
         an_epoch = self.run.history[-1]["seconds"] - self.compile_seconds
         seconds = self._within_limit((self.params["epochs"] - epoch - 1) * an_epoch)
         if seconds <= 0:
@@ -268,7 +267,7 @@ class Session(keras.callbacks.Callback):
 
 
 def format_epoch(row, last, best):
-    """One line about an epoch, with a hint when the discriminator is at chance or has won."""
+    """Format the line of an epoch, with a hint if the discriminator is at chance or too strong."""
     parts = [
         f"epoch {row['epoch']:>3}/{last}",
         f"{row['seconds']:6.1f} s",
@@ -283,7 +282,7 @@ def format_epoch(row, last, best):
         parts.append(f"{key} {row[key]:.3f}")
     if "disc_loss" in row:
         if abs(row["disc_loss"] - 2 * math.log(2)) < 0.02:
-            parts.append("(at chance, 2 ln 2: raise --disc_lr if it stays)")
+            parts.append("(at chance, 2 ln 2: raise --disc_lr if it stays there)")
         elif row["disc_loss"] < 0.1:
-            parts.append("(has won: lower --disc_lr)")
+            parts.append("(discriminator too strong: lower --disc_lr)")
     return "  ".join(parts)

@@ -219,5 +219,5 @@ def test_a_link_to_a_run_of_any_name_leads_there(tmp_path):
 def test_where_there_are_no_runs(tmp_path, capsys):
     assert run_page.main([str(tmp_path)]) == 2
     assert "has no runs" in capsys.readouterr().err
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="is not a run folder"):
         run_page.write_run_page(tmp_path)
