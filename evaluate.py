@@ -520,7 +520,7 @@ def add_conversion_flags(parser):
         "--batch_size",
         type=cli.number(int, 1),
         default=convert.BATCH_SIZE,
-        help="tiles per network call",
+        help="tiles per network call; half as many if they have 512 bins",
     )
     add("--gpu", help="GPU number, or cpu; default: 0 if there is one")
 

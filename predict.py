@@ -502,7 +502,7 @@ def add_stream_flags(parser):
         "--batch_size",
         type=cli.number(int, 1, 1024),
         default=BATCH_SIZE,
-        help="tiles per network call",
+        help="tiles per network call; half as many if they have 512 bins",
     )
     add("--seed", type=cli.number(int, 0, 2**31), default=0, help="seed of random phases")
     add(

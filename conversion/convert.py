@@ -82,7 +82,7 @@ class Options(NamedTuple):
     pull: float | None = None  # of the anchored phase: a model's own, `RunFacts.pull`; None: usual
     hops: int = 1  # pictures that are interleaved, one of `HOPS`; the time grows with them
     overlap: float = OVERLAP  # fraction of a tile that the next one covers again, 0 <= overlap < 1
-    batch_size: int = BATCH_SIZE  # tiles that go through the network at once
+    batch_size: int = BATCH_SIZE  # tiles that go through the network at once, see `tiles_at_once`
     seed: int = 0  # of random phases
 
 
@@ -172,8 +172,8 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
 
     Args:
         model: Keras generator (`model_files.load_generator`), or any function of its form: float32
-            (n, bins, 256, 1) in [-1, 1] -> the same. It always gets ``options.batch_size`` tiles,
-            of zeros where there are no more.
+            (n, bins, 256, 1) in [-1, 1] -> the same. It always gets `tiles_at_once` tiles, of zeros
+            where there are no more.
         blocks: the audio, full scale = 1.
         rate, new_rate: of input and output, Hz; the output's default is the input's.
         options: `Options`; its phase is one of `phase.ESTIMATORS` or, if the model's kind gives
@@ -250,18 +250,27 @@ def convert_frames(model, frames, to_db, options):
     hops = options.hops
     stride = max(1, round(data.TILE_FRAMES * (1 - options.overlap)))
     held = data.TILE_FRAMES - stride  # frames at a block's end that later tiles cover too
-    windows = math.lcm(options.batch_size, hops) // hops  # tiles in a row at a time: whole batches
+    batch_size = tiles_at_once(options.batch_size, kinds.bins_of(model))
+    windows = math.lcm(batch_size, hops) // hops  # tiles in a row at a time: whole batches
     blend = OverlapAdd(stride)
     for block in data.rechunk(frames, windows * stride * hops, keep=held * hops):
         rows = split_hops(block, hops)
         tiles = cut_tiles(to_db(rows), stride)
-        outputs = run_network(model, tiles, options.batch_size)
+        outputs = run_network(model, tiles, batch_size)
         converted = blend.add(outputs)[:, : rows.shape[1]]
         converted *= find_sound(rows)
         converted = join_hops(converted, hops)[:, : block.shape[1]]
         done = outputs.shape[1] * stride * hops  # frames that no later tile covers
         yield block[:, :done], converted[:, :done]
     yield block[:, done:], converted[:, done:]
+
+
+def tiles_at_once(batch_size, bins):
+    """Tiles of ``bins`` that go through the network at once: ``batch_size`` counts those of 256.
+
+    Of 512 bins half as many take the same memory, and no more time.
+    """
+    return max(1, batch_size * data.BINS // bins)
 
 
 def split_hops(frames, hops):

@@ -209,3 +209,13 @@ def test_a_users_keras_json_breaks_nothing(tmp_path):
     command = [sys.executable, "-c", CHANNELS_FIRST]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_converts_shares_freed_memory_between_threads(monkeypatch):
+    calls = []
+    monkeypatch.setattr(devices, "_set_malloc", calls.append)
+    monkeypatch.setattr(devices, "_load_backend", lambda *_, **__: 0)
+    devices.setup_device("cpu", trains=True)
+    assert not calls  # which keeps its memory by other means
+    devices.setup_device("cpu")
+    assert calls == [{-8: 2}]  # M_ARENA_MAX

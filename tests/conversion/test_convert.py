@@ -160,16 +160,19 @@ def test_shifting_the_recording_hardly_changes_the_output(shift):
     assert shift_error(shift, convert.OVERLAP) < SHIFT_TOLERANCE < shift_error(shift, overlap=0)
 
 
-def test_the_network_always_gets_one_batch_size():
+@pytest.mark.parametrize("bins, batch_size, tiles", [(256, 4, 4), (512, 4, 2), (512, 1, 1)])
+def test_the_network_always_gets_one_batch_size(bins, batch_size, tiles):
+    """Memory is what limits it, so taller tiles come fewer at a time."""
     shapes = set()
 
     def network(tiles):
         shapes.add((tiles.shape, tiles.dtype.name, tiles.min() >= -1 and tiles.max() <= 1))
         return tiles
 
+    network.bins = bins
     audio = 30 * noise(3 * TILE, 2)
-    convert.convert_audio(network, audio, data.SAMPLE_RATE, Options(batch_size=4))
-    assert shapes == {((4, 256, 256, 1), "float32", True)}
+    convert.convert_audio(network, audio, data.SAMPLE_RATE, Options(batch_size=batch_size))
+    assert shapes == {((tiles, bins, 256, 1), "float32", True)}
 
 
 def test_silence_stays_silence():
