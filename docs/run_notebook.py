@@ -1,0 +1,94 @@
+"""Run docs/timbre_transfer.ipynb and keep its outputs in it, without the sounds.
+
+    python docs/run_notebook.py
+
+GitHub shows a notebook's pictures, but not its players, and each player holds half a megabyte.
+"""
+
+import base64
+import io
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common import cli
+from common.cli import UserError
+from common.files import complete
+
+DOCS = Path(__file__).resolve().parent
+NOTEBOOK = DOCS / "timbre_transfer.ipynb"
+WORK = DOCS.parent / "runs" / "notebook"  # as in the notebook
+PLAYER = "(a player: run the notebook to hear it)"
+SECONDS = 3600  # a cell may take; the training takes two minutes
+COLOURS = 128  # of pictures: a quarter of the size, and they look the same
+
+
+def execute(notebook, folder):
+    """Run all cells of a notebook, as nbformat reads it, in a folder; outputs stay in it.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    import nbclient
+
+    place = {"metadata": {"path": str(folder)}}
+    nbclient.NotebookClient(notebook, timeout=SECONDS, resources=place).execute()
+
+
+def remove_players(notebook):
+    """Replace the players in a notebook's outputs by a line of text."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if "<audio" in output.get("data", {}).get("text/html", ""):
+                output["data"] = {"text/plain": PLAYER}
+
+
+def shrink_pictures(notebook):
+    """Give the pictures in a notebook's outputs few colours."""
+    import PIL.Image
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            text = output.get("data", {}).get("image/png")
+            if not text:
+                continue
+            picture = PIL.Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+            few = picture.quantize(COLOURS, PIL.Image.Quantize.MAXCOVERAGE, dither=0)
+            buffer = io.BytesIO()
+            few.save(buffer, "PNG", optimize=True)
+            output["data"]["image/png"] = base64.b64encode(buffer.getvalue()).decode()
+
+
+def clean(notebook):
+    """Take out what differs from run to run and tells nothing: the times of cells, versions."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+
+
+@cli.command
+def main(argv=None):
+    """Run it, write it."""
+    cli.Parser(__doc__).parse_args(argv)
+    try:
+        import ipykernel  # noqa: F401
+        import nbclient  # noqa: F401
+        import nbformat
+    except ImportError as error:
+        raise UserError(f"{error.name}: not installed; pip install nbclient ipykernel") from None
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    shutil.rmtree(WORK, ignore_errors=True)  # or the training would go on
+    execute(notebook, DOCS)
+    remove_players(notebook)
+    shrink_pictures(notebook)
+    clean(notebook)
+    with complete(NOTEBOOK) as part:
+        nbformat.write(notebook, part)
+    print(f"{NOTEBOOK}: {NOTEBOOK.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
