@@ -411,6 +411,13 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors_of(file), target
 
 
+def test_the_index_of_docs_has_every_page():
+    index = ROOT / "docs" / "README.md"
+    text = index.read_text(encoding="utf-8")
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page != index]
+    assert [name for name in pages if f"]({name})" not in text] == []
+
+
 def anchors_of(page):
     """The names by which GitHub links a page's headings."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
