@@ -255,7 +255,7 @@ def test_a_run_keeps_its_height(full_run, bright_audios, tmp_path, capsys):
     capsys.readouterr()
     assert train_generator.main(["--dataset_path", str(folder), "--resume", str(full_run)]) == 2
     assert error_lines(capsys.readouterr().err)[-1] == (
-        f"train_generator.py: error: {full_run}: was trained on pictures of 512 bins, and these "
+        f"train_generator.py: error: {full_run}: was trained on pictures of 512 bins, but these "
         f"have 256; give --name for another run, and --weights {full_run} to begin with its "
         "generator"
     )

@@ -340,7 +340,7 @@ def test_precision_may_not_change_from_or_to_float16(begun, policies):
 
 def test_a_changed_rate_is_said(begun, capsys):
     begun.check(start_of(gen_lr=1e-4)["flags"], "float32")
-    assert capsys.readouterr().out == "--gen_lr was 0.001 until now; it is 0.0001 from here\n"
+    assert capsys.readouterr().out == "--gen_lr changes from 0.001 to 0.0001\n"
 
 
 def test_every_start_has_its_entry_also_of_a_run_of_older_code(begun, tmp_path):
@@ -378,8 +378,8 @@ def test_the_advice_for_one_held_out_piece_is_of_use(capsys, table, advice):
 
 def test_a_resumed_run_keeps_its_split(begun, capsys):
     assert begun.known_split(["a", "b", "c", "new"]) == {"train": ["a", "b"], "validation": ["c"]}
-    assert "new since this run began: 1 pieces" in capsys.readouterr().err
-    with pytest.raises(UserError, match="trained with 1 pieces that are not there now, b for one"):
+    assert "left out, newer than this run: 1 pieces" in capsys.readouterr().err
+    with pytest.raises(UserError, match="trained with 1 pieces that are missing now, such as b"):
         begun.known_split(["a", "c"])
 
 
@@ -431,7 +431,7 @@ def test_damaged_weights_of_the_last_epoch_cost_one_epoch(undisturbed, copied, f
     where = ["--dataset_path", features, "--runs_path", copied.parent, *SILENT]
     code, output, errors = run_main(train, *where, *PAIR, *SMALL, "--epochs", 3)
     assert code == 0, errors
-    assert "taking the epoch before" in output
+    assert "using the epoch before" in output
     assert history(copied) == history(undisturbed[0])
     assert_same_state(copied, undisturbed[0])
 
@@ -537,7 +537,7 @@ def test_weights_of_another_width_or_kind_are_refused(tmp_path):
     wide = models.build_generator(3)
     film = models.build_generator(2, FILM)
     for network, reason in (
-        (wide, "is of width 3; give --filters 3"),
+        (wide, "has width 3; give --filters 3"),
         (film, "is a model of another kind"),
     ):
         model_files.save_generator(network, tmp_path / "w.keras")
@@ -615,9 +615,9 @@ def test_origins_with_pieces_of_their_own(features, tmp_path):
 @pytest.mark.parametrize(
     ("share", "reason"),
     [
-        ("organ_acoustic=0.3", "is no share of a family of origins"),
-        (f"{ORIGIN}=1.5", "is no share"),
-        (ORIGIN, "is no share"),
+        ("organ_acoustic=0.3", "is not a share of an origin's family"),
+        (f"{ORIGIN}=1.5", "is not a share"),
+        (ORIGIN, "is not a share"),
     ],
 )
 def test_shares_that_are_none(features, tmp_path, share, reason):
@@ -762,7 +762,7 @@ def test_bad_flags(features, capsys, flags):
 def test_a_batch_that_cannot_be_shared_out_is_refused():
     flags = ["--dataset_path", "x", *PAIR, "--batch_size", "3"]
     args = train.build_parser().parse_args(flags)
-    with pytest.raises(UserError, match="cannot be shared out to 2 GPUs; give a multiple of 2"):
+    with pytest.raises(UserError, match="cannot be divided among 2 GPUs; give a multiple of 2"):
         setup.check_flags(args, gpus=2)
 
 
@@ -785,7 +785,7 @@ def test_fresh_deletes_nothing_where_the_weights_do_not_fit(copied, features, tm
     flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", copied.parent]
     code, _, errors = run_main(train, *flags, "--fresh", "--weights", tmp_path / "wide.keras")
     assert code == 2
-    assert "is of width 3; give --filters 3 or more" in last_line(errors)
+    assert "has width 3; give --filters 3 or more" in last_line(errors)
     assert len(history(copied)) == 3
 
 
@@ -802,10 +802,10 @@ def test_a_run_is_resumed_by_its_folder_alone_and_under_a_new_name(copied, tmp_p
     assert (settings["name"], settings["runs_path"]) == ("my run #1", str(tmp_path))
     code, output, errors = run_main(train, "--resume", copied)
     assert code == 0, errors
-    assert "nothing to train: the run is complete; --epochs 8 goes on" in output
+    assert "nothing to train: the run is complete; to continue, give --epochs 8" in output
     code, output, errors = run_main(train, "--resume", copied, "--epochs", 3)  # fewer than it has
     assert code == 0, errors
-    assert "--epochs 8 goes on" in output
+    assert "to continue, give --epochs 8" in output
 
 
 def test_a_run_that_goes_on_needs_no_table_of_its_split(features, tmp_path):
@@ -832,7 +832,7 @@ def test_a_complete_run_says_for_how_many_minutes_it_goes_on():
         with contextlib.redirect_stdout(io.StringIO()) as output:
             training = setup.Training(args, "train", kinds.PLAIN, run, 0, "float32")
             setup.introduce(training, models.build_generator(1), parser)
-        assert f"--minutes {more} goes on" in output.getvalue()
+        assert f"to continue, give --minutes {more}" in output.getvalue()
 
 
 @pytest.mark.parametrize("seconds", [5, 30])
@@ -913,9 +913,9 @@ def test_what_is_offered_for_a_damaged_run_loses_nothing(copied, name):
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (["--resume", "nowhere"], "--resume nowhere: holds no run"),
+        (["--resume", "nowhere"], "--resume nowhere: is not a run folder"),
         (["--resume", RUN, "--runs_path", "{run}/.."], "there are: {run}"),
-        (["--resume", ""], "--resume .: holds no run"),
+        (["--resume", ""], "--resume .: is not a run folder"),
         (["--resume", "{run}"], "was trained by train.py; resume it with that script"),
         (["--dataset_path", "x", *PAIR, "--name", "a/b"], "--name a/b: is a path"),
         (["--dataset_path", "x", *PAIR, "--name", ".."], "--name ..: is the folder above"),
@@ -939,8 +939,8 @@ def test_a_name_beside_resume_is_refused_with_the_way_to_begin_another_run(copie
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (["--preview_piece", "sonata"], "--preview_piece sonata: fits 0"),
-        (["--fresh", "--preview_piece", "sonata"], "--preview_piece sonata: fits 0"),
+        (["--preview_piece", "sonata"], "--preview_piece sonata: matches 0"),
+        (["--fresh", "--preview_piece", "sonata"], "--preview_piece sonata: matches 0"),
         (["--fresh", "--weights", "nowhere"], "nowhere: no such model"),
         (["--epoch_offset", 100], "was trained with --epoch_offset 0, now 100"),
         (["--ema", 0.999], "was trained with --ema 0.0, now 0.999"),
@@ -972,7 +972,7 @@ def test_a_second_run_of_the_same_pair_has_a_name(copied, features):
     flags = ["--dataset_path", features, *PAIR, *SMALL, "--runs_path", copied.parent]
     code, output, errors = run_main(train, *flags, "--name", "other", "--preview_piece", "sonata")
     assert code == 2
-    assert "--preview_piece sonata: fits 0 held-out pieces; give one of " in last_line(errors)
+    assert "--preview_piece sonata: matches 0 held-out pieces; give one of " in last_line(errors)
     name = config_of(copied)["split"]["validation"][-1]
     flags += ["--name", "other", "--epochs", 2, "--keep_every", 2, "--preview_piece", name]
     code, output, errors = run_main(train, *flags)

@@ -7,12 +7,12 @@ import keras
 
 
 def feed(pairs, workers=1):
-    """`dataset.TilePairs` as Keras's `fit` and `evaluate` shall get them: their `Batches`."""
+    """Make the data set for Keras's `fit` and `evaluate` from `dataset.TilePairs`."""
     return for_fit(Batches(pairs, workers))
 
 
 def for_fit(batches):
-    """A Keras PyDataset itself; on TensorFlow the tf.data.Dataset of `feeding.make_dataset`."""
+    """Return a Keras PyDataset; on TensorFlow convert it by `make_dataset`."""
     if keras.backend.backend() != "tensorflow":
         return batches
     return make_dataset(batches)
@@ -21,27 +21,26 @@ def for_fit(batches):
 class Batches(keras.utils.PyDataset):
     """`dataset.TilePairs` as a Keras data set; ``workers`` threads read ahead.
 
-    They are not Keras's own. Those may be started before an epoch begins, where Keras looks at a
-    first batch, and what they have read by then comes at the beginning of the epoch, in the place
-    of as many batches of its own.
+    Keras's own threads may start before an epoch, when Keras inspects a first batch. The batches
+    that they have read by then would replace the first batches of the epoch.
     """
 
     def __init__(self, pairs, workers=1):
         super().__init__()
         self.pairs = pairs
-        self.ahead = 2 * workers + 2  # batches that are read or being read
+        self.ahead = 2 * workers + 2  # batches read in advance
         self.threads = ThreadPoolExecutor(workers)
         self.lock = threading.Lock()
-        self.coming = {}  # by (epoch, number): a future batch
+        self.coming = {}  # {(epoch, number): future of a batch}
 
     def __len__(self):
-        """Batches an epoch."""
+        """Batches per epoch."""
         return len(self.pairs)
 
     def __getitem__(self, batch):
-        """Batch number ``batch`` of the epoch; those after it begin to be read."""
+        """Return batch number ``batch`` of the epoch and start reading the next ones."""
         epoch = self.pairs.epoch
-        with self.lock:  # TensorFlow asks from several threads where there are several GPUs
+        with self.lock:  # with several GPUs TensorFlow calls it from several threads
             known = self.coming
             self.coming = {}
             for number in range(batch, min(batch + self.ahead, len(self))):
@@ -55,14 +54,14 @@ class Batches(keras.utils.PyDataset):
 
 
 def make_dataset(batches):
-    """A tf.data.Dataset of a Keras PyDataset; each time that it is iterated over is an epoch.
+    """Make a tf.data.Dataset from a Keras PyDataset; each iteration over it is an epoch.
 
-    Keras would make one, too, but one that tunes itself. tf.data has a thread for that which sleeps
-    for 10, 20, 40 ms, ... up to a minute, and now and then the end of an epoch waits until it
-    wakes: of 16 epochs of 4 s six took up to 5.2, and one of 9 s took 20.
+    Keras's own conversion enables tf.data's autotuning. Its thread sleeps for 10, 20, 40 ms, ... up
+    to a minute, and the end of an epoch sometimes waits for it: of 16 epochs of 4 s six took up to
+    5.2 s, and one of 9 s took 20 s.
     """
 
-    import tensorflow as tf  # not on every machine, and only this backend needs it
+    import tensorflow as tf  # only this backend needs it
 
     def read_epoch():
         for number in range(len(batches)):

@@ -1,6 +1,6 @@
 """The flags of train.py and train_generator.py, and the run folder that they name.
 
-This module imports nothing heavy, so that --help and errors in names are quick.
+This module imports nothing heavy, so that --help and errors in names are fast.
 """
 
 from pathlib import Path
@@ -10,11 +10,11 @@ from common.cli import UserError, number
 from common.files import MEND, read_json
 from common.names import family_of, target_name
 
-# What a run that goes on does not take over from its last start.
+# Flags that a resumed run does not inherit.
 OF_ONE_START = ("fresh", "findlr", "findlr_steps", "gpu", "name", "resume", "runs_path", "weights")
 ANOTHER_RUN = "give --name for another run"
-# What a run is: these flags cannot change while it goes on, and neither can weights of losses,
-# "--..._weight".
+# Flags that cannot change when a run is resumed. The weights of losses, "--..._weight", cannot
+# change either.
 FIXED_FLAGS = (
     "script",
     "origin",
@@ -30,7 +30,7 @@ FIXED_FLAGS = (
     "choose",
     "ema",
 )
-# What runs were, of those, before there was a flag to say so; a loss had no weight.
+# Values of these flags in runs that are older than the flag; weights of losses were 0.
 EARLIER = {
     "hold_out_origin": None,
     "conditioning": "film",
@@ -43,19 +43,19 @@ EARLIER = {
 
 
 def parse(parser, argv, script, suffix=""):
-    """Parse the flags of a training. A run that is there gives what is not given: its own settings.
+    """Parse the flags of a training. An existing run supplies the flags that are not given.
 
     Args:
-        parser: with all flags of the script.
-        argv: list of text, or None for the command line's.
-        script: the script's name, "train", as config.json has it.
-        suffix: of the run folder's usual name.
+        parser: parser with all flags of the script.
+        argv: list of text; None: the command line.
+        script: the script's name in config.json, such as "train".
+        suffix: suffix of the run folder's default name.
 
     Returns:
         (args, folder): the flags, and the `Path` of the run folder.
 
     Raises:
-        UserError: --resume names no run of this script, or --name is no name.
+        UserError: --resume does not name a run of this script, or --name is not a valid name.
     """
     usual = {action.dest: action.default for action in parser._actions}
     begun = _find_resumed(argv)
@@ -65,12 +65,12 @@ def parse(parser, argv, script, suffix=""):
         args = parser.parse_args(argv)
         if args.name is not None:
             raise UserError(
-                f"--name {args.name}: goes without --resume, which goes on in {folder}; leave it "
+                f"--name {args.name}: conflicts with --resume, which continues {folder}; leave it "
                 f"out, or begin another run with this one's generator: --name {args.name} "
                 f"--weights {folder}"
             )
         whole = folder.resolve()
-        args.name, args.runs_path = whole.name, str(whole.parent)  # also of a run that was moved
+        args.name, args.runs_path = whole.name, str(whole.parent)  # the run may have been moved
     else:
         args = parser.parse_args(argv)
         folder = name_folder(args, suffix)
@@ -80,14 +80,14 @@ def parse(parser, argv, script, suffix=""):
     args.origin = expand_origins(args)
     if goes_on(args, folder):
         check_fixed(folder, read_flags(folder), {**vars(args), "script": script})
-    parser.set_defaults(**usual)  # which is what --help and the list of settings tell of
+    parser.set_defaults(**usual)  # for --help and the list of settings
     return args, folder
 
 
 def expand_origins(args):
-    """The origins; in place of "all" every instrument that is neither target nor held out.
+    """List the origins; "all" stands for every instrument that is not a target or held out.
 
-    Those without a preset's number come first: the first one is shown.
+    Instruments without a preset number come first, because the first one is used for previews.
     """
     if args.origin != ["all"]:
         return args.origin
@@ -96,17 +96,19 @@ def expand_origins(args):
     others = [*args.target, *(args.hold_out_origin or ())]
     origins = [name for name in names if name not in others]
     if not origins:
-        raise UserError(f"--origin all: {folder} holds no instrument but {', '.join(others)}")
+        raise UserError(
+            f"--origin all: {folder} has no instruments except {', '.join(others)}; add some"
+        )
     return sorted(origins, key=lambda name: (family_of(name) != name, name))
 
 
 def goes_on(args, folder):
-    """Whether there is a run in ``folder`` that this start continues."""
+    """Whether this start continues a run in ``folder``."""
     return not args.fresh and (folder / "last" / "state.json").is_file()
 
 
 def _find_resumed(argv):
-    """--resume and where to look for it. Read first: with it no other flag is required."""
+    """Read --resume and --runs_path first, because with --resume no other flag is required."""
     parser = cli.Parser("", add_help=False)
     parser.add_argument("--resume")
     parser.add_argument("--runs_path", default="runs")
@@ -114,7 +116,7 @@ def _find_resumed(argv):
 
 
 def _read_resumed(begun, script):
-    """The flags of the run that --resume names. Raises UserError."""
+    """Read the flags of the run that --resume names. Raises UserError."""
     folder = Path(begun.resume)
     known = read_flags(folder)
     if not known:
@@ -123,8 +125,7 @@ def _read_resumed(begun, script):
         if len(runs) > 5:
             there += ", ..."
         raise UserError(
-            f"--resume {folder}: holds no run (no config.json); give the folder of one; there "
-            f"are: {there}"
+            f"--resume {folder}: is not a run folder (no config.json); give one; there are: {there}"
         )
     trained_by = known.get("script", script)
     if trained_by != script:
@@ -135,27 +136,27 @@ def _read_resumed(begun, script):
 
 
 def read_flags(folder):
-    """The flags of a run's last start, by its config.json; {} if there is none."""
+    """Read the flags of a run's last start from config.json; {} without the file."""
     config = read_json(folder / "config.json", mend_or_begin_anew(folder), flags=dict)
     return config["flags"] if config else {}
 
 
 def mend_or_begin_anew(folder):
-    """What to do about a damaged file of a run: a remedy that keeps all that was trained."""
+    """Remedy for a damaged file of a run, without loss of trained weights."""
     return f"{MEND}; or {ANOTHER_RUN}, and --weights {folder} to begin with its generator"
 
 
 def check_fixed(folder, before, flags):
-    """Check that a run goes on as what it is.
+    """Check that a resumed run keeps its fixed flags.
 
     Args:
-        folder: of the run.
-        before, flags: dicts of its flags, as they were and as they are now.
+        folder: run folder.
+        before, flags: dicts of its earlier and present flags.
 
     Raises:
-        UserError: one of FIXED_FLAGS is another, with both values.
+        UserError: one of FIXED_FLAGS differs; the text has both values.
     """
-    if not before:  # of a run that begins
+    if not before:  # a new run
         return
     before = _add_earlier(before, flags)
     for key in [*FIXED_FLAGS, *_list_weights(flags)]:
@@ -168,22 +169,22 @@ def check_fixed(folder, before, flags):
 
 
 def _list_weights(flags):
-    """Those of the flags that are the weight of a loss."""
+    """List the flags that are the weight of a loss."""
     return [flag for flag in flags if flag.endswith("_weight")]
 
 
 def _add_earlier(known, flags):
-    """A run's flags, and what it was where it is older than one of today's ``flags``."""
+    """Add the values of ``flags`` that are newer than the run to the run's flags."""
     return {**EARLIER, **dict.fromkeys(_list_weights(flags), 0.0), **known}
 
 
 def format_flag(value):
-    """A flag's value as one would type it."""
+    """Format a flag's value as on the command line."""
     return " ".join(str(item) for item in cli.as_list(value)) or str(value)
 
 
 def _take_over(parser, known):
-    """Make a run's flags the defaults of ``parser``, and require none that it has."""
+    """Make a run's flags the defaults of ``parser``; they are no longer required."""
     known = _add_earlier(known, [action.dest for action in parser._actions])
     for action in parser._actions:
         flag = action.dest
@@ -191,29 +192,29 @@ def _take_over(parser, known):
             continue
         value = known[flag]
         if action.nargs in ("+", "*") and value is not None:
-            value = cli.as_list(value)  # one instrument stood by itself in older runs
+            value = cli.as_list(value)  # older runs have a single name as text
         action.default = value
         action.required = False
 
 
 def name_folder(args, suffix=""):
-    """The run folder: <runs_path>/<name>, by default <origin>_2_<target><suffix>.
+    """Name the run folder: <runs_path>/<name>, by default <origin>_2_<target><suffix>.
 
-    Several origins of one target are "many", and the target is called as people say: many_2_guitar.
-    Where there are several targets, "any" stands for several instruments. What is not learned by
-    default is named at the end.
+    Several origins with one target become "many", with a short name of the target: many_2_guitar.
+    Several targets become "any", and then several origins, too. A --learn other than the default
+    is added at the end.
 
     Raises:
-        UserError: --name is no plain name.
+        UserError: --name is not a plain name.
     """
     if args.name is not None:
-        if args.name == "..":  # which pathlib takes for a name
+        if args.name == "..":  # pathlib counts it as a name
             raise UserError("--name ..: is the folder above; give a name, such as l1_only")
         if not args.name.strip():
             raise UserError(f"--name '{args.name}': is empty; give a name, or leave --name out")
         if Path(args.name).name != args.name:
             raise UserError(
-                f"--name {args.name}: is a path; give a name, and --runs_path for where it lies"
+                f"--name {args.name}: is a path; give a name here, and the folder with --runs_path"
             )
         return Path(args.runs_path) / args.name
     origin = args.origin[0]
@@ -225,16 +226,16 @@ def name_folder(args, suffix=""):
     if args.learn != "magnitude":
         suffix += f"_{args.learn}"
     folder = Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
-    if origin == "many" and not folder.exists():  # else a run of before, which goes on
+    if origin == "many" and not folder.exists():  # otherwise continue an older run
         folder = folder.with_name(f"{origin}_2_{target_name(target)}{suffix}")
     return folder
 
 
 def check_dataset(args, folder):
-    """Raise UserError if an instrument has no tiles or is misnamed, or MAESTRO's table is none.
+    """Check the instruments, their tiles, and MAESTRO's table. Raises UserError.
 
-    Done before the backend loads, which takes seconds. A run that goes on in its ``folder`` knows
-    its split, and needs no table.
+    It runs before the backend loads, which takes seconds. A resumed run in ``folder`` has its split
+    and needs no table.
     """
     from training import splits
 
@@ -246,7 +247,7 @@ def check_dataset(args, folder):
 
 
 def add_training_flags(parser):
-    """Add all of them to ``parser``."""
+    """Add all training flags to ``parser``."""
     data = parser.add_argument_group("data")
     add_data_flags(data)
     add_split_flags(data)
@@ -268,8 +269,8 @@ def add_data_flags(parser):
         required=True,
         nargs="+",
         metavar="NAME",
-        help="instrument to convert from, such as keyboard_acoustic; with several, each tile is "
-        "drawn from one of them; all: every instrument except the target",
+        help="instrument to convert from, such as keyboard_acoustic; with several, each tile comes "
+        "from a random one; all: every instrument except the target",
     )
     add(
         "--family_share",
@@ -315,8 +316,8 @@ def add_split_flags(parser):
         "--test_split",
         type=number(float, 0, 0.9),
         default=0.0,
-        help="fraction of pieces kept for a final test by evaluate.py; they are neither trained "
-        "on nor held out",
+        help="fraction of pieces kept for a final test by evaluate.py, outside training and "
+        "validation",
     )
     add(
         "--split_of",

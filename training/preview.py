@@ -18,10 +18,10 @@ PREVIEW_SECONDS = 12
 
 
 class Preview:
-    """Converts the start of a held-out piece, for the eye and the ear.
+    """Converts the start of a held-out piece to a picture and a sound.
 
-    It is of an origin kept out of the training, if there is any that has the piece. Sound is
-    written where the recordings are that the features were made of.
+    The origin is one kept out of the training, if any of these has the piece. Sound is written if
+    the recordings of the features are available.
 
         previews/input.*, target.*      picture, and sound
         previews/epoch_003/output.*     of that epoch
@@ -32,7 +32,7 @@ class Preview:
         generator: Keras model.
 
     Raises:
-        UserError: --preview_piece fits no held-out piece, or several.
+        UserError: --preview_piece matches no held-out piece, or several.
     """
 
     def __init__(self, training, generator):
@@ -49,22 +49,22 @@ class Preview:
         self.model = training.kind.prepare_preview(
             generator, features, self.target, training_pieces
         )
-        self.audio = None  # of the input, where there is a recording of it
+        self.audio = None  # the input's recording, if available
         frames = PREVIEW_SECONDS * data.SAMPLE_RATE // data.HOP_LENGTH
         if self.every and self.model is not None:
             self.audio = self._read_audio(self.origin)
             if self.audio is None:
                 place = one_line(self.audios / self.origin)
-                text = f"no recording of {self.piece} there, so previews have no sound"
+                text = f"has no recording of {self.piece}, so previews have no sound"
                 print(f"note: {place}: {text}", file=sys.stderr)
-        if self.audio is not None:  # so that a click on a picture plays what it shows
+        if self.audio is not None:  # as long as the sound, so that clicks on the picture match it
             frames = 1 + len(self.audio) // data.HOP_LENGTH
         self.input = read_start(features / self.origin / f"{self.piece}.npy", frames)
         self.truth = read_start(features / self.target / f"{self.piece}.npy", frames)
         self.begun = False
 
     def __call__(self, epoch):
-        """Write the preview of an epoch, if it is one's turn."""
+        """Write the preview of an epoch, if --preview_every includes it."""
         if self.model is None or not self.every or epoch % self.every:
             return
         if not self.begun:
@@ -86,7 +86,7 @@ class Preview:
         write_json(folder / "about.json", about)
 
     def _write_fixed(self):
-        """The input and the true target, which are the same for all epochs."""
+        """Write the input and the target, which are the same for all epochs."""
         for name, picture, audio in (
             ("input", self.input, self.audio),
             ("target", self.truth, self._read_audio(self.target)),
@@ -96,7 +96,7 @@ class Preview:
                 write_sound(self.folder / name, audio)
 
     def _read_audio(self, instrument):
-        """The beginning of the piece, or None where its recording is not there."""
+        """Read the start of the piece; None without a recording."""
         path = find_audio(self.audios / instrument, self.piece)
         if not path:
             return None
@@ -104,7 +104,7 @@ class Preview:
 
 
 def find_player(features, instruments, piece):
-    """The first of the ``instruments`` that has a piece: not all origins need have it."""
+    """Find the first of the ``instruments`` that has a piece, because some may lack it."""
     for name in instruments:
         if (features / name / f"{piece}.npy").is_file():
             return name
@@ -112,13 +112,13 @@ def find_player(features, instruments, piece):
 
 
 def write_sound(stem, audio):
-    """Write mono ``audio`` for the run's page, turned down where it would clip."""
+    """Write mono ``audio`` for the run's page; reduce its level if it would clip."""
     peak = np.abs(audio).max(initial=0)
     write_audio(listening.sound_path(stem), audio / max(1, peak))
 
 
 def choose_piece(wanted, names):
-    """The piece of the previews: the one of ``names`` that ``wanted`` fits, or the first."""
+    """Choose the piece of the previews: the match of ``wanted`` in ``names``, or the first."""
     if wanted is None:
         return names[0]
     if wanted in names:
@@ -131,11 +131,11 @@ def choose_piece(wanted, names):
     if len(choices) > 5:
         among += ", ..."
     raise UserError(
-        f"--preview_piece {wanted}: fits {len(fitting)} held-out pieces; give one of {among}"
+        f"--preview_piece {wanted}: matches {len(fitting)} held-out pieces; give one of {among}"
     )
 
 
 def read_start(path, frames):
-    """The picture of a piece's first frames, so many or fewer: dB scale, float16 (bins, t)."""
+    """Read up to ``frames`` first frames of a piece's picture: dB scale, float16 (bins, t)."""
     count = math.ceil(frames / data.TILE_FRAMES)
     return data.join_tiles(dataset.Tiles(path).read(0, count), frames)

@@ -1,12 +1,12 @@
 """The run folder: config.json, history, and the weights that an exact resume needs.
 
-<run>/config.json      one entry for every start, the pieces of each split, baselines
-<run>/generator.keras  of the epoch that --choose says (discriminator.keras beside it)
-<run>/last/            state.json, and weights of the last two epochs: all that resuming needs
-<run>/history.csv      one row an epoch
-<run>/log.txt          what was printed
+<run>/config.json      one entry per start, the pieces of each split, baselines
+<run>/generator.keras  generator of the epoch chosen by --choose (and discriminator.keras)
+<run>/last/            state.json and the weights of the last two epochs, for resuming
+<run>/history.csv      one row per epoch
+<run>/log.txt          everything printed
 <run>/epochs/          generators of --keep_every
-<run>/index.html       all of it as a page (report/run_page.py), with plots/ and previews/
+<run>/index.html       the run's page (report/run_page.py), with plots/ and previews/
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from report import run_page
 from report.run_page import LEARNING_RATES
 from training.flags import check_fixed, mend_or_begin_anew
 
-KEPT_EPOCHS = 2  # weights of: where the last ones are damaged, the ones before are still there
-FIRST_COLUMNS = (  # of history.csv; what else the networks log comes after them
+KEPT_EPOCHS = 2  # epochs whose weights are kept: if the last are damaged, the ones before remain
+FIRST_COLUMNS = (  # of history.csv; other logged columns follow
     "epoch",
     "seconds",
     "tiles_per_s",
@@ -42,9 +42,9 @@ FIRST_COLUMNS = (  # of history.csv; what else the networks log comes after them
 
 
 def sync(path):
-    """Have the system write a file or a folder's list of names to the disk."""
+    """Make the system write a file, or a folder's list of names, to the disk."""
     if path.is_dir():
-        if os.name == "nt":  # which syncs no folders
+        if os.name == "nt":  # Windows cannot sync folders
             return
         descriptor = os.open(path, os.O_RDONLY)
     else:
@@ -56,13 +56,13 @@ def sync(path):
 
 
 class Run:
-    """A run folder and its state: history, best error, and the last complete epoch's weights.
+    """A run folder and its state: history, best error, weights of the last complete epoch.
 
     Args:
-        folder: run folder; need not be there.
+        folder: run folder; may not exist yet.
         epoch_offset: number of the epoch before the first.
-        fresh: delete what is there, once it is locked, and start over.
-        choose: "best" or "last", the epoch whose generator is the run's.
+        fresh: delete the folder, after locking it, and start over.
+        choose: "best" or "last", the epoch whose generator becomes the run's.
 
     Raises:
         UserError: the state is damaged.
@@ -75,8 +75,8 @@ class Run:
         self.choose = choose
         self.state_file = self.folder / "last" / "state.json"
         self.config_file = self.folder / "config.json"
-        self.bar = None  # of the epoch that goes on
-        self.history = []  # one row a complete epoch
+        self.bar = None  # progress bar of the current epoch
+        self.history = []  # one row per complete epoch
         self.config = {}
         if not fresh:
             self._read()
@@ -86,7 +86,7 @@ class Run:
         state = read_json(self.state_file, remedy, history=list)
         if state is None and (self.folder / "history.csv").is_file():
             raise UserError(
-                f"{self.state_file}: is not there, so this run cannot go on; give --name for "
+                f"{self.state_file}: is missing, so this run cannot be resumed; give --name for "
                 f"another run, and --weights {self.folder} to begin with its generator"
             )
         self.history = state["history"] if state else []
@@ -94,22 +94,22 @@ class Run:
             if "heldout_mae_db" in row:  # its name in earlier versions
                 row["unheard_mae_db"] = row.pop("heldout_mae_db")
         config = read_json(self.config_file, remedy, flags=dict, split=dict)
-        if self.history:  # before the first epoch is done there is nothing to lose
+        if self.history:  # before the first epoch there is nothing to keep
             self.config = config or {}
 
     @contextlib.contextmanager
     def locked(self):
-        """Within, the folder is this process's. Raises UserError if another trains in it."""
+        """Lock the folder for this process. Raises UserError if another process trains in it."""
         with lock(self.folder):
-            if self.fresh and self.config_file.is_file():  # only ever delete what this class made
+            if self.fresh and self.config_file.is_file():  # delete only folders of this class
                 shutil.rmtree(self.folder)
-            self._read()  # another process may have trained in the meantime
+            self._read()  # again, because another process may have trained meanwhile
             try:
                 with logged(self.folder / "log.txt"):
                     yield
             finally:
                 if self.bar is not None:
-                    self.bar.close()  # so that an error does not share its line
+                    self.bar.close()  # so that an error starts on a new line
 
     @property
     def best(self):
@@ -117,39 +117,39 @@ class Run:
         return min((row["val_mae_db"] for row in self.history), default=math.inf)
 
     def seconds_trained(self):
-        """Time that the complete epochs took, s."""
+        """Total time of the complete epochs, s."""
         return sum(row["seconds"] for row in self.history)
 
     def weights_of(self, row):
-        """File of the weights and the optimiser's state after the epoch of a row of history."""
+        """File of weights and optimiser state after the epoch of a history row."""
         return self.state_file.with_name(f"epoch_{row['epoch']:04d}.weights.h5")
 
     @property
     def weights(self):
-        """The last complete epoch's."""
+        """File of the last complete epoch's weights."""
         return self.weights_of(self.history[-1])
 
     def summarise(self):
-        """Lines at the end: the generator's error, what to compare it with, where the page is."""
+        """Lines printed at the end: the generator's error, the baselines, the page."""
         baselines = self.config["baselines_db"]
         error = find_error(self.history, self.config)
         return (
             f"held-out MAE {error:.2f} dB ({format_errors(baselines)}) -> "
             f"{self.folder}/generator.keras\n"
             f"verdict: {run_page.describe_error(error, baselines)}\n"
-            f"see and hear it: {self.folder}/index.html"
+            f"page with sounds: {self.folder}/index.html"
         )
 
-    # What it was trained with
+    # Settings of the run
 
     def known_split(self, names):
-        """The split of a run that goes on, or None. Pieces that came since are left out.
+        """Return the split of a resumed run, or None. New pieces are left out.
 
         Args:
-            names: pieces that there are now.
+            names: pieces that exist now.
 
         Raises:
-            UserError: a piece that it was trained on is gone.
+            UserError: a piece of the training is missing.
         """
         if not self.config:
             return None
@@ -160,23 +160,23 @@ class Run:
         gone = sorted(used - set(names))
         if gone:
             raise UserError(
-                f"{self.folder}: was trained with {len(gone)} pieces that are not there now, "
-                f"{gone[0]} for one; compute them again, or give --name for another run"
+                f"{self.folder}: was trained with {len(gone)} pieces that are missing now, such "
+                f"as {gone[0]}; compute them again, or give --name for another run"
             )
         new = len(set(names) - known)
         if new:
-            print(f"left out, new since this run began: {new} pieces", file=sys.stderr)
+            print(f"left out, newer than this run: {new} pieces", file=sys.stderr)
         return split
 
     def check(self, flags, policy):
-        """Check that the run can go on with these flags; say which learning rates change.
+        """Check that the run can be resumed with these flags; print changed learning rates.
 
         Args:
             flags: dict.
             policy: name of Keras's dtype policy.
 
         Raises:
-            UserError: with both values if not.
+            UserError: a fixed flag differs; the text has both values.
         """
         before = self.config.get("flags", {})
         check_fixed(self.folder, before, flags)
@@ -185,23 +185,23 @@ class Run:
             precision = known_policy.removeprefix("mixed_")
             raise UserError(
                 f"{self.folder}: was trained with --precision {precision}, now "
-                f"{policy.removeprefix('mixed_')}, and float16's optimiser keeps another state; "
+                f"{policy.removeprefix('mixed_')}, but float16's optimiser has another state; "
                 f"give --precision {precision} to continue it, or --name and "
                 f"--weights {self.folder} for another run that begins with it"
             )
         for key in LEARNING_RATES:
             if key in before and before[key] != flags[key]:
-                print(f"--{key} was {before[key]:g} until now; it is {flags[key]:g} from here")
+                print(f"--{key} changes from {before[key]:g} to {flags[key]:g}")
 
     def record_start(self, start, facts):
-        """Write config.json: a new entry in its list of starts, and what is true of the whole run.
+        """Write config.json: a new entry in its list of starts, and the facts of the whole run.
 
-        A start that comes to no epoch leaves no entry: the next one takes its place, and one that
-        has nothing to do changes nothing.
+        A start without a complete epoch is replaced by the next one. A start with nothing to train
+        changes nothing.
 
         Args:
-            start: dict of what may differ from start to start, "flags" among it.
-            facts: dict of what is the same for all of them, "split" among it.
+            start: dict of settings that may differ between starts, such as "flags".
+            facts: dict of facts that are the same for all starts, such as "split".
         """
         if len(self.history) >= start["flags"]["epochs"]:
             return
@@ -209,7 +209,7 @@ class Run:
         if self.history:
             first = self.history[-1]["epoch"] + 1
         starts = self.config.get("starts", [])
-        if self.config and not starts:  # of a run from before there was such a list
+        if self.config and not starts:  # a run that is older than this list
             known = {key: self.config.get(key) for key in ("flags", "policy", "versions")}
             starts = [{"first_epoch": self.history[0]["epoch"], **known}]
         starts = [entry for entry in starts if entry["first_epoch"] < first]
@@ -222,7 +222,7 @@ class Run:
     def restore(self, model):
         """Load the last complete epoch's weights and optimiser state into a compiled model.
 
-        Where its file is damaged, the epoch before is taken, and said.
+        If the file is damaged, it reports that and uses the epoch before.
 
         Raises:
             UserError: neither can be loaded.
@@ -234,20 +234,20 @@ class Run:
         damage = try_to_load(model, self.weights)
         has_older = len(self.history) > 1 and self.weights_of(self.history[-2]).is_file()
         if damage is not None and has_older:
-            print(f"{self.weights}: cannot be loaded ({damage}); taking the epoch before")
+            print(f"{self.weights}: cannot be loaded ({damage}); using the epoch before")
             self.history.pop()
             damage = try_to_load(model, self.weights)
         if damage is not None:
             remedy = mend_or_begin_anew(self.folder)
             raise UserError(f"{self.weights}: cannot be loaded ({damage}); {remedy}")
-        model.optimizer.learning_rate = rate  # the flag's, not the stored one
+        model.optimizer.learning_rate = rate  # the flag's rate, not the stored one
         self.settle()
 
     def commit(self, model, row):
-        """Keep an epoch: its networks if it is chosen, everything that resuming needs, history.
+        """Save an epoch: its networks if it is chosen, the state for resuming, the history.
 
-        state.json is replaced last of what matters, and all is on the disk by then: a run that is
-        killed before, or a computer that loses its power, does the epoch again with equal result.
+        state.json is replaced after all other files are on the disk. If the run is killed or the
+        power fails before, the epoch is repeated with the same result.
 
         Returns:
             Whether it is the best epoch so far.
@@ -277,32 +277,32 @@ class Run:
                 sync(part)
 
     def keep(self, model, number):
-        """Keep the generator as it is after epoch ``number``: epochs/epoch_0010.keras."""
+        """Save the generator after epoch ``number`` as epochs/epoch_0010.keras."""
         path = self.folder / "epochs" / f"epoch_{number:04d}.keras"
         with models.averaged(model), complete(path) as part:
             save_network(networks_of(model)["generator"], part)
 
     def _check_space(self, model):
-        """Raise UserError if an epoch's files may not fit: HDF5 crashes where the disk fills up."""
+        """Raise UserError if an epoch's files may not fit, because HDF5 crashes on a full disk."""
         variables = model.variables + model.optimizer.variables + model.trainable_variables
         size = sum(math.prod(variable.shape) * 4 for variable in variables)
         needed = 8 * 2**20 + int(1.1 * size)
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise UserError(
-                f"{self.folder}: the disk is full but for {free >> 20} MB; free some space, an "
-                f"epoch takes {needed >> 20} MB while it is saved, and run again"
+                f"{self.folder}: the disk has {free >> 20} MB left, but saving an epoch takes "
+                f"{needed >> 20} MB; free some space and run again"
             )
 
     def settle(self):
-        """Bring the folder in line with the history: history.csv, and no older weights."""
+        """Rewrite history.csv and delete old weights."""
         if not self.history:
             return
         kept = [self.weights_of(row) for row in self.history[-KEPT_EPOCHS:]]
         for path in self.state_file.parent.glob("*.weights.h5"):
             if path not in kept:
                 path.unlink()
-        known = dict.fromkeys(itertools.chain(*self.history))  # columns that some row has
+        known = dict.fromkeys(itertools.chain(*self.history))  # columns of any row
         columns = [column for column in FIRST_COLUMNS if column in known]
         columns += [column for column in known if column not in FIRST_COLUMNS]
         rows = []
@@ -312,7 +312,7 @@ class Run:
 
 
 class _Log:
-    """A stream that passes text on to another one, and each line, with the time, to a file."""
+    """A stream that forwards text to another stream and adds each line, with time, to a file."""
 
     def __init__(self, stream, file):
         self.stream = stream
@@ -320,7 +320,7 @@ class _Log:
         self.line = ""
 
     def write(self, text):
-        """Pass ``text`` on; of what is no whole line yet the file has to wait."""
+        """Forward ``text``; the file gets whole lines only."""
         self.line += text
         *lines, self.line = self.line.split("\n")
         for line in lines:
@@ -328,13 +328,13 @@ class _Log:
         return self.stream.write(text)
 
     def __getattr__(self, name):
-        """All else is the stream's."""
+        """Forward all other attributes to the stream."""
         return getattr(self.stream, name)
 
 
 @contextlib.contextmanager
 def logged(path):
-    """Within, what is printed to stdout is also added to a file; so is the error that ends it."""
+    """Copy stdout of the block to a file, and the error that ends it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as file:
         log = _Log(sys.stdout, file)
@@ -347,7 +347,7 @@ def logged(path):
 
 
 def save_network(network, path):
-    """Save a network to a .keras file; a generator with its kind."""
+    """Save a network to a .keras file, a generator together with its kind."""
     if hasattr(network, "kind"):
         model_files.save_generator(network, path)
     else:
@@ -355,7 +355,7 @@ def save_network(network, path):
 
 
 def try_to_load(model, path):
-    """Load weights as `load_weights` does; returns why they cannot be loaded, or None."""
+    """Load weights by `load_weights`; returns the reason of a failure, or None."""
     try:
         load_weights(model, path)
     except (OSError, ValueError, Warning) as error:
@@ -364,19 +364,19 @@ def try_to_load(model, path):
 
 
 def load_weights(model, path):
-    """Load weights and optimiser state; what Keras only warns of (other variables) is an error."""
+    """Load weights and optimiser state; Keras's warnings (other variables) become errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model.load_weights(path)
 
 
 def format_errors(errors):
-    """{"identity": 7.1, ...} -> "identity 7.10 dB, ..."."""
+    """Format {"identity": 7.1, ...} as "identity 7.10 dB, ..."."""
     return ", ".join(f"{name} {value:.2f} dB" for name, value in errors.items())
 
 
 def read_clock():
-    """The time, to the second, with its zone."""
+    """Local time with its zone, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 

@@ -1,7 +1,7 @@
-"""Set up and run a training: what train.py and train_generator.py share.
+"""Set up and run a training: shared code of train.py and train_generator.py.
 
-`prepare` checks the flags, seeds and reads the data; `fit` trains the model that a script builds.
-The run folder is in run_folder.py, Keras's callbacks are in callbacks.py.
+`prepare` checks the flags, sets the seed and reads the data. `fit` trains the model that a script
+builds. run_folder.py has the run folder, callbacks.py the Keras callbacks.
 """
 
 import argparse
@@ -36,18 +36,18 @@ from training.run_folder import Run, format_errors, networks_of
 
 
 class Sets(NamedTuple):
-    """What a run is trained and validated on."""
+    """The data sets of a run."""
 
     train: dataset.TilePairs
     validation: dataset.TilePairs  # held-out pieces, origins of the training
     unheard: dataset.TilePairs | None  # held-out pieces, origins kept out of the training
-    split: dict  # {"train": names, "validation": names}, and maybe "test"
-    description: dict  # features.json
+    split: dict  # {"train": names, "validation": names}, optionally "test"
+    description: dict  # contents of features.json
 
 
 @dataclasses.dataclass
 class Training:
-    """One start of a training run: everything that its parts need."""
+    """One start of a training run, with all shared objects."""
 
     args: argparse.Namespace  # flags
     script: str  # "train" or "train_generator"
@@ -58,7 +58,7 @@ class Training:
     sets: Sets | None = None
 
     def epochs_done(self):
-        """Return how many epochs need no training: all of them if --minutes are over."""
+        """Number of epochs that need no training; all of them if --minutes are over."""
         args, run = self.args, self.run
         if args.minutes and run.seconds_trained() >= 60 * args.minutes:
             return args.epochs
@@ -66,7 +66,7 @@ class Training:
 
 
 def prepare(args, folder, script, gpus):
-    """Check flags, seed all chance, set the precision, open the run folder and the data.
+    """Check flags, set seed and precision, open the run folder and the data.
 
     Args:
         args: flags.
@@ -78,7 +78,7 @@ def prepare(args, folder, script, gpus):
         `Training`.
 
     Raises:
-        UserError: flags that do not go together, or the data or the run folder cannot be used.
+        UserError: flags conflict, or the data or the run folder cannot be used.
     """
     check_flags(args, gpus)
     if args.tensorboard:
@@ -95,13 +95,13 @@ def prepare(args, folder, script, gpus):
 
 
 def fit(training, build, parser):
-    """Train the model that ``build`` makes, from where the run stands to its last epoch.
+    """Train the model from ``build``, from the run's current state to its last epoch.
 
     Args:
         training: `Training`.
         build: function of the `Training` that returns a compiled model: a
             generator or `Pix2Pix`.
-        parser: of the script, whose defaults are printed beside the flags.
+        parser: parser of the script, for the defaults in the list of flags.
     """
     args, run, sets = training.args, training.run, training.sets
     with run.locked():
@@ -122,7 +122,7 @@ def fit(training, build, parser):
 
 
 def check_flags(args, gpus):
-    """Raise UserError for flags that do not go together."""
+    """Raise UserError for conflicting flags."""
     if args.decay_epochs > args.epochs:
         raise UserError(
             f"--decay_epochs {args.decay_epochs}: more than --epochs {args.epochs}; "
@@ -130,33 +130,33 @@ def check_flags(args, gpus):
         )
     if gpus > 1 and args.batch_size % gpus:
         raise UserError(
-            f"--batch_size {args.batch_size}: cannot be shared out to {gpus} GPUs; "
+            f"--batch_size {args.batch_size}: cannot be divided among {gpus} GPUs; "
             f"give a multiple of {gpus}"
         )
     if args.minutes and args.decay_epochs:
         raise UserError(
-            f"--decay_epochs {args.decay_epochs}: goes without --minutes, which lowers the rates "
-            "by itself; leave it out"
+            f"--decay_epochs {args.decay_epochs}: conflicts with --minutes, which also lowers the "
+            "rates; leave one out"
         )
     if args.maestro_split and args.split_of:
-        raise UserError(f"--split_of {args.split_of}: goes without --maestro_split; give one")
+        raise UserError(f"--split_of {args.split_of}: conflicts with --maestro_split; give one")
     if args.test_split and (args.maestro_split or args.split_of):
         other = "--maestro_split" if args.maestro_split else "--split_of"
-        raise UserError(f"--test_split: {other} says what is kept for the test; leave one out")
+        raise UserError(f"--test_split: {other} already chooses the test pieces; leave one out")
 
 
 def load_sets(training):
-    """Read the `Sets` that the flags of a `Training` ask for; print what was found.
+    """Read the `Sets` for the flags of a `Training`; print their sizes.
 
-    A run that is continued keeps its split.
+    A resumed run keeps its split.
 
     Raises:
-        UserError: as `dataset`'s functions do, or a piece of the run is gone.
+        UserError: as `dataset`'s functions, or a piece of the run is missing.
     """
     args, run = training.args, training.run
     description = dataset.read_features_json(args.dataset_path)
     split = find_split(args, run)
-    # Wrong names are told before a file changes, or --fresh deletes any.
+    # Report wrong names before any file is changed, or deleted by --fresh.
     choose_piece(args.preview_piece, split["validation"])
     if args.weights and not run.history:
         load_start(args.weights, args.filters, training.kind)
@@ -185,16 +185,16 @@ def load_sets(training):
 
 
 def warn_of_one_piece(args, validation):
-    """Say that a single piece (of which ``validation`` may name versions) is a poor test."""
+    """Warn if ``validation`` has only one piece, perhaps in several versions."""
     if len({piece_of(name) for name in validation}) > 1:
         return
-    given = args.maestro_split or args.split_of  # where no fraction decides
+    given = args.maestro_split or args.split_of  # then no fraction is used
     advice = "give more music" if given else "raise --validation_split"
-    print(f"only one piece is held out: the error on it says little of others; {advice}")
+    print(f"only one piece is held out: its error says little about other pieces; {advice}")
 
 
 def find_split(args, run):
-    """Names of the pieces on each side: as the run has it, or else as the flags say.
+    """Find the names of the pieces on each side: from the run, otherwise from the flags.
 
     Args:
         args: flags.
@@ -204,7 +204,7 @@ def find_split(args, run):
         UserError: as `load_sets`.
     """
     unheard = args.hold_out_origin or []
-    if len(args.target) == 1:  # each origin may have pieces of its own
+    if len(args.target) == 1:  # origins may have different pieces
         names, unpaired = splits.pair_pieces(args.dataset_path, args.target, args.origin)
     else:
         instruments = dict.fromkeys(args.origin + args.target + unheard)
@@ -215,23 +215,23 @@ def find_split(args, run):
 
 
 def format_size(pairs):
-    """How much music there is: "2 pieces, 1,024 tiles, 0.85 h"."""
+    """Format the size of a data set: "2 pieces, 1,024 tiles, 0.85 h"."""
     hours = len(pairs.index) * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
     plural = "s" if len(pairs.names) > 1 else ""
     return f"{len(pairs.names)} piece{plural}, {len(pairs.index):,} tiles, {hours:.2f} h"
 
 
 def make_pairs(training, origins, names, batching):
-    """Make the pairs of tiles that the flags ask for, in batches by `dataset.Batching`."""
+    """Make the pairs of tiles for the flags, in batches by `dataset.Batching`."""
     make = training.kind.make_pairs or dataset.TilePairs
     args = training.args
     return make(args.dataset_path, origins, args.target, names, batching)
 
 
 def read_shares(args):
-    """{family: fraction} of --family_share. Raises UserError."""
+    """Parse --family_share: {family: fraction}. Raises UserError."""
     if args.family_share and len(args.target) > 1:
-        raise UserError("--family_share: goes with one --target; leave it out")
+        raise UserError("--family_share: needs a single --target; leave it out")
     shares = {}
     families = {family_of(name) for name in args.origin}
     for text in args.family_share or []:
@@ -242,7 +242,7 @@ def read_shares(args):
             share = 0
         if family not in families or not 0 < share < 1:
             raise UserError(
-                f"--family_share {text}: is no share of a family of origins; write "
+                f"--family_share {text}: is not a share of an origin's family; write "
                 f"FAMILY=FRACTION, such as {min(families)}=0.3"
             )
         shares[family] = share
@@ -252,32 +252,30 @@ def read_shares(args):
 
 
 def make_conditions(training):
-    """The recording conditions of --conditions, or None. Raises UserError."""
+    """Make the recording conditions of --conditions, or None. Raises UserError."""
     args = training.args
     if args.conditions is None:
         return None
     if training.kind is not kinds.PLAIN:
-        raise UserError(
-            "--conditions: goes with one --target and --learn magnitude; leave it out otherwise"
-        )
+        raise UserError("--conditions: needs a single --target and --learn magnitude; leave it out")
     try:
         return augment.Conditions(args.conditions or augment.DEFAULT)
     except ValueError as error:
         raise UserError(
-            f"--conditions {error}; give some of these, or none for the usual ones"
+            f"--conditions {error}; give some of these, or no name for the default ones"
         ) from None
 
 
 def choose_split(args, names):
-    """Split the pieces ``names`` as the flags say.
+    """Split the pieces ``names`` by the flags.
 
     Returns:
-        {"train": names, "validation": names}, and maybe "test".
+        {"train": names, "validation": names}, optionally "test".
     """
     if args.maestro_split:
         split = splits.maestro_split(args.maestro_split, names)
         unlisted = len(names) - sum(len(side) for side in split.values())
-        print(f"pieces for the test: {len(split['test'])}; not in the table, left out: {unlisted}")
+        print(f"test pieces: {len(split['test'])}; left out, not in the table: {unlisted}")
         return split
     if args.split_of:
         other = RunFacts(find_model(args.split_of, "--split_of")).split
@@ -288,27 +286,26 @@ def choose_split(args, names):
     if not args.test_split:
         return {"train": training, "validation": validation}
     training, test = splits.keep_for_test(training, args.test_split, args.seed)
-    print(f"pieces for the test: {len(test)}")
+    print(f"test pieces: {len(test)}")
     return {"train": training, "validation": validation, "test": test}
 
 
 def load_start(path, filters, kind):
-    """The generator of --weights, if one of width ``filters`` and this `kinds.Kind` can begin so.
+    """Load the generator of --weights as a start for width ``filters`` and this `kinds.Kind`.
 
     Raises:
-        UserError: the width is less than that model's, or its kind is another.
+        UserError: ``filters`` is less than the model's width, or its kind differs.
     """
     trained = model_files.load_generator(path)
     known = models.width_of(trained)
     if filters < known:
         raise UserError(
-            f"--weights {path}: is of width {known}; give --filters {known} or more, "
-            "or other weights"
+            f"--weights {path}: has width {known}; give --filters {known} or more, or other weights"
         )
     if trained.kind is not kind:
         raise UserError(
-            f"--weights {path}: is a model of another kind; give one of the same --learn and "
-            "--conditioning, of one target or several"
+            f"--weights {path}: is a model of another kind; give one with the same --learn and "
+            "--conditioning, and also with one or with several targets"
         )
     return trained
 
@@ -323,10 +320,10 @@ def start_from(generator, path):
 
 
 def tell_overlap(path, split):
-    """Say how many of today's held-out pieces the model at ``path`` was trained on."""
+    """Print how many of the held-out pieces the model at ``path`` was trained on."""
     other = RunFacts(find_model(path, "--weights")).split
     if not other:
-        print(f"--weights {path}: what it was trained on is not known here", file=sys.stderr)
+        print(f"--weights {path}: its training set is not known", file=sys.stderr)
         return
     with undamaged(f"{path}: its config.json", "give another model"):
         learned = {piece_of(name) for name in other["train"]}
@@ -334,8 +331,8 @@ def tell_overlap(path, split):
     both = len(learned & validation)
     if both:
         print(
-            f"--weights {path}: was trained on {both} of the {len(validation)} pieces that are "
-            f"held out here, so their error comes out too low; to avoid it: --split_of {path}",
+            f"--weights {path}: was trained on {both} of the {len(validation)} held-out pieces, "
+            f"so their error is too low; to avoid this, give --split_of {path}",
             file=sys.stderr,
         )
 
@@ -346,10 +343,10 @@ def hash_model(path):
 
 
 def begin(training, model):
-    """Check that the run can go on so, give the model its weights, write config.json.
+    """Check that the run can continue, load the model's weights, write config.json.
 
     Raises:
-        UserError: the folder holds a run of other settings, or --weights are of another kind.
+        UserError: the folder has a run with other settings, or --weights are of another kind.
     """
     args, run, sets = training.args, training.run, training.sets
     flags = {key: to_json(value) for key, value in vars(args).items() if key != "resume"}
@@ -368,7 +365,7 @@ def begin(training, model):
         start["weights_sha256"] = hash_model(args.weights)
     run.restore(model)
     if run.config and training.epochs_done() >= args.epochs:
-        return  # nothing to train, so nothing to write
+        return  # nothing to train or write
     if run.config.get("baselines_db"):
         run.record_start(start, {"fingerprint": fingerprint})
         return
@@ -389,53 +386,53 @@ def begin(training, model):
 
 
 def check_bins(run, bins):
-    """Check that the features have pictures of the height that a run knows.
+    """Check that the features have the picture height of the run.
 
     Raises:
-        UserError: they are of another.
+        UserError: they have another height.
     """
     known = run.config.get("bins", data.BINS)
     if run.config and known != bins:
         raise UserError(
-            f"{run.folder}: was trained on pictures of {known} bins, and these have {bins}; give "
+            f"{run.folder}: was trained on pictures of {known} bins, but these have {bins}; give "
             f"--name for another run, and --weights {run.folder} to begin with its generator"
         )
 
 
 def check_tiles(run, sets):
-    """Check that the run's own tiles are still those that it was trained on.
+    """Check that the tiles of the run have not changed.
 
-    The features' fingerprint also changes where other pieces or instruments came or went. So what
-    the run has noted of its own is computed again: the median of the targets that it trains on,
-    and the errors of trivial systems on the held-out pairs.
+    The features' fingerprint also changes with pieces and instruments that the run does not use. So
+    the baselines of the run are computed again: the median of the training targets, and the errors
+    of trivial systems on the held-out pairs.
 
     Raises:
-        UserError: they are others.
+        UserError: the tiles have changed.
     """
     median = dataset.find_target_median(sets.train)
     found = dataset.measure_baselines(sets.validation, median)
     known = run.config["baselines_db"]
     if any(abs(found[name] - known[name]) > 1e-4 for name in known):
         raise UserError(
-            f"{run.folder}: its pieces have changed since it was trained on them; compute them as "
-            "they were, or give --name for another run"
+            f"{run.folder}: its pieces have changed since the training; restore the old features, "
+            "or give --name for another run"
         )
     print("the features have changed, but not the pieces of this run", file=sys.stderr)
 
 
 def list_versions():
-    """Versions of the packages that decide what is computed."""
+    """Versions of the packages that affect the results."""
     packages = ("keras", keras.backend.backend(), "numpy")
     return {name: importlib.metadata.version(name) for name in packages}
 
 
 def to_json(value):
-    """A flag's value as JSON has it."""
+    """Convert a flag's value for JSON."""
     return str(value) if isinstance(value, Path) else value
 
 
 def introduce(training, model, parser):
-    """Print the flags, the networks, what there is to beat, and how far the run is."""
+    """Print the flags, the networks, the baselines and the progress of the run."""
     args, run = training.args, training.run
     print("settings, * = not the default")
     for key, value in sorted(vars(args).items()):
@@ -446,20 +443,20 @@ def introduce(training, model, parser):
     print(f"parameters: {', '.join(sizes)}; {training.policy}; {backend}, {gpus} GPU")
     print(f"held-out MAE to beat: {format_errors(run.config['baselines_db'])}")
     if "unheard_baselines_db" in run.config:
-        print(f"of unheard origins: {format_errors(run.config['unheard_baselines_db'])}")
+        print(f"unheard origins: {format_errors(run.config['unheard_baselines_db'])}")
     done = training.epochs_done()
     if done >= args.epochs:
         goes_on = f"--epochs {2 * max(args.epochs, len(run.history))}"
         if len(run.history) < args.epochs:
             minutes = max(args.minutes, run.seconds_trained() / 60)
             goes_on = f"--minutes {math.ceil(2 * minutes)}"
-        print(f"nothing to train: the run is complete; {goes_on} goes on")
+        print(f"nothing to train: the run is complete; to continue, give {goes_on}")
     elif run.history:
         print(f"continuing after {len(run.history)} of {args.epochs} epochs")
 
 
 def format_setting(flag, value, default):
-    """A flag's value, and its default where that is another."""
+    """Format a flag's value, and its default if that differs."""
     if value == default:
         return f"    {flag:17} {format_flag(value)}"
     if default in (None, []):

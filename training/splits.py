@@ -10,9 +10,9 @@ from common.names import piece_of
 
 
 def check_instruments(origins, targets, unheard=()):
-    """Raise UserError if an instrument is named twice, or stands alone on both sides.
+    """Raise UserError if an instrument is named twice, or is the only origin and a target.
 
-    ``unheard`` are origins that are not trained on.
+    ``unheard``: origins kept out of the training.
     """
     named = {"--origin": origins, "--target": targets, "--hold_out_origin": unheard}
     for flag, instruments in named.items():
@@ -22,7 +22,7 @@ def check_instruments(origins, targets, unheard=()):
     for instrument in unheard:
         if instrument in targets or instrument in origins:
             raise UserError(
-                f"--hold_out_origin {instrument}: is trained on, too; name it in one flag only"
+                f"--hold_out_origin {instrument}: is also an origin or target; name it in one flag"
             )
     if len(targets) == 1 and targets[0] in origins:
         raise UserError(f"--target {targets[0]}: is the origin too; name another")
@@ -31,11 +31,11 @@ def check_instruments(origins, targets, unheard=()):
 
 
 def check_folders(features, instruments):
-    """Raise UserError if an instrument (of a list of names) has no folder in ``features``."""
+    """Raise UserError if an instrument of a list has no folder in ``features``."""
     features = Path(features)
     if not features.is_dir():
         raise UserError(
-            f"--dataset_path {features}: no such folder; give that of compute_features.py"
+            f"--dataset_path {features}: no such folder; give the output of compute_features.py"
         )
     for instrument in instruments:
         folder = features / instrument
@@ -46,14 +46,14 @@ def check_folders(features, instruments):
 
 
 def pair_pieces(features, instruments, some_of=()):
-    """Pieces that all the ``instruments`` have, and at least one of ``some_of`` (lists of names).
+    """Find the pieces that all ``instruments`` and at least one of ``some_of`` have.
 
     Returns:
         (pieces, unpaired): sorted names (paths below the instrument's folder, without extension),
-        and the files' paths relative to ``features`` that lack a partner.
+        and paths, relative to ``features``, of files without a partner.
 
     Raises:
-        UserError: an instrument is not there, or there is no common piece.
+        UserError: an instrument is missing, or there is no common piece.
     """
     features = Path(features)
     names = {}
@@ -67,7 +67,7 @@ def pair_pieces(features, instruments, some_of=()):
         who = " and ".join(names)
         raise UserError(
             f"{features}: {who} have no piece in common; synthesize them from the same MIDI files, "
-            "or call recordings of the same music by the same name"
+            "or give recordings of the same music the same name"
         )
     unpaired = []
     for instrument, found in names.items():
@@ -76,10 +76,10 @@ def pair_pieces(features, instruments, some_of=()):
 
 
 def keep_played(features, instruments, names, flag):
-    """Those of the pieces ``names`` that at least one of the ``instruments`` has.
+    """List those of the pieces ``names`` that at least one of the ``instruments`` has.
 
     Raises:
-        UserError: there is none; it names the ``flag`` that named the instruments.
+        UserError: there is none; the text names ``flag``, the flag of the instruments.
     """
     kept = []
     for name in names:
@@ -87,24 +87,24 @@ def keep_played(features, instruments, names, flag):
             kept.append(name)
     if not kept:
         raise UserError(
-            f"{flag} {instruments[0]}: has none of the {len(names)} pieces that are held out; "
-            "synthesize them on it, or leave it out"
+            f"{flag} {instruments[0]}: has none of the {len(names)} held-out pieces; synthesize "
+            "them for this instrument, or leave it out"
         )
     return kept
 
 
 def _draw(seed, piece):
-    """A number in [0, 1) that follows from the seed and a piece's name alone."""
+    """Number in [0, 1) that depends on the seed and a piece's name only."""
     digest = hashlib.sha256(os.fsencode(f"{seed}/{piece}")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def split_pieces(names, validation_split, seed=0):
-    """Split by piece: all versions (transpositions, speeds) of one piece land on one side.
+    """Split by piece: all versions (transpositions, speeds) of a piece go to one side.
 
-    A piece is held out if its own number, which follows from (seed, its name), is below
-    ``validation_split``. So each stays where it is when pieces come or go, and the fraction is met
-    in the mean only. Where a side would be empty, it gets the piece that is nearest to it.
+    A piece is held out if its number, a function of seed and name, is below ``validation_split``.
+    So the other pieces stay on their sides when pieces are added or removed, and the fraction is
+    met on average only. A side that would be empty gets the nearest piece.
 
     Returns:
         (training, validation): lists of names, in the order of ``names``.
@@ -125,15 +125,15 @@ def split_pieces(names, validation_split, seed=0):
 
 
 def keep_for_test(training, test_split, seed=0):
-    """Take pieces out of training for the test: those whose number is nearest to 1.
+    """Move the pieces with numbers nearest to 1 from the training set to the test set.
 
-    `split_pieces` holds out those nearest to 0, so that the held-out ones are the same with a test
-    side as without.
+    `split_pieces` holds out those nearest to 0, so the validation set does not depend on
+    ``test_split``.
 
     Args:
-        training: `split_pieces`' first list.
-        test_split: fraction of all pieces; met in the mean only, but one piece at least.
-        seed: as of `split_pieces`.
+        training: first result of `split_pieces`.
+        test_split: fraction of all pieces, met on average; at least one piece.
+        seed: as for `split_pieces`.
 
     Returns:
         (training, test): lists of names, in the order of ``training``.
@@ -153,13 +153,13 @@ def keep_for_test(training, test_split, seed=0):
 
 
 def split_like(split, names, validation_split, seed):
-    """Split as another run did, so far as it knew the pieces; the others by `split_pieces`' rule.
+    """Split as another run; pieces unknown to it follow the rule of `split_pieces`.
 
     Args:
-        split: that run's, {"train": names, "validation": names}, and maybe "test", which is kept
-            out of both sides.
-        names: pieces that there are.
-        validation_split, seed: for pieces that it did not know.
+        split: that run's split, {"train": names, "validation": names}, optionally "test", which is
+            kept out of both sides.
+        names: existing pieces.
+        validation_split, seed: for pieces unknown to that run.
 
     Raises:
         UserError: a side would be empty.
@@ -183,7 +183,7 @@ def split_like(split, names, validation_split, seed):
 
 
 def read_maestro(path):
-    """MAESTRO's table -> {piece: "train", "validation" or "test"}. Raises UserError."""
+    """Read MAESTRO's table: {piece: "train", "validation" or "test"}. Raises UserError."""
     sides = {}
     rows = read_csv(path)
     try:
@@ -194,22 +194,22 @@ def read_maestro(path):
             sides[piece] = row[split]
     except (IndexError, ValueError):
         raise UserError(
-            f"--maestro_split {path}: is no table with midi_filename and split; "
+            f"--maestro_split {path}: is not a table with midi_filename and split; "
             "give maestro-v3.0.0.csv"
         ) from None
     return sides
 
 
 def maestro_split(path, names):
-    """Split as MAESTRO's table says: CSV with the columns ``midi_filename`` and ``split``.
+    """Split by MAESTRO's table, a CSV file with the columns ``midi_filename`` and ``split``.
 
-    All versions of a piece go where the piece goes; a piece that the table lacks goes nowhere.
+    All versions of a piece go to its side. Pieces that are not in the table are left out.
 
     Returns:
-        {"train": names, "validation": names, "test": names}, each sorted as ``names`` are.
+        {"train": names, "validation": names, "test": names}, each in the order of ``names``.
 
     Raises:
-        UserError: it is no such table, or it leaves training or validation without a piece.
+        UserError: the file is not such a table, or leaves training or validation empty.
     """
     sides = read_maestro(path)
     split = {}
@@ -218,6 +218,6 @@ def maestro_split(path, names):
         if not split[side] and side != "test":
             raise UserError(
                 f"--maestro_split {path}: puts none of the {len(names)} pieces in {side}, such as "
-                f"{names[0]}; give these pieces' table, and step 1 the table's own folder"
+                f"{names[0]}; give the table of these pieces, and run step 1 on the table's folder"
             )
     return split

@@ -12,7 +12,7 @@ from sound.recordings import read_audio
 
 
 def check_packages():
-    """Raise UserError where the packages that --tensorboard needs are missing."""
+    """Raise UserError if the packages for --tensorboard are missing."""
     needed = ("tensorflow", "tensorboard")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
@@ -22,23 +22,23 @@ def check_packages():
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """What the run folder has of each epoch, for TensorBoard: numbers, preview, its sound.
+    """Writes each epoch's numbers, preview and sound from the run folder to TensorBoard.
 
-    The steps are the epochs' numbers. Goes after `Session`, which makes what this one reads.
+    The steps are the numbers of the epochs. It must come after `Session`, which makes these files.
     """
 
     def __init__(self, run):
         super().__init__()
-        import tensorflow  # whatever the backend is
+        import tensorflow  # with any backend
 
         self.run = run
         self.tf = tensorflow
         self.writer = None
-        self.fixed_written = False  # by this start
+        self.fixed_written = False  # in this start
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write the newest row of the history, and its preview if there is one."""
-        if self.writer is None:  # now, so that a start that trains nothing leaves no file
+        """Write the newest row of the history and, if it exists, its preview."""
+        if self.writer is None:  # not earlier, so that a start without training leaves no file
             folder = self.run.folder / "tensorboard"
             self.writer = self.tf.summary.create_file_writer(str(folder))
         row = self.run.history[-1]
@@ -58,7 +58,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.writer.flush()
 
     def _write_fixed(self):
-        """The preview's input and target, the same for all epochs; whether they are there yet."""
+        """Write the preview's input and target; returns whether they exist yet."""
         folder = self.run.folder / "previews"
         for name in ("input", "target"):
             self._write_sound(name, folder / name)

@@ -153,8 +153,8 @@ def test_split_by_maestros_table(tmp_path):
     no_piece = MAESTRO, "none of the 1 pieces in train"
     for text, reason in (
         no_piece,
-        ("a,b\n1,2\n", "no table"),
-        ("midi_filename,split\n,", "no table"),
+        ("a,b\n1,2\n", "not a table"),
+        ("midi_filename,split\n,", "not a table"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=reason):
