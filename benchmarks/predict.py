@@ -54,7 +54,7 @@ class StageWatch:
     def __init__(self):
         self.seconds = defaultdict(float)
         self.stack = ["rest"]
-        self.last = time.perf_counter()
+        self.last = time.process_time()
 
     @contextlib.contextmanager
     def __call__(self, stage):
@@ -71,7 +71,7 @@ class StageWatch:
 
     def switch(self):
         """Add the time since the last switch to the running stage."""
-        now = time.perf_counter()
+        now = time.process_time()
         self.seconds[self.stack[-1]] += now - self.last
         self.last = now
 
@@ -150,6 +150,11 @@ def build_parser():
     )
     per_call = "tiles per network call"
     add("--batch_size", type=cli.number(int, 1), default=convert.BATCH_SIZE, help=per_call)
+    add(
+        "--stages",
+        action="store_true",
+        help="also measure each stage; they then run one after another, which takes longer",
+    )
     add("--precision", choices=devices.INFERENCE, default="auto", help="as in predict.py")
     add("--gpu", default="cpu", help="GPU number, or cpu")
     return parser
@@ -165,7 +170,8 @@ def save_untrained(path, filters, bins):
 
 
 def watch_stages(watch, model):
-    """Wrap each of STAGES so that ``watch`` times it."""
+    """Wrap each of STAGES so that ``watch`` times it; they then run one after another."""
+    convert.ahead = iter
     for stage, place in STAGES.items():
         if place is None:
             model.predict_on_batch = watch.wrap(stage, model.predict_on_batch)
@@ -215,10 +221,11 @@ def convert_and_print(watch, quality, model, folder, args, start):
     )
     print(f"end to end    {done.seconds / whole:8.1f} x real time  ({whole:.1f} s)")
     print(f"peak memory   {measure.peak_memory():8.2f} GiB")
-    for stage in [*STAGES, "rest"]:
-        spent = watch.seconds[stage]
-        speed = done.seconds / spent if spent else float("inf")
-        print(f"{stage:20} {speed:8.1f} x  {spent / total:6.1%}")
+    if args.stages:
+        print("processor time of each stage:")
+        for stage in [*STAGES, "rest"]:
+            spent = watch.seconds[stage]
+            print(f"{stage:20} {spent:8.2f} s  {spent / processor_time:6.1%}")
     return processor_time
 
 
@@ -245,7 +252,8 @@ def main(argv=None):
         print(f"{model.count_params():,} parameters, {vars(args)}")
         print(f"start, load, compile {start:8.1f} s  ({loaded:.1f} s without compiling)")
         watch = StageWatch()
-        watch_stages(watch, model)
+        if args.stages:
+            watch_stages(watch, model)
         times = []  # processor time of each quality, s
         for quality in args.quality:
             times.append(convert_and_print(watch, quality, model, folder, args, start))

@@ -23,6 +23,7 @@ import functools
 import math
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,16 +187,26 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
     blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
     placement = stereo.Placement(hop_length)
     frames = data.stft_stream(stereo.split(blocks), hop_length, kinds.bins_of(model))
-    frames = placement.mix(frames)
+    frames = ahead(placement.mix(frames))
     frames = convert_frames(model, frames, spectrum_to_db, options)
     kind = kinds.kind_of(model) if options.phase in phases.LEARNED else kinds.PLAIN
-    packed = _pack(frames, kind)
+    packed = ahead(_pack(frames, kind))
     pull = phases.PULL if options.pull is None else options.pull
     estimate = functools.partial(phases.ALL[options.phase], pull=pull)
     iterations, seed = options.phase_iterations, options.seed
     spectra = estimate_phases(packed, estimate, iterations, seed, hop_length)
     audio = istft_stream(placement.place(spectra), hop_length)
     return resample_stream(audio, data.SAMPLE_RATE, new_rate or rate)
+
+
+def ahead(blocks):
+    """Compute a stream in a thread of its own, one block ahead, beside what is made of it."""
+    blocks = iter(blocks)
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(next, blocks, None)
+        while (block := following.result()) is not None:
+            following = thread.submit(next, blocks, None)
+            yield block
 
 
 def _pack(frames, kind):

@@ -1,4 +1,6 @@
 import itertools
+import threading
+import time
 import tracemalloc
 
 import librosa
@@ -173,6 +175,37 @@ def test_the_network_always_gets_one_batch_size(bins, batch_size, tiles):
     audio = 30 * noise(3 * TILE, 2)
     convert.convert_audio(network, audio, data.SAMPLE_RATE, Options(batch_size=batch_size))
     assert shapes == {((tiles, bins, 256, 1), "float32", True)}
+
+
+def test_a_stream_is_computed_one_block_ahead_in_another_thread():
+    begun = []
+
+    def work():
+        for k in range(4):
+            begun.append((k, threading.get_ident()))
+            yield np.full(3, k)
+
+    stream = convert.ahead(work())
+    first = next(stream)
+    for _ in range(1000):  # the thread may need a moment
+        if len(begun) > 1:
+            break
+        time.sleep(0.01)
+    assert [k for k, _ in begun] == [0, 1]  # and no further
+    assert [block[0] for block in [first, *stream]] == [0, 1, 2, 3]
+    threads = {thread for _, thread in begun}
+    assert len(threads) == 1 and threading.get_ident() not in threads
+
+
+def test_what_fails_ahead_is_told_in_its_turn():
+    def work():
+        yield np.zeros(1)
+        raise ValueError("damaged")
+
+    stream = convert.ahead(work())
+    next(stream)
+    with pytest.raises(ValueError, match="damaged"):
+        next(stream)
 
 
 def test_silence_stays_silence():
