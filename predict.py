@@ -61,6 +61,7 @@ from sound.recordings import (
     read_audio,
 )
 from sound.survey import listen_open, read_part
+from sound.transpose import OCTAVE
 
 PAGE_SECONDS = 120  # of each recording on the listening page, which holds them in memory
 COLUMNS = 100  # of --list
@@ -95,6 +96,7 @@ def read_options(args, job):
         overlap=args.overlap,
         batch_size=args.batch_size,
         seed=args.seed,
+        transpose=args.transpose,
     )
 
 
@@ -128,7 +130,7 @@ def convert_one(model, job, survey, args, place):
             job.source,
             job.target,
             read_options(args, job),
-            convert.Output(args.sr, args.bits, args.level, args.normalize),
+            convert.Output(args.sr, args.bits, args.level, args.normalize, args.mix),
             survey=survey,
             place=place_output,
             progress=bar.update,
@@ -425,6 +427,13 @@ def add_common_flags(parser):
         type=cli.seconds(low_open=True),
         help="length of the part to convert, s or m:ss; default: all",
     )
+    add(
+        "--transpose",
+        type=cli.number(float, -OCTAVE, OCTAVE),
+        default=0,
+        metavar="SEMITONES",
+        help="move the recording up (12: an octave) or down (-12) before it is converted",
+    )
     add("--page", metavar="FOLDER", help="write a page that plays input and outputs to this folder")
 
 
@@ -445,6 +454,12 @@ def add_level_flags(parser):
         const=-1.0,
         metavar="DBFS",
         help="scale the peak to this level instead, dBFS (without a value: -1)",
+    )
+    add(
+        "--mix",
+        type=cli.number(float, 0, 1),
+        default=1,
+        help="share of the conversion, 0 to 1; the rest is the recording itself, at its own pitch",
     )
 
 
@@ -544,8 +559,9 @@ def read_settings(args, model_path):
     settings = {name: getattr(args, name) for name in names}
     if args.precision != "auto":
         settings["precision"] = args.precision
-    if args.bits is not None:  # unasked, as in older records, it goes without saying
-        settings["bits"] = args.bits
+    for name, usual in (("bits", None), ("transpose", 0), ("mix", 1)):
+        if getattr(args, name) != usual:  # unasked, as in older records, it goes without saying
+            settings[name] = getattr(args, name)
     if args.phase == "griffinlim_anchored":
         pull = RunFacts(model_path).pull if args.pull is None else args.pull
         if pull not in (

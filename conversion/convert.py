@@ -37,6 +37,7 @@ from sound import phase as phases
 from sound import stereo
 from sound.loudness import SAFE_PEAK, Limiter, Meter
 from sound.recordings import (
+    READ_SIZE,
     check_writable,
     choose_depth,
     create_sound,
@@ -49,6 +50,7 @@ from sound.recordings import (
     write_blocks,
 )
 from sound.survey import Excerpt, find_offset, listen, remove_offset
+from sound.transpose import transpose
 
 # Without overlap the picture jumps at tile borders. A quarter of a tile lowers the error by 0.04
 # dB, half a tile by another 0.002 dB at 1.5 times the cost (the shipped guitar, nine pieces; see
@@ -85,6 +87,7 @@ class Options(NamedTuple):
     overlap: float = OVERLAP  # fraction of a tile that the next one covers again, 0 <= overlap < 1
     batch_size: int = BATCH_SIZE  # tiles that go through the network at once, see `tiles_at_once`
     seed: int = 0  # of random phases
+    transpose: float = 0.0  # semitones that the recording is moved up before, -12 ... 12
 
 
 DEFAULTS = Options()
@@ -97,6 +100,7 @@ class Output(NamedTuple):
     bits: int | str | None = None  # of `recordings.DEPTHS`; None: the input's, if it may have them
     level: str = "match"  # one of `LEVELS`
     normalize: float | None = None  # peak wanted instead, dBFS; then nothing is limited
+    mix: float = 1.0  # share of the conversion, 0 ... 1; the rest is the recording itself
 
 
 LIKE_INPUT = Output()
@@ -185,6 +189,7 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
     """
     hop_length = data.HOP_LENGTH // options.hops
     blocks = resample_stream(blocks, rate, data.SAMPLE_RATE)
+    blocks = transpose(blocks, data.SAMPLE_RATE, options.transpose)
     placement = stereo.Placement(hop_length)
     frames = data.stft_stream(stereo.split(blocks), hop_length, kinds.bins_of(model))
     frames = ahead(placement.mix(frames))
@@ -480,9 +485,13 @@ def convert_file(
             named_errors(target),
             complete(target, place) as part,
             tempfile.TemporaryFile(dir=Path(target).parent) as spool,
+            tempfile.TemporaryFile(dir=Path(target).parent) as mixed,
             create_sound(target, part, *about) as file,
         ):
             made = _convert_to_spool(model, sound, spool, survey, options, output, progress)
+            if output.mix < 1:
+                made = _mix_with_input(source, spool, mixed, made, survey, output)
+                spool = mixed
             gain = _choose_gain(made, survey, output)
             may_limit = output.normalize is None and depth != "float"
             done = _write(spool, file, made, gain, may_limit)
@@ -512,6 +521,28 @@ def _convert_to_spool(model, sound, spool, survey, options, output, progress):
     peak = _fill_spool(spool, blocks, output.rate, progress)
     samples = round(excerpt.samples * output.rate / sound.samplerate)
     return _Made(samples, peak, meter.integrated(), gain_in)
+
+
+def _mix_with_input(source, spool, mixed, made, survey, output):
+    """Write into ``mixed`` what was `_Made` and the recording, as ``output`` says; gives `_Made`.
+
+    The conversion has the level that it would have alone.
+    """
+    gain = output.mix * _choose_gain(made, survey, output._replace(normalize=None))
+
+    def add(wet, dry):
+        for one, other in zip(wet, dry):
+            yield gain * one + (1 - output.mix) * other[:, : one.shape[1]]
+
+    with open_sound(source) as sound:
+        excerpt = Excerpt(sound.samplerate, survey.start, survey.seconds)
+        dry = remove_offset(excerpt.cut(read_blocks(sound)), survey.offset)
+        dry = resample_stream(dry, sound.samplerate, output.rate)
+        wet = read_spool(spool, sound.channels, made.samples)
+        blocks = add(data.rechunk(wet, READ_SIZE), data.rechunk(dry, READ_SIZE))
+        peak = _fill_spool(mixed, blocks, output.rate, None)
+    loudness = _measure(read_spool(mixed, sound.channels, made.samples), output.rate)
+    return _Made(made.samples, peak, loudness, 1.0)
 
 
 def _choose_gain(made, survey, output):

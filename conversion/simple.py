@@ -42,6 +42,8 @@ def convert(
     sr=None,
     bits=None,
     precision="auto",
+    transpose=0.0,
+    mix=1.0,
 ):
     """Convert a recording: the same samples that predict.py writes.
 
@@ -56,6 +58,8 @@ def convert(
         sr: sampling rate of the output, Hz; default: the input's.
         bits: 16, 24 or "float"; default: the input's, 16 if that is compressed with loss.
         precision: of the network, "auto", "float32" or "bfloat16".
+        transpose: semitones that the recording is moved up before, -12 ... 12.
+        mix: share of the conversion, 0 ... 1; the rest is the recording itself.
 
     Returns:
         `Path` of what was written. No file is replaced: where ``output`` is taken, it is numbered.
@@ -79,8 +83,8 @@ def convert(
         load_network(path, precision),
         recording,
         target,
-        QUALITIES[quality]._replace(pull=RunFacts(path).pull),
-        Output(sr, bits, level, normalize),
+        QUALITIES[quality]._replace(pull=RunFacts(path).pull, transpose=transpose),
+        Output(sr, bits, level, normalize, mix),
         survey=survey,
         place=lambda part, name: written.append(place_beside(part, name)),
     )

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sounds import identity, louder, music, noise, uneven
+from sounds import identity, louder, music, noise, tone, uneven, write
 
 import data
 from conversion import convert
@@ -330,3 +330,36 @@ def test_the_meter_hands_the_stream_through():
     meter = loudness.Meter()
     assert all(a is b for a, b in zip(blocks, meter.watch(iter(blocks)), strict=True))
     assert np.isfinite(meter.integrated())
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+@pytest.mark.parametrize("level", convert.LEVELS)
+def test_a_mix_holds_both_in_their_shares(tmp_path, rate, level):
+    """Either alone, and their sum: the conversion as loud as it would be alone."""
+    source = write(tmp_path / "in.wav", music(3 * rate, rate), rate)
+    target = tmp_path / "out.wav"
+
+    def run(mix, model=identity):
+        output = convert.Output(bits="float", level=level, mix=mix)
+        convert.convert_file(model, source, target, output=output)
+        return soundfile.read(target)[0]
+
+    original = soundfile.read(source)[0]
+    wet = run(1.0)
+    np.testing.assert_allclose(run(0.0), original, atol=1e-3)
+    mixed = run(0.25)
+    assert len(mixed) == len(original)
+    expected = 0.25 * wet + 0.75 * original
+    gain = (mixed @ expected) / (expected @ expected)  # "match" makes the mix as loud as the input
+    assert gain == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(mixed, gain * expected, atol=2e-3)
+
+
+def test_a_transposed_conversion_is_an_octave_higher_and_as_long(tmp_path):
+    source = write(tmp_path / "in.wav", tone(440, 3.017, 48000), 48000)
+    target = tmp_path / "out.wav"
+    convert.convert_file(identity, source, target, convert.Options(transpose=12))
+    moved, rate = soundfile.read(target)
+    assert (len(moved), rate) == (round(3.017 * 48000), 48000)
+    middle = moved[rate : 2 * rate] * np.hanning(rate)
+    assert np.abs(np.fft.rfft(middle)).argmax() == pytest.approx(880, abs=2)

@@ -45,6 +45,7 @@ def stereo(samples, rate):
             ["--sr", "22050", "--bits", "24", "--normalize", "-3", "--precision", "float32"],
             {"sr": 22050, "bits": 24, "normalize": -3, "precision": "float32"},
         ),
+        (["--transpose", "-12", "--mix", "0.6"], {"transpose": -12, "mix": 0.6}),
     ],
 )
 def test_a_file_has_the_commands_samples(tmp_path, model, flags, keywords):
