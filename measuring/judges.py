@@ -26,19 +26,19 @@ from synthesis import scores
 
 PACKAGES = ("basic_pitch", "mir_eval", "onnxruntime")
 INSTALL = "pip install --no-deps basic-pitch resampy && pip install onnxruntime mir_eval"
-LAST = 0.5  # s: notes that begin so shortly before the end are left out, on both sides
+LAST = 0.5  # s: notes that start in this time before the end are left out, on both sides
 
 
 def is_installed():
-    """Whether all packages of the judge of notes are there."""
+    """Whether all packages of the note judge are installed."""
     return all(importlib.util.find_spec(name) for name in PACKAGES)
 
 
 def score_notes(path, seconds):
-    """A score's notes that begin in the first seconds, and what had to be repaired to read it.
+    """Read a score's notes that start in the first seconds, and the repairs of the file.
 
     Returns:
-        ((intervals (n, 2) in s, pitches (n,) in Hz), repairs in words).
+        ((intervals (n, 2) in s, pitches (n,) in Hz), repairs as text).
 
     Raises:
         UserError: the score cannot be read.
@@ -49,7 +49,7 @@ def score_notes(path, seconds):
 
 
 def hear_notes(audio):
-    """The notes that Basic Pitch hears in audio (n,) at 44.1 kHz.
+    """Transcribe audio (n,) at 44.1 kHz with Basic Pitch.
 
     Returns:
         (intervals (n, 2) in s, pitches (n,) in Hz).
@@ -68,13 +68,13 @@ def hear_notes(audio):
 
 def _notes(starts, ends, pitches, seconds):
     kept = starts < seconds - LAST
-    ends = np.maximum(ends, starts + 0.05)  # mir_eval refuses notes without length
+    ends = np.maximum(ends, starts + 0.05)  # mir_eval rejects notes without length
     intervals = np.stack([starts, ends], axis=1)[kept].reshape(-1, 2)
     return intervals, 440 * 2 ** ((pitches[kept] - 69.0) / 12)
 
 
 def _predict(path):
-    model = _load()  # first: it keeps Basic Pitch's import quiet
+    model = _load()  # first, because it silences Basic Pitch's import
     from basic_pitch.inference import predict
 
     return predict(path, model)[2]
@@ -82,8 +82,8 @@ def _predict(path):
 
 @functools.cache
 def _load():
-    """Basic Pitch's network."""
-    logging.disable(logging.WARNING)  # it warns of every runtime that is not there
+    """Load Basic Pitch's network."""
+    logging.disable(logging.WARNING)  # it warns about every missing runtime
     try:
         import basic_pitch
         from basic_pitch.inference import Model
@@ -97,12 +97,12 @@ def _load():
 def note_f1(heard, written):
     """F1 of note onsets (within 50 ms and a quarter tone, offsets ignored; mir_eval): 0 ... 1.
 
-    heard, written: as `hear_notes` and `score_notes` give them. 1 where neither has a note, 0 where
-    one of them has none.
+    ``heard``, ``written``: from `hear_notes` and `score_notes`. 1 if neither has a note, 0 if only
+    one has notes.
     """
     from mir_eval.transcription import precision_recall_f1_overlap
 
-    if not len(heard[0]) or not len(written[0]):  # of which mir_eval would warn
+    if not len(heard[0]) or not len(written[0]):  # mir_eval would warn
         return float(len(heard[0]) == len(written[0]))
     return float(precision_recall_f1_overlap(*written, *heard, offset_ratio=None)[2])
 

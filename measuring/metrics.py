@@ -28,18 +28,18 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 import data
 
-RATE = 16000  # Hz, at which sounds are compared: that of NSynth, DDSP and ss-vq-vae
-LEVEL_GAINS = np.arange(-12, 12.1, 1.5)  # dB, that `level_matched_mae` tries
+RATE = 16000  # Hz, rate at which sounds are compared, as in NSynth, DDSP and ss-vq-vae
+LEVEL_GAINS = np.arange(-12, 12.1, 1.5)  # dB, gains of `level_matched_mae`
 FFT_SIZES = (2048, 1024, 512, 256, 128, 64)  # DDSP's
 LOG_FLOOR = 1e-5  # DDSP's safe_log
 MFCC = 13
 # kHz: what NSynth's notes reach, what a picture of 256 bins reaches, and the two halves of the rest
 BANDS = ((0, 8), (8, 11.025), (11.025, 16), (16, 22.05))
-_BLOCK = 2048  # frames that are transformed at a time: memory stays flat
+_BLOCK = 2048  # frames transformed at a time, to limit memory
 
 
 def picture_mae(a, b):
-    """Spectrogram MAE in dB: mean abs(a - b) on the networks' clipped -1 ... 1, times 96.33 / 2.
+    """Spectrogram MAE in dB: mean abs(a - b) in the networks' range, clipped, times 96.33 / 2.
 
     Args:
         a, b: pictures (256, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
@@ -49,16 +49,15 @@ def picture_mae(a, b):
 
 
 def level_matched_mae(picture, target):
-    """`picture_mae` at the level that suits best: the least over gains of -12 ... 12 dB.
+    """`picture_mae` at the best level: the minimum over gains of -12 ... 12 dB.
 
-    One gain for the whole piece, in steps of 1.5 dB, on the target's linear magnitude. For pianos
-    and recordings whose dynamics are not those of the training piano: a conversion that is right
-    but for its level is not wrong. Not symmetric, and never above `picture_mae`, for 0 dB is
-    among the gains.
+    One gain for the whole piece, in steps of 1.5 dB, is applied to the target's linear magnitude.
+    It ignores a wrong level, for pianos and recordings with other dynamics than the training piano.
+    Not symmetric. It is never above `picture_mae`, because the gains include 0 dB.
 
     Args:
-        picture: what was made, (256, t) on the dB scale, 0 ... 1.
-        target: what was wanted, the same.
+        picture: output, (256, t) on the dB scale, 0 ... 1.
+        target: target, the same.
     """
     _check(picture, target)
     made = data.to_network(picture)
@@ -71,7 +70,7 @@ def level_matched_mae(picture, target):
 
 
 def band_error(picture, target, low, high):
-    """`picture_mae` in dB of the bins from ``low`` to ``high`` Hz; a bin at a border is in both.
+    """`picture_mae` in dB of the bins from ``low`` to ``high`` Hz; border bins are in both.
 
     Args:
         picture, target: (512, t) on the dB scale, of the full band.
@@ -84,15 +83,15 @@ def band_error(picture, target, low, high):
 
 
 def spectral_convergence(written, mag):
-    """Norm of written - mag over the norm of mag (Sturmel & Daudet 2011): what a phase costs.
+    """Norm of written - mag over the norm of mag (Sturmel & Daudet 2011): the cost of a phase.
 
     Args:
         written: magnitude of audio that was made from ``mag`` and some phase, on
             `data.magnitude`'s scale.
-        mag: the magnitude asked for, of the same shape.
+        mag: the magnitude given to the estimator, same shape.
 
     Returns:
-        0 ... ; where ``mag`` is all zero: 0 if ``written`` is, too, infinite otherwise.
+        0 ... ; if ``mag`` is all zero: 0 if ``written`` is, too, otherwise infinite.
     """
     _check(written, mag)
     error = np.linalg.norm(written - mag)
@@ -107,11 +106,11 @@ def multi_resolution_stft(a, b):
 
     Summed over FFT sizes 2048 ... 64; periodic Hann windows, overlap 0.75, the end padded with
     zeros, magnitudes not normalised, logarithms (natural) of at least 1e-5, as in DDSP's code.
-    Absolute in level: a louder copy is not equal.
+    It depends on the level.
 
     Args:
-        a, b: float (n,), best at 16 kHz as DDSP's: at 44.1 kHz what little noise there is above
-            8 kHz rules the logarithms.
+        a, b: float (n,), best at 16 kHz as in DDSP: at 44.1 kHz the weak noise above 8 kHz
+            dominates the logarithms.
     """
     _check(a, b)
     a = np.asarray(a, np.float32)
@@ -142,16 +141,16 @@ def _frames(audio, size, hop):
 
 
 def resample(audio, sample_rate=data.SAMPLE_RATE):
-    """Audio (n,) at ``sample_rate`` Hz -> float32 at 16 kHz, as the functions below take it."""
+    """Resample audio (n,) from ``sample_rate`` Hz to float32 at 16 kHz, for the functions below."""
     audio = np.asarray(audio, np.float32)
     return librosa.resample(audio, orig_sr=sample_rate, target_sr=RATE, res_type="soxr_hq")
 
 
 def log_mel(audio):
-    """Log mel spectrogram as ss-vq-vae's evaluation has it (Cifka et al. 2021): for LSD and MFCC.
+    """Log mel spectrogram as in ss-vq-vae's evaluation (Cifka et al. 2021), for LSD and MFCC.
 
-    Divided by its RMS (so blind to level), librosa's default mel spectrogram (FFT 2048, hop 512,
-    128 mels), in dB, at most 80 below its own peak.
+    The audio is divided by its RMS, so the level does not matter. librosa's default mel spectrogram
+    (FFT 2048, hop 512, 128 mels) follows, in dB, limited to 80 dB below its peak.
 
     Args:
         audio: float32 (n,) at 16 kHz.
@@ -165,7 +164,7 @@ def log_mel(audio):
 
 
 def lsd_per_frame(mel_a, mel_b):
-    """Log-spectral distance in dB, the usual reading: root mean square over mels, mean over frames.
+    """Log-spectral distance in dB, usual definition: root mean square over mels, mean over frames.
 
     mel_a, mel_b: (128, t), of `log_mel`.
     """
@@ -174,7 +173,7 @@ def lsd_per_frame(mel_a, mel_b):
 
 
 def lsd_time_first(mel_a, mel_b):
-    """Log-spectral distance in dB, ss-vq-vae's code: root mean square over time, mean over mels.
+    """Log-spectral distance in dB as in ss-vq-vae's code: RMS over time, mean over mels.
 
     mel_a, mel_b: (128, t), of `log_mel`.
     """
@@ -185,7 +184,7 @@ def lsd_time_first(mel_a, mel_b):
 def mfcc_distance(mel_a, mel_b):
     """1 - cosine of the mean MFCC 1 ... 12 of two log mel spectrograms (128, t): 0 ... 2.
 
-    A weak surrogate of timbre. A flat spectrum (silence) has no direction: 0 from another flat
+    A weak measure of timbre. A flat spectrum (silence) has no direction: 0 from another flat
     one, 1 from everything else.
     """
     a = _mean_mfcc(mel_a)
@@ -210,8 +209,8 @@ def _mean_mfcc(mel):
 def snr(reference, estimate):
     """Signal-to-noise ratio in dB: 20 log10(rms(reference) / rms(estimate - reference)).
 
-    Only where waveforms should match. Equal sounds (two silences too) give infinity, a silent
-    reference and another estimate minus infinity.
+    Use it only if the waveforms should match. Equal sounds (also two silences) give infinity, a
+    silent reference with another estimate minus infinity.
     """
     _check(reference, estimate)
     signal = _rms(reference)
@@ -222,7 +221,7 @@ def snr(reference, estimate):
 
 
 def _at_least(samples, audio):
-    """Audio followed by silence if it is shorter than a frame, of which librosa would warn."""
+    """Pad audio that is shorter than a frame with silence, because librosa would warn."""
     return audio if len(audio) >= samples else np.pad(audio, (0, samples - len(audio)))
 
 
@@ -236,10 +235,10 @@ def _check(a, b):
 
 
 class Measure(NamedTuple):
-    """One column of the tables: a function of this module, and what is said of it.
+    """One column of the tables: a function of this module and its description.
 
-    ``takes`` names what the function is called with, see `rows.things_to_compare`; a row that
-    lacks one of these things has no such cell.
+    ``takes`` names the arguments of the function, see `rows.things_to_compare`. A row without
+    one of them has no such cell.
     """
 
     key: str  # in results.csv and results.json
@@ -336,7 +335,7 @@ MEASURES = (
 
 
 def _band_measure(low, high):
-    """The `Measure` of one of `BANDS`."""
+    """Make the `Measure` of one of `BANDS`."""
     error = functools.partial(band_error, low=1000 * low, high=1000 * high)
     name = f"{low:.0f} – {high:.0f} kHz"
     return Measure(

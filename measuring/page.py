@@ -19,7 +19,7 @@ from measuring.rows import (
 )
 from report import listening
 
-ROW_TERMS = (  # how a row's name begins, and what it is
+ROW_TERMS = (  # (start of a row's name, description)
     (IDENTITY, "The input, unchanged: what there is to beat."),
     (SILENCE, "Nothing at all."),
     (MEDIAN, "One constant spectrum, the median of the training targets."),
@@ -30,15 +30,15 @@ ROW_TERMS = (  # how a row's name begins, and what it is
 
 
 class GroupPage:
-    """The listening page of one group: what all ``candidates`` make of each piece, side by side.
+    """The listening page of one group: the outputs of all ``candidates`` for each piece.
 
-    An earlier page's index.html goes at once: it would show these sounds under its own names.
+    It deletes an earlier index.html at once, because that would show these sounds under its names.
     """
 
     def __init__(self, folder, group, candidates, settings, seconds):
         self.folder = folder
         self.group = group
-        self.outputs = {}  # {a model's name in the tables: that of its sound here}
+        self.outputs = {}  # {name of a model in the tables: label of its sound here}
         for candidate in candidates:
             label = f"Output: {candidate.label}" if candidate.label else "Output"
             self.outputs[name_system(candidate.label)] = label
@@ -91,7 +91,7 @@ class GroupPage:
         return f"Target: {listening.plain_instrument(self.group.target)}"
 
     def _sentence(self, summary):
-        """The sentence above the sounds: how far outputs are from the target, and the input."""
+        """Write the sentence above the sounds: errors of the outputs and the input."""
         if "mae_db" not in summary[IDENTITY]:
             return ""
         errors = []
@@ -110,13 +110,13 @@ class GroupPage:
         return f"From {origin} to {listening.plain_instrument(self.group.target)}"
 
     def _measured(self):
-        """How much of each piece is measured, in words."""
+        """Describe how much of each piece is measured."""
         if self.group.seconds:
             return f"its first {self.group.seconds:g} s"
         return "whole pieces"
 
     def write(self, summary):
-        """Write the page itself, last of its files."""
+        """Write the page, after all its files."""
         paragraphs = [
             *describe_candidates(self.candidates),
             self.group.about,
@@ -139,7 +139,7 @@ class GroupPage:
 
 
 def describe_candidates(candidates):
-    """Lines that say which model has which name in the tables; none for a single one."""
+    """List the models' names in the tables, one line each; none for a single model."""
     lines = []
     for candidate in candidates:
         if candidate.label:

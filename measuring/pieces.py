@@ -24,23 +24,23 @@ from conversion import known_models
 from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, open_sound, read_audio
 
-SIDE_WORDS = {  # --pieces: in words
+SIDE_WORDS = {  # {value of --pieces: description}
     "validation": "held out from training",
     "test": "kept for the test",
     "all": "of training and held out alike",
 }
-MEDIAN_PIECES = 30  # how much of the training set its median is taken from
-MEDIAN_FRAMES = 500  # of each of these pieces
-LONGEST_MISMATCH = 0.01  # by which the two recordings of a pair may differ in length
+MEDIAN_PIECES = 30  # pieces of the training set used for its median
+MEDIAN_FRAMES = 500  # frames of each of these pieces
+LONGEST_MISMATCH = 0.01  # largest relative difference in length of a pair
 
 
 class Candidate(NamedTuple):
     """A model to evaluate."""
 
-    label: str  # short name, "" if it is the only one
+    label: str  # short name, "" for a single model
     path: Path
-    run: RunFacts | None  # None of a model that is no run folder
-    model: object = None  # as `convert.convert_stream` takes it, once it is loaded
+    run: RunFacts | None  # None if the model is not a run folder
+    model: object = None  # for `convert.convert_stream`, after loading
 
 
 class Piece(NamedTuple):
@@ -52,20 +52,20 @@ class Piece(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What one table is of."""
+    """The pieces and settings of one table."""
 
-    title: str  # "" if there is only one
+    title: str  # "" for a single group
     folder: str  # below --output and --report
-    about: str  # which pieces these are
+    about: str  # description of the pieces
     origin: str | None
     target: str | None
     pieces: list
-    condition: str | None = None  # of sound/conditions.py, under which the input is heard
-    seconds: float | None = None  # of each piece, from its beginning; None: all
+    condition: str | None = None  # of sound/conditions.py, applied to the input
+    seconds: float | None = None  # length of each piece's start; None: all
 
 
 def read_run(path):
-    """Read the `RunFacts` of the run at ``path``; None of a model that is no run folder.
+    """Read the `RunFacts` of the run at ``path``; None if it is not a run folder.
 
     Raises:
         UserError: config.json is damaged, or names no instruments or pieces.
@@ -79,7 +79,7 @@ def read_run(path):
 
 
 def find_candidates(texts):
-    """The models that --model names, each once: list of `Candidate`. Raises UserError."""
+    """Find the models of --model, without duplicates: list of `Candidate`. Raises UserError."""
     found = {}
     for text in texts:
         path = known_models.find_model(text, "--model")
@@ -95,7 +95,7 @@ def find_candidates(texts):
 
 
 def find_names(runs, side):
-    """Names of the pieces that every run kept from training, in the order of the first one's split.
+    """Find the pieces that no run was trained on, in the order of the first run's split.
 
     Args:
         runs: list of `RunFacts`.
@@ -112,23 +112,23 @@ def find_names(runs, side):
 
 
 def _find_unused(run):
-    """Names of what a run did not train on."""
+    """Names of the pieces that a run was not trained on."""
     return [*run.split["validation"], *run.split.get("test", [])]
 
 
 def _pieces_of(names):
-    """The set of pieces that these are versions of."""
+    """Set of the pieces of some versions."""
     return {piece_of(name) for name in names}
 
 
 def _find_shared_pieces(lists):
-    """The set of pieces that have a version in every one of some lists of names."""
+    """Set of the pieces that have a version in each of several lists."""
     pieces = [_pieces_of(names) for names in lists]
     return set.intersection(*pieces)
 
 
 def tell_left_out(candidates):
-    """Say on stderr how many pieces some runs held out, which others did not.
+    """Print on stderr how many pieces were held out by some runs only.
 
     Raises:
         UserError: no piece is held out by all of them.
@@ -149,17 +149,17 @@ def tell_left_out(candidates):
         trained = left_out & _pieces_of(candidate.run.split["train"])
         parts.append(f"{candidate.label} was trained on {len(trained)}")
     print(
-        f"evaluate.py: left out, for not every model held them out: {_count_pieces(left_out)}; "
+        f"evaluate.py: left out, not held out by every model: {_count_pieces(left_out)}; "
         f"{', '.join(parts)}",
         file=sys.stderr,
     )
 
 
 def find_pieces(runs, origin, target, audios, side="validation"):
-    """Pieces of runs that are below ``audios``, on one side of their splits, or all there are.
+    """Find the pieces of runs below ``audios``, on one side of their splits, or all pieces.
 
-    Where a piece has other versions (transposed, other speeds), only the original counts. Pieces
-    whose audio is missing are named on stderr.
+    If a piece has other versions (transposed, other speeds), only the original counts. Pieces
+    without audio are reported on stderr.
 
     Args:
         runs: list of `RunFacts`; see `find_names`.
@@ -186,7 +186,7 @@ def find_pieces(runs, origin, target, audios, side="validation"):
             missing.append(name)
     if not pieces:
         raise UserError(
-            f"{audios}: holds none of these pieces; render them with synthesize_audios.py, "
+            f"{audios}: has none of these pieces; render them with synthesize_audios.py, "
             "or give --pieces all"
         )
     if missing:
@@ -199,7 +199,7 @@ def find_pieces(runs, origin, target, audios, side="validation"):
 
 
 def _leave_out_versions(names):
-    """Only the originals of some pieces; all that there are where there is no original."""
+    """Keep the originals of pieces; all versions if there is no original."""
     originals = [name for name in names if piece_of(name) == name]
     return originals if originals else names
 
@@ -207,41 +207,41 @@ def _leave_out_versions(names):
 def read_pairs(path):
     """Read lines of "input,reference" from a CSV file, paths relative to it.
 
-    An empty reference means there is none.
+    An empty reference means no reference.
 
     Args:
         path: of the file, a Path.
 
     Returns:
-        list of `Piece`, each under a name of its own.
+        list of `Piece` with different names.
 
     Raises:
-        UserError: it is missing, no such table, or empty.
+        UserError: the file is missing, empty, or not such a table.
     """
     pieces = []
     for number, line in enumerate(read_csv(path), 1):
         cells = [_as_name(cell.strip()) for cell in line]
-        if cells == ["input", "reference"]:  # the heading
+        if cells == ["input", "reference"]:  # heading
             continue
         if len(cells) > 2 or not cells[0]:
-            raise UserError(f"{path}: line {number} is not 'input,reference'; mend it")
+            raise UserError(f"{path}: line {number} is not 'input,reference'; correct it")
         source = cells[0]
         reference = None
         if len(cells) == 2 and cells[1]:
             reference = path.parent / cells[1]
         pieces.append(Piece(source, path.parent / source, reference))
     if not pieces:
-        raise UserError(f"{path}: names no files; give a line 'input,reference' for each pair")
+        raise UserError(f"{path}: has no lines; give a line 'input,reference' for each pair")
     return _name_apart(pieces)
 
 
 def _as_name(text):
-    """Text of a UTF-8 file as the name of a file, whatever the locale says names are in."""
+    """Convert text of a UTF-8 file to a file name, independent of the locale."""
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def _name_apart(pieces):
-    """The same pieces under different names, by which their results are known."""
+    """Give the pieces different names, because results are stored by name."""
     seen = {}
     apart = []
     for piece in pieces:
@@ -253,25 +253,25 @@ def _name_apart(pieces):
 
 
 def find_inputs(paths):
-    """Pieces without reference: files as they are, folders as the recordings in them.
+    """Make pieces without reference from files and from the recordings in folders.
 
     Raises:
-        UserError: a folder has none.
+        UserError: a folder has no recordings.
     """
     files = []
     for path in paths:
         found = find_files(path, AUDIO_EXTENSIONS) if path.is_dir() else [path]
         if not found:
-            raise UserError(f"--inputs {path}: holds no recording; give another folder")
+            raise UserError(f"--inputs {path}: has no recordings; give another folder")
         files += found
     return [Piece(str(path), path, None) for path in files]
 
 
 def keep_readable(pieces):
-    """Those pieces whose recordings can be opened, before any work; others are named.
+    """Keep the pieces whose recordings can be opened; the others are reported.
 
     Raises:
-        UserError: none of them can.
+        UserError: none can be opened.
     """
     kept = []
     for piece in pieces:
@@ -283,7 +283,9 @@ def keep_readable(pieces):
         else:
             cli.pass_over(result)
     if not kept:
-        raise UserError(f"{pieces[0].source}: none of these recordings can be read; give others")
+        raise UserError(
+            f"{pieces[0].source}: none of these recordings can be read; give other recordings"
+        )
     return kept
 
 
@@ -295,7 +297,7 @@ def _open_both(piece):
 
 
 def find_groups(args, candidates):
-    """What is to be evaluated, a table each: list of `Group`. Raises UserError.
+    """Find the groups to evaluate, one per table: list of `Group`. Raises UserError.
 
     Args:
         args: flags of evaluate.py.
@@ -316,13 +318,13 @@ def find_groups(args, candidates):
 
 
 def _shorten(group, seconds):
-    """A group of the first ``seconds`` of its pieces."""
+    """Limit a group to the first ``seconds`` of its pieces."""
     about = f"{group.about}; the first {seconds:g} s of each"
     return group._replace(about=about, seconds=seconds)
 
 
 def _check_references(groups):
-    """Raises UserError if a piece has no reference."""
+    """Raise UserError if a piece has no reference."""
     for group in groups:
         if not all(piece.reference for piece in group.pieces):
             raise UserError(
@@ -332,7 +334,7 @@ def _check_references(groups):
 
 
 def _add_conditions(groups, names):
-    """Each group as it is, and again under each of some conditions."""
+    """Add a copy of each group for each condition."""
     more = []
     for group in groups:
         title = group.title or "as recorded"
@@ -350,11 +352,11 @@ def _add_conditions(groups, names):
 
 
 def _find_known_groups(args, candidates):
-    """The groups of the pieces of the models' runs. Raises UserError."""
+    """Find the groups of pieces from the models' runs. Raises UserError."""
     for candidate in candidates:
         if not candidate.run:
             raise UserError(
-                f"--model {candidate.path}: is no run folder, so its pieces are not known; "
+                f"--model {candidate.path}: is not a run folder, so its pieces are not known; "
                 "give --pairs or --inputs"
             )
     runs = [candidate.run for candidate in candidates]
@@ -366,7 +368,7 @@ def _find_known_groups(args, candidates):
     for target, origin, side in itertools.product(targets, origins, sides):
         pieces = find_pieces(runs, origin, target, args.audios_path, side)
         pieces = keep_readable(pieces[: args.limit])
-        folder = []  # only what tells this group from others
+        folder = []  # only the parts that differ between groups
         if args.target or _knows_several(candidates):
             folder.append(target)
         if len(origins) > 1:
@@ -380,7 +382,7 @@ def _find_known_groups(args, candidates):
 
 
 def _choose_sides(args, runs):
-    """The sides of the splits that --pieces asks for."""
+    """Choose the sides of the splits for --pieces."""
     if args.pieces:
         return [args.pieces]
     if find_names(runs, "test"):
@@ -389,7 +391,7 @@ def _choose_sides(args, runs):
 
 
 def _tell_unheard(candidates, origin):
-    """What a title adds to an origin: which models never heard it, or ""."""
+    """Addition to a title: the models that were not trained on the origin, or ""."""
     unheard_by = [each.label for each in candidates if origin not in each.run.origins]
     if not unheard_by:
         return ""
@@ -399,17 +401,17 @@ def _tell_unheard(candidates, origin):
 
 
 def _knows_several(candidates):
-    """Whether there is a model of several targets."""
+    """Whether any model has several targets."""
     return any(len(candidate.run.targets) > 1 for candidate in candidates)
 
 
 def _find_unknown_group(args, candidates):
-    """The one group of --pairs or --inputs, of whose pieces no split tells."""
+    """Make the group of --pairs or --inputs, whose pieces are in no split."""
     if args.origin or args.target:
         flag = "--origin" if args.origin else "--target"
-        raise UserError(f"{flag}: goes with --audios_path; leave it out")
+        raise UserError(f"{flag}: needs --audios_path; leave it out")
     if args.pieces:
-        raise UserError("--pieces: goes with --audios_path; leave it out")
+        raise UserError("--pieces: needs --audios_path; leave it out")
     pieces = read_pairs(args.pairs) if args.pairs else find_inputs(args.inputs)
     pieces = keep_readable(pieces[: args.limit])
     were = "the model was" if len(candidates) == 1 else "the models were"
@@ -421,9 +423,9 @@ def _find_unknown_group(args, candidates):
 
 
 def _find_only_target(candidates):
-    """The one target of all models that are run folders; None if there are more, or no runs.
+    """Find the single target of all run folders; None for several targets, or without runs.
 
-    Raises UserError if they have none in common.
+    Raises UserError if they have no common target.
     """
     known = [candidate for candidate in candidates if candidate.run]
     if not known:
@@ -433,14 +435,14 @@ def _find_only_target(candidates):
 
 
 def find_common_targets(candidates):
-    """Targets that all models were trained on. Raises UserError if there is none."""
+    """Find the targets of all models. Raises UserError if there is none."""
     remedy = "evaluate it alone, or name one --target for all, with --audios_path"
     targets = [candidate.run.targets for candidate in candidates]
     return _find_common(candidates, targets, "makes", remedy)
 
 
 def find_common_origins(candidates):
-    """Origins of all models, those that the first never heard last. Raises UserError."""
+    """Find the common origins; those unknown to the first model come last. Raises UserError."""
     origins = []
     for candidate in candidates:
         origins.append([*candidate.run.origins, *candidate.run.unheard])
@@ -448,9 +450,9 @@ def find_common_origins(candidates):
 
 
 def _find_common(candidates, lists, does, remedy):
-    """Instruments that are in all lists, one list a model, in the first's order.
+    """Find the instruments in all lists, one list per model, in the order of the first.
 
-    Raises UserError in words of what a model ``does``, if there is none.
+    Raises UserError if there is none; ``does`` is the verb of its text.
     """
     common = lists[0]
     for candidate, instruments in zip(candidates[1:], lists[1:]):
@@ -465,13 +467,13 @@ def _find_common(candidates, lists, does, remedy):
 
 
 def choose_instruments(args, candidates):
-    """(origins, targets) that --origin and --target ask for, or that all runs were trained on.
+    """Choose (origins, targets): from --origin and --target, or common to all runs.
 
-    By default every origin, those that were kept out of training last; of a model of several
-    targets the first one.
+    The default is every origin, those kept out of the training last; for a model of several
+    targets the first origin.
 
     Raises:
-        UserError: an instrument is on both sides, or the runs have none in common.
+        UserError: an instrument is on both sides, or the runs have no common instrument.
     """
     origins = args.origin or find_common_origins(candidates)
     if not args.origin and _knows_several(candidates):
@@ -490,7 +492,7 @@ def choose_instruments(args, candidates):
 
 
 def describe_pieces(pieces, runs, side):
-    """One line that says which pieces of the runs' splits these are."""
+    """Describe the pieces and their side of the splits in one line."""
     if side != "all":
         return f"{_count_pieces(pieces)} {SIDE_WORDS[side]}: {_list_names(pieces)}"
     trained = set()
@@ -509,18 +511,18 @@ def _list_names(pieces):
 
 
 def read_piece(piece, seconds=None):
-    """One piece's audio and its reference's audio, of one length.
+    """Read a piece's audio and its reference's audio, cut to one length.
 
     Args:
         piece: `Piece`.
-        seconds: from its beginning on; None: all.
+        seconds: length of the start to read; None: all.
 
     Returns:
-        (audio, reference): float32 (n,) at 44.1 kHz each; the reference is None where the piece
+        (audio, reference): float32 (n,) at 44.1 kHz each; the reference is None if the piece
         has none.
 
     Raises:
-        UserError: one of them is empty, or they differ by more than 1 % in length.
+        UserError: one is empty, or the lengths differ by more than 1 %.
     """
     audio = read_audio(piece.source)
     wanted = round(seconds * data.SAMPLE_RATE) if seconds else None
@@ -543,16 +545,16 @@ def read_piece(piece, seconds=None):
 
 
 def find_median(run, target, audios, bins=data.BINS):
-    """Per-bin median picture (bins,) of the training targets, or None if nothing tells of it.
+    """Find the per-bin median (bins,) of the training targets; None if unknown.
 
-    It is the run's median.npy, or taken from the targets' audio: with several targets the file is
-    the median of them all.
+    It is read from the run's median.npy, or computed from the target's audio. With several targets
+    the file is the median of all of them.
 
     Args:
         run: `RunFacts` or None.
         target: instrument.
         audios: folder that holds a folder for each instrument, or None.
-        bins: height of the pictures that are compared.
+        bins: height of the compared pictures.
     """
     if not run:
         return None
@@ -567,7 +569,7 @@ def find_median(run, target, audios, bins=data.BINS):
 
 
 def _take_median(names, folder, bins):
-    """Per-bin median (bins,) of some of the pieces' frames, or None if none of them is there."""
+    """Compute the per-bin median (bins,) of some pieces' frames; None if all are missing."""
     pieces_apart = 1 + len(names) // MEDIAN_PIECES
     frames = []
     for name in names[::pieces_apart]:

@@ -26,12 +26,12 @@ OWN_PHASE = f"{TRUE} (phase: the target's)"
 
 
 def name_system(label):
-    """A model's name as a system of the tables: "model", and its label if there are several."""
+    """Name a model as a system of the tables: "model", with its label if there are several."""
     return f"{MODEL} {label}".strip()
 
 
 def name_row(system, phase_name):
-    """The row of a system whose sound has this phase estimator's phase."""
+    """Name the row of a system with a phase estimator."""
     return f"{system} (phase: {phase_name})"
 
 
@@ -39,14 +39,14 @@ class Settings(NamedTuple):
     """How pieces are converted; see the flags of these names."""
 
     phases: list
-    options: convert.Options = convert.DEFAULTS  # but for its phase and pull: there are several
+    options: convert.Options = convert.DEFAULTS  # without phase and pull, which vary
     phase_model: object = None
-    level: str = "off"  # "match": the network gets the input at the training's loudness
-    pulls: dict = {}  # noqa: RUF012  {a model's name: its own pull of the anchored phase}
+    level: str = "off"  # "match": scale the input to the training data's loudness
+    pulls: dict = {}  # noqa: RUF012  {name of a model: its own pull}
 
 
 class Systems(NamedTuple):
-    """The systems that tables compare, besides the trivial ones and the ceilings."""
+    """The compared systems, besides the trivial ones and the upper bounds."""
 
     models: dict  # {name, of `name_system`: model, see `convert.convert_stream`}
     median: np.ndarray | None  # per-bin median of the training targets (bins,)
@@ -54,35 +54,35 @@ class Systems(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One system's answer to one piece."""
+    """One system's output for one piece."""
 
     name: str
     audio: np.ndarray  # float32 (n,)
-    asked: np.ndarray  # picture (bins, 1 + n // 512) that the audio was made of, or its own
-    is_made: bool  # whether the audio was made of the picture
+    asked: np.ndarray  # picture (bins, 1 + n // 512) of which the audio was made, or its own
+    is_made: bool  # whether the audio was made from the picture
 
 
 def find_bins(models):
-    """Height of the pictures that networks are compared by: the tallest one's."""
+    """Height of the compared pictures: the largest of the networks."""
     return max((kinds.bins_of(model) for model in models), default=data.BINS)
 
 
 def compute_spectrum(audio, hops=1, bins=data.BINS):
-    """Audio (n,) -> spectrum complex64 (t, bins), frames as `convert.convert_stream` takes them."""
+    """Compute the spectrum of audio (n,), complex64 (t, bins), with `convert_stream`'s frames."""
     stream = data.stft_stream([audio[np.newaxis]], data.HOP_LENGTH // hops, bins)
     return np.concatenate(list(stream), axis=1)[0]
 
 
 def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
-    """Make sound of a magnitude, by the path of `convert.convert_audio`.
+    """Make audio from a magnitude, in the same way as `convert.convert_audio`.
 
     Args:
         mag: float32 (t, bins), linear.
-        spectrum: the input's, complex64 (t, bins).
-        length: of the audio, samples.
+        spectrum: spectrum of the input, complex64 (t, bins).
+        length: length of the audio, samples.
         estimate: a phase estimator of sound/phase.py.
-        iterations: of iterative ones.
-        hops: frames to every HOP_LENGTH samples.
+        iterations: number of iterations of iterative estimators.
+        hops: frames per HOP_LENGTH samples.
 
     Returns:
         float32 (length,).
@@ -95,9 +95,9 @@ def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
 
 
 class Resynthesis:
-    """Makes rows of pictures: sounds of one piece's length, with phases made from its own.
+    """Makes rows from pictures: audio of a piece's length, with phases estimated from the piece.
 
-    All pictures are ``bins`` high; where a network's are lower, there is silence above.
+    All pictures have ``bins`` bins; lower pictures of a network are padded with silence.
     """
 
     def __init__(self, audio, settings, bins):
@@ -110,23 +110,23 @@ class Resynthesis:
         self.picture = convert.spectrum_to_db(self.spectrum)  # (t, bins)
 
     def convert(self, model, picture):
-        """A network's outputs for a picture (t, bins) or (t, bins, inputs): (t, bins, outputs)."""
+        """Run a network on a picture (t, bins) or (t, bins, inputs): (t, bins, outputs)."""
         own = kinds.bins_of(model)
         swapped = picture[:, :own].swapaxes(0, 1)
         converted = convert.convert_picture(model, swapped, self.settings.options)
         return np.pad(converted.swapaxes(0, 1), ((0, 0), (0, self.bins - own), (0, 0)))
 
     def at_usual_hop(self, picture):
-        """The frames of a picture (t, bins) that stand where the usual hop's do: (bins, t)."""
+        """Keep the frames of a picture (t, bins) at the usual hop: (bins, t)."""
         hops = self.settings.options.hops
         return picture[hops - 1 :: hops][: self.frames].T
 
     def row_of_sound(self, name, audio, picture):
-        """A row whose sound is there already, beside its own picture (t, bins)."""
+        """Make a row from existing audio and its own picture (t, bins)."""
         return Row(name, audio, self.at_usual_hop(picture), False)
 
     def row(self, name, asked, phase_name, rotation=None, pull=phases.PULL):
-        """A row whose sound is made of the picture ``asked`` (t, bins) and an estimator's phase.
+        """Make a row from the picture ``asked`` (t, bins) and an estimator's phase.
 
         ``rotation`` (t, bins, 2) turns the input's phase into a learned one, unless a phase model
         does; ``pull`` is of the anchored one.
@@ -141,7 +141,7 @@ class Resynthesis:
         return self._made(name, asked, spectrum, estimate)
 
     def row_of_phase(self, name, asked, spectrum):
-        """A row whose sound is made of the picture ``asked`` (t, bins) and a spectrum's phase."""
+        """Make a row from the picture ``asked`` (t, bins) and the phase of a spectrum."""
         return self._made(name, asked, spectrum, phases.ALL["input"])
 
     def _made(self, name, asked, spectrum, estimate):
@@ -153,14 +153,14 @@ class Resynthesis:
 
 
 def find_training_gain(audio):
-    """Factor that brings audio (n,) to the loudness that networks are trained at."""
+    """Factor that scales audio (n,) to the loudness of the training data."""
     meter = Meter()
     meter.add(audio[np.newaxis])
     return convert.find_gain(meter.integrated(), convert.TRAINING_LOUDNESS)
 
 
 def amplify(picture, gain):
-    """A picture on the dB scale, of any shape, of a sound that is ``gain`` times as loud."""
+    """Scale the sound of a picture on the dB scale, of any shape, by ``gain``."""
     if gain == 1:
         return picture
     return data.amplitude_to_db(data.db_to_amplitude(picture) * np.float32(gain))
@@ -169,14 +169,14 @@ def amplify(picture, gain):
 def make_rows(systems, audio, reference):
     """Yield every `Row` of one piece. Each network runs once.
 
-    A learned phase is the model's own (of a true magnitude the first model's) or, from the
-    magnitude in question, the phase model's.
+    A learned phase comes from the model (for the true magnitude from the first model), or from the
+    phase model.
 
     Args:
         systems: `Systems`.
         audio: the input, float32 (n,).
-        reference: the target recording (n,); None leaves out ceilings and all trivial systems but
-            one.
+        reference: the target recording (n,); None leaves out the upper bounds and the trivial
+            systems except identity.
     """
     models, median, settings = systems
     bins = find_bins(models.values())
@@ -204,7 +204,7 @@ def make_rows(systems, audio, reference):
 
 
 class MeasuredSound:
-    """What the measures need of a recording, each computed when it is first asked for."""
+    """Representations of a recording for the measures, each computed on first use."""
 
     def __init__(self, audio, bins=data.BINS):
         self.audio = audio
@@ -234,7 +234,7 @@ class MeasuredSound:
 
 
 def things_to_compare(row, target=None, notes=None):
-    """What the measures compare of one row: {name in `metrics.Measure.takes`: thing}.
+    """Collect the arguments of the measures for one row: {name in `metrics.Measure.takes`: value}.
 
     Args:
         row: `Row`.
@@ -261,7 +261,7 @@ def things_to_compare(row, target=None, notes=None):
 
 
 def measure(row, target=None, notes=None):
-    """The measures that apply to one row: {key: value}; arguments of `things_to_compare`."""
+    """Compute all measures that apply to a row: {key: value}; arguments: `things_to_compare`."""
     things = things_to_compare(row, target, notes)
     found = {}
     for column in MEASURED:

@@ -22,11 +22,11 @@ NOTE_SPAN = (0.3, 0.45)  # s after an onset: the held note
 GAP_SPAN = (0.55, 0.59)  # s after an onset: after this note, before the next one
 POWER_FLOOR = 1e-12
 STEREO_WINDOW = 0.2  # s
-QUIET = 1e-4  # of the loudest window's power: quieter ones do not count
+QUIET = 1e-4  # fraction of the loudest window's power; quieter windows do not count
 
 
 def make_test_notes():
-    """The score of the test: 49 notes, one at a time, array of `scores.NOTE`."""
+    """Make the score of the test: 49 notes, one at a time, array of `scores.NOTE`."""
     notes = []
     for number, pitch in enumerate(PITCHES):
         notes.append((FIRST + EVERY * number, HELD, pitch, VELOCITY))
@@ -34,10 +34,10 @@ def make_test_notes():
 
 
 def measure_attacks(audio):
-    """How fast each test note rises: ms from 20 to 80 % of the peak in 2 - 7.5 kHz, (49,).
+    """Measure the attack of each test note: ms from 20 to 80 % of the peak in 2 - 7.5 kHz, (49,).
 
     Args:
-        audio: of `make_test_notes`, (n,) at 44.1 kHz; of a shorter one the notes that are there.
+        audio: of `make_test_notes`, (n,) at 44.1 kHz; a shorter one has fewer notes.
     """
     rate = data.SAMPLE_RATE
     band = sosfiltfilt(butter(8, ATTACK_BAND, "band", fs=rate, output="sos"), audio)
@@ -52,7 +52,7 @@ def measure_attacks(audio):
 
 
 def measure_gaps(audio):
-    """How far it is softer after each test note than in it, dB, (49,); as `measure_attacks`."""
+    """Measure how much softer the gap after each test note is than the note, dB, (49,)."""
     depths = []
     for note, gap in zip(_cut_spans(audio, NOTE_SPAN), _cut_spans(audio, GAP_SPAN)):
         powers = np.array([np.mean(note**2), np.mean(gap**2)]) + POWER_FLOOR
@@ -61,7 +61,7 @@ def measure_gaps(audio):
 
 
 def _cut_spans(samples, span):
-    """Samples from span[0] to span[1] s about each onset of the test; whole spans only."""
+    """Cut span[0] ... span[1] s around each onset of the test; whole spans only."""
     rate = data.SAMPLE_RATE
     parts = []
     for number in range(len(PITCHES)):
@@ -74,9 +74,9 @@ def _cut_spans(samples, span):
 
 
 class StereoChange(NamedTuple):
-    """What became of a recording's stereo."""
+    """Change of a recording's stereo image."""
 
-    moved: np.ndarray  # dB in each window that sounds: how far left - right moved
+    moved: np.ndarray  # change of left - right in each sounding window, dB
     before: float  # correlation of the channels
     after: float
 
@@ -95,7 +95,7 @@ def compare_stereo(before, after):
 
 
 def _measure_sides(audio):
-    """(left - right in dB, power) of each window."""
+    """Measure (left - right in dB, power) of each window."""
     size = round(STEREO_WINDOW * data.SAMPLE_RATE)
     count = len(audio) // size
     windows = audio[: count * size].reshape(count, size, 2)
@@ -104,6 +104,6 @@ def _measure_sides(audio):
 
 
 def _correlate(audio):
-    """Correlation of the channels, -1 ... 1; NaN where one is silent."""
+    """Correlation of the channels, -1 ... 1; NaN if one is silent."""
     with np.errstate(invalid="ignore"):
         return float(np.corrcoef(audio[:, 0], audio[:, 1])[0, 1])

@@ -6,7 +6,7 @@ that is a row of the table, and {measure's key: value}. Columns are a list of `m
 
 import numpy as np
 
-MINUS = " − "  # between the names of two rows of which one is compared with the other
+MINUS = " − "  # between the names of two compared rows
 
 
 def summarise(results, columns):
@@ -15,7 +15,7 @@ def summarise(results, columns):
     Values that are not finite are left out.
 
     Returns:
-        {row: {key: cell}}, a cell as `spread_of` gives it; rows in the order in which they come.
+        {row: {key: cell}} with cells from `spread_of`; rows in order of appearance.
     """
     summary = {}
     for row in rows_of(results):
@@ -28,20 +28,20 @@ def summarise(results, columns):
 
 
 def rows_of(results):
-    """The names of all rows, in the order in which they come."""
+    """Names of all rows, in order of appearance."""
     return list(dict.fromkeys(row for _, row, _ in results))
 
 
 def spread_of(values):
-    """A cell: {"mean", "spread", "n"}; spread is the standard deviation (n - 1), None for one."""
+    """Make a cell {"mean", "spread", "n"}; spread: standard deviation (n - 1), None for n = 1."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "spread": spread, "n": len(values)}
 
 
 def average(tables_of):
-    """The mean of several tables {row: {key: cell}}, cell by cell; each table counts once.
+    """Average several tables {row: {key: cell}}, cell by cell, with equal weights.
 
-    A cell's spread is that of the tables' means, its n the sum of theirs. What a table lacks is
+    A cell's spread is that of the tables' means, its n the sum of theirs. Missing cells are
     left out.
     """
     means = {}
@@ -55,10 +55,10 @@ def average(tables_of):
 
 
 def compare(results, comparisons, columns):
-    """Paired differences: of two systems on the same pieces, piece by piece.
+    """Compute paired differences of two systems on the same pieces.
 
-    Pieces that one of the two lacks are left out, so a difference is never one of means over
-    different pieces.
+    Only pieces of both systems count, so a difference never compares means over different
+    pieces.
 
     Args:
         comparisons: list of (row, other row).
@@ -81,7 +81,7 @@ def compare(results, comparisons, columns):
 
 
 def _values(results, row, key):
-    """{piece: value} of one row and column, where the value is there and finite."""
+    """Finite values of one row and column: {piece: value}."""
     found = {}
     for piece, name, measures in results:
         value = measures.get(key)
@@ -91,12 +91,11 @@ def _values(results, row, key):
 
 
 def text_table(summary, columns):
-    """A summary as text: (header, rows). Columns without any cell are left out.
+    """Format a summary as text: (header, rows), without empty columns.
 
-    Each cell is mean ± spread, and its n where that is not the row's, which stands in the last
-    column.
+    Each cell is mean ± spread. The last column is the row's n; a cell with another n shows it.
     """
-    known = set().union(*summary.values())  # keys that some row has
+    known = set().union(*summary.values())  # keys of any row
     there = [column for column in columns if column.key in known]
     rows = []
     for row, cells in summary.items():
@@ -108,7 +107,7 @@ def text_table(summary, columns):
 
 
 def cell_text(cell, digits, usual_n=None):
-    """A cell as text: mean ± spread, and its n if ``usual_n`` is another number."""
+    """Format a cell: mean ± spread, with its n if that differs from ``usual_n``."""
     if not cell:
         return "–"
     text = f"{cell['mean']:.{digits}f}"
@@ -120,7 +119,7 @@ def cell_text(cell, digits, usual_n=None):
 
 
 def markdown(header, rows):
-    """A Markdown table, columns aligned."""
+    """Format a Markdown table with aligned columns."""
     alignment = ["---"] + ["---:"] * (len(header) - 1)
     lines = []
     for line in (header, alignment, *rows):

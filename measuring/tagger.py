@@ -31,11 +31,11 @@ TAGS = OUTPUTS.split()  # in the order of the network's outputs
 SHOWN = ("piano", "guitar", "strings", "synth", "harpsichord")
 DISTANCE = "distance"
 PATCH, HOP = 187, 93  # frames of 256 samples at 16 kHz
-RATE = metrics.RATE  # 16 kHz, as musicnn takes it
+RATE = metrics.RATE  # 16 kHz, musicnn's rate
 
 
 def check_installed():
-    """Raise UserError if a package that is needed is not there."""
+    """Raise UserError if a required package is missing."""
     for package in ("musicnn", "tensorflow"):
         if importlib.util.find_spec(package) is None:
             how = "--no-deps musicnn" if package == "musicnn" else package
@@ -43,15 +43,15 @@ def check_installed():
 
 
 class Listener:
-    """Hears the sounds of every system of a group's pieces, and compares the systems at the end."""
+    """Tags the sounds of every system in a group of pieces, and compares the systems at the end."""
 
     def __init__(self):
         self._embeddings = {}  # {row: list of embeddings (patches, 200)}
 
     def hear(self, row, audio):
-        """Listen to one piece of one row: {key: probability} of the tags in `SHOWN`.
+        """Tag one piece of one row: {key: probability} of the tags in `SHOWN`.
 
-        Nothing of a sound that is shorter than a patch, 3 s.
+        Empty for a sound shorter than a patch, 3 s.
 
         Args:
             row: the row's name.
@@ -65,7 +65,7 @@ class Listener:
         return {f"tag_{name}": float(tags[TAGS.index(name)]) for name in SHOWN}
 
     def distances(self, target):
-        """{row: Fréchet distance} from the row ``target``; of that one between its two halves.
+        """Fréchet distances from the row ``target``, {row: distance}; its own: between its halves.
 
         Empty without a target.
         """
@@ -74,7 +74,7 @@ class Listener:
         return {row: self.distance(row, target) for row in self._embeddings}
 
     def distance(self, row, target):
-        """Fréchet distance of one row from the row ``target``; NaN of what was not heard."""
+        """Fréchet distance of one row from the row ``target``; NaN for an unknown row."""
         if row not in self._embeddings or target not in self._embeddings:
             return float("nan")
         wanted = np.concatenate(self._embeddings[target])
@@ -84,7 +84,7 @@ class Listener:
 
 
 def _cut_patches(audio):
-    """Audio at 16 kHz -> log-mel patches float32 (n, 187, 96), as musicnn was trained with."""
+    """Compute musicnn's log-mel patches, float32 (n, 187, 96), of audio at 16 kHz."""
     mel = librosa.feature.melspectrogram(y=audio, sr=RATE, n_fft=512, hop_length=256, n_mels=96).T
     mel = np.log10(1e4 * mel + 1).astype(np.float32)
     starts = range(0, len(mel) - PATCH + 1, HOP)
@@ -92,7 +92,7 @@ def _cut_patches(audio):
 
 
 def _run(patches):
-    """Mean probabilities of the tags (50,), and each patch's embedding (n, 200)."""
+    """Run musicnn: mean probabilities of the tags (50,), embedding of each patch (n, 200)."""
     session = _load()
     given = {"model/Placeholder:0": patches, "model/Placeholder_2:0": False}
     wanted = ["model/Sigmoid:0", "model/dense/BiasAdd:0"]
@@ -102,7 +102,7 @@ def _run(patches):
 
 @functools.cache
 def _load():
-    """A session with musicnn's graph, of TensorFlow's first kind, beside today's."""
+    """Open a session with musicnn's TensorFlow 1 graph."""
     import tensorflow
 
     old = tensorflow.compat.v1
@@ -110,7 +110,7 @@ def _load():
     folder = Path(package) / "MTT_musicnn"
     stored = old.MetaGraphDef()
     stored.ParseFromString((folder / ".meta").read_bytes())
-    for node in stored.graph_def.node:  # shapes of the training part, which today's refuses
+    for node in stored.graph_def.node:  # shapes of the training part, which new TensorFlow rejects
         node.attr.pop("_output_shapes", None)
     graph = tensorflow.Graph()
     with graph.as_default():
@@ -120,16 +120,16 @@ def _load():
 
 
 def frechet(a, b):
-    """Fréchet distance of two sets of embeddings (n, d), each taken for a Gaussian.
+    """Fréchet distance of two sets of embeddings (n, d), each modelled as a Gaussian.
 
     |mean a - mean b|^2 + trace(A + B - 2 (A B)^(1/2)), A and B the covariances (Dowson & Landau
-    1982). NaN where a set has fewer than two.
+    1982). NaN if a set has fewer than two.
     """
     if min(len(a), len(b)) < 2:
         return float("nan")
     covariances = [np.cov(each.T) for each in (a, b)]
     with warnings.catch_warnings():
-        # of few patches the product is singular; its root is computed all the same
+        # with few patches the product is singular; sqrtm still works
         warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)
         root = np.real(scipy.linalg.sqrtm(covariances[0] @ covariances[1]))
     apart = a.mean(axis=0) - b.mean(axis=0)

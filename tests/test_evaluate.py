@@ -271,7 +271,7 @@ def test_origin_and_target_that_do_not_fit_are_said(audios, tmp_path):
     with pytest.raises(UserError, match=f"--target {TARGET}: is the origin"):
         groups_of(both, run)
     for flag in ("--origin", "--target"):
-        with pytest.raises(UserError, match=f"{flag}: goes with --audios_path"):
+        with pytest.raises(UserError, match=f"{flag}: needs --audios_path"):
             groups_of(parse("--inputs", audios, flag, "organ"), run)
 
 
@@ -836,7 +836,7 @@ def test_a_model_of_another_kind_is_named(audios, run_folder, tmp_path, capsys):
     files = run_folder, run_folder / "generator.keras"
     cases = [
         ((run_folder, other), "predicts phase, not magnitude", other),
-        (files, "is no run folder", files[1]),
+        (files, "is not a run folder", files[1]),
     ]
     for found, says, which in cases:
         flags = ["--model", *found, "--audios", audios, "--output", out, "--gpu", "cpu"]

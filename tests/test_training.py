@@ -905,7 +905,7 @@ def test_what_is_offered_for_a_damaged_run_loses_nothing(copied, name):
     code, _, errors = run_main(train, "--resume", copied, "--epochs", 4)
     assert code == 2
     line = last_line(errors)
-    assert f"{copied / name}: damaged; mend it" in line and f"--weights {copied}" in line
+    assert f"{copied / name}: damaged; repair it" in line and f"--weights {copied}" in line
     assert "--fresh" not in line and "delete" not in line
     assert contents(copied) == before
 
