@@ -57,55 +57,55 @@ from sound.transpose import transpose
 # docs/evaluation.md).
 OVERLAP = 0.25
 BATCH_SIZE = 8
-HOPS = (1, 2, 4)  # how many pictures may be interleaved
+HOPS = (1, 2, 4)  # allowed numbers of interleaved pictures
 
-# What the networks were trained at: the median of ten pieces that synthesize_audios.py rendered
+# Loudness of the training data: the median of ten pieces that synthesize_audios.py rendered
 # on keyboard_acoustic (-33 ... -23 LUFS). Notes of a bank are scaled so that a median note at
-# velocity 100 peaks at 0.28 (`NoteSynthesizer.LEVEL`), so it is much the same for every bank.
+# velocity 100 peaks at 0.28 (`NoteSynthesizer.LEVEL`), so it is similar for every bank.
 TRAINING_LOUDNESS = -28.7  # LUFS
 
-# What a limiter takes from the loudness is made up by so much gain at most: more would press all
-# that is loud to one level. A square wave, whose peaks cannot give way, stays softer.
+# Largest gain that compensates the loudness lost in the limiter. More gain would compress all loud
+# parts to one level. A square wave, which cannot be limited without loss, stays softer.
 MAKE_UP = 6.0  # dB
 MAKE_UP_ROUNDS = 4
-LOUDNESS_TOLERANCE = 0.1  # LU: less than anyone hears
+LOUDNESS_TOLERANCE = 0.1  # LU: inaudible
 
-LEVELS = {  # what becomes of the level
+LEVELS = {  # {value of --level: meaning}
     "match": "as loud as the input (ITU-R BS.1770)",
-    "network": "the gain that the input needed is undone, and the network's own change kept",
-    "off": "the recording goes in and comes out as it is",
+    "network": "the input's gain is undone, and the network's change of level is kept",
+    "off": "neither input nor output is scaled",
 }
 
 
 class Options(NamedTuple):
     """How a stream is converted. The flags of predict.py have the same names."""
 
-    phase: str = "input"  # estimator's name in `phase.ALL`; a learned one needs its network
-    phase_iterations: int = 32  # of Griffin-Lim
-    pull: float | None = None  # of the anchored phase: a model's own, `RunFacts.pull`; None: usual
-    hops: int = 1  # pictures that are interleaved, one of `HOPS`; the time grows with them
-    overlap: float = OVERLAP  # fraction of a tile that the next one covers again, 0 <= overlap < 1
-    batch_size: int = BATCH_SIZE  # tiles that go through the network at once, see `tiles_at_once`
+    phase: str = "input"  # name of an estimator in `phase.ALL`; a learned one needs its network
+    phase_iterations: int = 32  # iterations of Griffin-Lim
+    pull: float | None = None  # of the anchored phase, see `RunFacts.pull`; None: the default
+    hops: int = 1  # interleaved pictures, one of `HOPS`; the time is proportional to it
+    overlap: float = OVERLAP  # fraction of a tile that overlaps with the next, 0 <= overlap < 1
+    batch_size: int = BATCH_SIZE  # tiles per network call, see `tiles_at_once`
     seed: int = 0  # of random phases
-    transpose: float = 0.0  # semitones that the recording is moved up before, -12 ... 12
+    transpose: float = 0.0  # semitones by which the recording is shifted first, -12 ... 12
 
 
 DEFAULTS = Options()
 
 
 class Output(NamedTuple):
-    """What the file that `convert_file` writes is to be."""
+    """Format and level of the file that `convert_file` writes."""
 
     rate: int | None = None  # Hz; None: the input's
-    bits: int | str | None = None  # of `recordings.DEPTHS`; None: the input's, if it may have them
+    bits: int | str | None = None  # of `recordings.DEPTHS`; None: the input's, if supported
     level: str = "match"  # one of `LEVELS`
-    normalize: float | None = None  # peak wanted instead, dBFS; then nothing is limited
-    mix: float = 1.0  # share of the conversion, 0 ... 1; the rest is the recording itself
+    normalize: float | None = None  # peak instead, dBFS; then there is no limiting
+    mix: float = 1.0  # share of the conversion, 0 ... 1; the rest is the recording
 
 
 LIKE_INPUT = Output()
 
-# Measured by two judges on nine pieces, a piano that the model heard -> guitar: F1 of notes (the
+# Measured by two judges on nine pieces, a piano of the training set -> guitar: F1 of notes (the
 # target's own .701) / distance of timbre (two halves of the target 28), see docs/phase.md.
 QUALITIES = {
     "draft": Options("input", 0, hops=1),  # .755 / 285
@@ -115,9 +115,9 @@ QUALITIES = {
 
 
 def convert_audio(model, audio, sample_rate, options=DEFAULTS):
-    """Convert a recording that is in memory, by the same stream as the command, at its own level.
+    """Convert audio in memory with the same stream as predict.py, without changing its level.
 
-    For measuring. What the command does with its level, too, is `simple.convert_array`.
+    It is for measuring. `simple.convert_array` also handles the level, as predict.py does.
 
     Several channels are converted once and placed, see sound/stereo.py. An offset is removed.
 
@@ -128,8 +128,8 @@ def convert_audio(model, audio, sample_rate, options=DEFAULTS):
         options: `Options`.
 
     Returns:
-        float32, shape and rate of ``audio``; may exceed full scale. Nothing is left of the input
-        above the model's pictures: 11 or 22 kHz.
+        float32, shape and rate of ``audio``; may exceed full scale. It is silent above the model's
+        pictures: above 11 or 22 kHz.
 
     Raises:
         ValueError: ``audio`` holds NaN or infinite samples.
@@ -146,15 +146,15 @@ def convert_audio(model, audio, sample_rate, options=DEFAULTS):
 
 
 def convert_picture(model, picture, options=DEFAULTS):
-    """The network's picture of a whole piece.
+    """Convert the picture of a whole piece with the network.
 
-    Tiles overlap and are blended as in `convert_stream`; frames that are silent (all zero) stay so.
+    Tiles overlap and are blended as in `convert_stream`. Silent frames (all zero) stay silent.
 
     Args:
         model: see `convert_stream`.
-        picture: dB scale 0 ... 1, float32 (bins, t) or (bins, t, inputs); with ``options.hops`` = k
-            it is k pictures, interleaved frame by frame.
-        options: `Options`; those of phases do not matter.
+        picture: dB scale 0 ... 1, float32 (bins, t) or (bins, t, inputs). With ``options.hops`` = k
+            it has k pictures, interleaved frame by frame.
+        options: `Options`; those of the phase are not used.
 
     Returns:
         float32 (bins, t, outputs).
@@ -172,15 +172,15 @@ def _keep(frames):
 def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
     """Convert a stream: float32 arrays (channels, any) at ``rate`` -> the same at ``new_rate``.
 
-    What comes out is up to 12 ms longer (resampled: a little more) than what went in: the caller
-    cuts it.
+    The output is up to 12 ms longer than the input, slightly more if resampled; the caller cuts
+    it.
 
     Args:
         model: Keras generator (`model_files.load_generator`), or any function of its form: float32
-            (n, bins, 256, 1) in [-1, 1] -> the same. It always gets `tiles_at_once` tiles, of zeros
-            where there are no more.
+            (n, bins, 256, 1) in [-1, 1] -> the same. It always gets `tiles_at_once` tiles; missing
+            ones are zeros.
         blocks: the audio, full scale = 1.
-        rate, new_rate: of input and output, Hz; the output's default is the input's.
+        rate, new_rate: rates of input and output, Hz; default of the output: the input's.
         options: `Options`; its phase is one of `phase.ESTIMATORS` or, if the model's kind gives
             a rotation, of `phase.LEARNED`.
 
@@ -215,9 +215,9 @@ def ahead(blocks):
 
 
 def _pack(frames, kind):
-    """Stream of `convert_frames` -> what `estimate_phases` takes.
+    """Convert a stream of `convert_frames` for `estimate_phases`.
 
-    ``kind`` is the `Kind` of network that turns the input's phase.
+    ``kind``: the network's `Kind`, which turns the input's phase.
     """
     for original, converted in frames:
         spectrum = kind.turn_phase(original, converted)
@@ -225,13 +225,13 @@ def _pack(frames, kind):
 
 
 def pack(mag, spectrum):
-    """Magnitude asked for and input's spectrum, both (..., bins) -> complex64 (..., 2, bins)."""
+    """Stack new magnitude and input's spectrum, both (..., bins), to complex64 (..., 2, bins)."""
     return np.stack([mag.astype(np.complex64), spectrum], axis=-2)
 
 
 def istft_stream(spectra, hop_length=data.HOP_LENGTH):
     """Inverse of `data.stft_stream`: complex64 (channels, any, bins) -> float32 (channels, any)."""
-    shared = data.N_FFT // hop_length - 1  # frames that a sample shares with the next block
+    shared = data.N_FFT // hop_length - 1  # frames that two blocks share
     for block in data.rechunk(spectra, data.BLOCK_FRAMES, keep=shared):
         yield data.istft_frames(block, hop_length)
 
@@ -244,28 +244,28 @@ def spectrum_to_db(frames):
 def tile_weights():
     """Weight of each frame of a tile, (256,) float32.
 
-    A triangle, for a tile's middle sees context on both sides.
+    A triangle, because the middle of a tile has context on both sides.
     """
     return np.bartlett(data.TILE_FRAMES + 2)[1:-1].astype(np.float32)
 
 
 def convert_frames(model, frames, to_db, options):
-    """Send a stream of frames through the network in tiles that overlap, and blend them.
+    """Convert a stream of frames with the network in overlapping tiles, and blend them.
 
     Args:
         model: see `convert_stream`.
         frames: stream of arrays (channels, any, bins, ...), time before frequency.
-        to_db: makes dB-scaled pictures of them, float32 (rows, any, bins) or
+        to_db: function that makes dB-scaled pictures of frames, float32 (rows, any, bins) or
             (rows, any, bins, inputs).
         options: `Options`.
 
     Yields:
-        (frames, converted): as they came, and what the network gave, float32 (channels, any, bins,
-        outputs), the first output in [0, 1]; 0 where the whole frame was 0.
+        (frames, converted): input frames, and the network's output, float32 (channels, any, bins,
+        outputs), the first output in [0, 1]; 0 where the whole frame is 0.
     """
     hops = options.hops
     stride = max(1, round(data.TILE_FRAMES * (1 - options.overlap)))
-    held = data.TILE_FRAMES - stride  # frames at a block's end that later tiles cover too
+    held = data.TILE_FRAMES - stride  # frames at a block's end that later tiles also cover
     batch_size = tiles_at_once(options.batch_size, kinds.bins_of(model))
     windows = math.lcm(batch_size, hops) // hops  # tiles in a row at a time: whole batches
     blend = OverlapAdd(stride)
@@ -282,15 +282,15 @@ def convert_frames(model, frames, to_db, options):
 
 
 def tiles_at_once(batch_size, bins):
-    """Tiles of ``bins`` that go through the network at once: ``batch_size`` counts those of 256.
+    """Number of tiles of ``bins`` per network call; ``batch_size`` is the number for 256 bins.
 
-    Of 512 bins half as many take the same memory, and no more time.
+    Half as many tiles of 512 bins need the same memory and take no more time.
     """
     return max(1, batch_size * data.BINS // bins)
 
 
 def split_hops(frames, hops):
-    """Take interleaved pictures apart: a row for each, zeros at its end where frames are missing.
+    """Split interleaved pictures into rows; missing frames at the end are zeros.
 
     (channels, t, ...) at the fine hop -> (channels * hops, ceil(t / hops), ...) at the usual one.
     """
@@ -310,7 +310,7 @@ def join_hops(rows, hops):
 
 
 def cut_tiles(picture, stride):
-    """Tiles that begin every ``stride`` frames, the last one padded with zeros.
+    """Cut tiles every ``stride`` frames; the last one is padded with zeros.
 
     Picture float32 (rows, t, bins) or (rows, t, bins, inputs) -> (rows, n, bins, 256, inputs),
     frequency before time, as the network takes them; n is at least 1.
@@ -326,10 +326,10 @@ def cut_tiles(picture, stride):
 
 
 class OverlapAdd:
-    """Blends tiles that overlap: their mean, weighted by `tile_weights`, block after block.
+    """Blends overlapping tiles, block by block: their mean, weighted by `tile_weights`.
 
-    Every frame's sum is divided by the sum of its weights, so the first and last edge, which one
-    tile covers, count fully.
+    Each frame's sum is divided by the sum of its weights, so the first and last edge, covered by
+    one tile, keep their level.
     """
 
     def __init__(self, stride):
@@ -339,11 +339,11 @@ class OverlapAdd:
         self.weight = np.zeros((self.held, 1, 1), np.float32)
 
     def add(self, tiles):
-        """Take in the next tiles, float32 (rows, n, bins, 256, outputs).
+        """Add the next tiles, float32 (rows, n, bins, 256, outputs).
 
         Returns:
-            float32 (rows, n * stride + held, bins, outputs). The last ``held`` frames, which the
-            tiles to come cover too, are not final: the next call begins with them.
+            float32 (rows, n * stride + held, bins, outputs). The last ``held`` frames are not
+            final: later tiles cover them, and the next call begins with them.
         """
         rows, count, bins, _, outputs = tiles.shape
         done = count * self.stride
@@ -363,25 +363,25 @@ class OverlapAdd:
 
 
 def find_sound(frames):
-    """Whether a frame holds anything but zeros: (rows, t, bins, ...) -> bool (rows, t, 1, 1)."""
+    """Find frames with any nonzero value: (rows, t, bins, ...) -> bool (rows, t, 1, 1)."""
     sounds = frames.reshape(*frames.shape[:2], -1).any(axis=2)
     return sounds[..., np.newaxis, np.newaxis]
 
 
 def run_network(model, tiles, batch_size):
-    """Send tiles through the network, in batches of one size, so that nothing is compiled twice.
+    """Run the network on tiles, in batches of one size so that it is compiled once.
 
     Args:
         model: see `convert_stream`.
         tiles: dB scale, float32 (rows, n, bins, 256, inputs).
-        batch_size: tiles that go through the network at once.
+        batch_size: tiles per network call.
 
     Returns:
         float32 (rows, n, bins, 256, outputs). A magnitude, the first output, is on the dB scale;
-        others stay as the network gives them.
+        others are unchanged.
 
     Raises:
-        UserError: the network gives values that are not finite.
+        UserError: the network's output is not finite.
     """
     run = getattr(model, "predict_on_batch", model)
     flat = tiles.reshape(-1, *tiles.shape[2:])
@@ -395,16 +395,16 @@ def run_network(model, tiles, batch_size):
     converted = np.concatenate(outputs)
     if not np.isfinite(converted).all():
         remedy = "train another, with a lower learning rate"
-        raise UserError(f"--model: its network gives NaN or infinite values; {remedy}")
+        raise UserError(f"--model: the network's output has NaN or infinite values; {remedy}")
     if kinds.kind_of(model).gives_picture:
         converted[..., 0] = data.from_network(converted[..., 0])
     return converted.reshape(*tiles.shape[:2], *converted.shape[1:])
 
 
 def estimate_phases(packed, estimate, iterations, seed, hop_length=data.HOP_LENGTH):
-    """Give a stream of magnitudes the phases that ``estimate`` makes for them.
+    """Estimate phases for a stream of magnitudes.
 
-    Blocks carry a margin of `phase.reach` frames on both sides, so they give what the whole would.
+    Blocks have a margin of `phase.reach` frames on both sides, so the result is that of the whole.
 
     Args:
         packed: complex64 (channels, any, 2, bins), see `pack`.
@@ -437,14 +437,14 @@ def estimate_phases(packed, estimate, iterations, seed, hop_length=data.HOP_LENG
 
 
 class Conversion(NamedTuple):
-    """What `convert_file` did."""
+    """Result of `convert_file`."""
 
     seconds: float
     peak: float  # of the output as written, full scale = 1
-    gain: float  # that was applied to the network's output
+    gain: float  # applied to the network's output
     loudness: float  # of the output as written, LUFS; -inf for silence
-    limited: bool  # whether peaks were turned down
-    remarks: tuple = ()  # sentences on what had to be done to read the recording
+    limited: bool  # whether peaks were limited
+    remarks: tuple = ()  # remarks about repairs of the recording
 
 
 def convert_file(
@@ -457,7 +457,7 @@ def convert_file(
     place=os.replace,
     progress=None,
 ):
-    """Convert one recording, or a part of it, whatever its length, at flat memory.
+    """Convert a recording, or a part of it, as a stream; memory does not grow with its length.
 
     Its level: see the top of this file.
 
@@ -465,8 +465,8 @@ def convert_file(
         model: see `convert_stream`.
         source, target: paths; the target's extension chooses the format.
         options, output: `Options` and `Output`.
-        survey: `Survey` of the part to convert; default: one of the whole, made here.
-        place: how the complete file gets its name, see `files.complete`.
+        survey: `Survey` of the part to convert; default: of the whole recording.
+        place: function that renames the complete file, see `files.complete`.
         progress: called with the seconds done, block by block.
 
     Returns:
@@ -500,16 +500,16 @@ def convert_file(
 
 
 class _Made(NamedTuple):
-    """What waits in the temporary file."""
+    """Properties of the audio in the temporary file."""
 
-    samples: int  # that the output shall have
+    samples: int  # length of the output
     peak: float
     loudness: float  # LUFS
-    gain_in: float  # that the input needed for the network
+    gain_in: float  # gain of the input, for the network
 
 
 def _convert_to_spool(model, sound, spool, survey, options, output, progress):
-    """Convert the surveyed part of an open ``sound`` into a file of raw float32; gives `_Made`."""
+    """Convert the surveyed part of an open ``sound`` to a file of raw float32: `_Made`."""
     gain_in = 1.0
     if output.level != "off":
         gain_in = find_gain(survey.mono_loudness, TRAINING_LOUDNESS)
@@ -524,9 +524,9 @@ def _convert_to_spool(model, sound, spool, survey, options, output, progress):
 
 
 def _mix_with_input(source, spool, mixed, made, survey, output):
-    """Write into ``mixed`` what was `_Made` and the recording, as ``output`` says; gives `_Made`.
+    """Mix `_Made` with the recording by ``output.mix`` and write it to ``mixed``: a new `_Made`.
 
-    The conversion has the level that it would have alone.
+    The conversion keeps the level that it has without a mix.
     """
     gain = output.mix * _choose_gain(made, survey, output._replace(normalize=None))
 
@@ -546,7 +546,7 @@ def _mix_with_input(source, spool, mixed, made, survey, output):
 
 
 def _choose_gain(made, survey, output):
-    """Gain for what was `_Made`, before its peaks are limited."""
+    """Choose the gain for `_Made`, before limiting."""
     if not made.peak:
         return 1.0
     if output.normalize is not None:
@@ -558,7 +558,7 @@ def _choose_gain(made, survey, output):
 
 
 def _write(spool, output, made, gain, may_limit):
-    """Write what was `_Made` into an open file, times ``gain``; gives `Conversion`."""
+    """Write `_Made` to an open file with a gain: `Conversion`."""
     rate = output.samplerate
     loudness = made.loudness + 20 * math.log10(gain)
     if may_limit and gain * made.peak > SAFE_PEAK:
@@ -573,9 +573,9 @@ def _write(spool, output, made, gain, may_limit):
 
 
 def _make_up(spool, output, made, gain):
-    """Give back what a limiter takes, as far as may be: (gain, LU that stay lost).
+    """Compensate the loudness that a limiter takes: (gain, remaining loss in LU).
 
-    The more it limits, the less a higher gain gives: the steps follow the secant.
+    More gain means more limiting, so the gain is found by secant steps.
     """
     rate = output.samplerate
     unlimited = _measure(_read_amplified(spool, output, made, gain), rate)
@@ -621,14 +621,14 @@ def _fill_spool(spool, blocks, rate, progress):
 
 
 def find_gain(loudness, wanted, otherwise=1.0):
-    """Factor that brings a sound to a loudness, both in LUFS; ``otherwise`` if one is silent."""
+    """Factor from one loudness to another, both in LUFS; ``otherwise`` if one is silent."""
     if not math.isfinite(loudness) or not math.isfinite(wanted):
         return otherwise
     return 10 ** ((wanted - loudness) / 20)
 
 
 def _prepare(blocks, offset, gain=1.0):
-    """Make a recording ready for `convert_stream`: without its offset, at the network's level.
+    """Prepare a recording for `convert_stream`: remove its offset, scale it to the network's level.
 
     Args:
         blocks: stream of float32 (channels, any).

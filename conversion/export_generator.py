@@ -22,7 +22,7 @@ from common.files import check_folder, write_json
 from conversion import known_models
 from conversion.convert import OVERLAP, TRAINING_LOUDNESS
 
-FORMATS = {  # Keras's names: the file, and the packages that it takes beside TensorFlow
+FORMATS = {  # {Keras's name: (file, packages required besides TensorFlow)}
     "onnx": ("network.onnx", ("onnx", "tf2onnx")),
     "litert": ("network.tflite", ()),
     "openvino": ("network.xml", ("openvino",)),
@@ -33,8 +33,8 @@ FORMATS = {  # Keras's names: the file, and the packages that it takes beside Te
 def export_generator(generator, folder, formats):
     """Write a generator in each format, and tiles.json.
 
-    The graph takes any number of tiles and is made of plain operations: batch norm is folded into
-    the convolutions, and dropout, which is for training, is gone.
+    The graph accepts any number of tiles and has plain operations only: batch norm is folded into
+    the convolutions, and dropout is removed.
 
     Args:
         generator: Keras model in float32, of the kind `kinds.PLAIN`, on TensorFlow.
@@ -42,7 +42,7 @@ def export_generator(generator, folder, formats):
         formats: keys of `FORMATS`.
 
     Returns:
-        Paths of what was written, in the order of ``formats``.
+        Paths of the written files, in the order of ``formats``.
     """
     import keras
 
@@ -62,7 +62,7 @@ def export_generator(generator, folder, formats):
 
 
 def describe_tiles(generator):
-    """How a program makes a generator's tiles and joins them, a dict for tiles.json."""
+    """Describe how to make and join a generator's tiles: a dict for tiles.json."""
     stride = round(data.TILE_FRAMES * (1 - OVERLAP))
     return {
         "network": {
@@ -102,7 +102,7 @@ def describe_tiles(generator):
 
 
 def check_packages(formats):
-    """Raise UserError if a package is missing that a format takes."""
+    """Raise UserError if a package for a format is missing."""
     for name in formats:
         for package in FORMATS[name][1]:
             if importlib.util.find_spec(package) is None:
@@ -113,10 +113,10 @@ def check_packages(formats):
 
 
 def load_plain(path):
-    """A generator in float32, on TensorFlow.
+    """Load a generator in float32, on TensorFlow.
 
     Raises:
-        UserError: it is no generator of `kinds.PLAIN`, or Keras runs on another backend.
+        UserError: it is not of the kind `kinds.PLAIN`, or Keras runs on another backend.
     """
     devices.setup_device("cpu")
     import keras
@@ -125,15 +125,19 @@ def load_plain(path):
 
     backend = keras.backend.backend()
     if backend != "tensorflow":
-        raise UserError(f"KERAS_BACKEND={backend}: exporting takes tensorflow; install or name it")
+        raise UserError(
+            f"KERAS_BACKEND={backend}: the export needs tensorflow; install it or set that name"
+        )
     generator = load_generator(path, "float32")
     if generator.kind is not kinds.PLAIN:
-        raise UserError(f"--model {path}: takes or gives more than one picture; give another model")
+        raise UserError(
+            f"--model {path}: has more than one input or output picture; give another model"
+        )
     return generator
 
 
 def find_size(path):
-    """Bytes of a file or folder; an OpenVINO network's weights lie in a file beside it."""
+    """Size of a file or folder in bytes, with the weights file of an OpenVINO network."""
     files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]
@@ -154,7 +158,7 @@ def build_parser():
         nargs="+",
         choices=FORMATS,
         default=["onnx"],
-        help="one or several formats; onnx and openvino take requirements-export.txt",
+        help="one or several formats; onnx and openvino need requirements-export.txt",
     )
     add("--output", help="new folder; default: named after the model, guitar_network")
     return parser
@@ -167,7 +171,7 @@ def main(argv=None):
     path = known_models.find_model(args.model, "--model")
     output = Path(args.output or f"{known_models.make_label(path)}_network")
     if os.path.lexists(output):
-        raise UserError(f"--output {output}: is there already; give a new folder")
+        raise UserError(f"--output {output}: already exists; give a new folder")
     check_folder(output.parent, "--output")
     formats = list(dict.fromkeys(args.format))
     check_packages(formats)

@@ -22,17 +22,17 @@ _SOURCES = ("_acoustic", "_electronic", "_synthetic")  # NSynth's second word of
 
 
 class KnownModel(NamedTuple):
-    """A model that can be named, and what its folder says of it."""
+    """A known model and its description."""
 
     path: Path
-    label: str  # short name of what it makes: "guitar"
-    line: str  # what it knows and how good it is
+    label: str  # short name of the target: "guitar"
+    line: str  # instruments and error
 
 
 def find_models():
-    """Paths of all models: those of pretrained/ first, then those of runs/, sorted by name.
+    """List the paths of all models: pretrained/ first, then runs/, sorted by name.
 
-    A shipped model that has one for any instrument beside it is left out: see `is_superseded`.
+    It leaves out shipped models that a model for any instrument replaces: see `is_superseded`.
     """
     folders = [*(list_folders(PRETRAINED) or ()), *find_run_folders(RUNS)]
     models = [path for path in folders if find_weights(path) is not None]
@@ -40,9 +40,9 @@ def find_models():
 
 
 def is_superseded(path):
-    """Whether a shipped model has one of the same target beside it that takes any instrument.
+    """Whether there is a shipped model with the same target that accepts any instrument.
 
-    It then answers to its full name only: keyboard_acoustic_2_guitar_acoustic beside many_2_guitar.
+    Then it has its full name only: keyboard_acoustic_2_guitar_acoustic, because of many_2_guitar.
     """
     origin, _, target = path.name.rpartition("_2_")
     if not _is_shipped(path) or origin == "many":
@@ -59,7 +59,7 @@ def _is_shipped(path):
 
 
 def find_weights(path):
-    """The file that holds a model's generator; None if there is none."""
+    """Find the file of a model's generator; None if there is none."""
     path = Path(path)
     if os.path.isfile(path):
         return path
@@ -72,16 +72,15 @@ def find_weights(path):
 def find_model(text, flag=None):
     """Find the model that ``text`` names: a path, a name, or a part of a name that fits only one.
 
-    What fits a target counts before what fits an origin: "guitar" is the model that makes guitars.
-    A name or label of a shipped model is that model, also where a run of one's own has the same:
-    so "guitar" means tomorrow what it means today.
+    A match of the target has priority over one of the origin: "guitar" is the model to guitar. A
+    shipped model has priority over a run of the same name or label, so "guitar" keeps its meaning.
 
     Args:
         text: str or `Path`.
-        flag: that the user gave it by, for messages; or None.
+        flag: flag of the user, for messages; or None.
 
     Raises:
-        UserError: no model fits, or several do.
+        UserError: no model matches, or several do.
     """
     text = str(text)
     if Path(text).exists():
@@ -103,24 +102,24 @@ def find_model(text, flag=None):
             return fitting[0]
         if fitting:
             names = ", ".join(_name_apart(fitting))
-            raise UserError(f"{given}: fits {len(fitting)} models; give one of {names}")
+            raise UserError(f"{given}: matches {len(fitting)} models; give one of {names}")
     names = ", ".join(make_label(path) for path in models) or "none yet"
     raise UserError(
-        f"{given}: no such model; give one of those that predict.py --list shows ({names}), "
+        f"{given}: no such model; give one that predict.py --list shows ({names}), "
         "a run folder or a model file"
     )
 
 
 def _name_apart(paths):
-    """What each of several models can be called by: a shipped one by its label, others by path."""
+    """Names that distinguish several models: labels of shipped ones, paths of others."""
     return [make_label(path) if _is_shipped(path) else str(path) for path in paths]
 
 
 def make_label(path):
-    """Short name of what a model makes, for file names: "strings" of x_2_string_acoustic.
+    """Short name of a model's target, for file names: "strings" for x_2_string_acoustic.
 
-    It is what README has users type, see `names.TARGET_NAMES`. A single file is called by its stem,
-    ``generator`` by its folder's name.
+    See `names.TARGET_NAMES`. The label of a single file is its stem; for ``generator`` it is its
+    folder's name.
     """
     path = Path(path)
     name = path.name if path.is_dir() else path.stem
@@ -134,7 +133,7 @@ def make_label(path):
 
 
 def make_labels(paths):
-    """`make_label` of each model; where several share one, their names, or else their folders, too.
+    """`make_label` of each model; equal labels are replaced by names, or extended by folders.
 
     runs/x_2_guitar and runs/y_2_guitar are "x_2_guitar" and "y_2_guitar"; a/x_2_guitar and
     b/x_2_guitar are "a_guitar" and "b_guitar".
@@ -152,14 +151,14 @@ def make_labels(paths):
 
 
 def describe_model(path):
-    """What a model knows and how good it is, on one line. Raises UserError if that is damaged."""
+    """Describe a model's instruments and error in one line. Raises UserError if damaged."""
     run = RunFacts(path)
     with undamaged(path / "config.json", MEND):
         return ", ".join(_list_facts(run)) or "nothing is written down about it"
 
 
 def _list_facts(run):
-    """What `describe_model` puts together, a list of text."""
+    """List the parts of `describe_model`, as text."""
     flags = run.flags
     parts = []
     if "origin" in flags and "target" in flags:
@@ -182,7 +181,7 @@ def _list_facts(run):
 
 
 def list_models():
-    """`KnownModel` of each model there is. One whose files are damaged is named and passed over."""
+    """List the `KnownModel` of each model. Models with damaged files are reported and skipped."""
     found = []
     for path in find_models():
         line = cli.attempt(describe_model, path)
@@ -194,7 +193,7 @@ def list_models():
 
 
 def makes(name, text):
-    """Whether a model's name, <origin>_2_<target>, says that it makes what ``text`` names.
+    """Whether ``text`` matches the target in a model's name, <origin>_2_<target>.
 
     "strings" is the model of string_acoustic.
     """

@@ -37,31 +37,31 @@ def save_generator(generator, path):
 
 
 def load_generator(path, precision=None):
-    """A trained generator as a Keras model, with its ``kind`` and ``bins``.
+    """Load a trained generator as a Keras model, with its ``kind`` and ``bins``.
 
-    Only weights are read, into a network built here: a model file's own configuration, and any code
-    in it, is never run. The width is taken from the weights' shapes; so is the kind, if the file is
-    of a time when it was not stored. For the height see `_find_bins`.
+    Only the weights are read, into a network built here. The configuration in a model file, and any
+    code in it, never runs. The width follows from the shapes of the weights; so does the kind in
+    older files. For the height see `_find_bins`.
 
     Args:
         path: run folder, our ``.keras`` file, ``.h5`` weights (older Keras code's, too), or a
-            name as of `known_models.find_model`. A shipped model's file is compared with the hash
-            beside it.
-        precision: what it computes in, see `devices.inference_precision`.
+            name for `known_models.find_model`. A shipped model's file is compared with its stored
+            hash.
+        precision: number format, see `devices.inference_precision`.
 
     Raises:
-        UserError: the file is missing, of another kind or content, or holds weights of another
+        UserError: the file is missing, is not a model file, or has weights of another
             layout.
     """
     file = find_generator(path)
     with tempfile.TemporaryDirectory() as folder:
         try:
             generator = _read_generator(file, precision, Path(folder))
-        # a damaged file brings out of zipfile, zlib, h5py and Keras nearly every kind
+        # for a damaged file zipfile, zlib, h5py and Keras raise nearly every kind of error
         except Exception as error:
             reason = str(error)[:100]
             raise UserError(
-                f"{file}: holds no generator of this layout ({reason}); train one with train.py"
+                f"{file}: has no generator of this layout ({reason}); train one with train.py"
             ) from None
     if precision is not None and generator.compute_dtype == "bfloat16":
         generator = fold_norms(generator)
@@ -71,9 +71,9 @@ def load_generator(path, precision=None):
 
 
 def _read_generator(file, precision, folder):
-    """The generator of a file, by way of a temporary folder. Raises many errors."""
+    """Read a file's generator through a temporary folder. Raises many kinds of errors."""
     weights = file
-    if file.suffix == ".keras":  # a zip archive, where HDF5 would seek for seconds
+    if file.suffix == ".keras":  # a zip archive, in which HDF5 would seek for seconds
         with zipfile.ZipFile(file) as archive:
             weights = Path(archive.extract("model.weights.h5", folder))
     entry = _read_entry(file)
@@ -86,31 +86,31 @@ def _read_generator(file, precision, folder):
         packed_weights.unpack(weights, unpacked)
         weights = unpacked
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Keras only warns of weights that it does not find
+        warnings.simplefilter("error")  # Keras only warns about missing weights
         generator.load_weights(weights)
     return generator
 
 
 def find_generator(path):
-    """The file of a generator, from what `load_generator` takes. Raises UserError."""
+    """Find a generator's file; argument as for `load_generator`. Raises UserError."""
     file = find_weights(find_model(path))
     if file is None:
         raise UserError(
-            f"{path}: no model there; give a run folder, a .keras file or HDF5 weights (.h5)"
+            f"{path}: has no model; give a run folder, a .keras file or HDF5 weights (.h5)"
         )
     sums = file.with_name("SHA256SUMS")
     if sums.is_file():
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if found not in sums.read_text(errors="replace").split():
             raise UserError(
-                f"{file}: is not the file that {sums.name} names; "
+                f"{file}: differs from the hash in {sums.name}; "
                 f"move it away, then get it back: git checkout {file}"
             )
     return file
 
 
 def _read_entry(file):
-    """What `save_generator` stored beside the weights, a dict, or None. Raises many errors."""
+    """Read the entry that `save_generator` stored, a dict, or None. Raises many kinds of errors."""
     if file.suffix == ".keras":
         with zipfile.ZipFile(file) as archive:
             if kinds.ENTRY not in archive.namelist():
@@ -122,10 +122,10 @@ def _read_entry(file):
 
 
 def _find_bins(file, entry):
-    """Height of a generator's tiles, which its weights do not tell.
+    """Find the height of a generator's tiles, which does not follow from its weights.
 
-    It is the stored ``entry``'s, or the input's of a .keras file of plain Keras. Files that tell
-    neither are of a time when there was one height, `data.BINS`. Raises ValueError.
+    It is in the stored ``entry``, or in the input of a plain .keras file. Older files have neither;
+    their height is `data.BINS`. Raises ValueError.
     """
     bins = BINS
     if entry and "bins" in entry:
@@ -140,10 +140,10 @@ def _find_bins(file, entry):
 
 
 def _layout(file, stored):
-    """`build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
+    """Infer `build_generator`'s arguments for the U-Net saved in HDF5 ``file``.
 
-    Of its kernels the first has the fewest outputs; the last layer is the only convolution with a
-    bias. ``stored`` is its `Kind`, or None if the shapes have to tell it.
+    The first kernel has the fewest outputs. The last layer is the only convolution with a
+    bias. ``stored`` is its `Kind`, or None: then the kind follows from the shapes.
     """
     groups = collections.defaultdict(list)  # shapes by layer
 

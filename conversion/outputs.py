@@ -18,7 +18,7 @@ from sound.recordings import AUDIO_EXTENSIONS, WRITTEN_EXTENSIONS
 
 CURRENT = "there already, made in the same way"
 KEPT = "kept, for this command did not make it"
-NAME_BYTES = 240  # of a file's name: 255 are allowed, and hidden names are a little longer
+NAME_BYTES = 240  # longest file name: 255 are allowed, and hidden names are a little longer
 
 
 class Job(NamedTuple):
@@ -27,17 +27,17 @@ class Job(NamedTuple):
     source: Path
     target: Path
     model_path: Path
-    settings: dict  # what decides about the output beside recording and model
-    record: Record | None  # of the output folder; None for a new file beside the input
+    settings: dict  # all settings of the output besides recording and model
+    record: Record | None  # of the output folder; None for a new file next to the input
 
 
 def plan_jobs(inputs, output, model_paths, settings):
-    """What to convert into what. Of several inputs, one that cannot be looked at is passed over.
+    """Plan the conversions. An input that cannot be accessed is skipped if there are others.
 
     Args:
         inputs: paths of recordings and folders of them.
-        output: path of a file or folder, or None, which means beside the input.
-        model_paths: of the models.
+        output: path of a file or folder; None: next to the input.
+        model_paths: paths of the models.
         settings: {path of a model: see `Job`}.
 
     Returns:
@@ -74,11 +74,11 @@ def plan_jobs(inputs, output, model_paths, settings):
 
 
 def _check_inputs(inputs):
-    """Return the inputs; of several those that can be looked at, and the others are named.
+    """Return the inputs that can be accessed; the others are reported.
 
     Raises:
-        UserError: one is not there.
-        OSError: the only one cannot be looked at.
+        UserError: an input does not exist.
+        OSError: the only input cannot be accessed.
     """
     usable = []
     for path in inputs:
@@ -101,7 +101,7 @@ def _check_inputs(inputs):
 
 
 def _look_at(path):
-    """Raise OSError for a link to nothing or to itself, and for a folder that cannot be listed."""
+    """Raise OSError for a broken or cyclic link, and for a folder that cannot be listed."""
     os.stat(path)
     if os.path.isdir(path):
         list_folder(path)
@@ -117,7 +117,7 @@ def _list_conversions(inputs, output, model_paths):
 
 
 def _is_one_file(inputs, output, model_paths):
-    """Whether ``output`` is a file's name. Raises UserError if it does not fit the inputs."""
+    """Whether ``output`` is a file name. Raises UserError if it does not suit the inputs."""
     if output.is_dir():
         return False
     one_input = len(inputs) == 1 and not inputs[0].is_dir()
@@ -125,19 +125,21 @@ def _is_one_file(inputs, output, model_paths):
     if suffix in WRITTEN_EXTENSIONS:
         if len(model_paths) > 1:
             raise UserError(
-                f"--output {output}: one file cannot take several models; give a folder"
+                f"--output {output}: is one file, but there are several models; give a folder"
             )
         if not one_input:
-            raise UserError(f"--output {output}: one file cannot take several; give a folder")
+            raise UserError(
+                f"--output {output}: is one file, but there are several inputs; give a folder"
+            )
         return True
     if output.is_file() or (suffix and one_input):
         written = ", ".join(WRITTEN_EXTENSIONS)
-        raise UserError(f"--output {output}: neither a folder nor {written}; give one of these")
+        raise UserError(f"--output {output}: is neither a folder nor {written}; give one of these")
     return False
 
 
 def _find_recordings(path, output):
-    """The recordings that an --input stands for. What lies in an output folder below is left out.
+    """List the recordings of an --input, without those in an output folder below it.
 
     Raises UserError if there are none, or if the output folder is the input itself.
     """
@@ -145,7 +147,7 @@ def _find_recordings(path, output):
         return [path]
     files = find_files(path, AUDIO_EXTENSIONS)
     if not files:
-        raise UserError(f"{path}: holds no recording; give another --input")
+        raise UserError(f"{path}: has no recordings; give another --input")
     if output is None:
         return files
     root = _resolve(output)
@@ -169,29 +171,29 @@ def _beside(path, label):
 
 
 def _resolve(path):
-    """`Path.resolve`, which before Python 3.13 raises RuntimeError for a link to itself."""
+    """`Path.resolve` without the RuntimeError for a cyclic link before Python 3.13."""
     return Path(os.path.realpath(path))
 
 
 def name_beside(source, label):
-    """Output of a recording: song.m4a -> song_guitar.wav."""
+    """Name the output of a recording: song.m4a -> song_guitar.wav."""
     return source.with_name(_shorten(source.stem, f"_{label}.wav"))
 
 
 def _shorten(stem, ending):
-    """``stem`` and ``ending`` as one file name, cut where systems allow no longer one."""
+    """Join ``stem`` and ``ending`` to a file name, cut to the length that systems allow."""
     room = NAME_BYTES - len(os.fsencode(ending))
     name = os.fsencode(stem)
     if len(name) > room:
-        # A character that was cut through goes. The bytes are UTF-8 in any locale, as a rule.
+        # Drops a character that was cut in the middle. The bytes are usually UTF-8 in any locale.
         name = name[:room].decode("utf-8", "ignore").encode("utf-8")
     return os.fsdecode(name) + ending
 
 
 def _mirror(source, path, suffix, taken):
-    """A file of the output folder: ``path``, or that as wav where its format is not written.
+    """Name a file in the output folder: ``path``, as wav if its format cannot be written.
 
-    Where song.wav and song.m4a would both become song.wav, the second becomes song.m4a.wav.
+    If song.wav and song.m4a would both become song.wav, the second becomes song.m4a.wav.
     """
     if path.suffix.lower() in WRITTEN_EXTENSIONS:
         return path.with_name(_shorten(path.stem, f"{suffix}{path.suffix}"))
@@ -202,21 +204,21 @@ def _mirror(source, path, suffix, taken):
 
 
 def _check_target(source, target, taken):
-    """Raise UserError if a job would replace its own input, or another job's output."""
+    """Raise UserError if a job would overwrite its own input or another job's output."""
     if _resolve(target) == _resolve(source):
         raise UserError(f"{source}: the output would overwrite this input; give another --output")
     if target in taken:
-        raise UserError(f"{source}: another input also becomes {target}; convert them apart")
+        raise UserError(f"{source}: another input also becomes {target}; convert them separately")
 
 
 def find_missing(jobs):
-    """The jobs whose output is not there yet, or was made otherwise; the others are told.
+    """Find the jobs whose output is missing or out of date; the others are reported.
 
     Returns:
-        (these jobs, {output that is not made: why}).
+        (these jobs, {output that is not made: reason}).
 
     Raises:
-        UserError: the only output is a file that this command did not make.
+        UserError: the only output exists and was not made by this command.
     """
     missing = []
     others = {}
@@ -234,7 +236,7 @@ def find_missing(jobs):
         print(f"{current} of {len(jobs)} files are there already, made in the same way")
     if foreign and len(jobs) == 1:
         raise UserError(
-            f"{foreign[0]}: is there and was not made by this command, so it is kept; "
+            f"{foreign[0]}: exists and was not made by this command, so it is kept; "
             "give another --output"
         )
     for path in foreign:
@@ -243,13 +245,13 @@ def find_missing(jobs):
 
 
 def plan_place(job):
-    """How a job's output gets its name once it is complete: see `files.complete`.
+    """Make the function that renames a job's complete output: see `files.complete`.
 
-    A file that appears there meanwhile is kept, and the output gets the next free name: the user's
-    own, or what another process made of the same recording. Call it before `Record.begin`.
+    A file that appears meanwhile, from the user or another process, is kept; the output gets the
+    next free name. Call it before `Record.begin`.
 
     Returns:
-        function(part, path) -> the name that it got.
+        function(part, path) -> the new path.
     """
     if job.record is None:
         return place_beside
@@ -270,7 +272,7 @@ def plan_place(job):
 
 
 def list_sources(job):
-    """The files that an output is made from: recording, generator, style, phase model."""
+    """List the source files of an output: recording, generator, style, phase model."""
     sources = [job.source, known_models.find_weights(job.model_path) or job.model_path]
     for name in ("style", "phase_model"):
         path = job.settings[name]

@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 
 SCALE = "scale"  # a packed kernel's attribute
-LARGEST = 127  # of int8; its -128 is not used
-CLIPS = (1.0, 0.8, 0.65, 0.5)  # of a channel's largest weight, that become LARGEST
+LARGEST = 127  # largest level of int8; -128 is not used
+CLIPS = (1.0, 0.8, 0.65, 0.5)  # fractions of a channel's largest weight that map to LARGEST
 
 
 def pack(source, target):
-    """Write the HDF5 weights file ``source``, float32 as Keras saves it, packed to ``target``."""
+    """Pack a Keras HDF5 weights file ``source``, float32, to ``target``."""
 
     def write(file, name, item):
         content = item[()]
@@ -33,7 +33,7 @@ def pack(source, target):
 
 
 def is_packed(path):
-    """Whether an HDF5 weights file is one of `pack`."""
+    """Whether an HDF5 weights file was written by `pack`."""
 
     def find_scale(_, item):
         return SCALE in item.attrs or None  # None: look further
@@ -43,9 +43,9 @@ def is_packed(path):
 
 
 def unpack(source, target):
-    """Write the weights that the packed file ``source`` stands for to ``target``, for Keras.
+    """Unpack the file ``source`` to a Keras weights file ``target``.
 
-    Raises ValueError and others if the file is damaged.
+    Raises ValueError or other errors if the file is damaged.
     """
 
     def write(file, name, item):
@@ -70,7 +70,7 @@ def _rewrite(source, target, write):
             else:
                 write(new, name, item)
             for key, value in item.attrs.items():
-                if key != SCALE:  # which `write` sees to
+                if key != SCALE:  # `write` handles it
                     new[name].attrs[key] = value
 
         old.visititems(copy)
@@ -78,16 +78,16 @@ def _rewrite(source, target, write):
 
 
 def quantise(kernel):
-    """A kernel as integers and their scales.
+    """Quantise a kernel: integers and scales.
 
-    One scale stands for each channel of the last axis or of the one before it, whichever leaves the
-    smaller error: the outputs of a convolution are the one, of a transposed convolution the other.
+    There is one scale per channel of the last axis or of the one before it, whichever has the
+    smaller error. These axes are the outputs of convolutions and of transposed convolutions.
 
     Args:
         kernel: float32 (height, width, channels, channels).
 
     Returns:
-        int8 of the kernel's shape, and float32 that multiplies it, of one channel axis.
+        int8 of the kernel's shape, and its float32 scale along one channel axis.
     """
     best = None
     for axis in (2, 3):
@@ -99,7 +99,7 @@ def quantise(kernel):
 
 
 def _quantise_along(kernel, others):
-    """`quantise` with scales that are shared over the axes ``others``, and the squared error."""
+    """`quantise` with scales shared over the axes ``others``; also returns the squared error."""
     largest = np.abs(kernel).max(others, keepdims=True)
     largest = np.maximum(largest, np.float32(1e-20))  # a channel of zeros
     best_error = np.full_like(largest, np.inf)

@@ -45,28 +45,28 @@ def convert(
     transpose=0.0,
     mix=1.0,
 ):
-    """Convert a recording: the same samples that predict.py writes.
+    """Convert a recording to the same samples as predict.py.
 
     Args:
         recording: path of a recording or a video.
         model: part of a name that fits only one, or path; see `known_models.find_model`.
-        output: path, whose extension sets the format; default: song_guitar.wav beside song.m4a.
+        output: path; its extension sets the format; default: song_guitar.wav next to song.m4a.
         quality: key of `convert.QUALITIES`.
         level: key of `convert.LEVELS`.
-        normalize: peak wanted instead, dBFS.
+        normalize: peak instead of the level, dBFS.
         start, seconds: the part to convert, s; default: all.
         sr: sampling rate of the output, Hz; default: the input's.
-        bits: 16, 24 or "float"; default: the input's, 16 if that is compressed with loss.
+        bits: 16, 24 or "float"; default: the input's, 16 for lossy formats.
         precision: of the network, "auto", "float32" or "bfloat16".
         transpose: semitones that the recording is moved up before, -12 ... 12.
         mix: share of the conversion, 0 ... 1; the rest is the recording itself.
 
     Returns:
-        `Path` of what was written. No file is replaced: where ``output`` is taken, it is numbered.
+        `Path` of the written file. No file is replaced: if ``output`` exists, the name is numbered.
 
     Raises:
-        UserError: the recording or model cannot be used, the output cannot be written, or a keyword
-            has no such value.
+        UserError: the recording or model cannot be used, the output cannot be written, or an
+            argument has an unknown value.
     """
     _check("quality", quality, QUALITIES)
     _check("level", level, LEVELS)
@@ -94,7 +94,7 @@ def convert(
 def convert_array(
     audio, sample_rate, model, *, quality="normal", level="match", normalize=None, precision="auto"
 ):
-    """Convert sound that is in memory, as `convert` does a floating-point file.
+    """Convert audio in memory, in the same way as `convert` a floating-point file.
 
     Args:
         audio: float (n,) or (n, channels), full scale = 1.
@@ -102,10 +102,10 @@ def convert_array(
         model, quality, level, normalize, precision: see `convert`.
 
     Returns:
-        float32, shape and rate of ``audio``. Peaks may exceed full scale: they are not limited.
+        float32, shape and rate of ``audio``. Peaks are not limited and may exceed full scale.
 
     Raises:
-        ValueError: ``audio`` is empty, of another shape, or holds NaN or infinite samples.
+        ValueError: ``audio`` is empty, has another shape, or has NaN or infinite samples.
         UserError: as `convert`.
     """
     audio = np.asarray(audio, np.float32)
@@ -125,7 +125,7 @@ def convert_array(
 
 
 def load_network(path, precision):
-    """The generator of a model, kept for the next call until its file changes.
+    """Load a model's generator and keep it in memory until its file changes.
 
     Raises:
         UserError: there is none, or it needs more than a recording.
@@ -137,7 +137,7 @@ def load_network(path, precision):
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
 def _load(path, precision, changed):
-    if "keras" not in sys.modules:  # else its backend is chosen, and stays
+    if "keras" not in sys.modules:  # otherwise its backend is already fixed
         devices.setup_device()
     from conversion.model_files import load_generator  # loads Keras
 
@@ -149,7 +149,7 @@ def _load(path, precision, changed):
 
 
 def _check(name, value, allowed):
-    """Raise UserError if a keyword has a value that it does not take."""
+    """Raise UserError if an argument has an unknown value."""
     if value not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise UserError(f"{name}={value!r}: give one of {choices}")

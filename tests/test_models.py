@@ -456,7 +456,7 @@ def test_pretrained_models_are_found_by_name_and_compared_with_their_hash(tmp_pa
     )  # what it makes is enough
     (folder / "generator.weights.h5").write_bytes(content + b"more")
     with pytest.raises(
-        UserError, match=r"generator\.weights\.h5: is not the file that SHA256SUMS names"
+        UserError, match=r"generator\.weights\.h5: differs from the hash in SHA256SUMS"
     ):
         model_files.load_generator("a_2_b")
     with pytest.raises(UserError, match=r"b_2_a: no such model; .* \(b\)"):

@@ -137,13 +137,13 @@ def refuse(capsys, *flags):
 
 def test_what_cannot_be_exported_is_refused(exported, tmp_path, monkeypatch, capsys):
     there = refuse(capsys, "--model", "guitar", "--output", exported)
-    assert f"--output {exported}: is there already" in there
+    assert f"--output {exported}: already exists" in there
     model_files.save_generator(
         models.build_generator(1, kind=styles.TILE), tmp_path / "generator.keras"
     )
     output = tmp_path / "new"
     styled = refuse(capsys, "--model", tmp_path, "--format", "tf_saved_model", "--output", output)
-    assert "takes or gives more than one picture" in styled
+    assert "has more than one input or output picture" in styled
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     missing = refuse(capsys, "--model", "guitar", "--format", "onnx", "--output", output)
     assert "--format onnx: package onnx is not installed" in missing
