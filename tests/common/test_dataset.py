@@ -40,8 +40,8 @@ def test_pairs_by_name_and_names_what_has_no_partner(features, tmp_path):
         ([ORIGIN, TARGET], [TARGET], [], "is the origin too"),
         ([ORIGIN], [ORIGIN, TARGET], [], "is the origin too"),
         ([ORIGIN, ORIGIN], [TARGET], [], "named twice"),
-        ([ORIGIN], [TARGET], [ORIGIN], "trained on, too"),
-        ([ORIGIN], [TARGET], [TARGET], "trained on, too"),
+        ([ORIGIN], [TARGET], [ORIGIN], "also an origin or target"),
+        ([ORIGIN], [TARGET], [TARGET], "also an origin or target"),
     ],
 )
 def test_instruments_that_do_not_go_together(origins, targets, unheard, reason):
