@@ -1,6 +1,6 @@
-"""The signal side: audio <-> STFT <-> dB-scaled picture <-> tiles. Pure functions.
+"""Signal processing: audio <-> STFT <-> dB-scaled picture <-> tiles. Pure functions.
 
-There and back, with the shapes:
+Both directions, with shapes:
 
     audio (n,)
       -- stft -->                          spectrum, complex (513, t)
@@ -12,30 +12,30 @@ There and back, with the shapes:
       -- db_to_amplitude, a phase -->      frames, complex (t, bins)
       -- istft_frames -->                  audio (n,)
 
-A picture's height is one of `HEIGHTS`: ``bins`` = 256, which ends at 11 kHz, or 512, at 22 kHz.
+A picture's height ``bins`` is one of `HEIGHTS`: 256 (up to 11 kHz) or 512 (up to 22 kHz).
 
-Recordings of any length go as streams: `stft_stream`, `rechunk`, `istft_frames`.
+Recordings of any length are processed as streams: `stft_stream`, `rechunk`, `istft_frames`.
 """
 
 import numpy as np
 import scipy.fft
 
-SAMPLE_RATE = 44100  # Hz, of all audio files that the method works on
+SAMPLE_RATE = 44100  # Hz, of all audio in the method
 N_FFT = 1024  # samples, 23 ms
-HOP_LENGTH = 512  # samples, 12 ms; a finer hop is for the way back to audio only
+HOP_LENGTH = 512  # samples, 12 ms; conversion may use a finer hop
 WINDOW = np.hanning(N_FFT).astype(np.float32)  # the method's window is the symmetric Hann
-BINS = (N_FFT // 2 + 1) // 2  # 256 kept bins, 0 - 11 kHz, the method's own: NSynth ends at 8 kHz
-FULL_BINS = N_FFT // 2  # 512, 0 - 22 kHz: the full band, all of the 513 but the Nyquist frequency
-HEIGHTS = (BINS, FULL_BINS)  # that a picture may have, bins
-TILE_FRAMES = 256  # frames, 2.97 s: makes a tile of 256 bins a square
+BINS = (N_FFT // 2 + 1) // 2  # 256 bins, 0 - 11 kHz, the method's number: NSynth ends at 8 kHz
+FULL_BINS = N_FFT // 2  # 512, 0 - 22 kHz: the full band without the Nyquist frequency
+HEIGHTS = (BINS, FULL_BINS)  # allowed heights of a picture, bins
+TILE_FRAMES = 256  # frames, 2.97 s: a tile of 256 bins is square
 BLOCK_FRAMES = 1024  # frames of one block in a stream, 12 s
-AMIN = 2.0**-16  # smallest magnitude of interest: about one step of 16-bit audio
-DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: what 1.0 of the dB scale stands for
+AMIN = 2.0**-16  # smallest relevant magnitude: about one step of 16-bit audio
+DB_RANGE = 20 * np.log10(1 + 1 / AMIN)  # 96.33 dB: the range of the dB scale, 0 ... 1
 
 _FULL_SCALE = np.float32(2 / WINDOW.sum())  # makes a full-scale sine read 1.0
 _DB_SCALE = np.float32(1 / np.log1p(1 / AMIN))
 
-FEATURE_PARAMETERS = {  # "format" is raised whenever tiles on disk change their meaning
+FEATURE_PARAMETERS = {  # raise "format" when the meaning of tiles on disk changes
     "format": 1,
     "sample_rate": SAMPLE_RATE,
     "n_fft": N_FFT,
@@ -48,7 +48,7 @@ FEATURE_PARAMETERS = {  # "format" is raised whenever tiles on disk change their
 
 
 def _cut_frames(audio, hop_length):
-    """Frames of N_FFT samples, a view: (..., n) -> (..., t, N_FFT). Frame k begins at k * hop."""
+    """View audio as frames, (..., n) -> (..., t, N_FFT). Frame k starts at k * hop_length."""
     windows = np.lib.stride_tricks.sliding_window_view(audio, N_FFT, axis=-1)
     return windows[..., ::hop_length, :]
 
@@ -56,9 +56,9 @@ def _cut_frames(audio, hop_length):
 def stft(audio):
     """Short-time Fourier transform of a whole sound, all bins, unscaled.
 
-    Frame t is centred on sample t * HOP_LENGTH; the ends are padded with zeros. The same as
+    Frame t is centred on sample t * HOP_LENGTH; the ends are padded with zeros. Equal to
     ``librosa.stft(audio, n_fft=N_FFT, hop_length=HOP_LENGTH, window=WINDOW, pad_mode="constant")``;
-    ours, because recordings of any length go as streams (`stft_stream`), which librosa cannot.
+    own code, because librosa cannot process streams as `stft_stream` does.
 
     Args:
         audio: (n,), full scale = 1.
@@ -82,10 +82,10 @@ def magnitude(spectrum, bins=BINS):
 def phasor(spectrum):
     """exp(i * phase) of a complex array, 1 where it is zero: complex64, same shape.
 
-    Cheaper than angles, and exact.
+    Faster than computing angles, and exact.
     """
     mag = np.abs(spectrum)
-    tiny = np.finfo(np.float32).tiny  # below it numbers lose digits, and the phase with them
+    tiny = np.finfo(np.float32).tiny  # smaller numbers lose digits, and so does their phase
     unit = spectrum / np.maximum(mag, tiny)
     return np.where(mag >= tiny, unit, np.complex64(1))
 
@@ -109,17 +109,17 @@ def stft_frames(audio, hop_length=HOP_LENGTH, bins=BINS):
 
 
 def istft_frames(frames, hop_length=HOP_LENGTH):
-    """Inverse of `stft_frames` by least squares; bins that were not kept are zero.
+    """Inverse of `stft_frames` by least squares; missing bins are zero.
 
     A sample is the mean of the frames that cover it, weighted by the window, over the sum of
     the window's squares (Griffin and Lim, 1984, eq. 6).
 
     Args:
-        frames: complex64 (..., t, bins), frame k beginning at sample k * hop_length.
+        frames: complex64 (..., t, bins); frame k starts at sample k * hop_length.
         hop_length: samples; a divisor of HOP_LENGTH.
 
     Returns:
-        The samples that N_FFT // hop_length frames cover, which begin with sample
+        The samples covered by N_FFT // hop_length frames, starting with sample
         N_FFT - hop_length of the first frame: float32 (..., (t + 1) * hop_length - N_FFT).
     """
     overlap = N_FFT // hop_length  # frames that cover a sample
@@ -137,11 +137,10 @@ def istft_frames(frames, hop_length=HOP_LENGTH):
 
 
 def rechunk(blocks, size, keep=0):
-    """Cut a stream anew: arrays (channels, any, ...) -> arrays (channels, size + keep, ...).
+    """Cut a stream into new blocks: (channels, any, ...) -> (channels, size + keep, ...).
 
-    Each array begins with the last ``keep`` items of the one before; the last one is as long as
-    what is left. At least one comes: an empty stream of shape (channels, 0, ...) gives one empty
-    array.
+    Each block starts with the last ``keep`` items of the one before; the last block may be shorter.
+    There is at least one: an empty stream of shape (channels, 0, ...) gives one empty block.
     """
     held = []
     count = 0  # items in ``held``
@@ -161,7 +160,7 @@ def rechunk(blocks, size, keep=0):
 
 
 def _pad_stream(blocks, hop_length):
-    """Zeros around a stream of audio, so that as many frames cover its ends as its middle."""
+    """Pad a stream of audio with zeros, so that its ends are covered by as many frames."""
     margin = N_FFT - hop_length
     length = 0
     for i, block in enumerate(blocks):
@@ -173,12 +172,12 @@ def _pad_stream(blocks, hop_length):
 
 
 def stft_stream(blocks, hop_length=HOP_LENGTH, bins=BINS):
-    """`stft_frames` of a whole stream, which `istft_frames` gives back from its first sample on.
+    """`stft_frames` of a stream; `istft_frames` of it starts with the stream's first sample.
 
     Frame k is centred on sample (k + 1) * hop_length - HOP_LENGTH: at the usual hop on
-    k * HOP_LENGTH, as in `stft`; at a finer one, the first few are centred before the sound.
-    The last frames reach beyond the end: every sample is covered by N_FFT // hop_length frames,
-    so that none is divided by a window near 0.
+    k * HOP_LENGTH, as in `stft`; at a finer one, the first frames are centred before the sound.
+    The last frames extend beyond the end. So every sample is covered by N_FFT // hop_length frames,
+    and none is divided by a window value near 0.
 
     Args:
         blocks: float32 (channels, any), at least one.
@@ -194,7 +193,7 @@ def stft_stream(blocks, hop_length=HOP_LENGTH, bins=BINS):
 
 
 def band_edge(bins):
-    """Hz at the upper edge of a picture: 11,025 of 256 bins, 22,050 of 512."""
+    """Upper edge of a picture in Hz: 11,025 for 256 bins, 22,050 for 512."""
     return bins * SAMPLE_RATE / N_FFT
 
 
@@ -212,7 +211,7 @@ def db_to_amplitude(db):
 
 
 def spectrogram(audio, bins=BINS):
-    """The picture of a sound: its magnitude on the dB scale, 0 ... 1 and a little above.
+    """Compute the picture of a sound: its magnitude on the dB scale, 0 ... 1 or slightly more.
 
     Audio (n,) -> float32 (bins, 1 + n // 512).
     """

@@ -1,9 +1,9 @@
-"""Losses and the one metric, as plain functions: one value for each sample of a batch.
+"""Losses and the metric, as plain functions: one value for each sample of a batch.
 
-Plain functions and not ``keras.losses`` objects: under ``tf.distribute`` the objects divide by the
-number of replicas, and a cross-entropy so halved beside an undivided L1 would silently double
-lambda. `models.Pix2Pix` scales the sum, once. A value for each sample, so that a mean over an epoch
-counts each sample once: the last batch may be short, and a device may get nothing of it.
+They are not ``keras.losses`` objects, because under ``tf.distribute`` these divide by the number of
+replicas. Next to an undivided L1, a halved cross-entropy would silently double lambda.
+`models.Pix2Pix` scales the sum once. With a value for each sample, a mean over an epoch counts each
+sample once, even if the last batch is smaller or a device gets none of it.
 """
 
 from keras import ops
@@ -12,8 +12,8 @@ from data import DB_RANGE
 
 # lambda of Isola et al. 2017, "Image-to-image translation with conditional adversarial networks"
 L1_WEIGHT = 100.0
-ONSET_STEP = 0.1  # change from frame to frame on [-1, 1], 4.8 dB: more is an onset
-ONSET_EXTRA = 4.0  # by how much more an onset weighs in `delta_loss`
+ONSET_STEP = 0.1  # change between frames, range [-1, 1], 4.8 dB: a larger change is an onset
+ONSET_EXTRA = 4.0  # additional weight of an onset in `delta_loss`
 
 
 def l1_loss(target, output):
@@ -22,13 +22,14 @@ def l1_loss(target, output):
 
 
 def delta_loss(target, output):
-    """Error of the change from frame to frame, onsets weighing more, float32 (n,).
+    """Error of the change from frame to frame, with extra weight on onsets, float32 (n,).
 
     With d a tile's difference of neighbouring frames,
 
         mean of |d(target) - d(output)| * (1 + ONSET_EXTRA * [|d(target)| > ONSET_STEP])
 
-    L1 alone is lowest for the median of all that may follow, which is smooth: its attacks are slow.
+    L1 alone is lowest for the median of all possible outputs. The median is smooth, so its attacks
+    are slow.
 
     Args:
         target, output: tiles (n, bins, frames, outputs) in [-1, 1].
@@ -40,7 +41,7 @@ def delta_loss(target, output):
 
 
 def l1_and_delta_loss(delta_weight):
-    """The loss of a generator alone: L1 + delta_weight * `delta_loss`, a function as Keras's."""
+    """Make the loss of a generator alone, for Keras: L1 + delta_weight * `delta_loss`."""
 
     def loss(target, output):
         return l1_loss(target, output) + delta_weight * delta_loss(target, output)
@@ -51,13 +52,13 @@ def l1_and_delta_loss(delta_weight):
 def mae_db(target, output):
     """Spectrogram MAE in dB: tiles (n, 256, 256, outputs) in [-1, 1] -> float32 (n,).
 
-    [-1, 1] spans DB_RANGE = 96.33 dB. Of a phase network the unit is no dB.
+    [-1, 1] spans DB_RANGE = 96.33 dB. For a phase network the unit is not dB.
     """
     return l1_loss(target, output) * (DB_RANGE / 2)
 
 
 def picture_mae_db(target, output):
-    """`mae_db` of the first output, the picture, of a network that gives a phase beside it."""
+    """`mae_db` of the picture, the first output, for a network that also predicts a phase."""
     return mae_db(target[..., :1], output[..., :1])
 
 
@@ -68,8 +69,8 @@ def adversarial_loss(logits, is_real):
     non-saturating).
 
     Args:
-        logits: one a patch.
-        is_real: whether the discriminator should say 1.
+        logits: one per patch.
+        is_real: whether the correct answer is 1.
     """
     if is_real:
         logits = -logits
@@ -77,7 +78,7 @@ def adversarial_loss(logits, is_real):
 
 
 def discriminator_loss(real_logits, generated_logits):
-    """Sum of both cross-entropies, float32 (n,); 2 ln 2 = 1.386 if it cannot tell."""
+    """Sum of both cross-entropies, float32 (n,); 2 ln 2 = 1.386 at chance."""
     real = adversarial_loss(real_logits, True)
     generated = adversarial_loss(generated_logits, False)
     return real + generated

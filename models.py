@@ -17,11 +17,11 @@ if keras.backend.backend() == "tensorflow":
     from common import kernels
 else:
     kernels = None
-keras.config.set_image_data_format("channels_last")  # whatever a user's keras.json says
+keras.config.set_image_data_format("channels_last")  # independent of a user's keras.json
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
 UP = (8, 8, 8, 8, 4, 2, 1)
-DROPOUT_BLOCKS = 3  # the first of UP
+DROPOUT_BLOCKS = 3  # first blocks of UP that have dropout
 FILTERS = 64
 JIT = {"auto": "auto", "on": True, "off": False}  # --jit -> compile(jit_compile=...)
 
@@ -53,8 +53,8 @@ def upsample(filters, dropout=None):
     """
     block = [_convolution(layers.Conv2DTranspose, filters), layers.BatchNormalization()]
     if dropout is not None:
-        # With a seed, or PyTorch's dropout would not follow `callbacks.reseed`. A Dropout(0) has no
-        # state of it, which would be another layout on disk.
+        # With a seed, so that PyTorch's dropout follows `callbacks.reseed`. A Dropout(0) has no
+        # random state, which would change the layout on disk.
         layer = layers.Dropout(0.5, seed=0)
         layer.rate = dropout
         block.append(layer)
@@ -65,15 +65,15 @@ def upsample(filters, dropout=None):
 def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5, bins=BINS):
     """U-Net: tiles (n, bins, 256, inputs) in [-1, 1] -> (n, bins, 256, outputs) in [-1, 1].
 
-    54,419,713 parameters at width 64. Each block is a Sequential of its own, so that HDF5 weights
-    of this well-known layout saved by older Keras code load unchanged. The output layer computes in
+    54,419,713 parameters at width 64. Each block is its own Sequential, so that HDF5 weights of
+    this well-known layout from older Keras code load unchanged. The output layer computes in
     float32 under any precision policy.
 
     Args:
-        filters: width, the first block's channels.
+        filters: width: channels of the first block.
         kind: `kinds.Kind`.
         dropout: rate in the decoder's first three blocks.
-        bins: height of the tiles, one of `data.HEIGHTS`; the weights are the same for any.
+        bins: height of the tiles, one of `data.HEIGHTS`; the weights do not depend on it.
     """
     inputs = layers.Input((bins, TILE_FRAMES, kind.inputs))
     x, adapt = kind.wire_generator(inputs, filters, downsample)
@@ -104,10 +104,10 @@ def _output_layer(outputs):
 
 
 def compiled_generator(filters, learning_rate, jit="auto", delta_weight=0.0, **options):
-    """A generator compiled to be trained alone: L1, Adam with beta_1 0.5.
+    """Build a generator compiled for training alone: L1, Adam with beta_1 0.5.
 
-    ``jit`` is a key of JIT; ``delta_weight`` that of `losses.delta_loss`; ``options`` are
-    `build_generator`'s.
+    ``jit``: a key of JIT; ``delta_weight``: weight of `losses.delta_loss`; ``options``: those of
+    `build_generator`.
     """
     generator = build_generator(filters, **options)
     loss = losses.l1_and_delta_loss(delta_weight) if delta_weight else "mae"
@@ -116,15 +116,15 @@ def compiled_generator(filters, learning_rate, jit="auto", delta_weight=0.0, **o
 
 
 def compile_at_once(model, optimizer, jit="auto", **options):
-    """``model.compile(...)`` with the metric ``mae_db``; all variables of both are made now.
+    """``model.compile(...)`` with the metric ``mae_db``, and create all variables at once.
 
-    Made while Keras traces its first step, they have it trace that step twice, which takes seconds.
+    Created later, while Keras traces its first step, they make it trace twice, which takes seconds.
 
     Args:
         model: built generator or `Pix2Pix`.
-        optimizer: Keras's.
+        optimizer: Keras optimiser.
         jit: a key of JIT.
-        options: more arguments of ``compile``.
+        options: further arguments of ``compile``.
     """
     error = getattr(losses, kinds.kind_of(model).error)
     metric = keras.metrics.MeanMetricWrapper(error, name="mae_db")
@@ -133,7 +133,7 @@ def compile_at_once(model, optimizer, jit="auto", **options):
 
 
 def build_discriminator(filters=FILTERS, kind=kinds.PLAIN, bins=BINS):
-    """PatchGAN: a generator's [input, output] -> logits (n, bins // 16, 16, 1), one a patch.
+    """Build a PatchGAN: [input, output] -> logits (n, bins // 16, 16, 1), one per patch.
 
     2,766,337 parameters at width 64.
     """
@@ -150,9 +150,9 @@ def build_discriminator(filters=FILTERS, kind=kinds.PLAIN, bins=BINS):
 class TwoRateAdam(keras.optimizers.Adam):
     """Adam with one learning rate for the first ``split`` variables, another for the rest.
 
-    Adam treats every variable by itself, so this equals one Adam for each network. The rates are
+    Adam updates every variable separately, so this equals one Adam per network. The rates are
     ``learning_rate`` times ``factors[0]`` or ``factors[1]``; schedules and callbacks that change
-    ``learning_rate`` scale both. By default all variables are of the rest, with factor 1.
+    ``learning_rate`` scale both. By default all variables belong to the rest, with factor 1.
     """
 
     def __init__(self, learning_rate=2e-4, factors=(1.0, 1.0), split=0, beta_1=0.5, **kwargs):
@@ -161,7 +161,7 @@ class TwoRateAdam(keras.optimizers.Adam):
         self.split = split
 
     def update_step(self, gradient, variable, learning_rate):
-        """Adam's step with the variable's own rate."""
+        """Apply Adam's step with the rate of the variable."""
         index = self._get_variable_index(variable)
         factor = self.factors[0] if index < self.split else self.factors[1]
         rate = learning_rate * factor
@@ -181,7 +181,7 @@ class TwoRateAdam(keras.optimizers.Adam):
         )
 
     def get_config(self):
-        """Adam's configuration and ours."""
+        """Configuration of Adam, factors and split."""
         return {**super().get_config(), "factors": self.factors, "split": self.split}
 
 
@@ -194,23 +194,23 @@ class Pix2Pix(keras.Model):
                                                                 D's weights held constant
         loss_D = BCE(1, D(x, y)) + BCE(0, D(x, G(x))),          G's output held constant
 
-    so the gradient of the sum is each network's own gradient, as from two separate tapes. Its terms
-    and their weights are ``loss_weights``.
-    Logs: ``loss`` (the sum), each term of ``loss_weights`` but L1, and what
-    ``compile(metrics=...)`` names, L1 in dB among it; each is a mean over samples.
+    so the gradient of the sum is each network's own gradient, as with two separate tapes. The terms
+    and their weights are ``loss_weights``. It logs ``loss`` (the sum), each term of
+    ``loss_weights`` except L1, and the metrics of ``compile(metrics=...)``, such as L1 in dB; each
+    is a mean over samples.
 
-    With ``ema`` it keeps an exponential moving average of the generator, ``averages``, which
-    `averaged` puts in its place. It takes in the weights that each step begins with, and the
-    statistics of batch norm: those of the last hundred steps, which the network itself keeps, do
-    not fit averaged weights, and made the error 1 dB higher after 1,600 steps at 0.999. Keras's
-    optimisers average as well (``use_ema``), but the discriminator too, no statistics, and from
-    the whole of the first weights on, which 0.999 remembers for thousands of steps.
+    With ``ema`` it keeps an exponential moving average of the generator, ``averages``, for
+    `averaged`. The average includes the weights at the start of each step, and the statistics of
+    batch norm. The network's own statistics cover the last hundred steps and do not fit averaged
+    weights: the error was 1 dB higher after 1,600 steps at 0.999. Keras's ``use_ema`` also averages
+    the discriminator, but not the statistics. It starts with the full first weights, whose
+    influence lasts thousands of steps at 0.999.
 
     Args:
-        generator, discriminator: of one kind.
+        generator, discriminator: networks of one kind.
         l1_weight: lambda.
-        delta_weight: weight of `losses.delta_loss` beside an L1 of weight 1; 0: without it.
-        ema: share of the average that stays at a step, in [0, 1]; 0: no average is kept.
+        delta_weight: weight of `losses.delta_loss` relative to L1; 0: off.
+        ema: decay of the average per step, in [0, 1]; 0: no average.
     """
 
     def __init__(
@@ -230,10 +230,10 @@ class Pix2Pix(keras.Model):
         if ema:
             self.steps = self._add_state(())
             self.averages = [self._add_state(weight.shape) for weight in generator.weights]
-        self.built = True  # both networks are
+        self.built = True  # both networks are built
 
     def _add_state(self, shape):
-        """A variable that is saved, but not trained; it is the same on all devices."""
+        """Add a variable that is saved but not trained, with the same value on all devices."""
         return self.add_weight(
             shape,
             "zeros",
@@ -247,7 +247,7 @@ class Pix2Pix(keras.Model):
         return TwoRateAdam(learning_rate, factors, split=len(self.generator.trainable_variables))
 
     def call(self, x, training=None):
-        """The generator's output."""
+        """Return the generator's output."""
         return self.generator(x, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -272,12 +272,12 @@ class Pix2Pix(keras.Model):
         return loss
 
     def _update_averages(self):
-        """Let the averages follow the generator's weights by a step.
+        """Update the averages with the generator's weights.
 
-        Until ``ema`` is reached, which for 0.999 takes 1,998 steps, step k counts k times, so that
-        the beginning is soon forgotten (Shamir and Zhang 2013, polynomial-decay averaging).
-        TensorFlow's (1 + n) / (10 + n) would keep to the last ninth of a run for 8,990 steps,
-        whatever ``ema`` is.
+        Until ``ema`` is reached, after 1,998 steps for 0.999, step k counts k times, so the first
+        steps soon lose their weight (Shamir and Zhang 2013, polynomial-decay averaging).
+        TensorFlow's (1 + n) / (10 + n) would average over the last ninth of a run for 8,990 steps,
+        for any ``ema``.
         """
         pace = ops.maximum(1 - self.ema, 2 / (self.steps + 2))
         for average, weight in zip(self.averages, self.generator.weights):
@@ -285,7 +285,7 @@ class Pix2Pix(keras.Model):
         self.steps.assign_add(1)
 
     def _judge(self, x, y_pred, training):
-        """Logits of (x, y_pred) twice: D's weights held constant, and y_pred held constant."""
+        """Compute the logits of (x, y_pred) twice: with constant weights, with constant y_pred."""
         if kernels:
             return kernels.judge(self.discriminator, x, y_pred, training)
         frozen = [(v, ops.stop_gradient(v)) for v in self.discriminator.variables]
@@ -296,10 +296,10 @@ class Pix2Pix(keras.Model):
 
 @contextlib.contextmanager
 def averaged(model):
-    """Within, the generator is its moving average, if ``model`` keeps one; else nothing happens.
+    """Replace the generator's weights by their average in the block, if ``model`` has one.
 
-    So it is validated, shown and saved. At the end its own weights are put back, to the bit, for
-    training goes on from them, and so does a run that is resumed.
+    Validation, previews and saving use the average. Afterwards the exact weights are restored,
+    because training and resumed runs continue from them.
 
     Args:
         model: generator or `Pix2Pix`, after a step of training.
@@ -317,16 +317,16 @@ def averaged(model):
 
 
 def _copy(variable):
-    """A variable's value now: PyTorch's array would change with it, and JAX reuses its memory."""
+    """Copy a variable's value: PyTorch's array changes with it, and JAX reuses its memory."""
     return np.array(ops.convert_to_numpy(variable))
 
 
 def fold_norms(generator):
-    """A generator that computes the same, to rounding, in less time: to convert only.
+    """Make an equivalent, faster generator for conversion; it differs by rounding only.
 
-    Each norm's scale goes into the kernel before it, and its offset becomes a bias. In bfloat16,
-    where Keras computes norms in float32, that saves an eighth of the time. The output layer
-    becomes `_output_block`, which saves a sixth of what is left.
+    The scale of each batch norm goes into the kernel before it, and its offset becomes a bias. In
+    bfloat16, where Keras computes norms in float32, this saves an eighth of the time. The output
+    layer becomes `_output_block`, which saves a sixth of the rest.
     """
     folded = keras.models.clone_model(generator, clone_function=_without_norm)
     for old, new in zip(generator.layers, folded.layers):
@@ -344,7 +344,7 @@ def fold_norms(generator):
         gamma, beta, mean, variance = norm.get_weights()
         scale = gamma / np.sqrt(variance + norm.epsilon)
         spread = scale
-        if isinstance(old.layers[0], layers.Conv2DTranspose):  # whose outputs are not the last axis
+        if isinstance(old.layers[0], layers.Conv2DTranspose):  # its outputs are not the last axis
             spread = scale[:, np.newaxis]
         new.set_weights([kernel * spread, beta - mean * scale])
     folded.kind, folded.bins = generator.kind, generator.bins
@@ -352,7 +352,7 @@ def fold_norms(generator):
 
 
 def _without_norm(layer):
-    """A new layer like one of a generator's; of a block, convolution with bias, and activation."""
+    """Clone a layer; a block becomes a convolution with bias and an activation."""
     if isinstance(layer, layers.Conv2DTranspose):
         return _output_block(layer)
     if not isinstance(layer, keras.Sequential):
@@ -370,11 +370,11 @@ def _without_norm(layer):
 
 
 def _output_block(layer):
-    """Layers that compute what the transposed convolution of `_output_layer` does.
+    """Make layers that are equivalent to the transposed convolution of `_output_layer`.
 
-    It has few outputs, for which oneDNN's transposed convolution is slow. A pixel depends on 2x2
-    inputs: one convolution gives the four pixels that have the same 2x2 (Shi et al. 2016), which
-    then are put into place.
+    oneDNN's transposed convolution is slow with few outputs. A pixel depends on 2x2 inputs: one
+    convolution computes the four pixels with the same 2x2 inputs (Shi et al. 2016), which are then
+    rearranged.
     """
     outputs = layer.filters
     _, rows, columns, _ = layer.input.shape
@@ -393,7 +393,7 @@ def _output_block(layer):
 
 
 def _output_weights(kernel, bias):
-    """Weights of `_output_block` from those of a transposed convolution, (4, 4, outputs, inputs).
+    """Convert weights of a transposed convolution, (4, 4, outputs, inputs), to `_output_block`'s.
 
     Input i reaches pixels 2i - 1 ... 2i + 2 by taps 0 ... 3. So pixel 2i - 1 + p, with p = 0 or 1,
     has tap 2 + p of input i - 1, the corner's first, and tap p of input i, its second.
@@ -405,7 +405,7 @@ def _output_weights(kernel, bias):
 
 
 def width_of(generator):
-    """The width, ``filters``, of a generator: the channels of its last decoder block."""
+    """Width, ``filters``, of a generator: channels of its last decoder block."""
     blocks = [layer for layer in generator.layers if isinstance(layer, keras.Sequential)]
     return blocks[-1].layers[0].filters
 
@@ -413,16 +413,16 @@ def width_of(generator):
 def widen(narrow, wide, seed=0):
     """Give ``wide`` the weights of ``narrow``, of the same kind and at most its width.
 
-    It then computes the same: each channel stands as often, or once more than others (Net2WiderNet,
-    Chen, Goodfellow and Shlens 2016). The copies of a weight that reads them add up to the
-    original, and each is off by noise as large as the weights are, so that training sets the copies
-    apart.
+    The output stays the same. All channels are repeated equally often, up to a difference of one
+    (Net2WiderNet, Chen, Goodfellow and Shlens 2016). The weights that read the copies of a channel
+    add up to the original weight. They have noise as large as the weights, so that training can
+    separate the copies.
     """
     rng = np.random.default_rng(seed)
     for old, new in zip(narrow._flatten_layers(), wide._flatten_layers()):
-        if isinstance(old, keras.Model):  # its layers come, too
+        if isinstance(old, keras.Model):  # its layers follow
             continue
-        reads = -2  # a kernel's axis of channels that it reads
+        reads = -2  # axis of a kernel's input channels
         if isinstance(old, layers.Conv2DTranspose):
             reads = -1
         for weight, widened in zip(old.weights, new.weights):
@@ -433,14 +433,14 @@ def widen(narrow, wide, seed=0):
 def _copy_channels(values, shape, reads, rng):
     """Copy an array's channels to ``shape``; copies along axis ``reads`` of a kernel add up."""
     spread = values.std()
-    # Two blocks of equally many channels, joined, are copied as each by itself would be: the
-    # decoder's and what skips to it.
+    # Two joined blocks with the same number of channels (decoder and skip connection) are copied as
+    # each block alone.
     sources = [np.arange(new) * old // new for old, new in zip(values.shape, shape)]
     copied = values[np.ix_(*sources)]
     if values.ndim == 1:
         return copied
     read = sources[reads]
-    copies = np.bincount(read)  # of each channel that is read; they stand side by side
+    copies = np.bincount(read)  # of each input channel, side by side
     first = np.cumsum(copies) - copies
     copied = np.moveaxis(copied, reads, -1)
     noise = np.moveaxis(rng.normal(0, spread, shape), reads, -1)

@@ -1,9 +1,9 @@
-"""Transpose a recording: its pitch changes, its length stays.
+"""Transpose a recording: change its pitch, keep its length.
 
-It is resampled, which changes both, and FFmpeg's atempo (WSOLA, as speed controls of players have
-it) brings it back to its length. On chords of eight partials, of which the transposed version is
-known, its spectrogram is 2.8 dB off an octave up, 1.0 dB an octave down, 1.6 dB three semitones
-up; that of librosa's phase vocoder 6.2, 1.4 and 2.1 dB.
+Resampling changes pitch and length. FFmpeg's atempo (WSOLA, as in the speed control of players)
+restores the length. The error of the spectrogram was measured on chords of eight partials, whose
+transposed version is known. It is 2.8 dB an octave up, 1.0 dB an octave down, 1.6 dB three
+semitones up. With librosa's phase vocoder it is 6.2, 1.4 and 2.1 dB.
 """
 
 from fractions import Fraction
@@ -13,14 +13,14 @@ import numpy as np
 from common.cli import UserError
 from sound.recordings import resample_stream
 
-OCTAVE = 12  # semitones: atempo blends all that it hears up to a factor of two
-MAX_CHANNELS = 24  # of FFmpeg's layouts without names
+OCTAVE = 12  # semitones: atempo blends overlapping sound up to a factor of two
+MAX_CHANNELS = 24  # largest number in FFmpeg's unnamed layouts
 
 
 def transpose(blocks, rate, semitones):
-    """Stream of float32 (channels, any) at ``rate`` -> the same, higher by -12 ... 12 semitones.
+    """Transpose a stream of float32 (channels, any) at ``rate`` by -12 ... 12 semitones.
 
-    As many samples come out as went in; notes begin up to 40 ms earlier.
+    The number of samples stays. Notes start up to 40 ms earlier.
 
     Raises:
         UserError: there are more channels than `MAX_CHANNELS`.
@@ -28,7 +28,7 @@ def transpose(blocks, rate, semitones):
     if not semitones:
         yield from blocks
         return
-    higher_rate = round(rate * 2 ** (semitones / OCTAVE))  # Hz; as if it had been recorded at it
+    higher_rate = round(rate * 2 ** (semitones / OCTAVE))  # Hz, rate assumed for the input
     came = made = channels = 0
 
     def watch():
@@ -47,8 +47,8 @@ def transpose(blocks, rate, semitones):
 
 
 def _change_tempo(blocks, rate, factor):
-    """Stream of (channels, any) -> the same, ``factor`` times as fast, at the same pitch."""
-    import av  # FFmpeg, which most conversions read by in another process
+    """Play a stream of (channels, any) ``factor`` times as fast, at the same pitch."""
+    import av  # FFmpeg; most conversions use it in another process only
 
     graph = None
     time = 0  # samples
