@@ -131,8 +131,8 @@ class NoteBank:
     def place(self, pitch, velocity):
         """Choose the bank's note for a note: (its pitch, its velocity, one of `PLACINGS`).
 
-        The pitch has priority over the velocity. At equal distance the higher pitch is used: it keeps
-        its treble. "exact": the same pitch, at the nearest of NSynth's five velocities.
+        The pitch has priority over the velocity. At equal distance the higher pitch is used, which
+        keeps its treble. "exact": the same pitch, at the nearest of NSynth's five velocities.
         """
         pitches = {pitch for pitch, _ in self.paths}
         source = min(pitches, key=lambda p: (abs(p - pitch), -p))
