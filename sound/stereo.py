@@ -10,9 +10,12 @@ a mean over the recent past and the neighbouring bins, weighted by energy:
     G = <(X - R) R*> / <R R*>
 
 The real part of G, the level difference, is the position of a note. The imaginary part and the
-residual X - (1 + G) R, from rooms and choruses, make the image wide. Both wide parts get one
-factor, so that their energy relative to the mean stays that of the input. The target has overtones
-where the input has none; there G comes from louder neighbouring bins.
+residual X - (1 + G) R, from rooms and choruses, make the image wide; the residual is added to G.
+The target has overtones where the input has none; there G comes from louder neighbouring bins.
+
+The converted spectrum weights bins and moments otherwise than the input. So all bins are corrected
+together: a factor of G keeps the energy of the channels minus their mean, relative to the mean; a
+factor of each channel keeps its level relative to the others.
 
 The gains of all channels average to 1, so the mean of the output's channels is the conversion of
 the mean of the input's, sample by sample. Where channels of opposite polarity would cancel, the
@@ -33,11 +36,12 @@ WIDE = 25  # bins, 1.1 kHz: these give the position of a bin without energy
 WIDE_WEIGHT = 0.03  # their weight: a bin 15 dB below them starts to follow them
 ALL_WEIGHT = 1e-4  # weight of the mean over all bins
 SLOW = 1.0  # s, time constant of these two means
-WIDTH = 0.3  # s, time constant of the width
-WIDEST = 2.0  # largest factor of the wide parts
-BALANCE = 0.1  # s, time constant of the balance
-LARGEST_SHIFT = 3.0  # dB, largest correction of the balance
-FAINT = 1e-3  # fraction of the total power below which a channel's balance is not kept
+WIDTH = 1.0  # s, time constant of the width: notes of the target are longer or shorter
+WIDEST = 2.0  # largest factor of G in a round
+BALANCE = 0.03  # s, time constant of the balance
+LARGEST_SHIFT = 6.0  # dB, largest correction of the balance in a round
+ROUNDS = 2  # of correcting width and balance, for each changes the other
+FAINT = 1e-3  # fraction of the power below which width and a channel's balance are not kept
 # Power of the mean relative to that of unrelated channels, see `recordings.MonoMix`: above the
 # second value channels do not cancel, below the first they do.
 CANCELLED = (0.1, 0.3)
@@ -68,8 +72,9 @@ class Placement:
         self._powers = _Follower(ATTACK, RELEASE, hop_length)
         self._products = _Follower(ATTACK, RELEASE, hop_length)
         self._slow = _Follower(SLOW, SLOW, hop_length)
-        self._width = _Smoother(WIDTH, hop_length)
-        self._balance = _Smoother(BALANCE, hop_length)
+        rounds = range(1 + ROUNDS)  # the first is for the input
+        self._widths = [_Smoother(WIDTH, hop_length) for _ in rounds]
+        self._balances = [_Smoother(BALANCE, hop_length) for _ in rounds]
         self._channels = 1
         self._waiting = deque()  # per frame: arguments of `_place`
 
@@ -98,28 +103,20 @@ class Placement:
     def _mix(self, mean, besides):
         """Mix a block: mean (t, bins), channels minus mean (channels, t, bins) -> (1, t, bins)."""
         channels = mean + besides
+        energies = np.stack(
+            [_sum_bins(mean), _sum_bins(besides).mean(axis=0), *_sum_bins(channels)]
+        )
         cancelled, instead = self._find_cancelled(mean, channels, besides)
         reference = mean + cancelled * instead
         besides = besides - cancelled * instead
 
         products = np.concatenate([besides, reference[np.newaxis]]) * reference.conj()
         gains, power = self._find_gains(products)
-        pan = gains.real.copy()  # it waits, and would keep the imaginary part waiting, too
         rest = besides - gains * reference
         unit = reference.conj() / (np.abs(reference) * np.sqrt(power) + _TINY)
-        wide = rest * unit
-        wide.imag += gains.imag
-
-        kept = 1 - cancelled
-        energies = np.stack(
-            [
-                (kept * _power(reference)).sum(axis=-1),
-                (kept * _power(besides).mean(axis=0)).sum(axis=-1),
-                *_power(channels).sum(axis=-1),
-            ]
-        )
+        gains += rest * unit
         for t in range(len(mean)):
-            self._waiting.append((pan[:, t], wide[:, t], kept[np.newaxis, t], energies[:, t]))
+            self._waiting.append((gains[:, t], energies[:, t]))
         return reference[np.newaxis]
 
     def _find_cancelled(self, mean, channels, besides):
@@ -148,43 +145,53 @@ class Placement:
         gains = sums[:-1] / (power + _TINY)
         return gains.astype(np.complex64), power.astype(np.float32)
 
-    def _place(self, converted, pan, wide, kept, energies):
+    def _place(self, converted, gains, energies):
         """Place a spectrum, (t, bins) -> (channels, t, bins); other arguments: stored by `_mix`."""
-        kept = kept[0]
+        gains = 1 + gains
         power = _power(converted)
-        wider = self._find_width(power * kept, pan, wide, energies)
-        gains = 1 + pan + (1 + (wider[:, np.newaxis] - 1) * kept) * wide
-        gains = self._keep_balance(gains, power, energies[2:])
+        width = _odds(self._widths[0].smooth(energies[:2]))
+        levels = _to_decibels(self._balances[0].smooth(energies[2:]))
+        for k in range(1, 1 + ROUNDS):
+            gains = _keep_width(gains, power, width, self._widths[k])
+            gains = _keep_balance(gains, power, levels, self._balances[k])
         sounds = energies[2:, :, np.newaxis] > 0  # a silent channel stays silent
         return (gains * sounds * converted).astype(np.complex64)
 
-    def _find_width(self, power, pan, wide, energies):
-        """Compute the factor (t,) of the wide parts."""
-        panned = (pan**2).mean(axis=0)
-        widened = _power(wide).mean(axis=0)
-        parts = [energies[0], energies[1], *_sum_bins(power, power * panned, power * widened)]
-        before, besides, after, panned, widened = self._width.smooth(np.stack(parts))
-        wanted = after * besides / (before + _TINY) - panned
-        factor = np.sqrt(np.clip(wanted / (widened + _TINY), 0, WIDEST**2))
-        return np.where(widened > 1e-4 * after, factor, 1).astype(np.float32)
 
-    def _keep_balance(self, gains, power, wanted):
-        """Scale the gains (channels, t, bins) to keep the input's balance of the channels.
+def _keep_width(gains, power, width, smoother):
+    """Scale the gains (channels, t, bins) minus their mean to keep the input's width.
 
-        Sound in one channel alone stays there. The mean of the gains does not change.
-        """
-        made = (_power(gains) * power).sum(axis=-1)
-        shift = _to_decibels(wanted) - _to_decibels(made)  # (channels, t)
-        shift = shift - shift.mean(axis=0)
-        weight = power.sum(axis=-1)
-        weighted = self._balance.smooth(np.concatenate([shift * weight, weight[np.newaxis]]))
-        shift = np.clip(weighted[:-1] / (weighted[-1] + _TINY), -LARGEST_SHIFT, LARGEST_SHIFT)
-        balanced = gains * (10 ** (shift / 20)).astype(np.float32)[..., np.newaxis]
-        mean = gains.mean(axis=0)
-        change = np.ones_like(mean)
-        present = np.abs(mean) > 0.5  # nothing cancels there
-        np.divide(balanced.mean(axis=0), mean, out=change, where=present)
-        return balanced / change
+    Args:
+        gains, power: of the converted spectrum; power (t, bins).
+        width: of the input, (t,), see `_odds`.
+        smoother: `_Smoother` of this round.
+    """
+    mean = gains.mean(axis=0)
+    besides = gains - mean
+    made = np.stack([_sum_bins(mean, power), _sum_bins(besides, power).mean(axis=0)])
+    factor = np.sqrt(width / _odds(smoother.smooth(made)))
+    factor = np.clip(factor, 1 / WIDEST, WIDEST).astype(np.float32)
+    return mean + factor[:, np.newaxis] * besides
+
+
+def _keep_balance(gains, power, levels, smoother):
+    """Scale the gains (channels, t, bins) to keep the input's balance of the channels.
+
+    Sound in one channel alone stays there. The mean of the gains does not change.
+
+    Args:
+        gains, power: of the converted spectrum; power (t, bins).
+        levels: of the input's channels, (channels, t), dB, see `_to_decibels`.
+        smoother: `_Smoother` of this round.
+    """
+    shift = levels - _to_decibels(smoother.smooth(_sum_bins(gains, power)))
+    shift = np.clip(shift - shift.mean(axis=0), -LARGEST_SHIFT, LARGEST_SHIFT)
+    balanced = gains * (10 ** (shift / 20)).astype(np.float32)[..., np.newaxis]
+    before, after = gains.mean(axis=0), balanced.mean(axis=0)
+    change = np.ones_like(after)
+    present = (np.abs(before) > 0.5) & (np.abs(after) > 0.25)  # nothing cancels there
+    np.divide(after, before, out=change, where=present)
+    return balanced / change
 
 
 class _Smoother:
@@ -244,8 +251,16 @@ def _near(values):
     return mean
 
 
-def _sum_bins(*powers):
-    return [power.sum(axis=-1) for power in powers]
+def _sum_bins(spectrum, weight=1):
+    """Energy of each frame, (..., bins) -> (...), of bins times ``weight``."""
+    return (_power(spectrum) * weight).sum(axis=-1)
+
+
+def _odds(energies):
+    """Energy of the channels minus their mean relative to the mean's; rows: mean's, the other."""
+    share = energies[1] / (energies.sum(axis=0) + _TINY)
+    share = np.clip(share, FAINT, 1 - FAINT)
+    return share / (1 - share)
 
 
 def _to_decibels(power):

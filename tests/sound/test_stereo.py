@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.ndimage import maximum_filter1d
+from scipy.ndimage import maximum_filter, maximum_filter1d
 from scipy.signal import fftconvolve
 from sounds import identity, louder, music, noise, shifted, uneven
 
@@ -9,6 +9,8 @@ from conversion import convert
 from sound import stereo
 
 RATE = data.SAMPLE_RATE
+HIGH = (12, 16, 19, 24, 9, 14, 17, 21, 5, 12, 16, 7)  # semitones, of notes one after the other
+LOW = (0, 7, 2, 9, 5, 0, 4)
 QUALITY = convert.Options("griffinlim_anchored", phase_iterations=3, hops=2)
 
 
@@ -101,6 +103,37 @@ def test_a_wide_room_stays_as_wide(network, wet):
     wide = np.stack([room(audio, 1, wet), room(audio, 2, wet)])
     converted = convert_channels(network, *wide)
     assert correlation(converted) == pytest.approx(correlation(wide), abs=0.1)
+
+
+def blur(tiles):
+    """A network whose partials are wide, and begin and end softly."""
+    return maximum_filter(tiles, size=(1, 7, 5, 1))
+
+
+def hold(tiles):
+    """A network whose notes stay as loud as they were for 0.28 s."""
+    return maximum_filter1d(tiles, 24, axis=2, origin=11)
+
+
+def add_octaves(tiles):
+    """A network that puts a partial an octave above each."""
+    higher = np.repeat(tiles[:, : data.BINS // 2], 2, axis=1)
+    return np.maximum(tiles, higher - 0.05)
+
+
+@pytest.mark.parametrize("place", [(0.7, 1.4), (1, -0.8)])
+@pytest.mark.parametrize("network", [blur, hold, add_octaves])
+def test_two_voices_stay_where_they_are_in_another_timbre(network, place):
+    """One voice on the left, the other on the right, or of opposite polarity."""
+    samples = 4 * RATE
+    high = sum(bell(220 * 2 ** (k / 12), 0.1 + 0.3 * n, samples) for n, k in enumerate(HIGH))
+    low = sum(bell(110 * 2 ** (k / 12), 0.2 + 0.5 * n, samples) for n, k in enumerate(LOW))
+    audio = np.stack([1.4 * high + place[0] * low, 0.7 * high + place[1] * low])
+    converted = convert_channels(network, *audio)
+    moved = np.abs(level_differences(converted) - level_differences(audio))
+    assert np.median(moved) < 0.25
+    assert np.percentile(moved, 90) < 1
+    assert correlation(converted) == pytest.approx(correlation(audio), abs=0.05)
 
 
 def test_the_mean_of_the_channels_is_the_conversion_of_their_mean():
