@@ -49,6 +49,19 @@ def test_it_runs_from_top_to_bottom(tmp_path):
     assert (trained / "generator.keras").is_file()
 
 
+def test_what_is_committed_has_pictures_and_no_sound():
+    text = PATH.read_text(encoding="utf-8")
+    assert len(text) < 1_000_000
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    assert len(find_outputs(notebook, "image/png")) == 9
+    assert "<audio" not in text
+    assert str(ROOT) not in text
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    counts = [cell.execution_count for cell in codes]
+    assert counts == list(range(1, len(codes) + 1))
+
+
 def test_pictures_are_made_small():
     picture = PIL.Image.effect_noise((200, 100), 64).convert("RGB")
     buffer = io.BytesIO()
@@ -75,3 +88,23 @@ def test_players_are_taken_out():
     run_notebook.remove_players(notebook)
     left = [json.loads(json.dumps(output["data"])) for output in cell.outputs]
     assert left == [{"text/plain": run_notebook.PLAYER}, picture]
+
+
+def test_minutes_are_set_and_set_back():
+    notebook = nbformat.read(PATH, as_version=4)
+    before = [cell.source for cell in notebook.cells]
+    usual = run_notebook.set_minutes(notebook, 12.0)
+    changed = [cell.source for cell in notebook.cells]
+    assert sum("MINUTES = 12.0  # of training" in source for source in changed) == 1
+    run_notebook.set_minutes(notebook, usual)
+    assert [cell.source for cell in notebook.cells] == before
+
+
+def test_printed_text_is_joined():
+    notebook = nbformat.v4.new_notebook()
+    cell = nbformat.v4.new_code_cell("run(x)")
+    for name, text in (("stdout", "a"), ("stdout", "b"), ("stderr", "c")):
+        cell.outputs.append(nbformat.v4.new_output("stream", name=name, text=text))
+    notebook.cells += [nbformat.v4.new_markdown_cell("x"), cell]
+    run_notebook.clean(notebook)
+    assert [output.text for output in cell.outputs] == ["ab", "c"]
