@@ -30,13 +30,9 @@ from webapp.actions import EXAMPLES, WAITING, Actions, start_workers
 from webapp.door import Door
 from webapp.tabs import Tabs
 
-QUALITIES = [  # (what the page says, key of `convert.QUALITIES`)
-    ("draft: a first impression in half the time", "draft"),
-    ("normal", "normal"),
-    ("best: a little closer in timbre, in almost three times the time", "best"),
-]
+OCTAVES = [("an octave down", -12), ("as it is", 0), ("an octave up", 12)]
 HEADING = """<h1>The same music on another instrument</h1>
-<p>Drop a recording of a piano alone, and hear it as other instruments play it.</p>"""
+<p>Drop a recording, or several, of one instrument alone, and hear other instruments play it.</p>"""
 
 
 def _needs_only_a_recording(path):
@@ -81,6 +77,8 @@ class Widgets(NamedTuple):
     part: object
     instruments: object
     quality: object
+    octave: object
+    mix: object
     convert: object  # buttons, of which one is shown
     stop: object
     status: object
@@ -92,18 +90,22 @@ def build_page(actions, titles):
     import gradio as gr
 
     with gr.Blocks(title="Timbre transfer", analytics_enabled=False) as page:
-        connect(actions, page, lay_out(titles))
+        connect(actions, page, lay_out(titles, actions.name_qualities()))
     return page
 
 
-def lay_out(titles):
-    """The page's `Widgets`."""
+def lay_out(titles, qualities):
+    """The page's `Widgets`; ``qualities`` are choices of `gradio.Radio`."""
     import gradio as gr
 
     gr.HTML(HEADING, elem_id="heading")
     with gr.Row(elem_id="sources", equal_height=True):
         upload = gr.File(
-            label="A recording or a video", show_label=False, elem_id="upload", height=130
+            label="Recordings or videos",
+            file_count="multiple",
+            show_label=False,
+            elem_id="upload",
+            height=130,
         )
         recording = gr.Audio(
             sources=["microphone"],
@@ -117,14 +119,24 @@ def lay_out(titles):
         examples = {name: gr.Button(f"or try {name}", size="sm") for name in EXAMPLES}
     summary = gr.HTML(elem_id="summary")
     hint = "all, or from - to, such as 0:12 - 0:40: write it, or draw it in the wave"
+    part = gr.Textbox("all", label="Part to convert", info=hint, elem_id="part", visible=False)
+    instruments = gr.CheckboxGroup(titles, value=titles, label="Instrument", elem_id="instruments")
+    quality = gr.Radio(qualities, value="normal", label="Quality", elem_id="quality")
+    with gr.Accordion("Pitch and mix", open=False, elem_id="more"):
+        octave = gr.Radio(OCTAVES, value=0, label="The recording goes in", elem_id="octave")
+        mix = gr.Slider(
+            0, 100, 100, step=5, label="New instrument, %", info="the rest is the recording itself"
+        )
     return Widgets(
         upload,
         recording,
         examples,
         summary,
-        gr.Textbox("all", label="Part to convert", info=hint, elem_id="part", visible=False),
-        gr.CheckboxGroup(titles, value=titles, label="Instrument", elem_id="instruments"),
-        gr.Radio(QUALITIES, value="normal", label="Quality", elem_id="quality"),
+        part,
+        instruments,
+        quality,
+        octave,
+        mix,
         gr.Button("Convert", variant="primary", elem_id="convert"),
         gr.Button("Stop", variant="stop", elem_id="stop", visible=False),
         gr.HTML(elem_id="status"),
@@ -137,11 +149,12 @@ def connect(actions, page, widgets):
     import gradio as gr
 
     async def look(upload, recording, request: gr.Request):
-        part, text = await actions.look(upload, recording, request.session_hash)
-        return gr.update(value=part, visible=part != ""), text
+        part, text, qualities = await actions.look(upload, recording, request.session_hash)
+        return gr.update(value=part, visible=part != ""), text, gr.update(choices=qualities)
 
-    async def start(upload, recording, titles, quality, part, request: gr.Request):
-        steps = actions.start(upload, recording, titles, quality, part, request.session_hash)
+    async def start(upload, recording, titles, quality, octave, mix, part, request: gr.Request):
+        how = work.How(quality, octave, mix / 100)
+        steps = actions.start(upload, recording, titles, how, part, request.session_hash)
         async with contextlib.aclosing(steps):
             async for results, status, is_busy in steps:
                 shown = gr.skip() if results is None else results
@@ -155,20 +168,27 @@ def connect(actions, page, widgets):
 
     sounds = [widgets.upload, widgets.recording]
     listening = markup.write_progress("Listening to it ...")
-    say = f"(dropped, recorded) => (dropped || recorded ? {listening!r} : '')"
+    say = f"(dropped, recorded) => (dropped?.length || recorded ? {listening!r} : '')"
     quietly = {"queue": False, "show_progress": "hidden"}
     for sound in sounds:
         sound.change(None, sounds, widgets.summary, js=say)  # at once
-        sound.change(look, sounds, [widgets.part, widgets.summary], **quietly)
+        sound.change(look, sounds, [widgets.part, widgets.summary, widgets.quality], **quietly)
     for name, button in widgets.examples.items():
 
         def try_example(request: gr.Request, name=name):
-            return actions.try_example(name, request.session_hash)
+            return [actions.try_example(name, request.session_hash)]
 
         button.click(try_example, None, widgets.upload, **quietly)
     widgets.convert.click(
         start,
-        [*sounds, widgets.instruments, widgets.quality, widgets.part],
+        [
+            *sounds,
+            widgets.instruments,
+            widgets.quality,
+            widgets.octave,
+            widgets.mix,
+            widgets.part,
+        ],
         [widgets.results, widgets.status, widgets.convert, widgets.stop],
         concurrency_limit=None,
         show_progress="hidden",

@@ -172,7 +172,7 @@ def test_more_than_an_hour_is_refused_at_once():
 
 def test_a_remark_is_shown_as_predict_says_it():
     heard = hear(9, "it is <silent>")
-    shown = markup.write_recording("x", heard, "/sound/x", actions.list_remarks(heard), 3)
+    shown = markup.write_recording("x", heard, "/sound/x", actions.list_remarks(heard))
     assert "It is &lt;silent&gt;; expect little." in shown
 
 
@@ -180,7 +180,9 @@ def test_a_conversion_holds_the_part_asked_for(tmp_path):
     source = tmp_path / "my song.flac"
     write_audio(source, tone(seconds=3))
     told = []
-    order = work.Order(str(source), 0.5, 2.0, "x_2_guitar_acoustic", "draft", tmp_path / "made")
+    order = work.Order(
+        str(source), 0.5, 2.0, "x_2_guitar_acoustic", work.How("draft"), tmp_path / "made"
+    )
     order.folder.mkdir()
     made = work.convert_order(load_identity, order, told.append)
     np.testing.assert_allclose(read_audio(made.before), tone(seconds=3)[22050:][:88200], atol=1e-3)
@@ -223,7 +225,7 @@ def test_names_of_files_are_no_html():
     assert "&lt;b&gt;.wav" in text
     assert "download='&lt;i&gt;&#x27;.wav'" in text
     assert "synth&#x27;s lead" in text
-    assert "<i>x" not in markup.write_recording("<i>x", hear(3), "/sound/x", [], 3)
+    assert "<i>x" not in markup.write_recording("<i>x", hear(3), "/sound/x", [])
     assert "<b>" not in markup.write_mistake("<b>")
     assert "<b>" not in markup.write_progress("<b>", 0.5)
 
@@ -290,6 +292,8 @@ def test_who_waits_is_told_how_long():
         second = worker.submit(sleep, 600, cost=5.0)
         page = actions.Actions(None, [], actions.Workers(worker, worker, None))
         assert "Guitar: 1 before you, about 5 minutes" in page.describe_job(second, "guitar")
+        text = page.describe_job(second, "guitar", later=10.0)  # others take turns meanwhile
+        assert "1 before you, about 5 minutes; all of it in about 5 minutes" in text
         first.stop()
         assert "before you" not in page.describe_job(second, "guitar")
     finally:

@@ -11,7 +11,7 @@ from common import cli
 from common.cli import UserError
 from conversion import known_models
 from webapp import markup, work
-from webapp.tabs import Full, Result
+from webapp.tabs import KEPT_UPLOADS, Full, Result
 from webapp.worker import Busy, Died, Stopped, Worker
 
 FIRST_SECONDS = 120  # of a longer recording are offered
@@ -21,6 +21,11 @@ SPEEDS = {"draft": 0.2, "normal": 0.4, "best": 1.0}  # s of work for 1 s of soun
 BYTES = 3 * 2 * 44100  # of 1 s of sound
 WAITING = 20  # conversions of all tabs together
 
+QUALITIES = {  # keys of `convert.QUALITIES`, and what the page says of them
+    "draft": "a first impression",
+    "normal": "a clear sound",
+    "best": "a little closer in timbre",
+}
 EXAMPLES = {"a sampled grand piano": "docs/audio/piano.mp3"}  # by what its button says
 GONE = "The recording is no longer here. Drop it again."
 FULL = "Too many people use this page at the moment. Try again in a minute."
@@ -118,32 +123,59 @@ class Actions:
         self._tabs.claim(session, str(path))
         return str(path)
 
-    async def look(self, upload, recording, session):
-        """A recording came or went: (part that is offered or "", HTML of what it is)."""
+    async def look(self, uploads, recording, session):
+        """Recordings came or went.
+
+        Returns:
+            (part that is offered or "", HTML of what they are, choices of the quality).
+        """
         tab = self._tabs.of(session)
-        file = tab.choose(upload, recording)
-        if upload is None and recording is None:
-            return "", ""
-        if file is None:
-            return "", markup.write_mistake(GONE)
-        copy = tab.new_copy()
+        files = tab.choose(uploads, recording)
+        texts = []
+        seconds = 0.0
+        try:
+            check_files(files)
+            copies = tab.new_copies(len(files))
+            for file, copy in zip(files, copies):
+                text, length = await self._look_at(tab, file, copy)
+                texts.append(text)
+                seconds += min(length, FIRST_SECONDS)
+        except Stopped:  # another recording came meanwhile, and is told of
+            return "", "", self.name_qualities()
+        except UserError as error:
+            texts = [markup.write_mistake(str(error))] if files else []
+        part = ""
+        if len(files) == 1 and seconds:
+            part = write_part(tab.lengths[str(files[0].path)])
+        return part, "".join(texts), self.name_qualities(seconds)
+
+    async def _look_at(self, tab, file, copy):
+        """(HTML of what a `webapp.tabs.File` is, its length in s, 0 if it cannot be read)."""
         try:
             job = self._workers.listener.submit(work.listen_to, str(file.path), str(copy))
             tab.begin("listening", job)
             summary = await finish(job)
-        except Stopped:  # another recording came meanwhile, and is told of
-            return "", ""
         except (UserError, Died, Busy, RuntimeError) as error:
-            return "", markup.write_mistake(in_words(error, file))
+            return markup.write_mistake(in_words(error, file)), 0.0
         tab.lengths[str(file.path)] = summary.seconds
         tab.sizes[str(file.path)] = summary.bytes_per_second
         sound = tab.publish(copy, "original.wav")
-        wait = min(summary.seconds, FIRST_SECONDS) * self._speeds["normal"]
-        text = markup.write_recording(file.name, summary, sound, list_remarks(summary), wait)
-        return write_part(summary.seconds), text
+        text = markup.write_recording(file.name, summary, sound, list_remarks(summary))
+        return text, summary.seconds
 
-    async def start(self, upload, recording, titles, quality, part, session):
-        """Convert; ``titles`` are those of the instruments.
+    def name_qualities(self, seconds=0.0):
+        """(what the page says, key of `convert.QUALITIES`) for so many seconds of sound."""
+        choices = []
+        for quality, words in QUALITIES.items():
+            text = f"{quality}: {words}"
+            if seconds:
+                wait = markup.describe_wait(seconds * self._speeds[quality])
+                text += f", {wait} for each instrument"
+            choices.append((text, quality))
+        return choices
+
+    async def start(self, uploads, recording, titles, how, part, session):
+        """Convert; ``titles`` are those of the instruments, ``how`` is `work.How`.
 
         Yields:
             (HTML of all results or None for no news, HTML of the progress, whether it goes on).
@@ -151,43 +183,66 @@ class Actions:
         tab = self._tabs.of(session)
         titles = [titles] if isinstance(titles, str) else list(dict.fromkeys(titles or []))
         try:
-            file = self._choose(tab, upload, recording, titles)
-            length = tab.lengths.get(str(file.path))
-            start, seconds = parse_part(part, length or LONGEST_SECONDS)
+            files = tab.choose(uploads, recording)
+            check_files(files)
+            if not titles:
+                raise UserError("Choose an instrument first.")
+            spans = [find_span(tab, file, part if len(files) == 1 else None) for file in files]
         except UserError as error:
             yield None, markup.write_mistake(str(error)), False
             return
-        batch = tab.new_batch(file.name)
-        mistake = ""
-        expected = seconds if length else FIRST_SECONDS
-        size = (1 + len(titles)) * expected * tab.sizes.get(str(file.path), BYTES)
+        mistakes = ""
+        rest = len(titles) * sum(seconds for _, seconds in spans)  # of sound, still to be made
         try:
-            with self._tabs.reserved(size):
-                for title in titles:
-                    model = self._paths[title]
-                    order = work.Order(str(file.path), start, seconds, model, quality, batch.folder)
-                    steps = self._convert(tab, batch, title, order, expected)
+            for file, span in zip(files, spans):
+                rest -= len(titles) * span[1]
+                batch = tab.new_batch(file.name)
+                steps = self._convert_file(tab, batch, file, span, titles, how, rest)
+                try:
                     async with contextlib.aclosing(steps):
                         async for step in steps:
                             yield step
+                except (UserError, Died, Busy, Full, RuntimeError) as error:
+                    mistakes += markup.write_mistake(in_words(error, file))
+                finally:
+                    if not batch.results:
+                        tab.drop(batch)
         except Stopped:
             pass
-        except (UserError, Died, Busy, Full, RuntimeError) as error:
-            mistake = markup.write_mistake(in_words(error, file))
-        finally:
-            if not batch.results:
-                tab.drop(batch)
-        yield markup.write_batches(tab.batches), mistake, False
+        yield markup.write_batches(tab.batches), mistakes, False
 
-    async def _convert(self, tab, batch, title, order, expected):
-        """Add to a batch what comes of an order, of about ``expected`` s; yields as `start`."""
+    async def _convert_file(self, tab, batch, file, span, titles, how, rest):
+        """Convert a file with each instrument into a batch; yields as `start`.
+
+        ``span`` is (start, seconds) of the part, ``rest`` the seconds of sound that come after it.
+        """
+        start, seconds = span
+        size = (1 + len(titles)) * seconds * tab.sizes.get(str(file.path), BYTES)
+        exact = seconds if str(file.path) in tab.lengths else None
+        with self._tabs.reserved(size):
+            for k, title in enumerate(titles, 1):
+                order = work.Order(
+                    str(file.path), start, exact, self._paths[title], how, batch.folder
+                )
+                later = rest + (len(titles) - k) * seconds
+                steps = self._convert(tab, batch, title, order, seconds, later)
+                async with contextlib.aclosing(steps):
+                    async for step in steps:
+                        yield step
+
+    async def _convert(self, tab, batch, title, order, expected, later):
+        """Add to a batch what comes of an order, of about ``expected`` s; yields as `start`.
+
+        ``later`` are the seconds of sound to convert after it.
+        """
+        quality = order.how.quality
         job = self._submit(tab, order, expected)
         try:
-            async for text in self._follow(job, title):
+            async for text in self._follow(job, title, later * self._speeds[quality]):
                 yield None, text, True
             add_result(tab, batch, title, order, await finish(job))
             if expected >= 5:  # shorter ones tell little
-                self._speeds[order.quality] = job.took / expected
+                self._speeds[quality] = job.took / expected
             yield markup.write_batches(tab.batches), "", True
         finally:
             job.stop()  # if the page went away meanwhile
@@ -200,46 +255,61 @@ class Actions:
         """The tab was closed."""
         self._tabs.end(session)
 
-    def _choose(self, tab, upload, recording, titles):
-        """`webapp.tabs.File` of what is to be converted. Raises UserError for nothing."""
-        file = tab.choose(upload, recording)
-        if upload is None and recording is None:
-            raise UserError("Drop a recording first, or record one.")
-        if file is None:
-            raise UserError(GONE)
-        if not titles:
-            raise UserError("Choose an instrument first.")
-        return file
-
     def _submit(self, tab, order, expected):
         """The `Job` of an order, which ends with the tab. Raises Busy."""
-        cost = expected * self._speeds[order.quality]
+        cost = expected * self._speeds[order.how.quality]
         converter, load = self._workers.converter, self._workers.load
         job = converter.submit(work.convert_order, load, order, cost=cost)
         tab.begin("converting", job)
         return job
 
-    async def _follow(self, job, label):
+    async def _follow(self, job, label, later):
         """Yield HTML of how far a job is, whenever that changes, until it is done."""
         told = None
         while not job.is_done and not job.is_stopped:
-            text = self.describe_job(job, label)
+            text = self.describe_job(job, label, later)
             if text != told:
                 yield text
             told = text
             await asyncio.sleep(PATIENCE)
 
-    def describe_job(self, job, label):
-        """HTML of how far a job is."""
+    def describe_job(self, job, label, later=0.0):
+        """HTML of how far a job is; ``later`` is the work in s that its page waits for after it."""
         title = label.capitalize()
         before = self._workers.converter.jobs_before(job)
+        wait = sum(other.left() for other in before)
         if before:
-            wait = markup.describe_wait(sum(other.left() for other in before))
-            return markup.write_progress(f"{title}: {len(before)} before you, {wait}")
-        if not job.part:
-            return markup.write_progress(f"{title}: begins in a moment")
-        wait = markup.describe_wait(job.left())
-        return markup.write_progress(f"{title}: {100 * job.part:.0f} %, {wait} more", job.part)
+            text = f"{title}: {len(before)} before you, {markup.describe_wait(wait)}"
+        elif not job.part:
+            text = f"{title}: begins in a moment"
+        else:
+            text = f"{title}: {100 * job.part:.0f} %, {markup.describe_wait(job.left())} more"
+        if later:  # others take turns with this page, one conversion each
+            whole = wait + job.left() + later * (1 + len(before))
+            text += f"; all of it in {markup.describe_wait(whole)}"
+        return markup.write_progress(text, job.part or None)
+
+
+def check_files(files):
+    """Raise UserError unless there are `webapp.tabs.File` to convert, and not too many."""
+    if not files:
+        raise UserError("Drop a recording first, or record one.")
+    if len(files) > KEPT_UPLOADS:
+        raise UserError(f"{len(files)} recordings at once are too many; drop {KEPT_UPLOADS}.")
+    if None in files:
+        raise UserError(GONE)
+
+
+def find_span(tab, file, part):
+    """(start, seconds) of what is to be converted of a file. Raises UserError.
+
+    ``part`` is a person's text, see `parse_part`, or None: what would be offered.
+    """
+    length = tab.lengths.get(str(file.path))
+    if part is None:
+        part = write_part(length or FIRST_SECONDS)
+    start, seconds = parse_part(part, length or LONGEST_SECONDS)
+    return start, seconds if length else min(seconds, FIRST_SECONDS)
 
 
 def add_result(tab, batch, label, order, made):
@@ -247,7 +317,7 @@ def add_result(tab, batch, label, order, made):
     if not batch.results:
         length = markup.describe_length(made.seconds)
         place = f" from {markup.describe_length(order.start)} on" if order.start else ""
-        batch.how = f"{length}{place}, {order.quality}"
+        batch.how = f"{length}{place}, {describe(order.how)}"
         sound = tab.publish(made.before, "input.wav")
         picture = tab.publish(made.before_picture, "input.png")
         loudness = made.loudness_before
@@ -258,6 +328,16 @@ def add_result(tab, batch, label, order, made):
     sound = tab.publish(made.after, name)
     picture = tab.publish(made.after_picture, "output.png")
     batch.results.append(Result(label, name, sound, picture, made.seconds, made.loudness))
+
+
+def describe(how):
+    """`work.How` in words."""
+    words = [how.quality]
+    if how.transpose:
+        words.append("octave up" if how.transpose > 0 else "octave down")
+    if how.mix < 1:
+        words.append(f"{100 * how.mix:.0f} % of it the new instrument")
+    return ", ".join(words)
 
 
 async def finish(job):

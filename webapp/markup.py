@@ -68,7 +68,7 @@ def describe_wait(seconds):
     return f"about {seconds / 60:.0f} minutes"
 
 
-def write_recording(name, summary, sound, remarks, wait):
+def write_recording(name, summary, sound, remarks):
     """What the page says of a recording: its wave, length, and what is odd in it.
 
     Args:
@@ -76,18 +76,14 @@ def write_recording(name, summary, sound, remarks, wait):
         summary: `work.Summary`.
         sound: address of a version that browsers play.
         remarks: sentences.
-        wait: s that a conversion of it takes at normal quality, for each instrument.
     """
     title = html.escape(name)
     length = describe_length(summary.seconds)
-    lines = [f"<b>{title}</b> is {length} long."]
-    if wait is not None:
-        lines.append(f"Each instrument takes {describe_wait(wait)} at normal quality.")
     paragraphs = [f"<p class='remark'>{_sentence(remark)}</p>" for remark in remarks]
     wave = f"<div class='wave'>{draw_wave(summary.peaks)}<b></b></div>"
     sound = player.Sound(sound, summary.seconds)
     card = player.write_card("original", wave, sound, write_sign("original"))
-    return f"<section>{card}<p>{' '.join(lines)}</p>{''.join(paragraphs)}</section>"
+    return f"<section>{card}<p><b>{title}</b> is {length} long.</p>{''.join(paragraphs)}</section>"
 
 
 def draw_wave(peaks):
@@ -109,8 +105,8 @@ def write_mistake(text):
 
 def write_progress(text, part=None):
     """What is being done; ``part`` of it is done, 0 ... 1."""
-    value = "" if part is None else f" value='{part:.3f}'"
-    return f"<div class='progress'>{html.escape(text)}<progress{value}></progress></div>"
+    bar = "" if part is None else f"<progress value='{part:.3f}'></progress>"
+    return f"<div class='progress'>{html.escape(text)}{bar}</div>"
 
 
 def write_batches(batches):

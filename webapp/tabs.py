@@ -98,35 +98,38 @@ class Tab:
         if kind in self.jobs:
             self.jobs[kind].stop()
 
-    def choose(self, upload, recording):
-        """Of a file that was dropped and a recording, paths or None, the one that came last.
+    def choose(self, uploads, recording):
+        """Of files that were dropped and a recording, paths or None, what came last.
 
         Returns:
-            `File` with a name for people, or None for no or no known source.
+            list of `File` with names for people, all of ``uploads`` or the recording alone. None
+            stands for one that is not known. Empty if there are neither.
         """
-        sources = [str(path) for path in (upload, recording) if path is not None]
+        dropped = [str(path) for path in uploads or ()]
+        sources = dropped if recording is None else [*dropped, str(recording)]
         for path in sources:
             if path not in self._seen:
                 self._seen.append(path)
                 self.source = path
         if self.source not in sources:
             self.source = sources[0] if sources else None
-        file = self.uploads.get(self.source)
-        if file is None or self.source != str(recording):
-            return file
+        if self.source is None or self.source != str(recording):
+            return [self.uploads.get(path) for path in dropped]
         if self.source not in self._recorded:
             self._recorded.append(self.source)
-        return file._replace(name=f"recording {1 + self._recorded.index(self.source)}")
+        file = self.uploads.get(self.source)
+        name = f"recording {1 + self._recorded.index(self.source)}"
+        return [file and file._replace(name=name)]
 
-    def new_copy(self):
-        """Path for a copy of the recording that came last, in place of the one before."""
-        folder = self.folder / "copies"
+    def new_copies(self, count):
+        """Paths for copies of the recordings that came last, in place of those before."""
+        folder = self.folder / "heard"
         for token, file in list(self.results.items()):
             if file.path.parent == folder:
                 del self.results[token]
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return folder / f"{secrets.token_hex(8)}.wav"
+        return [folder / f"{secrets.token_hex(8)}.wav" for _ in range(count)]
 
     def new_batch(self, name):
         """A new `Batch` of a recording called ``name``; the oldest one may have to go."""

@@ -104,6 +104,14 @@ def load_model(path):
     return load_generator(path, "auto")
 
 
+class How(NamedTuple):
+    """What a person chose besides recording and instruments."""
+
+    quality: str  # key of `convert.QUALITIES`
+    transpose: int = 0  # semitones
+    mix: float = 1.0  # share of the conversion, 0 ... 1
+
+
 class Order(NamedTuple):
     """What is to be converted, and how."""
 
@@ -111,7 +119,7 @@ class Order(NamedTuple):
     start: float  # s, where the part begins
     seconds: float | None  # its length; None: to the end
     model: str  # path
-    quality: str  # key of `convert.QUALITIES`
+    how: How
     folder: Path  # for the outputs
 
 
@@ -148,7 +156,8 @@ def convert_order(load, order, tell):
     if not before.exists():
         write_excerpt(order.source, before, order.start, order.seconds)
         draw_spectrogram(before, before.with_suffix(".png"))
-    options = convert.QUALITIES[order.quality]._replace(pull=RunFacts(order.model).pull)
+    options = convert.QUALITIES[order.how.quality]
+    options = options._replace(pull=RunFacts(order.model).pull, transpose=order.how.transpose)
     converted = 0.0  # s
 
     def report_progress(block_seconds):
@@ -161,7 +170,7 @@ def convert_order(load, order, tell):
         order.source,
         after,
         options,
-        convert.Output(bits=bits),
+        convert.Output(bits=bits, mix=order.how.mix),
         survey=part,
         progress=report_progress,
     )

@@ -62,17 +62,19 @@ class Page:
 
     def look(self, file):
         """(part that is offered, HTML) of a recording that was dropped."""
-        call = {"data": [file, None], "session_hash": self.session}
+        files = file if isinstance(file, list) else [file]
+        call = {"data": [files, None], "session_hash": self.session}
         status, text = self.post("/gradio_api/run/look", call)
         assert status == 200, text
-        part, text = json.loads(text)["data"]
+        part, text, self.qualities = json.loads(text)["data"]
         return part["value"], text
 
-    def join(self, file, title="guitar", part="all", quality="draft"):
+    def join(self, file, title="guitar", part="all", quality="draft", octave=0, mix=100):
         """Press Convert: (status, text)."""
         config = json.loads(self.ask("GET", "/config")[1])
         start = [call["id"] for call in config["dependencies"] if call["api_name"] == "start"]
-        data = [file, None, title.split(), quality, part]
+        files = file if isinstance(file, list) else [file]
+        data = [files, None, title.split(), quality, octave, mix, part]
         call = {"data": data, "fn_index": start[0], "session_hash": self.session}
         return self.post("/gradio_api/queue/join", call)
 
@@ -140,7 +142,7 @@ def test_a_tab_s_name_is_never_a_path(server, song, tmp_path, name):
     refused = 200 if name == "uploads" else 400  # a word like any other
     assert page.join(file)[0] == refused
     for action in ("look", "stop", "leave"):
-        call = {"data": [file, None], "session_hash": page.session}
+        call = {"data": [[file], None], "session_hash": page.session}
         data = call if action == "look" else {**call, "data": []}
         assert page.post(f"/gradio_api/run/{action}", data)[0] == refused
     assert (tmp_path / "victim").is_dir()
@@ -174,7 +176,7 @@ def test_files_of_other_tabs_and_of_the_disk_are_not_taken(server, page, song, t
     for path in (own["path"], str(song), f"{own['path']}/../recording.wav", "http://127.0.0.1/x"):
         assert other.join(as_file(path))[0] == 403
         assert other.join({"path": path})[0] == 403
-        call = {"data": [as_file(path), None], "session_hash": other.session}
+        call = {"data": [[as_file(path)], None], "session_hash": other.session}
         assert other.post("/gradio_api/run/look", call)[0] == 403
 
 
@@ -502,17 +504,50 @@ def test_an_example_is_there_at_a_click(server, page):
         call = {"data": [], "session_hash": page.session}
         status, text = page.post("/gradio_api/run/try_example", call)
         assert status == 200, (name, text)
-        file = json.loads(text)["data"][0]
+        (file,) = json.loads(text)["data"][0]
         assert file["orig_name"] == "piano.mp3"
         assert "<b>piano.mp3</b> is 20.5 s long" in page.look(file)[1]
         assert Page(server[0]).join(file)[0] == 403
+
+
+def test_files_that_are_dropped_together_are_converted_one_after_the_other(page, tmp_path):
+    names = ("one.wav", "letter.wav", "two.wav")
+    songs = [write(tmp_path / name, tone(seconds=1 + k)) for k, name in enumerate(names)]
+    songs[1].write_text("no sound")
+    files = [page.upload(song) for song in songs]
+    part, text = page.look(files)
+    assert part == ""
+    assert text.index("one.wav</b> is 1.0 s") < text.index("letter.wav: cannot be read")
+    assert "two.wav</b> is 3.0 s" in text
+    results, mistake = page.convert(files, part="0:00 - 0:01")  # of one that was there before
+    assert "letter.wav: cannot be read" in mistake
+    assert "3.0 s, draft" in results and "1.0 s, draft" in results
+    assert "one_guitar.wav" in results and "two_guitar.wav" in results
+    assert len(find_sounds(results)) == 4
+    _, text = page.look([files[0]] * 9)
+    assert "too many" in text
+
+
+def test_the_quality_is_told_with_its_time(page, song):
+    page.look(page.upload(song))
+    labels = [label for label, _ in page.qualities["choices"]]
+    assert [label.split(":")[0] for label in labels] == ["draft", "normal", "best"]
+    assert all(label.endswith("for each instrument") for label in labels)
+
+
+def test_octave_and_mix_are_those_asked_for(page, song):
+    file = page.upload(song)
+    page.look(file)
+    results, mistake = page.convert(file, octave=12, mix=40)
+    assert mistake == ""
+    assert "draft, octave up, 40 % of it the new instrument" in results
 
 
 def test_what_came_last_is_converted(page, tmp_path):
     dropped = page.upload(write(tmp_path / "dropped.wav", tone(seconds=1)))
     assert "dropped.wav" in page.look(dropped)[1]
     recorded = page.upload(write(tmp_path / "audio.wav", tone(seconds=2)))
-    call = {"data": [dropped, recorded], "session_hash": page.session}
+    call = {"data": [[dropped], recorded], "session_hash": page.session}
     assert "recording 1" in page.post("/gradio_api/run/look", call)[1]
     results, _ = page.convert(dropped)
     assert "dropped.wav" in results
