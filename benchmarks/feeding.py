@@ -47,7 +47,7 @@ class MappedPairs:
         import numpy as np
 
         size = self.pairs.batch_size
-        x = np.empty((size, 256, 256, 1), np.float32)
+        x = np.empty((size, self.pairs.bins, 256, 1), np.float32)
         y = np.empty_like(x)
         for k in range(size):
             piece, tile, target = self.pairs.index[self.pairs.order[batch * size + k]]
@@ -60,16 +60,18 @@ class MappedPairs:
 
 
 def pairs_per_second(source, threads, seconds):
-    """Read batches with several threads for some seconds, repeating the epoch if needed."""
+    """Read batches with several threads for some seconds: (pairs/s, processor ms of a pair)."""
     count = 0
     batches = itertools.cycle(range(len(source)))
     start = time.perf_counter()
+    processor_start = time.process_time()
     with ThreadPoolExecutor(threads) as pool:
         while time.perf_counter() - start < seconds:
             wanted = itertools.islice(batches, threads)
             for x, _ in pool.map(source.__getitem__, wanted):
                 count += len(x)
-    return count / (time.perf_counter() - start)
+    processor_time = time.process_time() - processor_start
+    return count / (time.perf_counter() - start), 1000 * processor_time / count
 
 
 def measure_loader(sources, rounds, seconds):
@@ -79,11 +81,13 @@ def measure_loader(sources, rounds, seconds):
         for name, threads in itertools.product(sources, THREADS):
             speed = pairs_per_second(sources[name], threads, seconds)
             speeds.setdefault((name, threads), []).append(speed)
-    print("| reading | threads | pairs/s | of map |\n|---|---:|---:|---:|")
+    print("| reading | threads | pairs/s | of map | processor time of a pair, ms |")
+    print("|---|---:|---:|---:|---:|")
     for (name, threads), found in speeds.items():
-        plain = speeds["map", threads]
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(found, plain))
-        print(f"| {name} | {threads} | {statistics.median(found):,.0f} | {ratio:.2f} |")
+        ratios = [ours[0] / theirs[0] for ours, theirs in zip(found, speeds["map", threads])]
+        ratio = statistics.median(ratios)
+        speed, cost = statistics.median_low(found)
+        print(f"| {name} | {threads} | {speed:,.0f} | {ratio:.2f} | {cost:.2f} |", flush=True)
 
 
 def training_speed(args, pairs, real):
@@ -91,8 +95,9 @@ def training_speed(args, pairs, real):
     import models
     from training import feeding
 
-    generator = models.build_generator(args.filters)
-    model = models.Pix2Pix(generator, models.build_discriminator(args.filters))
+    generator = models.build_generator(args.filters, bins=pairs.bins)
+    discriminator = models.build_discriminator(args.filters, bins=pairs.bins)
+    model = models.Pix2Pix(generator, discriminator)
     models.compile_at_once(model, model.optimizer_for(1e-5))
     source = repeat_batch(pairs[0], len(pairs))
     if real:
