@@ -34,6 +34,7 @@ import math
 import shlex
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -329,6 +330,8 @@ def load_network(path):
 
 def make_true(audio, reference, options):
     """The best that a network could do: the target's magnitude, the phase made from the input."""
+    length = min(len(audio), len(reference))
+    audio, reference = audio[:length], reference[:length]
     pull = rows.phases.PULL if options.pull is None else options.pull
     settings = rows.Settings([options.phase], options)
     make = rows.Resynthesis(audio, settings, data.FULL_BINS)
@@ -372,6 +375,21 @@ def find_twin(folder, path):
     raise UserError(f"{folder}: has no {path.stem}; delete the folder")
 
 
+def score_notes(shop, folder):
+    """{piece: F1 of its notes} of a folder's recordings, kept, for it depends on no target."""
+
+    def judge():
+        found = {}
+        for path in list_recordings(folder):
+            audio = read_audio(path)
+            written, _ = judges.score_notes(shop.score(path.stem), len(audio) / data.SAMPLE_RATE)
+            found[path.stem] = judges.note_f1(judges.hear_notes(audio), written)
+        return found
+
+    path = shop.folder / "notes" / f"{make_file_name(str(folder.relative_to(shop.folder)))}.json"
+    return shop.figures(path, list_recordings(folder), {}, judge)
+
+
 class Judges:
     """Hears recordings beside one target's.
 
@@ -393,25 +411,20 @@ class Judges:
             self._listener = tagger.Listener()
             for path in list_recordings(self._reference):
                 self._listener.hear(str(self._reference), read_audio(path))
+        notes = score_notes(self._shop, folder) if self._has_scores else {}
         results = []
         for path in list_recordings(folder):
             audio = read_audio(path)
-            found = {}
             if folder == self._reference:  # heard already, as a whole
-                found |= tagger.Listener().hear("", audio)
+                found = tagger.Listener().hear("", audio)
             else:
-                found |= self._listener.hear(str(folder), audio)
-            if self._has_scores:
-                found["note_f1"] = self._score_notes(path.stem, audio)
+                found = self._listener.hear(str(folder), audio)
+            if path.stem in notes:
+                found["note_f1"] = notes[path.stem]
             results.append([path.stem, found])
         distance = self._listener.distance(str(folder), str(self._reference))
         self._add_jaccard(folder, results)
         return {"results": results, "distance": None if math.isnan(distance) else distance}
-
-    def _score_notes(self, piece, audio):
-        score = self._shop.score(piece)
-        written, _ = judges.score_notes(score, len(audio) / data.SAMPLE_RATE)
-        return judges.note_f1(judges.hear_notes(audio), written)
 
     def _add_jaccard(self, folder, results):
         python = self._shop.args.essentia
@@ -486,9 +499,9 @@ def find_rows(shop, target):
     first = target.inputs[0]
     source = folders[f"{first.title}: {UNCHANGED}"]
     for label, candidate in target.models.items():
-        row = f"true magnitude, {first.title}'s phase"
+        row = "true magnitude"
         if len(target.models) > 1:
-            row += f", {label}'s pull"
+            row += f", pull of {label}"
         ceiling = f"true/{name}/{candidate.path.name}/{shop.args.quality}"
         folders[row] = shop.make_ceiling(candidate, source, reference, ceiling, first.folder)
     folders["target"] = reference
@@ -505,7 +518,7 @@ def add_means(summary, target, labels):
         parts = []
         for title in held:
             parts.append({"": summary[f"{title}: {label}"]})
-        means[f"mean of these {len(held)}: {label}"] = tables.average(parts)[""]
+        means[f"mean of {len(held)} programs: {label}"] = tables.average(parts)[""]
     last = f"{held[-1]}: {labels[-1]}"
     longer = {}
     for row, cells in summary.items():
@@ -513,6 +526,15 @@ def add_means(summary, target, labels):
         if row == last:
             longer |= means
     return longer
+
+
+def compare_rows(results, pairs, columns):
+    """Paired differences as `tables.compare` gives them, the input named once in each."""
+    shorter = {}
+    for row, cells in tables.compare(results, pairs, columns).items():
+        title = row.partition(": ")[0]
+        shorter[row.replace(f"{tables.MINUS}{title}: ", tables.MINUS)] = cells
+    return shorter
 
 
 def table_of(summary, keys):
@@ -540,7 +562,7 @@ def make_error_tables(shop, target, folders, pairs):
             results.append((piece, row, measures))
     summary = tables.summarise(results, rows.MEASURED)
     summary = add_means(summary, target, [UNCHANGED, *target.models])
-    differences = tables.compare(results, pairs, rows.MEASURED)
+    differences = compare_rows(results, pairs, rows.MEASURED)
     lines = []
     if "errors" in shop.args.parts:
         lines += [f"### {name}: error of the sound", "", table_of(summary, ERRORS), ""]
@@ -556,7 +578,7 @@ def make_judge_tables(shop, target, folders, pairs):
     name = target.instrument.title
     results, summary = judge_all(shop, folders["target"], folders, name)
     summary = add_means(summary, target, [UNCHANGED, *target.models])
-    differences = tables.compare(results, pairs, choose_columns(JUDGED[:2]))
+    differences = compare_rows(results, pairs, choose_columns(JUDGED[:2]))
     lines = [f"### {name}: judges", "", table_of(summary, JUDGED), ""]
     lines += ["Basic Pitch (notes) and musicnn (tag, distance) have chosen among models; the pitch"]
     lines += ["Jaccard has not. The target's own distance is that of its two halves.", ""]
@@ -742,11 +764,11 @@ def main(argv=None):
     shop.folder.mkdir(parents=True, exist_ok=True)
     words = sys.argv[1:] if argv is None else argv
     lines = ["Made by", "", "```bash", f"python docs/make_tables.py {shlex.join(words)}", "```", ""]
-    lines += [
-        f"{len(pieces)} pieces, the first {args.seconds:g} s each, `--quality {args.quality}`,"
-    ]
-    lines += ["level off. Mean ± standard deviation over pieces. The pieces:", ""]
-    lines += [f"{', '.join(pieces)}.", ""]
+    about = (
+        f"{len(pieces)} pieces, the first {args.seconds:g} s each, `--quality {args.quality}`, "
+        f"level off. Mean ± standard deviation over pieces. The pieces: {', '.join(pieces)}."
+    )
+    lines += [*textwrap.wrap(about, 100), ""]
     for target in find_targets(args):
         lines += make_tables(shop, target)
         text = "\n".join(lines)
