@@ -87,6 +87,7 @@ STEREO_PIECES = 3
 UNCHANGED = "unchanged"
 ERRORS = ("written_mae_db", "level_matched_db", "lsd_db")
 JACCARD = metrics.Measure("jaccard", "pitch Jaccard", 3, None, (), "")
+HEADINGS = {"written_mae_db": "error, dB", "level_matched_db": "level-matched"}  # tables are wide
 JUDGED = ("note_f1", "jaccard", "tag_piano", "distance")
 # StarNet's ten pieces, single instruments, pitch Jaccard as published; the first five of them here
 STARNET = {
@@ -474,7 +475,7 @@ def choose_columns(keys):
     """The `Measure`s of these keys, in their order."""
     known = {}
     for measure in (*rows.MEASURED, JACCARD, *tagger.COLUMNS):
-        known[measure.key] = measure
+        known[measure.key] = measure._replace(heading=HEADINGS.get(measure.key, measure.heading))
     return [known[key] for key in keys]
 
 
