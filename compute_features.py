@@ -73,13 +73,13 @@ def write_tiles(audio_path, tiles_path, bins=data.BINS, phase=False, place=None)
 
 
 def keep_magnitude(spectrum):
-    """What the tiles hold of a spectrum: complex64 (t, bins) -> float16 (1, t, bins), dB scale."""
+    """Convert a spectrum for tiles: complex64 (t, bins) -> float16 (1, t, bins), dB scale."""
     mag_db = np.minimum(data.amplitude_to_db(np.abs(spectrum)), 1)
     return mag_db[np.newaxis].astype(np.float16)
 
 
 def keep_both(spectrum):
-    """What tiles with a phase hold of a spectrum: complex64 (t, 256) -> float16 (2, t, 256).
+    """Convert a spectrum for tiles with phase: complex64 (t, 256) -> float16 (2, t, 256).
 
     The dB scale as of `compute_features.keep_magnitude`, and the phase in half turns, [-1, 1].
     """
@@ -89,7 +89,7 @@ def keep_both(spectrum):
 
 
 def find_work(audios, features):
-    """(audio path, tiles path) of every piece below ``audios``, and what cannot be looked at.
+    """List (audio path, tiles path) of every piece below ``audios``, and unreadable entries.
 
     Returns:
         (list of pairs of paths, list of paths relative to ``audios``).
@@ -103,20 +103,20 @@ def find_work(audios, features):
         relative = path.relative_to(audios)
         if len(relative.parts) < 2:
             raise UserError(
-                f"{path}: lies in no instrument's folder; expected {audios}/<instrument>/<piece>"
+                f"{path}: is not in an instrument's folder; expected {audios}/<instrument>/<piece>"
             )
         tiles_path = features / relative.with_suffix(".npy")
         if tiles_path in work:
             raise UserError(f"{path}: same name as {work[tiles_path].name}; rename one")
         work[tiles_path] = path
     if not work:
-        raise UserError(f"{audios}: holds no audio; make it with synthesize_audios.py")
+        raise UserError(f"{audios}: has no audio; make it with synthesize_audios.py")
     unreadable = [path.relative_to(audios) for path in found.unreadable]
     return [(audio, tiles) for tiles, audio in work.items()], unreadable
 
 
 def check_apart(features, work):
-    """Check that no recording lies below ``features``, where --fresh would delete it.
+    """Check that there is no recording below ``features``, because --fresh would delete it.
 
     Args:
         features: folder of the tiles.
@@ -129,13 +129,13 @@ def check_apart(features, work):
     for audio, _ in work:
         if root in audio.resolve().parents:
             raise UserError(
-                f"--features {features}: holds recordings too, {audio} for one, which --fresh "
+                f"--features {features}: also has recordings, such as {audio}, which --fresh "
                 "would delete; give a folder without any"
             )
 
 
 def choose_bins(work, args):
-    """Height of the pictures where --bins does not say it: see --help. Says what it chose.
+    """Choose the height of the pictures without --bins, see --help, and print it.
 
     Args:
         work: (audio path, tiles path) of each piece.
@@ -153,23 +153,25 @@ def choose_bins(work, args):
     for audio, _ in work[::apart]:
         try:
             sound = survey.read_part(audio, 0.0, SAMPLE_SECONDS)
-        except UserError:  # told when its tiles are made
+        except UserError:  # reported when its tiles are made
             continue
         if survey.has_treble(data.spectrogram(sound, data.FULL_BINS)):
-            print(f"pictures of {data.FULL_BINS} bins: {cli.one_line(audio)} goes beyond 11 kHz")
+            print(
+                f"pictures of {data.FULL_BINS} bins: {cli.one_line(audio)} has content above 11 kHz"
+            )
             return data.FULL_BINS
-    print(f"pictures of {data.BINS} bins: above 11 kHz there is nothing to hear")
+    print(f"pictures of {data.BINS} bins: no audible content above 11 kHz")
     return data.BINS
 
 
 def read_description(features, parameters, fresh=False):
-    """features.json of the folder, {} if there is none. ``fresh`` deletes the folder first.
+    """Read features.json of the folder; {} without it. ``fresh`` deletes the folder first.
 
     Raises:
         UserError: it tells of other ``parameters``.
     """
     path = features / "features.json"
-    if fresh and path.is_file():  # only ever delete a folder that this script made
+    if fresh and path.is_file():  # delete only folders that this script made
         shutil.rmtree(features)
     description = read_json(path, f"{MEND}, or {ANOTHER_FOLDER}", parameters=dict)
     if description is None:
@@ -184,7 +186,7 @@ def read_description(features, parameters, fresh=False):
 
 
 def find_gone(features, work, unreadable, record):
-    """Tiles in the folder without a recording: (ours, others'), lists of paths.
+    """Find tiles in the folder without a recording: (ours, others'), lists of paths.
 
     Of what is ``unreadable`` today, see `find_work`, the tiles stay.
     """
@@ -203,7 +205,7 @@ def find_gone(features, work, unreadable, record):
 
 
 def remove_outdated(features, audios, outdated, described):
-    """Remove tiles that are out of date, so that no training finds them.
+    """Remove tiles that are out of date, so that no training uses them.
 
     Args:
         outdated: their paths; all are ours.
@@ -222,7 +224,7 @@ def remove_outdated(features, audios, outdated, described):
 
 
 def fingerprint(features, work, parameters):
-    """What a set of tiles was made from, as 64 hexadecimal digits.
+    """Fingerprint of the sources of a set of tiles, 64 hexadecimal digits.
 
     It changes with the parameters, with a recording's size or modification time, and if a piece
     is added, renamed or removed; not if a folder is moved.
@@ -242,7 +244,7 @@ def fingerprint(features, work, parameters):
 
 
 def compute(work, record, parameters, args):
-    """Make tiles by several processes, and note each in the record as it is complete.
+    """Make tiles in several processes, and record each when it is complete.
 
     Args:
         work: (audio path, tiles path) of what is to be made.
@@ -285,7 +287,7 @@ def compute(work, record, parameters, args):
 
 
 def find_missing(work, record, parameters):
-    """Those (audio path, tiles path) of ``work`` whose tiles are missing or out of date.
+    """List those (audio path, tiles path) of ``work`` whose tiles are missing or out of date.
 
     Raises:
         UserError: tiles are there that were not made by this script.
@@ -295,7 +297,7 @@ def find_missing(work, record, parameters):
         plan = record.plan(tiles, [audio], parameters)
         if plan == FOREIGN:
             raise UserError(
-                f"{tiles}: is there, and not known to be made from its recording (by hand? by an "
+                f"{tiles}: exists, but is not recorded as made from its recording (by hand? by an "
                 f"older version?); {ANOTHER_FOLDER}"
             )
         if plan == DUE:
@@ -304,19 +306,19 @@ def find_missing(work, record, parameters):
 
 
 def print_summary(args, bins, counts, gone, others, tiles, seconds):
-    """Print what was done: ``counts`` of files computed, kept and left out, and how fast."""
+    """Print the summary; ``counts``: files computed, kept and left out."""
     computed, kept, left_out = counts
     hours = tiles * data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE / 3600
-    size = tiles * (1 + args.phase) * bins / 2**21  # GiB: two bytes a bin and frame
+    size = tiles * (1 + args.phase) * bins / 2**21  # GiB: two bytes per bin and frame
     if gone:
-        print(f"{len(gone)} files removed, whose recordings are gone, {gone[0].name} for one")
+        print(f"{len(gone)} files of missing recordings removed, such as {gone[0].name}")
     if others:
         print(
-            f"note: {cli.one_line(others[0])}: was not made here, and training uses it too"
+            f"note: {cli.one_line(others[0])}: was not made here, but training uses it"
             f" ({len(others)} such files)",
             file=sys.stderr,
         )
-    print(f"{computed} files computed, {kept} were there, {left_out} left out")
+    print(f"{computed} files computed, {kept} up to date, {left_out} left out")
     print(
         f"{tiles:,} tiles, {size:.2f} GiB, {hours:.2f} h of audio in {seconds:.1f} s "
         f"({hours * 3600 / seconds:.0f} x real time) -> {args.features}"

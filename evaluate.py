@@ -67,7 +67,7 @@ from sound import phase as phases
 from sound.conditions import CONDITIONS
 from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
 
-TABLES = {  # files of results: how they begin, and what else is in them
+TABLES = {  # {file of results: (first bytes, other required bytes)}
     "results.csv": (b"piece,row,",),
     "differences.csv": (b"difference,measure,",),
     "overview.csv": (b",", b": unchanged"),
@@ -86,7 +86,7 @@ OVERVIEW = ("mae_db", "level_matched_db", judges.NOTE_F1.key, tagger.DISTANCE)
 
 
 def find_scores(folder):
-    """Scores by name for the judge of notes: {path below ``folder``, without extension: path}.
+    """Find scores for the note judge: {path below ``folder``, without extension: path}.
 
     Empty without a folder, or where the judge is not installed, which is said.
     """
@@ -104,14 +104,14 @@ def find_scores(folder):
 
 
 def read_notes(scores, piece, seconds):
-    """A piece's notes, as `judges.score_notes` gives them, or None without a score to be read.
+    """Read a piece's notes by `judges.score_notes`; None without a readable score.
 
     That, and what had to be repaired to read it, is said.
     """
     if not scores:
         return None
     name = Path(piece.name)
-    if name.suffix.lower() in AUDIO_EXTENSIONS:  # of --pairs and --inputs, whose names are files
+    if name.suffix.lower() in AUDIO_EXTENSIONS:  # names of --pairs and --inputs are files
         name = name.with_suffix("")
     path = scores.get(name.as_posix()) or scores.get(name.name)
     if not path:
@@ -131,14 +131,14 @@ def read_notes(scores, piece, seconds):
 
 
 class Jury(NamedTuple):
-    """The judges that were made elsewhere, as far as they are asked."""
+    """The external judges in use."""
 
     scores: dict = {}  # noqa: RUF012  see `find_scores`: for the judge of notes
     listener: tagger.Listener | None = None
 
 
 def evaluate_group(systems, group, jury, page=None):
-    """Evaluate a group piece by piece. One that cannot be read is named and passed over.
+    """Evaluate a group piece by piece. A piece that cannot be read is reported and skipped.
 
     Args:
         systems: `Systems`.
@@ -204,7 +204,7 @@ def evaluate_piece(systems, piece, audio, reference, jury, bar):
 
 
 def leave_out_unread(group, results):
-    """The group without the pieces that `evaluate_group` passed over, which it tells of."""
+    """Remove the skipped pieces from a group, and mention them in its description."""
     names = {name for name, _, _ in results}
     pieces = [piece for piece in group.pieces if piece.name in names]
     missing = [cli.one_line(piece.name) for piece in group.pieces if piece.name not in names]
@@ -215,7 +215,7 @@ def leave_out_unread(group, results):
 
 
 def list_comparisons(systems, settings):
-    """The (row, other row) that `tables.compare` compares; ``systems`` are the models' names.
+    """List the comparisons (row, other row) for `tables.compare`; ``systems``: models' names.
 
     Each model with the input and, phase by phase, with the first model; each phase with the first.
     """
@@ -246,7 +246,7 @@ def print_group(group, summary, differences):
 
 
 def check_own(folder):
-    """Raise UserError if a table of this folder is there and was not written by evaluate.py."""
+    """Raise UserError if a table in the folder exists and was not written by evaluate.py."""
     for name, words in TABLES.items():
         path = folder / name
         if not path.is_file():
@@ -260,13 +260,13 @@ def check_own(folder):
 
 
 def drop_others(output, groups, paths):
-    """Delete the results that other models left in these groups' folders.
+    """Delete results of other models in these groups' folders.
 
     Should this run be stopped, they do not pass as its own. ``paths``: see `name_paths`.
     """
     for group in groups:
         folder = output / group.folder
-        with contextlib.suppress(UserError):  # a damaged file is replaced, as any
+        with contextlib.suppress(UserError):  # a damaged file is replaced, too
             found = read_json(folder / "results.json", "", model=(str, list), rows=dict)
             if found and found["model"] != paths:
                 for name in ("results.json", "results.csv", "differences.csv"):
@@ -275,7 +275,7 @@ def drop_others(output, groups, paths):
 
 
 def write_differences(path, differences):
-    """Write a table of paired differences as CSV: a line for each difference and measure."""
+    """Write a table of paired differences as CSV, one line per difference and measure."""
     lines = [["difference", "measure", "mean", "standard deviation", "n"]]
     for pair, cells in differences.items():
         for key, cell in cells.items():
@@ -285,19 +285,19 @@ def write_differences(path, differences):
 
 
 def write_group(folder, results, about):
-    """Write results.csv, one line a piece and row, and results.json, the tables."""
+    """Write results.csv, one line per piece and row, and results.json, the tables."""
     lines = [["piece", "row", *(column.key for column in WRITTEN_COLUMNS)]]
     for piece, row, found in results:
         values = [found.get(column.key, "") for column in WRITTEN_COLUMNS]
         lines.append([cli.one_line(piece), row, *values])
-    check_own(folder)  # again: measuring took a while
+    check_own(folder)  # again, because measuring takes long
     write_csv(folder / "results.csv", lines)
     write_json(folder / "results.json", about)
     print(f"-> {folder / 'results.csv'}, {folder / 'results.json'}")
 
 
 def average_families(groups, summaries):
-    """Of families with several instruments, heard and unheard ones apart: the mean over those.
+    """Average over the instruments of a family, with known and unknown instruments apart.
 
     Args:
         groups: list of `Group`.
@@ -320,7 +320,7 @@ def average_families(groups, summaries):
 
 
 def compare_groups(summaries, rows_of_systems):
-    """A table that compares groups: the input unchanged, each model, and its difference.
+    """Make a table that compares groups: unchanged input, each model, its difference.
 
     Args:
         summaries: {group's title: (summary, differences)}.
@@ -355,7 +355,7 @@ def compare_groups(summaries, rows_of_systems):
 
 
 def choose_style(candidate, target, audios):
-    """A model as `make_rows` takes it: of several targets with one's style, others unchanged.
+    """Prepare a model for `make_rows`: with several targets, fix the style of one.
 
     The style is that of the target's recording of the first piece of training.
 
@@ -381,7 +381,7 @@ def choose_style(candidate, target, audios):
 
 
 def add_piece_flags(parser):
-    """Flags that say which pieces."""
+    """Add the flags of the source of pieces."""
     add = parser.add_argument
     add(
         "--model",
@@ -406,12 +406,12 @@ def add_piece_flags(parser):
 
 
 def side(text):
-    """--pieces as a key of `SIDE_WORDS`; it used to call the validation pieces held_out."""
+    """Parse --pieces as a key of `SIDE_WORDS`; "held_out" is the older name of "validation"."""
     return "validation" if text == "held_out" else text
 
 
 def add_choice_flags(parser):
-    """Flags that choose among the pieces and instruments of the runs, and their conditions."""
+    """Add the flags that choose pieces, instruments and conditions."""
     add = parser.add_argument
     add(
         "--pieces",
@@ -450,7 +450,7 @@ def add_choice_flags(parser):
 
 
 def add_judge_flags(parser):
-    """Flags of the judges that were made elsewhere."""
+    """Add the flags of the external judges."""
     add = parser.add_argument
     add(
         "--midi_path",
@@ -467,7 +467,7 @@ def add_judge_flags(parser):
 
 
 def add_phase_flags(parser):
-    """Flags that say where the phase comes from."""
+    """Add the flags of the phase."""
     add = parser.add_argument
     add(
         "--phase",
@@ -494,7 +494,7 @@ def add_phase_flags(parser):
 
 
 def add_conversion_flags(parser):
-    """Flags that say how pieces are converted, but for the phase."""
+    """Add the flags of the conversion, without the phase."""
     add = parser.add_argument
     add(
         "--hops",

@@ -39,29 +39,29 @@ from NoteSynthesizer import (
 from synthesis.rendering import render_task
 from synthesis.scores import change_score, read_repaired
 
-FORMAT = 1  # raised whenever the same settings come to give other samples
-MAX_NAME = 255  # bytes of a file's name, on all usual file systems
+FORMAT = 1  # raise it when a change of the code changes the samples
+MAX_NAME = 255  # bytes, longest file name on common file systems
 
 
 class Version(NamedTuple):
-    """A score as it is to be played."""
+    """A version of a score: speed and transposition."""
 
-    name: str  # of the wav, below the instrument's folder and without its extension
+    name: str  # of the wav, relative to the instrument's folder, without extension
     midi: Path
     speed: float
     transpose: int  # semitones
 
 
 class Rendering(NamedTuple):
-    """A wav file to have: a version of a score by one instrument."""
+    """A wav file: a version of a score, played by one instrument."""
 
     wav: Path
     version: Version
-    settings: dict  # what else decides about its samples
+    settings: dict  # all other settings that determine its samples
 
 
 def find_versions(midi_path, speeds, transposes):
-    """All versions of all scores.
+    """Find all versions of all scores.
 
     Returns:
         (list of `Version`, scores whose name is too long for their audio's: list of paths,
@@ -85,13 +85,13 @@ def find_versions(midi_path, speeds, transposes):
             else:
                 versions[name] = Version(name, path, speed, transpose)
     if not versions and not too_long:
-        raise UserError(f"{midi_path}: holds no {' or '.join(MIDI_EXTENSIONS)}; check the path")
+        raise UserError(f"{midi_path}: has no {' or '.join(MIDI_EXTENSIONS)}; check the path")
     unreadable = [path.relative_to(midi_path) for path in found.unreadable]
     return list(versions.values()), list(dict.fromkeys(too_long)), unreadable
 
 
 def find_renderings(versions, instrument, audios, settings):
-    """The wav files to have of one instrument: list of `Rendering`."""
+    """List the wav files of one instrument: list of `Rendering`."""
     renderings = []
     for version in versions:
         own = settings | {
@@ -104,7 +104,7 @@ def find_renderings(versions, instrument, audios, settings):
 
 
 def sort_renderings(renderings, record):
-    """Split renderings by what is there: (those to make, those that are not ours to overwrite)."""
+    """Sort renderings: (those to make, those whose file is not ours)."""
     due = []
     foreign = []
     for rendering in renderings:
@@ -117,7 +117,7 @@ def sort_renderings(renderings, record):
 
 
 def check_settings(audios, settings, record, fresh=False):
-    """Write audios.json, or refuse if the folder's audio was made with other settings or notes.
+    """Write audios.json. Raises UserError if the folder's audio has other settings or notes.
 
     ``fresh`` deletes that audio first: wav files of ours, of the instruments in audios.json.
     """
@@ -126,7 +126,7 @@ def check_settings(audios, settings, record, fresh=False):
     found = read_json(path, remedy, notes=dict) or settings
     if fresh:
         for instrument in found["notes"]:
-            note_prefix(instrument)  # refuses a name that would lead out of the folder
+            note_prefix(instrument)  # raises on a name that leads out of the folder
             for wav in find_own_wavs(audios / instrument, record):
                 wav.unlink()
         found = settings | {"notes": {}}
@@ -139,7 +139,7 @@ def check_settings(audios, settings, record, fresh=False):
             changed.append(f"other notes of {instrument}")
     if changed:
         raise UserError(
-            f"{path}: the audio there was made with {', '.join(changed)}; "
+            f"{path}: the existing audio was made with {', '.join(changed)}; "
             "choose another --audios_path"
         )
     notes = found["notes"] | settings["notes"]
@@ -147,7 +147,7 @@ def check_settings(audios, settings, record, fresh=False):
 
 
 def find_own_wavs(folder, record, keep=()):
-    """The wav files in ``folder`` that this script made, without those of the pieces ``keep``."""
+    """List the wav files in ``folder`` that this script made, without the pieces ``keep``."""
     own = []
     if folder.is_dir():
         for name, wav in find_named(folder, (".wav",)).items():
@@ -157,7 +157,7 @@ def find_own_wavs(folder, record, keep=()):
 
 
 def read_checked(path, pedal, changes):
-    """(score, repairs) of a file.
+    """Read a file: (score, repairs).
 
     Raises UserError if it, or a version that is asked for, cannot be had.
     """
@@ -171,7 +171,7 @@ def read_checked(path, pedal, changes):
 
 
 def read_scores(due, args, run):
-    """Read the scores of the renderings to make, and say what was repaired or had to be left out.
+    """Read the scores of the renderings to make; report repairs and files that are left out.
 
     Returns:
         ({path: score}, how many were left out).
@@ -196,12 +196,12 @@ def read_scores(due, args, run):
 
 
 def say_left_out(text):
-    """One line on stderr about a score that could not be used."""
+    """Print one line on stderr about a score that is left out."""
     print(f"synthesize_audios.py: left out: {cli.one_line(text)}", file=sys.stderr)
 
 
 def render_all(instrument, renderings, scores, args, record, run):
-    """Render pieces by one instrument, and say what was done with the notes.
+    """Render pieces with one instrument, and print how the notes were placed.
 
     Args:
         renderings: list of `Rendering`, to make.
@@ -214,7 +214,7 @@ def render_all(instrument, renderings, scores, args, record, run):
     if not renderings:
         print(f"{instrument}: nothing to do")
         return 0, 0, 0
-    # The longest first: no worker is left alone with it at the end
+    # The longest piece first, so that no worker is left with it at the end
     renderings.sort(key=lambda rendering: -len(scores[rendering.version.midi]))
     folder = str(args.nsynth_path.absolute())
     tasks = []
@@ -249,7 +249,7 @@ def render_all(instrument, renderings, scores, args, record, run):
 
 
 def say_rendered(instrument, results):
-    """Print what was done with the notes; return the samples of all pieces."""
+    """Print how the notes were placed; returns the samples of all pieces."""
     placings = Counter()
     lowered = 0
     samples = 0
@@ -259,7 +259,7 @@ def say_rendered(instrument, results):
         samples += length
     line = f"{instrument}: {describe_placings(placings)}"
     if lowered:
-        line += f"; {lowered} of {len(results)} pieces made lower, they would have clipped"
+        line += f"; {lowered} of {len(results)} pieces reduced in level to avoid clipping"
     print(line)
     return samples
 
@@ -298,7 +298,7 @@ def build_parser():
 
 
 def add_music_flags(parser):
-    """What becomes of a score before it is played."""
+    """Add the flags that change a score."""
     add = parser.add_argument
     add(
         "--playback_speed",
@@ -330,7 +330,7 @@ def add_music_flags(parser):
 
 
 def parse_flags(argv):
-    """The flags, each of several values once."""
+    """Parse the flags; repeated values count once."""
     args = build_parser().parse_args(argv)
     for name in ("instruments", "playback_speed", "transpose"):
         once_each = list(dict.fromkeys(getattr(args, name)))
@@ -339,7 +339,7 @@ def parse_flags(argv):
 
 
 def get_settings(args):
-    """What decides about the samples besides the scores, and the versions' speeds and pitches."""
+    """List the settings that determine the samples, besides scores, speeds and transpositions."""
     notes = {}
     for instrument in args.instruments:
         notes[instrument] = NoteBank(args.nsynth_path, instrument).fingerprint()
@@ -355,7 +355,7 @@ def get_settings(args):
 
 
 def handle_orphans(versions, unreadable, args, record):
-    """Audio of ours whose score is gone: delete it if that was asked for, or else say so.
+    """Find audio of this script whose score is missing; delete it with --prune, or report it.
 
     Of scores that are ``unreadable`` today, see `find_versions`, it stays.
     """
@@ -372,20 +372,20 @@ def handle_orphans(versions, unreadable, args, record):
     if args.prune:
         for wav in orphans:
             wav.unlink()
-        print(f"{len(orphans):,} wav files deleted, their scores are gone")
+        print(f"{len(orphans):,} wav files of missing scores deleted")
     else:
         print(
-            f"{len(orphans):,} wav files are of scores that are not in {args.midi_path}, such as "
-            f"{cli.one_line(orphans[0])}; they stay part of the set unless you give --prune"
+            f"{len(orphans):,} wav files have no score in {args.midi_path}, such as "
+            f"{cli.one_line(orphans[0])}; they remain in the data set unless you give --prune"
         )
 
 
 def say_foreign(foreign):
-    """Name audio that is in the way of a piece and that this script did not make."""
+    """Report existing wav files that this script did not make."""
     if foreign:
         print(
-            f"{len(foreign):,} wav files kept that this script did not make, or that were changed "
-            f"since, such as {cli.one_line(foreign[0].wav)}; move them away to have them rendered"
+            f"{len(foreign):,} wav files kept: not made by this script, or changed "
+            f"since, such as {cli.one_line(foreign[0].wav)}; move them away to render them"
         )
 
 
@@ -397,7 +397,7 @@ def main(argv=None):
     found = find_versions(args.midi_path, args.playback_speed, args.transpose)
     versions, too_long, barred = found
     for path in too_long:
-        say_left_out(f"{path}: too long a name for its wav files; rename it")
+        say_left_out(f"{path}: the name is too long for its wav files; rename it")
     settings = get_settings(args)
     record = Record(args.audios_path)
     check_settings(args.audios_path, settings, record, args.fresh)
@@ -428,7 +428,7 @@ def main(argv=None):
     seconds = time.time() - start
     music = samples / SAMPLE_RATE
     print(
-        f"{count:,} pieces rendered, {there:,} were there, {left_out:,} MIDI files left out\n"
+        f"{count:,} pieces rendered, {there:,} up to date, {left_out:,} MIDI files left out\n"
         f"{music / 3600:.2f} h of audio in {seconds:.1f} s ({music / seconds:.0f} x real time) "
         f"-> {args.audios_path}"
     )

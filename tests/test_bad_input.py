@@ -232,7 +232,7 @@ CASES = {  # script: [(what, what spoils the folder or None, more flags, what th
         ("number not finite", None, "--playback_speed nan", "nan"),
         ("number too large", None, "--transpose 99", "99"),
         ("no folder", None, "--midi_path nowhere", "nowhere"),
-        ("folder without scores", remove("midi/one.mid"), "", "midi: holds no"),
+        ("folder without scores", remove("midi/one.mid"), "", "midi: has no"),
         ("dead link", link("scores", "nowhere"), "--midi_path scores", "scores"),
         ("no notes", None, "--nsynth_path audios", "audios"),
         ("unknown instrument", None, "--instruments flute_acoustic", "flute_acoustic"),

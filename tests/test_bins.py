@@ -150,7 +150,7 @@ def test_height_follows_from_the_sound(full_features, features, capsys, bright_a
     compute_features.main([*flags, "--bins", "256"])
     assert "pictures of" not in capsys.readouterr().out  # it was asked for
     compute_features.main(flags)  # keeps what is there, though the sound has more
-    assert "0 files computed, 8 were there" in capsys.readouterr().out
+    assert "0 files computed, 8 up to date" in capsys.readouterr().out
     assert compute_features.main([*flags, "--bins", "512"]) == 2
     assert error_lines(capsys.readouterr().err) == [
         f"compute_features.py: error: {tmp_path}/features.json: made with other parameters (bins); "

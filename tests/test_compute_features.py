@@ -53,7 +53,7 @@ def folders(tmp_path, capsys):
     folders = Folders(tmp_path, capsys)
     code, out, _ = folders.run()
     assert code == 0
-    assert "2 files computed, 0 were there, 0 left out" in out
+    assert "2 files computed, 0 up to date, 0 left out" in out
     return folders
 
 
@@ -74,7 +74,7 @@ def test_running_again_does_nothing(folders):
     before = folders.description()
     code, out, _ = folders.run()
     assert code == 0
-    assert "0 files computed, 2 were there" in out
+    assert "0 files computed, 2 up to date" in out
     assert [os.stat(folders.features / name).st_mtime_ns for name in folders.tiles()] == stamps
     assert folders.description() == before
 
@@ -83,7 +83,7 @@ def test_what_is_missing_is_made_again(folders):
     path = folders.features / TARGET / "sub/a.npy"
     before = path.read_bytes()
     path.unlink()
-    assert "1 files computed, 1 were there" in folders.run()[1]
+    assert "1 files computed, 1 up to date" in folders.run()[1]
     assert path.read_bytes() == before
 
 
@@ -95,7 +95,7 @@ def test_a_recording_replaced_by_an_older_or_newer_one_is_done_again(folders, ag
     before = folders.description()["fingerprint"]
     code, out, _ = folders.run()
     assert code == 0
-    assert "1 files computed, 1 were there" in out
+    assert "1 files computed, 1 up to date" in out
     picture = np.load(folders.features / ORIGIN / "sub/a.npy")[0, ..., 0]
     assert np.argmax(picture[:, 10]) == round(880 / data.SAMPLE_RATE * data.N_FFT)
     assert folders.description()["fingerprint"] != before
@@ -108,7 +108,7 @@ def test_a_deleted_piece_leaves_the_training_set(folders):
     (folders.audios / ORIGIN / "b.wav").unlink()
     code, out, _ = folders.run()
     assert code == 0
-    assert "1 files removed, whose recordings are gone, b.npy for one" in out
+    assert "1 files of missing recordings removed, such as b.npy" in out
     assert folders.tiles() == [f"{TARGET}/sub/a.npy", f"{ORIGIN}/sub/a.npy"]
 
 
@@ -144,7 +144,7 @@ def test_features_among_recordings_are_refused_and_none_is_deleted(tmp_path, cap
     for flags in ([], ["--fresh"]):
         code, _, err = folders.run(*flags)
         assert code == 2
-        assert f"--features {folders.features}: holds recordings too" in err
+        assert f"--features {folders.features}: also has recordings" in err
     assert len(list(folders.audios.rglob("*.wav"))) == 2
 
 
@@ -163,7 +163,7 @@ def test_an_audio_folder_may_be_moved(folders, tmp_path):
     folders.audios.rename(tmp_path / "moved")
     code, out, _ = folders.run(audios=tmp_path / "moved")
     assert code == 0
-    assert "0 files computed, 2 were there" in out
+    assert "0 files computed, 2 up to date" in out
     assert folders.description() == before | {"audios": str(tmp_path / "moved")}
 
 
@@ -198,7 +198,7 @@ def test_a_run_that_is_stopped_keeps_what_it_made(folders, monkeypatch):
     assert folders.run()[0] == 130
     assert "fingerprint" not in folders.description()
     monkeypatch.setattr(compute_features, "write_tiles", write)
-    assert "1 files computed, 1 were there" in folders.run()[1]
+    assert "1 files computed, 1 up to date" in folders.run()[1]
     assert len(folders.description()["fingerprint"]) == 64
 
 
@@ -217,7 +217,7 @@ def test_a_file_that_appears_meanwhile_is_kept(folders, monkeypatch):
     assert "appeared meanwhile" in err
     monkeypatch.setattr(compute_features, "write_tiles", write)
     code, _, err = folders.run()  # they are no less the user's now
-    assert (code, "is there, and not known to be made" in err) == (2, True)
+    assert (code, "exists, but is not recorded as made" in err) == (2, True)
     for path in folders.features.rglob("*.npy"):
         assert path.read_text() == "the user's"
 
@@ -260,7 +260,7 @@ def test_the_sound_of_any_format_becomes_tiles(folders):
     write_audio(folders.audios / ORIGIN / "sub/a.mp3", tone(220, SECONDS))
     code, out, _ = folders.run()
     assert code == 0
-    assert "1 files computed, 1 were there" in out
+    assert "1 files computed, 1 up to date" in out
 
 
 def test_a_damaged_file_is_named_and_passed_over(folders):
@@ -271,7 +271,7 @@ def test_a_damaged_file_is_named_and_passed_over(folders):
     code, out, err = folders.run("--workers", "2")
     assert code == 2
     assert "bad.wav" in err
-    assert "1 files computed, 2 were there, 1 left out" in out
+    assert "1 files computed, 2 up to date, 1 left out" in out
     assert f"{ORIGIN}/good.npy" in folders.tiles()
     assert f"{ORIGIN}/bad.npy" not in folders.tiles()
 
@@ -291,7 +291,7 @@ def test_of_what_cannot_be_looked_at_today_the_tiles_stay(folders, powerless):
     (folders.audios / ORIGIN / "sub/a.wav").chmod(0)
     code, out, err = folders.run()
     extra.parent.chmod(0o755)
-    assert code == 2 and "0 files computed, 1 were there, 1 left out" in out
+    assert code == 2 and "0 files computed, 1 up to date, 1 left out" in out
     assert all(path.is_file() for path in kept)
     for name in ("locked: Permission denied", "six.wav: Too many levels", "a.wav: Permission"):
         assert name in err
@@ -307,9 +307,9 @@ def test_mistakes(audios, tmp_path, capsys):
         assert compute_features.main(flags) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
-    assert "holds no audio" in lines[0]
+    assert "has no audio" in lines[0]
     assert "no such folder" in lines[1]
-    assert "lies in no instrument's folder" in lines[2]
+    assert "is not in an instrument's folder" in lines[2]
 
 
 @pytest.mark.parametrize("script", ["synthesize_audios.py", "compute_features.py"])

@@ -330,7 +330,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, run, capsys):
             tmp_path / "none",
         ],
         "neither a folder": ["--input", good, "--output", tmp_path / "out.xyz"],
-        "none: holds no": ["--input", tmp_path / "none", "--output", tmp_path / "out"],
+        "none: has no": ["--input", tmp_path / "none", "--output", tmp_path / "out"],
         "24 channels": ["--input", wide, "--output", tmp_path / "out.mp3"],
         "--sr": ["--input", good, "--output", out, "--sr", "0"],
         "--overlap": ["--input", good, "--output", out, "--overlap", "1"],

@@ -81,32 +81,32 @@ def test_every_piece_by_every_instrument(folder, run):
     assert {(i.samplerate, i.channels, i.subtype) for i in infos} == {(SAMPLE_RATE, 1, "PCM_16")}
     assert {i.frames for i in infos} == {round(2.2 * SAMPLE_RATE)}
     assert out.count("9 notes: 3 exact, 3 other velocity, 3 shifted, 0 lost") == 2
-    assert "6 pieces rendered, 0 were there, 0 MIDI files left out" in out
+    assert "6 pieces rendered, 0 up to date, 0 MIDI files left out" in out
 
 
 def test_again_does_only_what_is_missing_or_out_of_date(folder, run):
     run()
     before = contents(folder / "audios")
-    assert "0 pieces rendered, 6 were there" in run()[1]
+    assert "0 pieces rendered, 6 up to date" in run()[1]
     (folder / "audios/keyboard_acoustic/a.wav").unlink()
-    assert "1 pieces rendered, 5 were there" in run()[1]
+    assert "1 pieces rendered, 5 up to date" in run()[1]
     assert contents(folder / "audios") == before
     path = folder / "midi/a.mid"
     path.write_bytes(midi_bytes(note(0, 480)))
     os.utime(path, (0, 0))  # an older file in a newer one's place
-    assert "2 pieces rendered, 4 were there" in run()[1]
+    assert "2 pieces rendered, 4 up to date" in run()[1]
     after = contents(folder / "audios")
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"keyboard_acoustic/a.wav", "organ_electronic_001/a.wav"}
     os.utime(path)  # the same file, touched: made again, to the same samples
-    assert "2 pieces rendered, 4 were there" in run()[1]
+    assert "2 pieces rendered, 4 up to date" in run()[1]
     assert contents(folder / "audios") == after
 
 
 def test_audio_made_otherwise_does_not_pass_as_done_without_audios_json(folder, run):
     run("--no_pedal")
     (folder / "audios/audios.json").unlink()
-    assert "6 pieces rendered, 0 were there" in run()[1]
+    assert "6 pieces rendered, 0 up to date" in run()[1]
 
 
 def test_a_file_that_appears_meanwhile_is_kept(folder, run, monkeypatch):
@@ -149,9 +149,9 @@ def test_the_users_own_audio_is_kept_and_said(folder, run):
     own.write_bytes(b"my recording")
     code, out, err = run()
     assert (code, err) == (0, "")
-    assert "1 wav files kept that this script did not make" in out
+    assert "1 wav files kept: not made by this script" in out
     assert str(own) in out
-    assert "5 pieces rendered, 1 were there" in out
+    assert "5 pieces rendered, 1 up to date" in out
     run("--fresh", "--prune")
     assert own.read_bytes() == b"my recording"
 
@@ -161,10 +161,10 @@ def test_audio_of_a_score_that_is_gone_is_said_and_pruned_on_demand(folder, run)
     (folder / "midi/a.mid").unlink()
     own = folder / "audios/keyboard_acoustic/mine.wav"
     own.write_bytes(b"my recording")
-    assert "4 wav files are of scores that are not in" in run()[1]
+    assert "4 wav files have no score in" in run()[1]
     gone = folder / "audios/keyboard_acoustic/a.wav"
     assert gone.exists()
-    assert "4 wav files deleted, their scores are gone" in run("--prune")[1]
+    assert "4 wav files of missing scores deleted" in run("--prune")[1]
     assert not gone.exists()
     assert own.exists()
     assert (folder / "audios/keyboard_acoustic/sub dir/b's~t+2.wav").exists()
@@ -225,7 +225,7 @@ def test_a_name_too_long_for_its_versions_is_left_out_alone(folder, run):
     code, out, err = run("--transpose", 0, -10, "--playback_speed", 1.25)
     assert code == 2
     assert err.count("\n") == 0
-    assert "too long a name" in err
+    assert "the name is too long" in err
     assert "12 pieces rendered" in out
 
 
@@ -245,7 +245,7 @@ def test_bad_files_are_named_and_passed_over(folder, run):
     assert len(err.splitlines()) == 2
     assert "bad.mid: has no notes" in err
     assert "drums.mid: has drums only" in err
-    assert "6 pieces rendered, 0 were there, 2 MIDI files left out" in out
+    assert "6 pieces rendered, 0 up to date, 2 MIDI files left out" in out
 
 
 def test_each_combination_is_a_piece_of_its_own(folder, run):
@@ -288,7 +288,7 @@ def test_a_folder_keeps_one_set_of_settings(folder, run):
     before = contents(folder / "audios")
     code, _, err = run("--duration_rate", 0.5)
     assert code == 2
-    assert "audios.json: the audio there was made with duration_rate 1.0; choose another" in err
+    assert "audios.json: the existing audio was made with duration_rate 1.0; choose another" in err
     assert len(err.splitlines()) == 1
     assert run("--instruments", "organ_electronic_001")[0] == 0  # another instrument, same settings
     assert run("--transpose", 1)[0] == 0  # named in the file's name
@@ -332,7 +332,7 @@ def test_two_files_of_one_name_are_refused(folder, run):
     ("flags", "reason"),
     [
         (("--midi_path", "/nowhere"), "/nowhere: no such folder"),
-        (("--midi_path", "EMPTY"), "holds no .mid or .midi or .kar or .rmi; check the path"),
+        (("--midi_path", "EMPTY"), "has no .mid or .midi or .kar or .rmi; check the path"),
         (("--nsynth_path", "/nowhere"), "/nowhere: no such folder"),
         (
             ("--instruments", "flute_acoustic"),

@@ -160,7 +160,7 @@ def test_split_by_maestros_table(tmp_path):
         with pytest.raises(UserError, match=reason):
             splits.maestro_split(path, ["mine"])
     path.write_bytes(b"\xff\xfe\0")
-    with pytest.raises(UserError, match="is no t"):
+    with pytest.raises(UserError, match="is not t"):
         splits.maestro_split(path, names)
 
 
