@@ -194,8 +194,8 @@ def test_a_conversion_holds_the_part_asked_for(tmp_path):
 
 def test_mistakes_name_the_file_and_not_where_it_was_put(tmp_path):
     file = File(tmp_path / "uploads" / "0123", "song.txt", 0.0)
-    error = UserError(f"{file.path}: holds no sound; give another file")
-    assert actions.in_words(error, file) == "song.txt: holds no sound; give another file"
+    error = UserError(f"{file.path}: has no sound; give another file")
+    assert actions.in_words(error, file) == "song.txt: has no sound; give another file"
 
 
 def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, monkeypatch):

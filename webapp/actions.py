@@ -14,9 +14,9 @@ from webapp import markup, work
 from webapp.tabs import KEPT_UPLOADS, Full, Result
 from webapp.worker import Busy, Died, Stopped, Worker
 
-FIRST_SECONDS = 120  # of a longer recording are offered
+FIRST_SECONDS = 120  # default part of a longer recording
 LONGEST_SECONDS = 3600
-PATIENCE = 0.2  # s between two looks at how far a conversion is
+PATIENCE = 0.2  # s between two checks of the progress
 SPEEDS = {"draft": 0.2, "normal": 0.4, "best": 1.0}  # s of work for 1 s of sound, two cores
 BYTES = 3 * 2 * 44100  # of 1 s of sound
 WAITING = 20  # conversions of all tabs together
@@ -34,14 +34,14 @@ WRITE = "write from - to, such as 0:12 - 0:40, or all"
 
 
 class Workers(NamedTuple):
-    """Processes that listen to recordings and convert them; either may die of a file."""
+    """The two processes that measure and convert recordings; a bad file may crash either."""
 
     listener: Worker
     converter: Worker
     load: object  # of `work.convert_order`
 
     def close(self):
-        """End both."""
+        """End both processes."""
         self.listener.close()
         self.converter.close()
 
@@ -52,15 +52,15 @@ def start_workers(setup=None, load=work.load_model):
 
 
 def parse_part(text, length):
-    """Which part of a recording of ``length`` s is meant by text such as "0:12 - 0:40".
+    """Parse the part of a recording of ``length`` s in text such as "0:12 - 0:40".
 
-    One time alone is the end; "all" or nothing is all.
+    A single time is the end; "all" or empty text is the whole recording.
 
     Returns:
         (start, seconds): s.
 
     Raises:
-        UserError: it is no part of the recording, or longer than `LONGEST_SECONDS`.
+        UserError: it is not a part of the recording, or longer than `LONGEST_SECONDS`.
     """
     words = str(text or "").replace("–", "-").strip().lower()
     start, end = 0.0, length
@@ -68,7 +68,7 @@ def parse_part(text, length):
         try:
             times = [cli.seconds()(word.strip()) for word in words.split("-")]
         except (argparse.ArgumentTypeError, ValueError):
-            raise UserError(f"part '{cli.one_line(text)}' is no time; {WRITE}") from None
+            raise UserError(f"part '{cli.one_line(text)}' is not a time; {WRITE}") from None
         if len(times) > 2:
             raise UserError(f"part '{cli.one_line(text)}' has more than two times; {WRITE}")
         start, end = [0.0, *times][-2:]
@@ -85,14 +85,14 @@ def parse_part(text, length):
 
 
 def write_part(length):
-    """What is offered of a recording of ``length`` s, for `parse_part`: all, or the first part."""
+    """Default part of a recording of ``length`` s, for `parse_part`: all, or the first part."""
     if length <= FIRST_SECONDS:
         return "all"
     return f"0:00 - {markup.describe_length(FIRST_SECONDS)}"
 
 
 def list_remarks(summary):
-    """Sentences on what is unusual in a recording, `work.Summary`, as predict.py says them."""
+    """List remarks about a recording, `work.Summary`, with the words of predict.py."""
     remarks = list(summary.remarks)
     if summary.survey.remark:
         remarks.append(f"{summary.survey.remark}; expect little")
@@ -100,7 +100,7 @@ def list_remarks(summary):
 
 
 class Actions:
-    """What the page does when something is dropped or clicked.
+    """The page's actions for drops and clicks.
 
     Args:
         tabs: `Tabs`.
@@ -110,12 +110,12 @@ class Actions:
 
     def __init__(self, tabs, choices, workers):
         self._tabs = tabs
-        self._paths = dict(choices)  # of models; what the page calls them is no path
+        self._paths = dict(choices)  # of models; the page uses labels, not paths
         self._workers = workers
         self._speeds = dict(SPEEDS)
 
     def try_example(self, name, session):
-        """Path of a copy of an example, by its name in `EXAMPLES`, for this tab alone."""
+        """Copy an example, given by its name in `EXAMPLES`, for this tab: path of the copy."""
         example = cli.PROJECT / EXAMPLES[name]
         path = self._tabs.new_upload(example.name).with_name(example.name)
         shutil.copyfile(example, path)
@@ -140,7 +140,7 @@ class Actions:
                 text, length = await self._look_at(tab, file, copy)
                 texts.append(text)
                 seconds += min(length, FIRST_SECONDS)
-        except Stopped:  # another recording came meanwhile, and is told of
+        except Stopped:  # another recording came meanwhile and has its own message
             return "", "", self.name_qualities()
         except UserError as error:
             texts = [markup.write_mistake(str(error))] if files else []
@@ -241,7 +241,7 @@ class Actions:
             async for text in self._follow(job, title, later * self._speeds[quality]):
                 yield None, text, True
             add_result(tab, batch, title, order, await finish(job))
-            if expected >= 5:  # shorter ones tell little
+            if expected >= 5:  # shorter times are too inexact
                 self._speeds[quality] = job.took / expected
             yield markup.write_batches(tab.batches), "", True
         finally:
@@ -252,11 +252,11 @@ class Actions:
         self._tabs.of(session).stop("converting")
 
     def leave(self, session):
-        """The tab was closed."""
+        """Handle a closed tab."""
         self._tabs.end(session)
 
     def _submit(self, tab, order, expected):
-        """The `Job` of an order, which ends with the tab. Raises Busy."""
+        """Submit an order: its `Job`, which ends with the tab. Raises Busy."""
         cost = expected * self._speeds[order.how.quality]
         converter, load = self._workers.converter, self._workers.load
         job = converter.submit(work.convert_order, load, order, cost=cost)
@@ -274,7 +274,7 @@ class Actions:
             await asyncio.sleep(PATIENCE)
 
     def describe_job(self, job, label, later=0.0):
-        """HTML of how far a job is; ``later`` is the work in s that its page waits for after it."""
+        """HTML of the progress of a job; ``later`` is the work in s that its page waits for after it."""
         title = label.capitalize()
         before = self._workers.converter.jobs_before(job)
         wait = sum(other.left() for other in before)
@@ -313,7 +313,7 @@ def find_span(tab, file, part):
 
 
 def add_result(tab, batch, label, order, made):
-    """Add what came of an order, `work.Made`, to a `webapp.tabs.Batch`."""
+    """Add the result of an order, `work.Made`, to a `webapp.tabs.Batch`."""
     if not batch.results:
         length = markup.describe_length(made.seconds)
         place = f" from {markup.describe_length(order.start)} on" if order.start else ""
@@ -350,7 +350,7 @@ async def finish(job):
 
 
 def in_words(error, file):
-    """What went wrong with a `webapp.tabs.File`, for people: its name in place of its path."""
+    """Explain an error of a `webapp.tabs.File`, with its name instead of its path."""
     if isinstance(error, Busy):
         return FULL
     if isinstance(error, Full):

@@ -27,9 +27,9 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse
 from webapp.tabs import SOUND, Full, is_session
 
 UPLOAD_BYTES = 2e9  # of one upload
-BODY_BYTES = 1e6  # of any other request: what the page sends has a thousand or so
-STALLED_SECONDS = 60  # of a request whose sender is silent so long: it holds room on the disk
-LOGIN_SECONDS = 1.0  # a wrong password takes so long, and only one is checked at a time
+BODY_BYTES = 1e6  # of any other request; the page's own have about a thousand
+STALLED_SECONDS = 60  # silence after which a request ends, because it reserves disk space
+LOGIN_SECONDS = 1.0  # delay after a wrong password; only one is checked at a time
 
 UPLOAD = "/gradio_api/upload"
 PROGRESS = "/gradio_api/upload_progress"
@@ -42,7 +42,7 @@ _WRITTEN = re.compile(r"/gradio_api/(queue/join|run/\w+|cancel|reset)/?")
 _EVENTS = "text/event-stream"
 _STARTED = "/gradio_api/startup-events"  # asked by Gradio itself, without a password
 
-# Nothing is loaded from elsewhere, whatever a library's page asks for
+# Forbids loading from other servers, also for pages of libraries
 CONTENT_POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
@@ -56,17 +56,17 @@ _HEADERS = {
 
 
 class Stalled(Exception):
-    """The rest of a request does not come."""
+    """The rest of a request does not arrive."""
 
 
 class Door:
     """ASGI middleware.
 
     Args:
-        app: what is behind it.
+        app: the protected ASGI application.
         tabs: `tabs.Tabs`.
         host: address that the server listens on.
-        auth: (name, password), or None: everybody who reaches the page may use it.
+        auth: (name, password), or None: everybody may use the page.
     """
 
     def __init__(self, app, tabs, host, auth=None):
@@ -95,13 +95,13 @@ class Door:
             return
         except Stalled:
             answer = PlainTextResponse("the rest of this request did not come", 408)
-        if isinstance(answer, bytes):  # the body, which was read here
+        if isinstance(answer, bytes):  # the body, already read
             receive = _replay(answer, receive)
             answer = self._app
         await answer(scope, receive, send_safely)
 
     def _refuse(self, scope):
-        """A refusal, if a foreign page or name is behind the request; else None."""
+        """Refuse a request of a foreign page or name; otherwise None."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not is_own_name(host, self._names):
@@ -139,7 +139,7 @@ class Door:
                 return serve(self._tabs.find_result(path.split("/")[2]))
             if path.startswith(FILE):
                 return serve(self._tabs.find_upload(path.removeprefix(FILE)))
-            if path == PROGRESS:  # the page asks beside each upload; its end says enough
+            if path == PROGRESS:  # the page asks during each upload; its end is enough
                 return PlainTextResponse('data: {"msg": "done"}\n\n', media_type=_EVENTS)
             if _READ.fullmatch(path):
                 return self._app
@@ -171,7 +171,7 @@ class Door:
     async def _take_upload(self, request):
         """Store what is uploaded; the answer has its paths, as Gradio's own has."""
         length = request.headers.get("content-length", "")
-        if "transfer-encoding" in request.headers:  # which would count in place of the length
+        if "transfer-encoding" in request.headers:  # it would replace the length
             length = ""
         if not length.isascii() or not length.isdigit():
             return PlainTextResponse("the length of an upload must be known", 411)
@@ -193,7 +193,7 @@ class Door:
         return JSONResponse(paths)
 
     def _store(self, upload):
-        """Copy one upload to its place; returns the path as text."""
+        """Store one upload; returns its path as text."""
         name = Path(upload.filename or "recording").name
         path = self._tabs.new_upload(name)
         with open(path, "xb") as file:
@@ -204,7 +204,7 @@ class Door:
 
 
 def serve(file):
-    """Response with a `tabs.File`, a part of it if asked; 404 for None."""
+    """Make a response with a `tabs.File`, or the requested part of it; 404 for None."""
     if file is None or not file.path.is_file():
         return PlainTextResponse("no such sound; it may have been deleted", 404)
     kind = mimetypes.guess_type(file.path)[0] or ""
@@ -219,7 +219,7 @@ def serve(file):
 
 
 def find_own_names(host):
-    """Names by which browsers may reach a server that listens on ``host``, in small letters."""
+    """List the host names, in lower case, under which browsers may reach a server on ``host``."""
     name = socket.gethostname()
     names = ["localhost", host, name, f"{name}.local", socket.getfqdn()]
     return {name.lower().rstrip(".") for name in names}
@@ -228,7 +228,7 @@ def find_own_names(host):
 def is_own_name(host, names):
     """Whether a Host header is an IP address or one of ``names``.
 
-    A website that has its own name point to this computer (DNS rebinding) sends its own name.
+    A website whose name points to this computer (DNS rebinding) sends its own name.
     """
     try:
         parts = urlsplit(f"//{host}")
@@ -257,7 +257,7 @@ def is_authorized(given, auth):
 
 
 def find_paths(content):
-    """What parsed JSON names as a file: each value of a key ``path``, anywhere in it."""
+    """Find the file names in parsed JSON: each value of a key ``path``, at any depth."""
     paths = []
     rest = [content]
     while rest:
@@ -272,12 +272,12 @@ def find_paths(content):
 
 
 def _say(words, status):
-    """A refusal whose words Gradio's page shows."""
+    """Make a refusal whose text Gradio's page shows."""
     return JSONResponse({"detail": words, "error": words}, status)
 
 
 def _with_patience(receive):
-    """An ASGI ``receive`` that raises `Stalled` when nothing comes for `STALLED_SECONDS`."""
+    """Wrap an ASGI ``receive``: it raises `Stalled` after `STALLED_SECONDS` without data."""
 
     async def take():
         try:
@@ -289,7 +289,7 @@ def _with_patience(receive):
 
 
 def _replay(body, receive):
-    """An ASGI ``receive`` that gives ``body`` first."""
+    """Wrap an ASGI ``receive``: it returns ``body`` first."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def give():

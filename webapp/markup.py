@@ -21,7 +21,7 @@ PICTURES = {  # of instruments, by a word in their names
 
 
 def read_file(name):
-    """Text of a file beside this one."""
+    """Read a text file in this folder."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
@@ -34,12 +34,12 @@ def find_picture(title):
 
 
 def write_script():
-    """The page's JavaScript."""
+    """Write the page's JavaScript."""
     return player.read_file("player.js") + read_file("page.js")
 
 
 def write_style(titles):
-    """The page's CSS; ``titles`` are those of the instruments to choose from, in order."""
+    """Write the page's CSS; ``titles``: titles of the instruments, in order."""
     rules = [player.read_file("player.css"), read_file("page.css")]
     for path in sorted((HERE / "pictures").glob("*.svg")):
         address = f"data:image/svg+xml,{quote(path.read_text(encoding='utf-8'))}"
@@ -52,7 +52,7 @@ def write_style(titles):
 
 
 def describe_length(seconds):
-    """Length of a recording as text: "8.2 s", from a minute on "1:01"."""
+    """Format the length of a recording: "8.2 s", from one minute on "1:01"."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -60,7 +60,7 @@ def describe_length(seconds):
 
 
 def describe_wait(seconds):
-    """A time that is to be waited for, in words."""
+    """Format a waiting time in words."""
     if seconds < 1.5:
         return "a moment"
     if seconds < 90:
@@ -69,10 +69,10 @@ def describe_wait(seconds):
 
 
 def write_recording(name, summary, sound, remarks):
-    """What the page says of a recording: its wave, length, and what is odd in it.
+    """HTML about a recording: its waveform, length and remarks.
 
     Args:
-        name: the recording's.
+        name: name of the recording.
         summary: `work.Summary`.
         sound: address of a version that browsers play.
         remarks: sentences.
@@ -87,7 +87,7 @@ def write_recording(name, summary, sound, remarks):
 
 
 def draw_wave(peaks):
-    """A recording's peaks, each 0 ... 1, as an SVG picture."""
+    """Draw a recording's peaks, each 0 ... 1, as an SVG picture."""
     bars = []
     for place, peak in enumerate(peaks):
         height = max(1.0, 96 * min(1.0, peak))
@@ -99,18 +99,18 @@ def draw_wave(peaks):
 
 
 def write_mistake(text):
-    """What went wrong, in words."""
+    """HTML of an error message."""
     return f"<div class='mistake' role='alert'>{html.escape(cli.one_line(text))}</div>"
 
 
 def write_progress(text, part=None):
-    """What is being done; ``part`` of it is done, 0 ... 1."""
+    """HTML of a running task; ``part``: completed fraction, 0 ... 1."""
     bar = "" if part is None else f"<progress value='{part:.3f}'></progress>"
     return f"<div class='progress'>{html.escape(text)}{bar}</div>"
 
 
 def write_batches(batches):
-    """All `tabs.Batch`, the newest first."""
+    """HTML of all `tabs.Batch`, the newest first."""
     parts = []
     for batch in reversed(batches):
         cards = [_write_card(result, k) for k, result in enumerate(batch.results)]
@@ -120,7 +120,7 @@ def write_batches(batches):
 
 
 def _write_card(result, place):
-    """HTML of a `tabs.Result`, which is the so-manyth of its batch."""
+    """HTML of a `tabs.Result`; the index is its place in the batch."""
     title, name = html.escape(result.title), html.escape(result.name)
     key = player.KEYS[place : place + 1]
     sound = player.Sound(result.sound, result.seconds, result.loudness, key)
@@ -130,7 +130,7 @@ def _write_card(result, place):
 
 
 def write_sign(title):
-    """The small picture of an instrument."""
+    """HTML of the small picture of an instrument."""
     return f"<span class='sign sign-{find_picture(title)}'></span>"
 
 

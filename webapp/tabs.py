@@ -1,7 +1,7 @@
 """Browser tabs: each has its own uploads and results and cannot see those of others.
 
-A page sends a word that names its tab. Anybody may choose that word, so it is only looked up and is
-never part of a path: files have random names of our own.
+A page sends a word that names its tab. A client may choose any word, so it is only looked up and is
+never part of a path. Files get random names.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 from sound.recordings import AUDIO_EXTENSIONS
 
-TABS = 100  # more are no longer people: the one longest unused ends, those without files first
+TABS = 100  # beyond this number the tab unused for the longest time ends, without files first
 KEPT_BATCHES = 8  # of a tab; older ones are deleted
-KEPT_UPLOADS = 8  # likewise
+KEPT_UPLOADS = 8  # of a tab; older ones are deleted
 DISK = 10e9  # bytes of all tabs together
 SPARE = 1e9  # bytes that stay free on the disk
 UNCLAIMED = 600  # s after which an upload that no page asked about is deleted
@@ -28,14 +28,14 @@ _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Full(Exception):
-    """There is no room for more files."""
+    """There is no space for more files."""
 
 
 class File(NamedTuple):
     """A file that may be served."""
 
     path: Path
-    name: str  # for people; never part of a path
+    name: str  # for display, never part of a path
     began: float  # s, `time.monotonic`
 
 
@@ -51,13 +51,13 @@ class Result(NamedTuple):
 
 
 class Batch:
-    """What was made of one recording at one click.
+    """The results of one recording from one click.
 
     Attributes:
-        name: the recording's.
-        how: how it was made, in words.
-        folder: where its files are.
-        results: of `Result`.
+        name: name of the recording.
+        how: description of the conversion.
+        folder: folder of its files.
+        results: list of `Result`.
     """
 
     def __init__(self, name, folder):
@@ -68,7 +68,7 @@ class Batch:
 
 
 class Tab:
-    """One browser tab: uploads, results and the work under way."""
+    """One browser tab: uploads, results and running work."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -76,16 +76,16 @@ class Tab:
         self.results = {}  # `File` by the random part of its address
         self.batches = []  # oldest first
         self.jobs = {}  # `worker.Job` by what it is for
-        self.source = None  # path of the upload that came last, as text
+        self.source = None  # path of the newest upload, as text
         self.lengths = {}  # s, by upload
         self.sizes = {}  # bytes of 1 s of sound, by upload
-        self._seen = []  # uploads, in the order in which they came
+        self._seen = []  # uploads, in order of arrival
         self._recorded = []
         self.is_open = True
         self.used = time.monotonic()
 
     def begin(self, kind, job):
-        """Note a job, so that it ends with the tab; one of the same kind before it is stopped."""
+        """Store a job, so that it ends with the tab; an earlier job of the same kind is stopped."""
         before = self.jobs.get(kind)
         if before is not None:
             before.stop()
@@ -132,7 +132,7 @@ class Tab:
         return [folder / f"{secrets.token_hex(8)}.wav" for _ in range(count)]
 
     def new_batch(self, name):
-        """A new `Batch` of a recording called ``name``; the oldest one may have to go."""
+        """Add a `Batch` for a recording called ``name``; the oldest one may be deleted."""
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(parents=True)
         self.batches.append(Batch(name, folder))
@@ -150,13 +150,13 @@ class Tab:
         shutil.rmtree(batch.folder, ignore_errors=True)
 
     def publish(self, path, name):
-        """Serve a file of this tab under an address that nobody can guess; returns it."""
+        """Serve a file of this tab under a random address; returns the address."""
         token = secrets.token_urlsafe(16)
         self.results[token] = File(Path(path), name, time.monotonic())
         return f"{SOUND}{token}/{quote(name)}"
 
     def delete(self):
-        """Stop its work and delete its files."""
+        """Stop the tab's work and delete its files."""
         self.is_open = False
         for job in self.jobs.values():
             job.stop()
@@ -169,7 +169,7 @@ class Tabs:
     """All open tabs.
 
     Args:
-        root: folder for all files; uploads lie in ``uploads`` below it.
+        root: folder for all files; uploads are in its ``uploads``.
     """
 
     def __init__(self, root):
@@ -180,7 +180,7 @@ class Tabs:
         self._lock = threading.Lock()
 
     def of(self, session):
-        """The `Tab` of a session, a new one if need be. Raises ValueError for no such name."""
+        """Return the `Tab` of a session, a new one if needed. Raises ValueError for a bad name."""
         if not is_session(session):
             raise ValueError(f"session {session!r}: not one that a page sends")
         ended = []
@@ -200,14 +200,14 @@ class Tabs:
         return tab
 
     def end(self, session):
-        """Delete what a tab, which is closed, has left."""
+        """Delete the data of a closed tab."""
         with self._lock:
             tab = self._tabs.pop(session, None)
         if tab is not None:
             tab.delete()
 
     def reserve(self, size):
-        """Room for files of ``size`` bytes, until `release`. Raises Full."""
+        """Reserve space for files of ``size`` bytes, until `release`. Raises Full."""
         self._delete_unclaimed()
         used = sum(path.lstat().st_size for path in self.root.rglob("*") if path.is_file())
         self.root.mkdir(parents=True, exist_ok=True)
@@ -219,13 +219,13 @@ class Tabs:
             self._reserved = total
 
     def release(self, size):
-        """Give back what `reserve` took: the files are on the disk, or will never be."""
+        """Release the space of `reserve`, after the files are written or given up."""
         with self._lock:
             self._reserved -= size
 
     @contextlib.contextmanager
     def reserved(self, size):
-        """Within, there is room for files of ``size`` bytes. Raises Full."""
+        """Reserve space for files of ``size`` bytes in the block. Raises Full."""
         self.reserve(size)
         try:
             yield
@@ -233,19 +233,19 @@ class Tabs:
             self.release(size)
 
     def new_upload(self, name):
-        """A new path for an upload called ``name``, of which only a known ending is kept."""
+        """Path for an upload called ``name``; only a known extension of the name is used."""
         folder = self.root / "uploads" / secrets.token_hex(16)
         folder.mkdir(parents=True)
         ending = os.path.splitext(name)[1].lower()
         return folder / f"recording{ending if ending in AUDIO_EXTENSIONS else ''}"
 
     def add_upload(self, path, name):
-        """An upload is complete. The first tab that names it has it for its own."""
+        """Add a complete upload. The first tab that names it owns it."""
         with self._lock:
             self._unclaimed[str(path)] = File(path, name, time.monotonic())
 
     def claim(self, session, path):
-        """Whether ``path``, a text, is an upload of this session, which may then use it."""
+        """Whether ``path``, text, is an upload that this session may use."""
         tab = self.of(session)
         old = []
         with self._lock:
@@ -279,17 +279,17 @@ class Tabs:
 
 
 def is_session(text):
-    """Whether a word may be a session's."""
+    """Whether a word is a valid session name."""
     return isinstance(text, str) and _SESSION.fullmatch(text) is not None
 
 
 def _worth(tab):
-    """What `min` gives up first: tabs without files, then those that are longest unused."""
+    """Key for `min`: tabs without files first, then those unused for the longest time."""
     return bool(tab.uploads or tab.results), tab.used
 
 
 def _find(key, books):
-    """What the first of several dicts that knows ``key`` has under it, or None."""
+    """Look up ``key`` in several dicts: the first value found, or None."""
     for book in books:
         if key in book:
             return book[key]

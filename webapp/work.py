@@ -19,8 +19,8 @@ PICTURE_WIDTH = 900  # pixels of a spectrogram
 TOP = 8000  # Hz: above it a picture shows little of the music
 BARS = 300  # of a picture of a wave
 COPY_RATE = 22050  # Hz, of a large recording as the page plays it: 160 MB an hour
-LONGEST_HEARD = 12  # h: a few MB of compressed silence may hold more
-LISTENED = 120  # s of a recording by which it is judged: about as many are converted
+LONGEST_HEARD = 12  # h: a few MB of compressed silence may be longer
+LISTENED = 120  # s of a recording that are measured, similar to the converted part
 
 
 def set_up(gpu):
@@ -28,25 +28,25 @@ def set_up(gpu):
     from common import devices
 
     devices.setup_device(gpu)
-    import models  # noqa: F401  # so that the first conversion begins at once
+    import models  # noqa: F401  # so that the first conversion starts at once
 
 
 class Summary(NamedTuple):
-    """What a recording is like."""
+    """Properties of a recording."""
 
-    seconds: float  # exact: it was read to its end
+    seconds: float  # exact length
     bytes_per_second: int  # of a conversion
-    remarks: list  # sentences on what had to be done to read it
-    survey: survey.Survey  # of its beginning
+    remarks: list  # remarks about repairs of the recording
+    survey: survey.Survey  # of the beginning
     peaks: list  # of at most `BARS` equal parts, the loudest is 1
 
 
 def listen_to(source, copy, tell):
-    """Read a recording to its end, whatever its header says.
+    """Read a recording to its end and measure it.
 
     Args:
         source: its path.
-        copy: where a version of it is written that every browser plays.
+        copy: path for a version that every browser plays.
         tell: unused; see `worker.Worker.submit`.
 
     Returns:
@@ -67,7 +67,7 @@ def listen_to(source, copy, tell):
                 peaks.append(np.maximum.reduceat(np.abs(block).max(axis=0), parts))
         samples = sound.tell()
     if not samples:
-        raise UserError(f"{source}: holds no sound; give another file")
+        raise UserError(f"{source}: has no sound; give another file")
     is_small = samples * sound.channels <= LISTENED * 2 * 48000
     write_copy(source, copy, samples / rate, is_small)
     found = survey.listen(source, seconds=LISTENED)
@@ -77,7 +77,7 @@ def listen_to(source, copy, tell):
 
 
 def find_wave(peaks):
-    """Many peaks -> at most `BARS`, as a list, the loudest 1."""
+    """Reduce many peaks to a list of at most `BARS`; the loudest is 1."""
     edges = np.linspace(0, len(peaks), min(len(peaks), BARS), endpoint=False).astype(int)
     bars = np.maximum.reduceat(peaks, edges)
     return (bars / max(bars.max(), 1e-6)).tolist()
@@ -98,7 +98,7 @@ def write_copy(source, target, length, is_small):
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
 def load_model(path):
-    """The generator of a model's folder, loaded once."""
+    """Load the generator of a model's folder, once."""
     from conversion.model_files import load_generator
 
     return load_generator(path, "auto")
@@ -113,7 +113,7 @@ class How(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What is to be converted, and how."""
+    """One conversion to do, with its settings."""
 
     source: str  # path of the recording
     start: float  # s, where the part begins
@@ -124,7 +124,7 @@ class Order(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Paths of what came of an `Order`, and how long it is in seconds."""
+    """Result of an `Order`: paths and length in seconds."""
 
     before: Path
     before_picture: Path
@@ -139,12 +139,12 @@ def convert_order(load, order, tell):
     """Convert a recording, or a part of it.
 
     Args:
-        load: makes a network of a model's path, see `load_model`.
+        load: function that loads the network of a path, see `load_model`.
         order: `Order`.
         tell: called with the part done, 0 ... 1.
 
     Returns:
-        `Made`. The input's excerpt is made once for all orders with one folder.
+        `Made`. All orders with one folder share the input's excerpt.
 
     Raises:
         UserError: the recording or the model cannot be used.
@@ -188,15 +188,15 @@ def convert_order(load, order, tell):
 
 @functools.lru_cache(maxsize=8)
 def _listen(source, start, seconds):
-    """(`Survey`, `choose_bits`) of a part, once for all models: an upload never changes."""
+    """(`Survey`, `choose_bits`) of a part, measured once, because an upload never changes."""
     with open_sound(source) as sound:
         return survey.listen_open(sound, start, seconds), choose_bits(sound)
 
 
 def choose_bits(sound):
-    """Depth of an open recording's output, for `convert.Output`: None is the recording's own.
+    """Choose the output depth for an open recording, for `convert.Output`; None: the recording's.
 
-    24 bits for floating-point recordings, whose peaks above full scale a browser would clip.
+    24 bits for floating-point recordings, because browsers clip peaks above full scale.
     """
     return 24 if sound.bits == "float" else None
 
@@ -212,7 +212,7 @@ def write_excerpt(source, target, start, seconds):
 
 
 def read_picture(path):
-    """The spectrogram of a sound, dB scale, float32 (512, about `PICTURE_WIDTH` at most)."""
+    """Read a sound's spectrogram, dB scale, float32 (512, at most about `PICTURE_WIDTH`)."""
     with open_sound(path) as sound:
         mono = map(mix_down, read_blocks(sound))
         resampled = resample_stream(mono, sound.samplerate, data.SAMPLE_RATE)
@@ -228,7 +228,7 @@ def read_picture(path):
 
 def draw_spectrogram(source, target):
     """Write the spectrogram of a sound as a picture without axes, low frequencies below."""
-    import matplotlib.image  # here, so that app.py --help need not wait for it
+    import matplotlib.image  # here, so that app.py --help is fast
 
     picture = read_picture(source)[: round(TOP * data.N_FFT / data.SAMPLE_RATE)]
     matplotlib.image.imsave(target, picture[::-1], vmin=0, vmax=1, cmap="magma")

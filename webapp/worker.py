@@ -14,19 +14,19 @@ import traceback
 
 from common.cli import UserError
 
-_STEP = 0.1  # s between two looks at whether a job is to stop
-_PATIENCE = 5  # s until a process whose connection broke has surely ended
+_STEP = 0.1  # s between two checks for a stopped job
+_PATIENCE = 5  # s to wait for the end of a process whose connection is lost
 
 
 class Job:
-    """A piece of work, waiting, under way or done.
+    """A job that waits, runs or is done.
 
     Attributes:
-        part: how much of it is done, 0 ... 1.
-        is_running: whether it is under way.
-        took: s from its beginning to its end; valid once it is done.
-        cost: seconds that it is expected to take.
-        result: what its function returned; valid once `wait` has returned.
+        part: completed fraction, 0 ... 1.
+        is_running: whether it is running.
+        took: s from start to end; valid when it is done.
+        cost: expected seconds.
+        result: result of its function; valid after `wait`.
     """
 
     def __init__(self, function, args, cost=0.0):
@@ -36,20 +36,20 @@ class Job:
         self.is_running = False
         self.took = 0.0
         self._began = None  # s, of a clock
-        self._expected = cost  # s that it takes in all, by what is done
+        self._expected = cost  # expected total, s, updated with the progress
         self._call = function, args
         self._error = None
         self._stop = threading.Event()
         self._done = threading.Event()
 
     def left(self):
-        """Seconds until it is done, as far as one can tell."""
+        """Estimated seconds until it is done."""
         if self._began is None:
             return self.cost
         return max(0.0, self._began + self._expected - time.monotonic())
 
     def stop(self):
-        """End it soon, or never begin it: `wait` then raises `Stopped`."""
+        """Stop the job soon, or before it starts; `wait` then raises `Stopped`."""
         self._stop.set()
 
     @property
@@ -63,12 +63,12 @@ class Job:
         return self._done.is_set()
 
     def wait(self):
-        """Its result, once there is one.
+        """Wait for the result.
 
         Raises:
             UserError: raised by the function.
             Stopped: it was stopped.
-            Died: the process died at it.
+            Died: the process died during the job.
             RuntimeError: another error of the function, whose traceback was printed.
         """
         self._done.wait()
@@ -86,7 +86,7 @@ class Job:
 
     def _tell(self, part):
         self.part = part
-        if part >= 0.05:  # less tells little
+        if part >= 0.05:  # a smaller part is too inexact
             self._expected = (time.monotonic() - self._began) / part
 
     def _begin(self):
@@ -99,15 +99,15 @@ class Stopped(Exception):
 
 
 class Died(Exception):
-    """The process died: of memory (SIGKILL), or in a decoder."""
+    """The process died: out of memory (SIGKILL), or in a decoder."""
 
     def __init__(self, code):
         super().__init__(code)
         self.code = code
 
     def __str__(self):
-        """What the file did, in words that follow its name."""
-        if os.name != "nt" and self.code == -signal.SIGKILL:  # nobody else kills it
+        """Explain the crash, as text after the file's name."""
+        if os.name != "nt" and self.code == -signal.SIGKILL:  # nothing else kills it
             return "was probably too much for this computer's memory"
         return "crashed the program that reads it"
 
@@ -121,13 +121,13 @@ class Worker:
 
     Args:
         setup: called once in each new process; a function that can be pickled, or None.
-        longest: how many jobs may wait.
+        longest: largest number of waiting jobs.
     """
 
     def __init__(self, setup=None, longest=20):
         self._setup = setup
         self._longest = longest
-        self._jobs = []  # waiting ones, and first the one under way
+        self._jobs = []  # the running job first, then the waiting ones
         self._changed = threading.Condition()
         self._life = threading.Lock()  # of the process
         self._closed = False
@@ -142,9 +142,9 @@ class Worker:
         self.submit(_do_nothing).wait()
 
     def submit(self, function, *args, cost=0.0):
-        """Have ``function(*args, tell)`` called; ``tell`` takes the part done, 0 ... 1.
+        """Submit a call ``function(*args, tell)``; ``tell`` takes the completed fraction, 0 ... 1.
 
-        Function, arguments and result must be such that can be pickled.
+        Function, arguments and result must support pickle.
 
         Returns:
             `Job`.
@@ -170,7 +170,7 @@ class Worker:
         return [other for other in jobs[: jobs.index(job)] if not other.is_stopped]
 
     def close(self):
-        """End the process, and what waits for it."""
+        """End the process and all waiting jobs."""
         atexit.unregister(self.close)
         with self._changed:
             self._closed = True
@@ -181,7 +181,7 @@ class Worker:
             self._kill()
 
     def _work(self):
-        """Do the jobs, in a thread of their own."""
+        """Do the jobs, in a separate thread."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
@@ -190,7 +190,7 @@ class Worker:
                 job = self._jobs[0]
             try:
                 job._end(result=self._do(job))
-            except Exception as error:  # for who waits for it; the thread goes on
+            except Exception as error:  # passed to the waiting caller; the thread continues
                 job._end(error=error)
             with self._changed:
                 self._jobs.remove(job)
@@ -238,7 +238,7 @@ class Worker:
                 self._start()
 
     def _start(self, is_first=False):
-        context = multiprocessing.get_context("spawn")  # forking beside threads may hang
+        context = multiprocessing.get_context("spawn")  # a fork may hang if there are threads
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._setup, is_first))
         self._process.start()
@@ -255,8 +255,8 @@ def _do_nothing(tell):
 
 
 def _serve(connection, setup, is_first):
-    """Do one job after another, in the process, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
+    """Do jobs in the process until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     mistake = None
     try:
         if setup is not None and is_first:
@@ -282,7 +282,7 @@ def _serve(connection, setup, is_first):
 
 
 def _answer(function, args, tell):
-    """What becomes of a job: (kind, content)."""
+    """Run a job: (kind, content) of the answer."""
     try:
         return "result", function(*args, tell)
     except UserError as error:
