@@ -274,7 +274,7 @@ class Actions:
             await asyncio.sleep(PATIENCE)
 
     def describe_job(self, job, label, later=0.0):
-        """HTML of the progress of a job; ``later`` is the work in s that its page waits for after it."""
+        """HTML of a job's progress; ``later``: s of further work that its page waits for."""
         title = label.capitalize()
         before = self._workers.converter.jobs_before(job)
         wait = sum(other.left() for other in before)
