@@ -2,9 +2,9 @@
 
     python train.py --dataset_path features --origin keyboard_acoustic --target guitar_acoustic
 
-Writes runs/<origin>_2_<target>/: the generator, what resuming needs, history, plots, previews.
-Several origins make one model that takes any of them: runs/many_2_<target>/. Run the same command
-again to continue after a stop; the result is that of a run without the stop. --findlr searches the
+Writes runs/<origin>_2_<target>/: the generator, the state for resuming, history, plots, previews.
+Several origins give one model that accepts any of them: runs/many_2_<target>/. Run the same command
+again to continue after a stop; the result is the same as without the stop. --findlr searches the
 learning rates first.
 """
 
@@ -27,7 +27,7 @@ def build_parser():
     add = parser.add_argument
     add("--gen_lr", type=rate, default=5e-4, help="generator's learning rate (Adam)")
     add("--disc_lr", type=rate, default=5e-5, help="discriminator's learning rate (Adam)")
-    # The error in dB is lowest for a smooth picture, before the adversarial term has done its work.
+    # The error in dB is lowest for a smooth picture, before the adversarial term takes effect.
     parser.set_defaults(choose="last")
     add("--l1_weight", type=weight, default=100.0, help="lambda: weight of L1 in the loss")
     flags.add_delta_flag(parser)
@@ -43,7 +43,7 @@ def build_parser():
 
 
 def build_model(training):
-    """Build both networks, compiled with the rates that the flags give."""
+    """Build both networks, compiled with the learning rates of the flags."""
     args = training.args
     return build_pair(training, args.gen_lr, disc_factor=args.disc_lr / args.gen_lr)
 
@@ -54,7 +54,7 @@ def build_pair(training, gen_lr, gen_factor=1.0, disc_factor=1.0):
     Args:
         training: `setup.Training`.
         gen_lr: learning rate, a number or a schedule.
-        gen_factor, disc_factor: what it is multiplied by for each network.
+        gen_factor, disc_factor: factors of the rate for each network.
     """
     args, kind, bins = training.args, training.kind, training.sets.train.bins
     generator = models.build_generator(args.filters, kind, args.dropout, bins)

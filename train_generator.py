@@ -3,7 +3,7 @@
     python train_generator.py --dataset_path features --origin keyboard_acoustic \\
         --target guitar_acoustic
 
-Writes runs/<origin>_2_<target>_generator/, of the same contents as train.py's. Run the same command
+Writes runs/<origin>_2_<target>_generator/, with the same files as train.py. Run the same command
 again to continue.
 """
 

@@ -26,7 +26,7 @@ ERROR = metrics.Measure("val_mae_db", "held-out MAE, dB", 2, None, (), "")
 
 
 def train(args, batch, seed):
-    """The history of one run, a list of dicts of text, one an epoch; trains it if it is missing.
+    """Return the history of one run, a list of dicts of text per epoch; trains it if missing.
 
     Raises:
         UserError: train.py failed.
@@ -66,7 +66,7 @@ def build_parser():
 
 @cli.command
 def main(argv=None):
-    """Train what is missing, print the table."""
+    """Train the missing runs, print the table."""
     args = build_parser().parse_args(argv)
     results = []
     for seed in range(args.seeds):

@@ -28,7 +28,7 @@ EXTENSIONS = (".wav", ".flac")
 
 
 def find_recordings(folder):
-    """{name without extension: path} of a folder's recordings. Raises UserError if it has none."""
+    """Find a folder's recordings: {name without extension: path}. Raises UserError if none."""
     found = {}
     for path in sorted(folder.glob("*")):
         if path.suffix.lower() in EXTENSIONS:
@@ -39,7 +39,7 @@ def find_recordings(folder):
 
 
 def hear_pitches(path):
-    """The pitches of each frame: list of sets of MIDI numbers."""
+    """Find the pitches of each frame: list of sets of MIDI numbers."""
     import essentia
     import librosa
 
@@ -48,7 +48,7 @@ def hear_pitches(path):
 
     audio, _ = librosa.load(path, sr=RATE)
     low, high = audio.min(), audio.max()
-    if high > low:  # to -1 ... 1, as the published code does
+    if high > low:  # to -1 ... 1, as in the published code
         audio = 2 * (audio - low) / (high - low) - 1
     frames = []
     for hertz in MultiPitchMelodia(sampleRate=RATE)(audio.astype(np.float32)):
@@ -57,10 +57,10 @@ def hear_pitches(path):
 
 
 def jaccard_distance(a, b):
-    """Mean over frames of 1 - |A and B| / |A or B|, 0 where neither has a pitch.
+    """Mean over frames of 1 - |A and B| / |A or B|; 0 if neither has a pitch.
 
     Args:
-        a, b: as of `hear_pitches`; the longer one is cut.
+        a, b: from `hear_pitches`; the longer one is cut.
     """
     distances = []
     for first, second in zip(a, b):
@@ -70,7 +70,7 @@ def jaccard_distance(a, b):
 
 
 def measure_folder(folder, targets):
-    """{name: distance} of a folder's recordings from ``targets``, {name: pitches}."""
+    """Measure a folder's recordings against ``targets``, {name: pitches}: {name: distance}."""
     found = {}
     for name, path in find_recordings(folder).items():
         if name in targets:
@@ -82,7 +82,7 @@ def measure_folder(folder, targets):
 
 @cli.command
 def main(argv=None):
-    """Hear the targets, measure each folder, print."""
+    """Analyse the targets, measure each folder, print."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--target", type=Path, required=True, help="folder of the true recordings")

@@ -30,7 +30,7 @@ RATE = 2e-4  # the tutorial's
 
 
 def plain_block(layer, filters, *rest):
-    """The tutorial's downsample and upsample: a convolution with stride 2, and what follows."""
+    """Build the tutorial's downsample or upsample block: a convolution with stride 2, and more."""
     import tensorflow as tf
 
     start = tf.random_normal_initializer(0.0, 0.02)
@@ -41,7 +41,7 @@ def plain_block(layer, filters, *rest):
 
 
 def plain_generator(filters, bins):
-    """The tutorial's U-Net, of one channel."""
+    """Build the tutorial's U-Net, with one channel."""
     from keras import layers
 
     inputs = x = layers.Input((bins, 256, 1))
@@ -60,7 +60,7 @@ def plain_generator(filters, bins):
 
 
 def plain_discriminator(filters, bins):
-    """A PatchGAN of four blocks, as the method's: the tutorial's has three and two more layers."""
+    """Build a PatchGAN of four blocks, as in the method; the tutorial's differs."""
     from keras import layers
 
     inputs, target = layers.Input((bins, 256, 1)), layers.Input((bins, 256, 1))
@@ -78,7 +78,7 @@ def _model(inputs, outputs):
 
 
 def make_plain_step(filters, bins=256, compiled=True):
-    """The tutorial's train_step: a function of tiles (x, y) -> the generator's loss."""
+    """Make the tutorial's train_step: a function of tiles (x, y) -> the generator's loss."""
     import tensorflow as tf
 
     generator = plain_generator(filters, bins)
@@ -108,7 +108,7 @@ def make_plain_step(filters, bins=256, compiled=True):
 
 
 def make_our_step(filters, bins=256):
-    """Our step, as train.py's `fit` calls it for a batch: a function of tiles (x, y) -> loss."""
+    """Make our step, as called by train.py's `fit`: a function of tiles (x, y) -> loss."""
     import models
 
     devices.keep_memory()
@@ -130,7 +130,7 @@ def random_tiles(batch, bins=256):
 
 
 def take_turns(args):
-    """A process of one side: after each line of stdin some steps, and a line with their seconds."""
+    """Run one side in a process: for each line of stdin do some steps and print their seconds."""
     devices.setup_device("cpu", trains=True)
     import tensorflow as tf
 
@@ -149,7 +149,7 @@ def take_turns(args):
 
 
 def start(side, args):
-    """The process of one side, once it is ready. Raises UserError if it fails."""
+    """Start the process of one side and wait until it is ready. Raises UserError if it fails."""
     command = [sys.executable, __file__, "--measure", side, "--filters", str(args.filters)]
     command += ["--batch_size", str(args.batch_size), "--bins", str(args.bins)]
     command += ["--steps", str(args.steps)]
@@ -161,7 +161,7 @@ def start(side, args):
 
 
 def read_answer(process, side):
-    """The next line of JSON that a process prints; what else it prints is passed over."""
+    """Read the next line of JSON that a process prints; other lines are skipped."""
     for line in process.stdout:
         try:
             return json.loads(line)
@@ -174,7 +174,7 @@ def compare(seconds):
     """Median and quartiles of the paired ratios tutorial / ours.
 
     Args:
-        seconds: list of (tutorial's, ours), s a step, of the same turn.
+        seconds: list of (tutorial's, ours), s per step, in the same turn.
     """
     pairs = np.array(seconds)
     return np.percentile(pairs[:, 0] / pairs[:, 1], [50, 25, 75])
@@ -182,7 +182,7 @@ def compare(seconds):
 
 @cli.command
 def main(argv=None):
-    """Start both, let them take turns, print."""
+    """Start both sides, let them take turns, print the ratio."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--filters", type=cli.number(int, 1), default=64, help="width of the networks")

@@ -77,9 +77,9 @@ def save(figure, name):
 
 
 def write_png(picture, name, colours=256):
-    """Write a PIL.Image, RGB, to docs/``name`` in at most so many colours.
+    """Write a PIL.Image, RGB, to docs/``name`` with a limited number of colours.
 
-    Of 256 that is a quarter of the size of a PNG of all colours, and looks the same.
+    256 colours take a quarter of the size of a full-colour PNG and look the same.
     """
     few = picture.quantize(colours, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
     buffer = io.BytesIO()
@@ -88,7 +88,7 @@ def write_png(picture, name, colours=256):
 
 
 def write_bytes(content, name):
-    """Write docs/``name``, and say how large it is."""
+    """Write docs/``name`` and print its size."""
     with complete(DOCS / name) as part:
         part.write_bytes(content)
     print(f"docs/{name}: {len(content) / 1000:.0f} kB")
@@ -127,14 +127,14 @@ def draw_spectrograms(name, shown, columns):
 
 
 def add_colour_bar(figure, image, axes, label="dB relative to full scale", aspect=20):
-    """What the colours of ``image`` mean: a bar by ``axes``, ``aspect`` times as high as wide."""
+    """Draw the colour bar of ``image`` next to ``axes``, ``aspect`` times as high as wide."""
     bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=aspect)
     bar.set_label(label)
     bar.outline.set_visible(False)
 
 
 def draw_four_instruments():
-    """The same tune four times."""
+    """Draw the same tune on four instruments."""
     score = read_score(pedal=False)
     tune = score[score["pitch"] >= 67]
     pictures = {NAMES[name]: data.spectrogram(play(name, tune)) for name in DEFAULT_INSTRUMENTS}
@@ -142,7 +142,7 @@ def draw_four_instruments():
 
 
 def draw_waveform_and_spectrogram():
-    """What becomes of a waveform: the whole STFT picture, and what of it the networks see."""
+    """Draw a waveform, its whole STFT picture, and the part that the networks see."""
     audio = play("keyboard_acoustic")
     spectrum = data.stft(audio)
     whole = data.amplitude_to_db(np.abs(spectrum) * np.float32(2 / data.WINDOW.sum()))
@@ -164,7 +164,7 @@ def draw_waveform_and_spectrogram():
 
 
 def mark_tiles(axis):
-    """Draw on a whole spectrogram what the networks see of it, and say what they do not."""
+    """Mark the part of a whole spectrogram that the networks see."""
     tile = data.TILE_FRAMES * data.HOP_LENGTH / data.SAMPLE_RATE
     top = data.band_edge(data.BINS) / 1000  # kHz
     middle = {"ha": "center", "va": "center"}
@@ -311,7 +311,7 @@ def draw_learning_rates(run):
 
 
 def draw_texture():
-    """Three notes on strings and synth lead, and what the pretrained models make of them."""
+    """Draw three notes on strings and synth lead, and the pretrained models' outputs."""
     from conversion import model_files
 
     score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], scores.NOTE)

@@ -1,4 +1,4 @@
-"""Take the pictures of the listening page that the docs show: listening_page.png, phase_page.png.
+"""Take the screenshots of the listening page for the docs: listening_page.png, phase_page.png.
 
     python evaluate.py --model guitar --audios_path audios --origin keyboard_acoustic \\
         --pieces test --hops 2 --phase_iterations 8 \\
@@ -27,9 +27,9 @@ from common.cli import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTH = 520  # CSS pixels; README and docs show the pictures 390 wide
-HEIGHT = 4000  # CSS pixels: more than either takes, what is empty is cut off
+HEIGHT = 4000  # CSS pixels: more than needed; the empty part is cut off
 SCALE = 1.5  # pixels of the picture to a CSS pixel
-MARGIN = 16  # pixels that stay below
+MARGIN = 16  # pixels kept below
 COLOURS = 96  # two colour maps and a few greys: a third smaller than with 256
 LISTENING = "section:not(#piece1), footer { display: none }"
 FOLDED = (
@@ -58,7 +58,7 @@ def find_browser():
 
 
 def photograph(browser, folder, style, script=""):
-    """The page in a folder as a picture, with more CSS and HTML than it has: PIL.Image, RGB.
+    """Take a screenshot of the page in a folder, with additional CSS and HTML: PIL.Image, RGB.
 
     Raises:
         UserError: there is no page, or the browser gives no picture.
@@ -95,7 +95,7 @@ def photograph(browser, folder, style, script=""):
 
 
 def cut_empty_end(picture):
-    """A picture without its last rows that are all of one colour, but for a margin."""
+    """Cut the last rows of a single colour off a picture, except for a margin."""
     pixels = np.asarray(picture)  # (rows, columns, 3)
     same = (pixels == pixels[-1, 0]).all(axis=(1, 2))
     last = np.flatnonzero(~same).max(initial=0)

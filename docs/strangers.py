@@ -1,8 +1,8 @@
-"""Draw what a model makes of recordings it never heard, beside the true target: docs/strangers.png.
+"""Draw a model's output for unknown recordings, next to the true target: docs/strangers.png.
 
     python docs/strangers.py --model guitar --pairs pairs.csv
 
---pairs has lines of label,input,reference, paths relative to it: the recordings, and the same music
+--pairs has lines of label,input,reference, paths relative to it: recordings, and the same music
 on the target, aligned.
 """
 
@@ -41,7 +41,7 @@ def build_parser():
 
 
 def read_rows(path):
-    """Lines of label,input,reference -> list of (label, input's picture, target's picture).
+    """Read lines of label,input,reference: list of (label, input's picture, target's picture).
 
     Raises:
         UserError: it is no such table.
@@ -49,7 +49,7 @@ def read_rows(path):
     rows = []
     for number, cells in enumerate(read_csv(path), 1):
         if len(cells) != 3:
-            raise UserError(f"{path}: line {number} is not 'label,input,reference'; mend it")
+            raise UserError(f"{path}: line {number} is not 'label,input,reference'; correct it")
         label, source, reference = cells
         pictures = [read_picture(path.parent / each) for each in (source, reference)]
         length = min(picture.shape[1] for picture in pictures)
@@ -58,7 +58,7 @@ def read_rows(path):
 
 
 def read_picture(path):
-    """The picture (256, t) of a recording's first seconds."""
+    """Compute the picture (256, t) of a recording's first seconds."""
     return data.spectrogram(read_audio(path)[: (SECONDS + MORE) * data.SAMPLE_RATE])
 
 

@@ -1,7 +1,7 @@
 """HTML of the player that app.py's page and the listening pages share: cards of sounds.
 
 A page holds `read_file("player.css")`, `read_file("player.js")` and, in each section, the cards of
-sounds that play at the same moment.
+sounds that play in sync.
 """
 
 from html import escape
@@ -11,34 +11,34 @@ from typing import NamedTuple
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-KEYS = "123456789abcdefghijklmnopqrstuvwxyz"  # that play a section's sounds
+KEYS = "123456789abcdefghijklmnopqrstuvwxyz"  # keys that play a section's sounds
 
 
 class Sound(NamedTuple):
-    """What a card plays."""
+    """A sound of a card."""
 
     address: str
     seconds: float
-    loudness: float = -np.inf  # LUFS; -inf for silence, or if it is not known
+    loudness: float = -np.inf  # LUFS; -inf for silence, or if unknown
     key: str = ""  # one of `KEYS`
 
 
 def read_file(name):
-    """Text of a file beside this one."""
+    """Read a text file in this folder."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
 def write_head(title, remark=""):
-    """HTML of a section's heading, with the time of what plays; texts are escaped."""
+    """HTML of a section's heading, with the playing time; texts are escaped."""
     small = f"<small>{escape(remark)}</small>" if remark else ""
     return f'<div class="head"><h2>{escape(title)}</h2>{small}<output></output></div>\n'
 
 
 def write_card(label, picture, sound=None, before="", after=""):
-    """HTML of a card: what it is, its picture, and the button that plays it.
+    """HTML of a card: its label, its picture, and the button that plays it.
 
     Args:
-        label: text, is escaped.
+        label: text, escaped here.
         picture: HTML.
         sound: `Sound`, or None.
         before, after: HTML before the label and after the picture.

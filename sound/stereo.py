@@ -13,9 +13,9 @@ The real part of G, the level difference, is the position of a note. The imagina
 residual X - (1 + G) R, from rooms and choruses, make the image wide; the residual is added to G.
 The target has overtones where the input has none; there G comes from louder neighbouring bins.
 
-The converted spectrum weights bins and moments otherwise than the input. So all bins are corrected
-together: a factor of G keeps the energy of the channels minus their mean, relative to the mean; a
-factor of each channel keeps its level relative to the others.
+The converted spectrum distributes its energy differently over bins and time than the input. So
+all bins get two corrections. A factor of G keeps the energy of the channels minus their mean,
+relative to the mean. A factor of each channel keeps its level relative to the others.
 
 The gains of all channels average to 1, so the mean of the output's channels is the conversion of
 the mean of the input's, sample by sample. Where channels of opposite polarity would cancel, the

@@ -71,7 +71,7 @@ def _change_tempo(blocks, rate, factor):
 
 
 def _build_graph(av, rate, channels, factor):
-    """(graph, its source, its sink) of FFmpeg."""
+    """Build FFmpeg's filter: (graph, source, sink)."""
     if channels > MAX_CHANNELS:
         raise UserError(
             f"--transpose: the recording has {channels} channels; give one of at most "
@@ -90,7 +90,7 @@ def _build_graph(av, rate, channels, factor):
 
 
 def _pull(av, sink, channels):
-    """All that is ready at the end of a graph, as blocks (channels, any)."""
+    """Read all finished blocks (channels, any) of a graph."""
     while True:
         try:
             frame = sink.pull()
