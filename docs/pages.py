@@ -1,13 +1,13 @@
 """Take the screenshots of the listening page for the docs: listening_page.png, phase_page.png.
 
-    python evaluate.py --model guitar --audios_path audios --origin keyboard_acoustic \\
-        --pieces test --hops 2 --phase_iterations 8 \\
-        --phase griffinlim_anchored input random flat --report page
+    python evaluate.py --model runs/notebook/keyboard_acoustic_2_guitar_acoustic \\
+        --audios_path runs/notebook/audios --hops 2 --phase_iterations 8 \\
+        --phase griffinlim_anchored input random flat --report page --report_seconds 6
     python docs/pages.py --listening page --phases page
 
-The first is the top of such a page, up to its first piece's end; the second what is folded below
-that piece, best of a page with --report_seconds 6. Chromium takes them, in a window so narrow that
-the cards stand below each other.
+docs/timbre_transfer.ipynb trains that run. The first picture is the top of the page, up to the end
+of its first piece. The second is what is folded below that piece. Chromium takes them, in a window
+so narrow that the cards stand below each other.
 """
 
 import shutil
