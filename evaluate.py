@@ -81,6 +81,7 @@ listening_page = cli.load_later("measuring.page")  # it loads Matplotlib
 
 # Columns of results.csv, results.json; the bands have a table of their own on the screen
 WRITTEN_COLUMNS = [*SHOWN_COLUMNS, *metrics.BAND_MEASURES]
+WIDTH = 100  # characters of the tables in the terminal
 # Columns of the table that compares origins
 OVERVIEW = ("mae_db", "level_matched_db", judges.NOTE_F1.key, tagger.DISTANCE)
 
@@ -230,19 +231,25 @@ def list_comparisons(systems, settings):
     return comparisons
 
 
+def print_table(header, rows):
+    """Print a table as Markdown, in parts below each other if it is wider than `WIDTH`."""
+    parts = tables.split_columns(header, rows, WIDTH)
+    print("\n\n".join(tables.markdown(*part) for part in parts))
+
+
 def print_group(group, summary, differences):
     """Print a group's tables."""
     if group.title:
         print(f"\n{group.title}")
     print(f"{group.about}\n")
-    print(tables.markdown(*tables.text_table(summary, SHOWN_COLUMNS)))
+    print_table(*tables.text_table(summary, SHOWN_COLUMNS))
     print("\nmean ± standard deviation over pieces, n: how many; lower is better, SNR and F1 apart")
     if TARGET in summary:
         print("\nAudio MAE by band, dB:\n")
-        print(tables.markdown(*tables.text_table(summary, metrics.BAND_MEASURES)))
+        print_table(*tables.text_table(summary, metrics.BAND_MEASURES))
     if differences:
         print("\nPaired differences, piece by piece:\n")
-        print(tables.markdown(*tables.text_table(differences, COLUMNS)))
+        print_table(*tables.text_table(differences, COLUMNS))
 
 
 def check_own(folder):
@@ -630,16 +637,16 @@ def run_group(candidates, group, settings, scores, args, output):
         median = find_median(run, group.target, args.audios_path, bins)
     if median is None and not args.inputs:
         print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
-    page = None
-    if args.report:
-        folder = args.report / group.folder
-        page = listening_page.GroupPage(folder, group, candidates, settings, args.report_seconds)
     models = {}
     for candidate in candidates:
         model = choose_style(candidate, group.target, args.audios_path)
         models[name_system(candidate.label)] = model
     jury = Jury(scores, tagger.Listener() if args.tagger else None)
     systems = Systems(models, median, settings)
+    page = None
+    if args.report:
+        folder = args.report / group.folder
+        page = listening_page.GroupPage(folder, group, candidates, systems, args.report_seconds)
     results = evaluate_group(systems, group, jury, page)
     group = leave_out_unread(group, results)
     summary = tables.summarise(results, WRITTEN_COLUMNS)
@@ -686,7 +693,8 @@ def main(argv=None):
             rows_of_systems[system] = name_row(system, settings.phases[0])
         summaries |= average_families(groups, summaries)
         header, rows = compare_groups(summaries, rows_of_systems)
-        print(f"\n{tables.markdown(header, rows)}")
+        print()
+        print_table(header, rows)
         check_own(output)
         write_csv(output / "overview.csv", [header, *rows])
         print(f"-> {output / 'overview.csv'}")

@@ -289,7 +289,12 @@ def write_page(folder, jobs, args):
     from report import listening
 
     names = dict.fromkeys(Path(job.model_path).name for job in jobs)
-    paragraphs = [f"Converted with {', '.join(names)}: {describe_phase(args)}."]
+    how = f"with {describe_phase(args)}"
+    quality = convert.QUALITIES[args.quality]
+    named = quality.phase, quality.phase_iterations, quality.hops
+    if (args.phase, args.phase_iterations, args.hops) == named:
+        how = f"at {args.quality} quality"
+    paragraphs = [f"predict.py made the outputs from the inputs, {how}: {', '.join(names)}."]
     page = listening.Page("Before and after", paragraphs=paragraphs)
     listening.write_page(folder, page, _page_pieces(jobs, args))
     return Path(folder) / "index.html"
@@ -301,15 +306,19 @@ def _page_pieces(jobs, args):
 
     seconds = min(args.seconds or PAGE_SECONDS, PAGE_SECONDS)
     for source in dict.fromkeys(job.source for job in jobs):
-        sounds = {"Input": read_part(source, args.start, seconds)}
+        sounds = {"Input": read_part(source, args.start, seconds, mono=False)}
         for job in jobs:
             if job.source == source:
                 target = listening.plain_instrument(known_models.make_label(job.model_path))
                 label = f"Output: {target}"
                 if label in sounds:  # two models of one target
                     label = f"{label} ({cli.one_line(job.model_path)})"
-                sounds[label] = read_part(job.target, 0.0, seconds)
-        yield listening.Entry(listening.plain_title(cli.one_line(source.name)), sounds)
+                sounds[label] = read_part(job.target, 0.0, seconds, mono=False)
+        title = listening.plain_title(cli.one_line(source.name))
+        sentence = ""
+        if len(sounds["Input"]) == PAGE_SECONDS * data.SAMPLE_RATE:
+            sentence = f"The first {PAGE_SECONDS} s are here; the outputs' files are whole."
+        yield listening.Entry(title, sounds, sentence=sentence)
 
 
 def print_models(as_json):

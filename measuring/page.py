@@ -5,6 +5,7 @@ report/listening.py has the layout of such pages.
 
 import data
 from common import cli
+from conversion import convert
 from measuring import tables
 from measuring.rows import (
     IDENTITY,
@@ -14,6 +15,7 @@ from measuring.rows import (
     SILENCE,
     TARGET,
     TRUE,
+    find_training_gain,
     name_row,
     name_system,
 )
@@ -35,7 +37,7 @@ class GroupPage:
     It deletes an earlier index.html at once, because that would show these sounds under its names.
     """
 
-    def __init__(self, folder, group, candidates, settings, seconds):
+    def __init__(self, folder, group, candidates, systems, seconds):
         self.folder = folder
         self.group = group
         self.outputs = {}  # {name of a model in the tables: label of its sound here}
@@ -43,7 +45,8 @@ class GroupPage:
             label = f"Output: {candidate.label}" if candidate.label else "Output"
             self.outputs[name_system(candidate.label)] = label
         self.candidates = candidates
-        self.settings = settings
+        self.models = systems.models
+        self.settings = systems.settings
         self.seconds = seconds
         self.sections = []  # (title, HTML) of each piece
         (folder / "index.html").unlink(missing_ok=True)
@@ -58,12 +61,12 @@ class GroupPage:
         """
         samples = int(self.seconds * data.SAMPLE_RATE)
         summary = tables.summarise(measured, SHOWN_COLUMNS)
-        first, *others = self.settings.phases
-        shown = {self._input_label(): sounds[IDENTITY][:samples]}
+        audio = sounds[IDENTITY][:samples]
+        shown = {self._input_label(): audio}
         more = {}
         for system, label in self.outputs.items():
-            shown[label] = sounds[name_row(system, first)][:samples]
-            for name in others:
+            shown[label] = self._convert(system, audio)
+            for name in self.settings.phases:
                 more[f"{label}, phase: {name}"] = sounds[name_row(system, name)][:samples]
         differences = []
         if TARGET in sounds:
@@ -79,6 +82,13 @@ class GroupPage:
         )
         html = listening.write_section(self.folder, len(self.sections) + 1, entry)
         self.sections.append((entry.title, html))
+
+    def _convert(self, system, audio):
+        """What predict.py makes of audio (n,) at normal quality, but for its level."""
+        gain = find_training_gain(audio) if self.settings.level == "match" else 1.0
+        options = convert.QUALITIES["normal"]._replace(pull=self.settings.pulls.get(system))
+        model = self.models[system]
+        return convert.convert_audio(model, gain * audio, data.SAMPLE_RATE, options) / gain
 
     def _input_label(self):
         if not self.group.origin:
@@ -122,7 +132,8 @@ class GroupPage:
             self.group.about,
             f"The first {self.seconds:g} s of each piece are here; "
             f"measures are of {self._measured()}.",
-            f"“Output” has the phase {self.settings.phases[0]}.",
+            "“Output” is what predict.py makes at normal quality. The sounds folded below it, and "
+            "the tables, have the phase named, at the hop and level of the measurement.",
             "Mean ± standard deviation over pieces; the lower the better, SNR and note F1 apart.",
         ]
         header, rows = table = tables.text_table(summary, SHOWN_COLUMNS)

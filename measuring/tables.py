@@ -118,6 +118,27 @@ def cell_text(cell, digits, usual_n=None):
     return text
 
 
+def split_columns(header, rows, width):
+    """Cut a table of text into tables whose Markdown is at most ``width`` characters wide.
+
+    Each has the first column, and at least one more. Yields (header, rows).
+    """
+    columns = list(zip(header, *rows))
+    widths = [3 + max(map(len, column)) for column in columns]
+    taken = []
+    for place in range(1, len(columns)):
+        if taken and 1 + widths[0] + sum(widths[k] for k in [*taken, place]) > width:
+            yield _pick_columns(columns, [0, *taken])
+            taken = []
+        taken.append(place)
+    yield _pick_columns(columns, [0, *taken])
+
+
+def _pick_columns(columns, places):
+    header, *rows = zip(*[columns[place] for place in places])
+    return list(header), [list(row) for row in rows]
+
+
 def markdown(header, rows):
     """Format a Markdown table with aligned columns."""
     alignment = ["---"] + ["---:"] * (len(header) - 1)

@@ -292,7 +292,7 @@ def describe_run(run, folder):
             str(flags.get("filters", "")),
             " / ".join(f"{float(flags[name]):g}" for name in rates),
             format_time(run.seconds),
-            judge(run).partition(":")[0],
+            judge(run).partition(":")[0].partition(" (")[0],  # without the other system's error
         ]
 
 
@@ -330,9 +330,15 @@ def write_overview(folder):
     return rows
 
 
+TERMINAL_COLUMNS = ("run", "error, dB", "epochs", "time", "verdict")  # the page has all
+
+
 def print_runs(rows):
     """Print the list of runs with aligned columns."""
-    table = [RUN_COLUMNS, *rows]
+    places = [RUN_COLUMNS.index(column) for column in TERMINAL_COLUMNS]
+    table = []
+    for row in (RUN_COLUMNS, *rows):
+        table.append([row[place] for place in places])
     widths = []
     for column in zip(*table):
         widths.append(max(len(cell) for cell in column))

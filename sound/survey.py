@@ -193,8 +193,8 @@ def has_treble(picture):
     return bool(treble > _TREBLE * energy.sum(dtype=float))
 
 
-def read_part(path, start, seconds):
-    """Read a part of a recording as mono: float32 (n,) at 44.1 kHz.
+def read_part(path, start, seconds, mono=True):
+    """Read a part of a recording at 44.1 kHz: float32 (n,), or (n, channels) if not ``mono``.
 
     Raises UserError if it cannot be read.
     """
@@ -202,9 +202,12 @@ def read_part(path, start, seconds):
         excerpt = Excerpt(sound.samplerate, start, seconds)
         blocks = list(excerpt.cut(read_blocks(sound)))
         length = round(excerpt.samples * data.SAMPLE_RATE / sound.samplerate)
-        mono = mix_down(np.concatenate(blocks, axis=1))
-        resampled = list(resample_stream([mono], sound.samplerate, data.SAMPLE_RATE))
-    return np.concatenate(resampled, axis=1)[0, :length]
+        audio = np.concatenate(blocks, axis=1)
+        if mono:
+            audio = mix_down(audio)
+        resampled = list(resample_stream([audio], sound.samplerate, data.SAMPLE_RATE))
+    part = np.concatenate(resampled, axis=1)[:, :length]
+    return part[0] if mono else part.T
 
 
 class _Character:

@@ -436,7 +436,7 @@ def test_command_evaluates_held_out_pieces_and_writes_all_it_promises(
     assert difference["spread"] == pytest.approx(expected.std(ddof=1))
 
     text = (page / "index.html").read_text(encoding="utf-8")
-    assert text.count('class="play"') == 2 * 4
+    assert text.count('class="play"') == 2 * 5
     assert len(read_audio(page / "piece01_2.flac")) == data.SAMPLE_RATE
 
 
@@ -752,7 +752,7 @@ def test_differences_of_models_are_those_of_their_results(compared):
 
 def test_models_are_heard_beside_each_other_on_the_page(compared):
     text = (compared.page / "index.html").read_text(encoding="utf-8")
-    assert text.count('class="play"') == 2 * 6
+    assert text.count('class="play"') == 2 * 8
     cards = re.findall(r'<(?:button|p) class="(?:play|label)".*?>(?:<kbd>.</kbd>)?(.*?)</', text)
     assert cards[:4] == ["Input: keyboard", "Output: a", "Output: b", "Target: guitar"]
     assert cards[4].startswith("Output: a minus target")

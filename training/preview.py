@@ -80,7 +80,8 @@ class Preview:
         pictures.write_spectrograms(shown, folder / "spectrogram.png", title=self.piece)
         pictures.write_card_picture(output, folder / "output.png")
         if self.audio is not None:
-            converted = convert.convert_audio(self.model, self.audio, data.SAMPLE_RATE)
+            normal = convert.QUALITIES["normal"]
+            converted = convert.convert_audio(self.model, self.audio, data.SAMPLE_RATE, normal)
             write_sound(folder / "output", converted)
         about = {"piece": self.piece, "origin": self.origin, "target": self.target}
         write_json(folder / "about.json", about)

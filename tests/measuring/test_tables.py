@@ -42,3 +42,15 @@ def test_markdown_has_one_width_and_keeps_its_columns():
     lines = tables.markdown(["", "long heading"], [["a | b", "1"], ["c", "22"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1].count("---") == 2 and "a \\| b" in lines[2]
+
+
+@pytest.mark.parametrize("width", [10, 40, 100])
+def test_a_wide_table_is_cut_into_parts_that_fit(width):
+    header = ["", *(f"measure {k}" for k in range(9))]
+    rows = [[name, *(f"{k}.00 ± 0.10" for k in range(9))] for name in ("identity", "target")]
+    parts = list(tables.split_columns(header, rows, width))
+    assert [cell for part, _ in parts for cell in part[1:]] == header[1:]
+    for part, cells in parts:
+        assert [row[0] for row in cells] == ["identity", "target"]
+        lines = tables.markdown(part, cells).splitlines()
+        assert len(lines[0]) <= width or len(part) == 2
