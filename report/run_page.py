@@ -292,8 +292,13 @@ def describe_run(run, folder):
             str(flags.get("filters", "")),
             " / ".join(f"{float(flags[name]):g}" for name in rates),
             format_time(run.seconds),
-            judge(run).partition(":")[0].partition(" (")[0],  # without the other system's error
+            _shorten_verdict(judge(run)),
         ]
+
+
+def _shorten_verdict(verdict):
+    """A verdict of `judge` without its advice and the other system's error."""
+    return verdict.partition(":")[0].partition(" (")[0].replace("below the error of", "below")
 
 
 def write_overview(folder):

@@ -108,7 +108,7 @@ def test_all_runs_are_listed_the_best_first(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:4]] == ["group/two", "one", "begun"]
     assert printed[2].split()[:5] == ["one", "4.00", "2", "of", "9"]
-    assert printed[2].endswith("50% below the error of the unchanged input")
+    assert printed[2].endswith("50% below the unchanged input")
     assert max(map(len, printed[:4])) <= 100
     page = (tmp_path / "index.html").read_text()
     assert '<a href="group/two/index.html">group/two</a>' in page
