@@ -950,6 +950,22 @@ def test_the_page_has_sound_of_channels_of_opposite_polarity(tmp_path):
     np.testing.assert_allclose(survey.read_part(source, 0.0, None), sound, atol=1e-4)
 
 
+def test_the_page_is_stereo_and_says_what_it_cuts(tmp_path, run, monkeypatch):
+    monkeypatch.setattr(predict, "PAGE_SECONDS", 1)
+    for name, seconds in (("long", 2), ("short", 0.5)):
+        left = music(round(seconds * 44100))
+        write(tmp_path / "in" / f"{name}.wav", np.stack([left, 0.5 * left], axis=1))
+    page = tmp_path / "page"
+    assert run(identity, "--input", tmp_path / "in", "--page", page)[0] == 0
+    text = (page / "index.html").read_text()
+    assert text.count("The first 1 s are here") == 1
+    assert "at normal quality" in text
+    for k in (1, 2):
+        sound, _ = soundfile.read(page / f"piece01_{k}.flac")
+        assert sound.shape == (44100, 2)
+        assert np.abs(sound[:, 0]).max() > 1.5 * np.abs(sound[:, 1]).max()
+
+
 def test_a_file_where_the_page_goes_is_refused_before_the_work(tmp_path, run):
     source = write(tmp_path / "a.wav", music(2000))
     (tmp_path / "page").write_text("the user's")
