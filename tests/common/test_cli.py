@@ -429,13 +429,13 @@ def test_names_keep_their_bytes_where_the_locale_knows_ascii_only(tmp_path):
     code = """
 import os, sys
 from pathlib import Path
-from conversion.outputs import _check_target, _name_beside
+from conversion.outputs import _check_target, name_beside
 from measuring.pieces import read_pairs
 assert sys.getfilesystemencoding() == "ascii"
-target = _name_beside(Path(sys.argv[1]), "guitar")
+target = name_beside(Path(sys.argv[1]), "guitar")
 _check_target(Path(sys.argv[1]), target, ())
 piece = read_pairs(Path("pairs.csv"))[0]
-names = target, _name_beside(Path(sys.argv[1] * 99), "x"), piece.source, piece.reference
+names = target, name_beside(Path(sys.argv[1] * 99), "x"), piece.source, piece.reference
 sys.stdout.buffer.write(b"\\n".join(map(os.fsencode, names)))
 """
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
