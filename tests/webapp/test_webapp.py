@@ -15,6 +15,7 @@ from sounds import encode, load_identity, noise, tone, write
 from worker_jobs import abort, add, kill, load_or_crash, raise_error, sleep
 
 from common.cli import UserError
+from sound import recordings
 from sound.recordings import open_sound
 
 pytest.importorskip("gradio")
@@ -298,6 +299,14 @@ def test_a_small_file_of_endless_sound_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(work, "LONGEST_HEARD", 1 / 3600)
     song = write(tmp_path / "song.flac", tone(seconds=2))
     with pytest.raises(UserError, match=r"song\.flac: is longer than .* cut it"):
+        work.listen_to(str(song), str(tmp_path / "copy.wav"), None)
+
+
+def test_a_file_at_which_the_decoder_hangs_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "_DECODER", "import time; time.sleep(1000)")
+    monkeypatch.setattr(recordings, "PATIENCE", 0.5)
+    song = write(tmp_path / "song.flac", tone(seconds=2))
+    with pytest.raises(UserError, match=r"song\.flac: the decoder gave nothing"):
         work.listen_to(str(song), str(tmp_path / "copy.wav"), None)
 
 
