@@ -147,6 +147,8 @@ def command(main):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             return code
         except KeyboardInterrupt:
+            if _hidden:  # Ctrl-C came before `quiet_stderr` could restore it
+                os.dup2(_hidden[0], 2)
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader of a pipe has ended: `... | head`
@@ -270,6 +272,7 @@ if Path(sys.argv[0]).resolve().is_relative_to(PROJECT):  # one of our scripts
 
 
 _redirecting = threading.RLock()
+_hidden = []  # descriptors of stderr that `quiet_stderr` will restore
 
 
 @contextlib.contextmanager
@@ -282,10 +285,12 @@ def quiet_stderr():
         sys.stderr.flush()
         saved = os.dup(2)
         null = os.open(os.devnull, os.O_WRONLY)
+        _hidden.append(saved)
         os.dup2(null, 2)
         try:
             yield
         finally:
             os.dup2(saved, 2)
+            _hidden.remove(saved)
             os.close(saved)
             os.close(null)

@@ -538,3 +538,16 @@ def test_what_a_process_left_goes_though_its_parent_has_not_noticed_its_end(tmp_
         assert not part.exists()
     finally:
         os.waitpid(child, 0)
+
+
+def test_ctrl_c_while_stderr_is_hidden_is_told(capfd):
+    """It may come just before or after the block of `quiet_stderr` that restores stderr."""
+
+    @cli.command
+    def main(argv=None):
+        hidden = cli.quiet_stderr()
+        hidden.__enter__()
+        raise KeyboardInterrupt
+
+    assert main([]) == 130
+    assert "interrupted; run the same command again" in capfd.readouterr().err
