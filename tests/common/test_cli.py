@@ -540,14 +540,19 @@ def test_what_a_process_left_goes_though_its_parent_has_not_noticed_its_end(tmp_
         os.waitpid(child, 0)
 
 
-def test_ctrl_c_while_stderr_is_hidden_is_told(capfd):
+def test_ctrl_c_while_stderr_is_hidden_is_told(tmp_path):
     """It may come just before or after the block of `quiet_stderr` that restores stderr."""
-
-    @cli.command
-    def main(argv=None):
-        hidden = cli.quiet_stderr()
-        hidden.__enter__()
-        raise KeyboardInterrupt
-
-    assert main([]) == 130
-    assert "interrupted; run the same command again" in capfd.readouterr().err
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from common import cli\n"
+        "@cli.command\n"
+        "def main(argv=None):\n"
+        "    hidden = cli.quiet_stderr()\n"
+        "    hidden.__enter__()\n"
+        "    raise KeyboardInterrupt\n"
+        "raise SystemExit(main())\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(cli.PROJECT)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env)
+    told = "script.py: interrupted; run the same command again to continue\n"
+    assert (done.returncode, done.stderr) == (130, told)
