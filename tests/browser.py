@@ -14,7 +14,7 @@ FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --n
 SECONDS = 1800  # after which a page is taken to hang
 
 
-def open_page(address, width, home):
+def open_page(address, width, home, is_dark=False):
     """What a page found: (result, lines of its console).
 
     The page says it by console.log("RESULT " + JSON.stringify(...) + " END"); None if it never did.
@@ -23,9 +23,11 @@ def open_page(address, width, home):
         address: of the page, a URL.
         width: of the window, pixels; its height is 900.
         home: folder for the browser's own files.
+        is_dark: whether the page is told that its reader wants dark pages.
     """
     size = f"--window-size={width},900"
-    command = [CHROMIUM, *FLAGS.split(), size, f"--user-data-dir={home}", address]
+    scheme = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
+    command = [CHROMIUM, *FLAGS.split(), scheme, size, f"--user-data-dir={home}", address]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     browser = subprocess.Popen(command, text=True, errors="replace", **pipes)
     timer = threading.Timer(SECONDS, browser.kill)

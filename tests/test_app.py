@@ -110,6 +110,7 @@ HTMLAudioElement.prototype.play = function () {
     result.pills = document.querySelectorAll(".error").length;
     result.overflow = document.documentElement.scrollWidth > window.innerWidth;
     result.outside = outside;
+    result.ground = getComputedStyle(document.body).backgroundColor;
   } catch (error) {
     result.error = String(error) + document.body.innerText;
   }
@@ -239,8 +240,8 @@ def test_each_instrument_has_a_picture():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_from_upload_to_download(tmp_path, quiet_gradio, width):
+@pytest.mark.parametrize(("width", "is_dark"), [(390, True), (1280, False)])
+def test_from_upload_to_download(tmp_path, quiet_gradio, width, is_dark):
     sound, slow = (encode_wav(tmp_path, seconds) for seconds in (2.5, 110))
     workers = actions.start_workers(load=load_identity)
     tabs = Tabs(tmp_path / "root")
@@ -249,7 +250,7 @@ def test_from_upload_to_download(tmp_path, quiet_gradio, width):
     head = DRIVER.replace("SOUND", sound).replace("SLOW", slow)
     address = app.launch(page, tabs, "127.0.0.1", None, False, head=head)
     try:
-        result, console = open_page(address, width, tmp_path / "chromium")
+        result, console = open_page(address, width, tmp_path / "chromium", is_dark)
     finally:
         page.close()
         workers.close()
@@ -270,6 +271,8 @@ def test_from_upload_to_download(tmp_path, quiet_gradio, width):
     assert result["pills"] == 0
     assert not result["overflow"]
     assert result["outside"] == []
+    red = int(result["ground"].partition("(")[2].partition(",")[0])
+    assert (red < 128) == is_dark
 
 
 def encode_wav(folder, seconds):

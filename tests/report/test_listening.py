@@ -78,9 +78,10 @@ window.addEventListener("load", async () => {
   const widths = images.map(image => image.naturalWidth);
   const shapes = images.map(image => image.height / image.width).filter(Boolean);
   const headings = [...document.querySelectorAll("h2")].map(heading => heading.textContent);
+  const ground = getComputedStyle(document.body).backgroundColor;
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
   console.log("RESULT " + JSON.stringify({ folded, first, played, widths, shapes, second, moment,
-    paused, sought, tenth, visible, volumes, unmatched, headings, wide, problems,
+    paused, sought, tenth, visible, volumes, unmatched, headings, ground, wide, problems,
     title: document.title }) + " END");
 });
 </script></body>"""
@@ -238,12 +239,12 @@ def test_mel_axis_shows_a_tone_where_its_tick_is():
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_page_works_in_chromium(tmp_path, width):
+@pytest.mark.parametrize(("width", "is_dark"), [(390, True), (1280, False)])
+def test_page_works_in_chromium(tmp_path, width, is_dark):
     page = make_page(tmp_path / "page", ["plain", HOSTILE])
     check = CHECK.replace("SECOND", str(len(LEVELS) + 1))
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", check), encoding="utf-8")
-    seen, console = open_page(page.as_uri(), width, tmp_path / "home")
+    seen, console = open_page(page.as_uri(), width, tmp_path / "home", is_dark)
     assert seen is not None, console
     assert seen["problems"] == [] and len(console) == 1
     first, count = len(LEVELS), 2 * len(LEVELS) + OTHERS
@@ -261,5 +262,6 @@ def test_page_works_in_chromium(tmp_path, width):
     assert tenth == [first + 9] and seen["visible"], "key a plays the tenth, and scrolls to it"
     assert seen["volumes"][:3] == pytest.approx([1, 0.15, 0.6], abs=0.01)
     assert seen["unmatched"] == [1] * count
+    assert (int(re.findall(r"\d+", seen["ground"])[0]) < 128) == is_dark
     assert seen["headings"] == ["plain", HOSTILE]
     assert seen["title"] == "a → b" and not seen["wide"]
