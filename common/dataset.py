@@ -61,7 +61,7 @@ def weigh_origins(names, has, shares):
         names: origins.
         has: bool (pieces, origins), whether an origin has a piece.
         shares: {family: fraction}; the other families share the rest equally. {}: all origins are
-            equal.
+            equal. If they leave no rest, a piece that only other families have is theirs equally.
 
     Returns:
         Probabilities, float64 (pieces, origins); each row sums to 1.
@@ -70,12 +70,16 @@ def weigh_origins(names, has, shares):
     if shares:
         families = [family_of(name) for name in names]
         others = sorted(set(families) - set(shares))
-        rest = (1 - sum(shares.values())) / max(len(others), 1)
+        rest = max(0.0, 1 - sum(shares.values())) / max(len(others), 1)
         for family in set(families):
             members = np.array([each == family for each in families])
             count = has[:, members].sum(axis=1)  # instruments of the family that have the piece
+            if not count.any():
+                continue
             share = shares.get(family, rest) / (count > 0).mean()
             weights[:, members] *= (share / np.maximum(count, 1))[:, np.newaxis]
+        empty = weights.sum(axis=1) == 0
+        weights[empty] = has[empty]
     return weights / weights.sum(axis=1, keepdims=True)
 
 
@@ -371,6 +375,8 @@ class TilePairs:
             write_tile(origin, x[..., 0])
             write_tile(target, y[..., 0])
             return
+        # NumPy pads a seed with zeros, so tile 0 repeats the numbers of `set_epoch`. Its draw is
+        # random all the same; another seed would change what a resumed run draws.
         rng = np.random.default_rng((self.seed, self.epoch, self.order[row]))
         other = partner = None
         if self.conditions.blends and len(self.origins) > 1:

@@ -457,6 +457,17 @@ def test_families_get_their_shares(tmp_path):
     np.testing.assert_allclose(equal[0], [1 / 3, 1 / 3, 1 / 3, 0, 0])
 
 
+def test_shares_without_a_piece_or_a_rest(tmp_path):
+    """Every piece has its origins' chances; 0/0 would draw an origin that lacks the piece."""
+    has = np.array([[1, 1, 0], [0, 1, 0]], bool)
+    chances = dataset.weigh_origins(["piano_a", "organ_a", "harp_a"], has, {"piano_a": 0.5})
+    np.testing.assert_allclose(chances[1], [0, 1, 0])  # no piece has the harp
+    chances = dataset.weigh_origins(
+        ["piano_a", "organ_a", "harp_a"], has, {"piano_a": 0.7, "harp_a": 0.3}
+    )
+    np.testing.assert_allclose(chances, [[1, 0, 0], [0, 1, 0]])
+
+
 def test_shares_are_kept_in_what_is_drawn(tmp_path):
     origins = [ORIGIN, *(f"organ_electronic_{i:03d}" for i in range(5))]
     make_sparse(tmp_path, {TARGET: "ab", **dict.fromkeys(origins, "ab")})
