@@ -101,8 +101,12 @@ def suggest(rates, smoothed):
     """Find the rate of the steepest descent of the smoothed loss over log(rate), up to its minimum.
 
     Raises:
-        UserError: the loss never falls.
+        UserError: there is no loss, or it never falls.
     """
+    if not len(rates):
+        raise UserError(
+            "--findlr: the first loss is not finite; give --precision float32, or check the tiles"
+        )
     end = int(np.argmin(smoothed)) + 1
     if end < 3:
         raise UserError(
@@ -146,8 +150,8 @@ def search(sweeps, batches, steps, seed, folder):
         print(f"{name}: {steps} steps from {LOW:g} to {HIGH:g}", flush=True)
         curve = run_sweep(sweep, batches, steps)
         curves[name] = curve
-        rates[name] = suggest(curve.rates, curve.smoothed)
         write_csv(folder / f"{name}.csv", [("learning_rate", "loss", "smoothed"), *zip(*curve)])
+        rates[name] = suggest(curve.rates, curve.smoothed)
     figure = Figure(figsize=(6.8, 2.2 * len(curves)), layout="constrained")
     draw_curves(figure, curves, rates)
     with complete(folder / "lr_finder.png") as part:
@@ -176,7 +180,6 @@ def draw_curves(figure, curves, rates):
     """Draw the curves below each other, {name: `Curve`}, with the suggested rates."""
     axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, curve) in zip(axes, curves.items()):
-        curve = Curve(*curve)
         rate = rates[name]
         axis.semilogx(curve.rates, curve.losses, color="0.7", linewidth=0.8, label="each step")
         axis.semilogx(curve.rates, curve.smoothed, color="C0", label="smoothed")

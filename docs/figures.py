@@ -301,9 +301,9 @@ def draw_learning_rates(run):
             raise UserError(
                 f"{path}: not found; run 'make figures', which searches the rates first"
             )
-        curves[name] = np.loadtxt(path, delimiter=",", skiprows=1).T
-        tried, _, smoothed = curves[name]
-        rates[name] = lr_finder.suggest(tried, smoothed)
+        curve = lr_finder.Curve(*np.loadtxt(path, delimiter=",", skiprows=1).T)
+        curves[name] = curve
+        rates[name] = lr_finder.suggest(curve.rates, curve.smoothed)
     with matplotlib.rc_context({**STYLE, **LARGE}):
         figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
         lr_finder.draw_curves(figure, curves, rates)

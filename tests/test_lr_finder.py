@@ -83,3 +83,26 @@ def test_a_short_search_says_so(steps, tmp_path, capsys, monkeypatch):
     is_told = f"use: --lr {rates['both']:.1e}" in "".join(lines)
     assert is_told == (steps >= 20)  # there is nothing to copy from a search that says little
     assert ("--findlr_steps 40" in lines[-1]) == (steps < 20)
+
+
+def test_a_loss_that_is_never_finite_is_refused(tmp_path):
+    def build(rate):
+        model = Quadratic(np.inf)
+        model.compile(keras.optimizers.SGD(rate))
+        return model
+
+    sweeps = {"both": lr_finder.Sweep("lr", "loss", build)}
+    with pytest.raises(UserError, match="first loss is not finite; give --precision float32"):
+        lr_finder.search(sweeps, Ones(), 20, 0, tmp_path)
+
+
+def test_a_search_without_a_result_leaves_its_curve(tmp_path):
+    def build(rate):
+        model = Quadratic()
+        model.compile(keras.optimizers.SGD(0.0))  # the loss stays
+        return model
+
+    sweeps = {"both": lr_finder.Sweep("lr", "loss", build)}
+    with pytest.raises(UserError, match="never fell"):
+        lr_finder.search(sweeps, Ones(), 20, 0, tmp_path)
+    assert len((tmp_path / "both.csv").read_text().splitlines()) == 21
