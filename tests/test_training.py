@@ -555,6 +555,16 @@ def test_it_is_said_how_many_held_out_pieces_given_weights_were_trained_on(tmp_p
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("split", [{"train": 5}, {"left": ["a"], "validation": ["b"]}])
+def test_a_split_to_follow_that_is_damaged(tmp_path, split):
+    write_json(tmp_path / "config.json", {"flags": {}, "split": split})
+    (tmp_path / "generator.keras").touch()
+    flags = ["--dataset_path", "x", *PAIR, "--split_of", str(tmp_path)]
+    args = train.build_parser().parse_args(flags)
+    with pytest.raises(UserError, match=r"--split_of .*: damaged; give another"):
+        setup.choose_split(args, ["a", "b"])
+
+
 # Several origins, and the rest of the flags
 
 
@@ -625,6 +635,18 @@ def test_shares_that_are_none(features, tmp_path, share, reason):
     code, _, errors = run_main(train, *flags, "--family_share", share)
     assert code == 2
     assert f"--family_share {share}: {reason}" in last_line(errors)
+
+
+def test_shares_that_add_up_to_one():
+    """0.33 + 0.56 + 0.11 is more than 1 in floating point."""
+    shares = {"piano_a": 0.33, "organ_a": 0.56, "harp_a": 0.11}
+    assert sum(shares.values()) > 1
+    texts = [f"{family}={share}" for family, share in shares.items()]
+    args = SimpleNamespace(family_share=texts, target=["a"], origin=list(shares))
+    assert setup.read_shares(args) == shares
+    args.family_share[0] = "piano_a=0.34"
+    with pytest.raises(UserError, match="add up to more than 1"):
+        setup.read_shares(args)
 
 
 def test_conditions_that_there_are_not(features, tmp_path):
