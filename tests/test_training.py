@@ -875,8 +875,10 @@ def test_a_previews_pictures_are_as_long_as_its_sound(tmp_path, monkeypatch, cap
         ["--dataset_path", str(tmp_path / "features"), "--origin", ORIGIN, "--target", TARGET]
     )
     split = {"train": ["piece"], "validation": ["piece"]}
-    for audios, sounds in ((tmp_path / "audios", True), (tmp_path / "gone", False)):
-        sets = SimpleNamespace(split=split, description={"audios": str(audios)})
+    monkeypatch.chdir(tmp_path / "audios")  # features without recordings must not take those here
+    kept, gone = {"audios": str(tmp_path / "audios")}, {"audios": str(tmp_path / "gone")}
+    for description, sounds in ((kept, True), (gone, False), ({}, False)):
+        sets = SimpleNamespace(split=split, description=description)
         run = run_folder.Run(tmp_path / "run")
         training = setup.Training(args, "train", kinds.PLAIN, run, 0, "float32", sets)
         preview.Preview(training, identity)(1)

@@ -40,7 +40,7 @@ class Preview:
         self.folder = training.run.folder / "previews"
         self.every = args.preview_every
         self.piece = choose_piece(args.preview_piece, sets.split["validation"])
-        self.audios = Path(sets.description.get("audios", ""))
+        self.audios = sets.description.get("audios")  # None without recordings, as of make_data.py
         features = Path(args.dataset_path)
         origins = [*(args.hold_out_origin or ()), *args.origin]
         self.origin = find_player(features, origins, self.piece)
@@ -54,9 +54,7 @@ class Preview:
         if self.every and self.model is not None:
             self.audio = self._read_audio(self.origin)
             if self.audio is None:
-                place = one_line(self.audios / self.origin)
-                text = f"has no recording of {self.piece}, so previews have no sound"
-                print(f"note: {place}: {text}", file=sys.stderr)
+                self._tell_silence(features)
         if self.audio is not None:  # as long as the sound, so that clicks on the picture match it
             frames = 1 + len(self.audio) // data.HOP_LENGTH
         self.input = read_start(features / self.origin / f"{self.piece}.npy", frames)
@@ -96,9 +94,19 @@ class Preview:
             if audio is not None:
                 write_sound(self.folder / name, audio)
 
+    def _tell_silence(self, features):
+        """Print why previews have no sound."""
+        if self.audios is None:
+            reason = f"{features / 'features.json'}: names no recordings"
+        else:
+            reason = f"{Path(self.audios) / self.origin}: has no recording of {self.piece}"
+        print(f"note: {one_line(reason)}, so previews have no sound", file=sys.stderr)
+
     def _read_audio(self, instrument):
         """Read the start of the piece; None without a recording."""
-        path = find_audio(self.audios / instrument, self.piece)
+        if self.audios is None:
+            return None
+        path = find_audio(Path(self.audios) / instrument, self.piece)
         if not path:
             return None
         return read_audio(path)[: PREVIEW_SECONDS * data.SAMPLE_RATE]
