@@ -157,7 +157,7 @@ def render_recordings(recordings, name, rate=NOTE_RATE):
         {(pitch, velocity): float32 (4 s at ``rate``,)}, with the levels of the recordings.
 
     Raises:
-        UserError: no recording can be read.
+        UserError: no recording can be read, or all are too far from `PITCHES`.
     """
     layers = choose_layers(recordings)
     usable = list(recordings)
@@ -182,6 +182,13 @@ def render_recordings(recordings, name, rate=NOTE_RATE):
                 notes[pitch, velocity] = shape_note(sound, pitch - recording.pitch, rate)
     if not usable:
         raise UserError(f"{name}: none of its recordings can be read; give other recordings")
+    if not notes:
+        first = recordings[0]
+        raise UserError(
+            f"{first.path}: its name says MIDI pitch {first.pitch}, and no recording is within "
+            f"{MAX_SHIFT} semitones of {PITCHES[0]} - {PITCHES[-1]}; name the files by pitch: "
+            "C4.wav or 060.wav"
+        )
     return notes
 
 

@@ -386,6 +386,14 @@ def test_a_recording_that_cannot_be_read_is_passed_over_for_its_neighbour(piano,
         recorded_notes.render_recordings(recordings, "piano")
 
 
+def test_recordings_numbered_one_to_three_have_no_pitch_in_reach(tmp_path):
+    recordings = [recorded_notes.Recording(tmp_path / f"0{n}.wav", n, 0) for n in (1, 2, 3)]
+    for recording in recordings:
+        soundfile.write(recording.path, np.ones(1000, np.float32), 16000)
+    with pytest.raises(UserError, match=r"01.wav: its name says MIDI pitch 1, .*name the files"):
+        recorded_notes.render_recordings(recordings, "piano")
+
+
 def test_a_short_recording_ends_without_a_click():
     sound = np.ones(recorded_notes.WORK_RATES[16000] // 2, np.float32)
     note = recorded_notes.shape_note(sound, 0)
