@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from common.cli import UserError
 from common.files import read_json, write_json
-from common.record import Record
+from common.record import FOREIGN, Record
 from NoteSynthesizer import HELD, NOTE_RATE, PITCHES, RELEASED, VELOCITIES, note_name, note_prefix
 from sound.recordings import write_audio
 from synthesis import recorded_notes
@@ -382,7 +382,7 @@ class NoteFolder:
         return self._record.is_current(path, self._sources, self._settings)
 
     def _is_foreign(self, path):
-        return path.exists() and not self._record.knows(path)
+        return self._record.plan(path, self._sources, self._settings) == FOREIGN
 
 
 class RenderJob(NamedTuple):

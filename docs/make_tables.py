@@ -131,7 +131,7 @@ def play_program(font, number, title):
 
     def load():
         bank = make_data.FontBank(source)
-        return bank, bank.gain()
+        return bank, bank.gain
 
     folder = f"{Path(source.font).stem}_{number:03d}"
     return Instrument(folder, title, load, (source.font,), {"program": number})

@@ -34,7 +34,7 @@ from common import cli, parallel
 from common.cli import UserError
 from common.files import complete, find_files, read_csv, write_json
 from common.names import family_of, version_name
-from common.record import Record
+from common.record import CURRENT, FOREIGN, Record
 from synthesis.scores import NOTE, change_score, read_score
 
 INSTRUMENTS = Path(__file__).with_name("instruments.csv")
@@ -88,24 +88,37 @@ def open_font(path):
 
 
 class FontBank:
-    """The notes of a SoundFont program, rendered on first use. Same interface as `NoteBank`.
+    """The notes of a SoundFont program, rendered on first use: `gain` and `note` of `NoteBank`.
 
     Args:
         source: `Source`.
+
+    Raises:
+        UserError: the font lacks the program.
     """
 
     def __init__(self, source):
         self._font = open_font(source.font)
+        if (0, source.program) not in self._font.programs:
+            raise UserError(
+                f"{source.font}: has no program {source.program}; give another in --instruments"
+            )
         self._program = source.program
         self._played = {}  # (pitch, velocity) -> samples of the font
         self._notes = {}  # (pitch, velocity) -> samples, shifted if needed and faded out
 
+    @functools.cached_property
     def gain(self):
-        """Factor for the notes of a piece, see `NoteBank.gain`."""
+        """Factor for the notes of a piece, see `NoteBank.gain`.
+
+        Raises UserError if the program is silent.
+        """
         peaks = []
         for pitch in NoteSynthesizer.PITCHES:
             if self._sounds(pitch):
                 peaks.append(np.abs(self._play(pitch, 100)).max())
+        if not peaks:
+            raise UserError(f"program {self._program}: is silent; give another in --instruments")
         return NoteSynthesizer.LEVEL / max(np.median(peaks), SILENT)
 
     def note(self, pitch, velocity):
@@ -282,9 +295,9 @@ def cut(score, rng):
 # Making tiles
 
 
-def make_picture(score, bank, gain, bins):
+def make_picture(score, bank, bins):
     """Make the tiles of a score on an instrument: float16 (`TILES`, bins, 256, 1) in [0, 1]."""
-    blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, gain)]
+    blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, bank.gain)]
     audio = np.concatenate(blocks)
     audio = np.pad(audio, (0, SAMPLES))[: SAMPLES - 1]
     audio *= 0.999 / max(np.abs(audio).max(), 0.999)  # only where it would clip
@@ -295,9 +308,8 @@ def make_picture(score, bank, gain, bins):
 def play(source, work, bins):
     """Make all tiles of one instrument, in a worker; ``work``: list of (path of tiles, score)."""
     bank = FontBank(source)
-    gain = bank.gain()
     for path, score in work:
-        tiles = make_picture(score, bank, gain, bins)
+        tiles = make_picture(score, bank, bins)
         with complete(path) as part, open(part, "wb") as file:
             np.save(file, np.ascontiguousarray(tiles))
 
@@ -333,11 +345,10 @@ class Work:
         return [excerpt.midi, source.font], {**settings, "program": source.program}
 
     def _is_current(self, name, path, excerpt):
-        if self.record.is_current(path, *self._made_from(name, excerpt)):
-            return True
-        if path.exists() and not self.record.knows(path):
+        plan = self.record.plan(path, *self._made_from(name, excerpt))
+        if plan == FOREIGN:
             raise UserError(f"{path}: was not made by this script; give another --features")
-        return False
+        return plan == CURRENT
 
     def count(self):
         """Number of files to make."""

@@ -27,14 +27,16 @@ reed_acoustic_001,a.sf2,66
 
 
 class Font:
-    """Stands in for a SoundFont: a decaying sine; pitches above 72 are silent."""
+    """Stands in for a SoundFont: a decaying sine; pitches above 72 are silent, and program 99."""
+
+    programs = dict.fromkeys(((0, number) for number in range(100)), "sine")
 
     def __init__(self, path):
         render_notes.check_font(path)
 
     def note(self, bank, program, pitch, velocity, rate):
         t = np.arange(4 * rate, dtype=np.float32) / rate
-        level = 0.1 * velocity / 127 * (pitch <= 72)
+        level = 0.1 * velocity / 127 * (pitch <= 72 and program < 99)
         sine = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * t)
         return (level * np.exp(-t * (1 + program / 20)) * sine).astype(np.float32)
 
@@ -122,7 +124,7 @@ def test_the_full_band_reaches_to_22_khz(make_data):
     bank = make_data.FontBank(sources["guitar_acoustic"])
     pieces = make_data.find_pieces(make_data.Path("midi"), ())
     excerpt = make_data.make_excerpt(0, pieces, list(sources), 7)
-    tiles = make_data.make_picture(excerpt.score, bank, bank.gain(), data.FULL_BINS)
+    tiles = make_data.make_picture(excerpt.score, bank, data.FULL_BINS)
     assert tiles.shape == (make_data.TILES, 512, 256, 1)
     assert tiles.dtype == np.float16 and 0.3 < tiles.max() <= 1
 
@@ -146,6 +148,29 @@ def test_notes_that_a_font_lacks_are_shifted(make_data):
     crossings = [(np.diff(np.sign(each[:40_000])) != 0).sum() for each in (low, high)]
     assert crossings[1] / crossings[0] == pytest.approx(2 ** (2 / 12), rel=0.01)
     assert len(bank.note(72 + 13, 100)) == 0
+
+
+@pytest.mark.parametrize(("program", "reason"), [(99, "is silent"), (120, "has no program 120")])
+def test_a_program_without_sound_is_refused(make_data, tmp_path, capsys, program, reason):
+    """Its median peak was not a number, and so were all its tiles."""
+    (tmp_path / "table.csv").write_text(TABLE.replace("a.sf2,25", f"a.sf2,{program}"))
+    assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 2
+    (line,) = error_lines(capsys.readouterr().err)
+    assert reason in line and "--instruments" in line
+    assert not list((tmp_path / "features" / "guitar_acoustic").rglob("*.npy"))
+
+
+def test_a_link_to_a_missing_file_is_kept(make_data, tmp_path, capsys):
+    assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 0
+    some = next((tmp_path / "features" / "guitar_acoustic").rglob("*.npy"))
+    some.unlink()
+    (tmp_path / "features" / ".made.jsonl").unlink()
+    for other in (tmp_path / "features").rglob("*.npy"):
+        other.unlink()
+    some.symlink_to(tmp_path / "unmounted.npy")
+    assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 2
+    assert f"{some.name}: was not made by this script" in error_lines(capsys.readouterr().err)[0]
+    assert some.is_symlink()
 
 
 @pytest.mark.parametrize(
