@@ -50,7 +50,7 @@ def l1_and_delta_loss(delta_weight):
 
 
 def mae_db(target, output):
-    """Spectrogram MAE in dB: tiles (n, 256, 256, outputs) in [-1, 1] -> float32 (n,).
+    """Spectrogram MAE in dB: tiles (n, bins, 256, outputs) in [-1, 1] -> float32 (n,).
 
     [-1, 1] spans DB_RANGE = 96.33 dB. For a phase network the unit is not dB.
     """

@@ -302,7 +302,7 @@ def averaged(model):
     because training and resumed runs continue from them.
 
     Args:
-        model: generator or `Pix2Pix`, after a step of training.
+        model: generator or `Pix2Pix`. Before the first step of a run the average is all zeros.
     """
     averages = getattr(model, "averages", [])
     if not averages:

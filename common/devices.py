@@ -173,8 +173,7 @@ def inference_precision(precision, full_band):
         fast = full_band and keras.backend.backend() == "tensorflow" and _cpu_has_bfloat16()
         precision = "bfloat16" if fast else None
     if precision is not None:
-        policy = precision if precision == "float32" else f"mixed_{precision}"
-        keras.config.set_dtype_policy(policy)
+        keras.config.set_dtype_policy(_policy_of(precision))
     try:
         yield
     finally:
@@ -203,9 +202,14 @@ def set_precision(precision, gpus):
 
     if precision == "auto":
         precision = "bfloat16" if gpus and _has_bfloat16() else "float32"
-    policy = precision if precision == "float32" else f"mixed_{precision}"
+    policy = _policy_of(precision)
     keras.config.set_dtype_policy(policy)
     return policy
+
+
+def _policy_of(precision):
+    """Name of Keras's dtype policy for float32, bfloat16 or float16; the weights stay float32."""
+    return precision if precision == "float32" else f"mixed_{precision}"
 
 
 def _has_bfloat16():

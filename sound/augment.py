@@ -121,9 +121,10 @@ def hum_power(bins, rng):
 
 
 def limit_band(mag, rng):
-    """Limit the band as in old recordings, telephones, lossy codecs: 12 - 48 dB per octave outside.
+    """Limit the band, as in old recordings, telephones and lossy codecs.
 
-    The upper edge is between 3 and 10 kHz, the lower edge between 30 and 200 Hz.
+    The upper edge is between 3 and 10 kHz, the lower edge between 30 and 200 Hz. Above the band the
+    level falls by 12 - 48 dB per octave, below it by half as much.
     """
     upper = np.log2(rng.uniform(3000, 10_000) / 1000)
     lower = np.log2(rng.uniform(30, 200) / 1000)

@@ -469,7 +469,9 @@ def add_machine_flags(parser):
         choices=("auto", "on", "off"),
         help="compile with XLA; auto: on a GPU",
     )
-    add("--cache", action="store_true", help="keep all tiles in memory (256 KiB a pair)")
+    add(
+        "--cache", action="store_true", help="keep all tiles in memory (128 KiB a tile of 256 bins)"
+    )
     add("--workers", type=number(int, 1), default=2, help="threads that read tiles")
 
 
