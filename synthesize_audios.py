@@ -103,8 +103,8 @@ def find_renderings(versions, instrument, audios, settings):
     return renderings
 
 
-def sort_renderings(renderings, record):
-    """Sort renderings: (those to make, those whose file is not ours)."""
+def select_due(renderings, record):
+    """Select renderings: (those to make, those whose file is not ours)."""
     due = []
     foreign = []
     for rendering in renderings:
@@ -116,34 +116,40 @@ def sort_renderings(renderings, record):
     return due, foreign
 
 
-def check_settings(audios, settings, record, fresh=False):
-    """Write audios.json. Raises UserError if the folder's audio has other settings or notes.
-
-    ``fresh`` deletes that audio first: wav files of ours, of the instruments in audios.json.
-    """
-    path = audios / "audios.json"
+def read_settings(audios):
+    """Read audios.json, the settings of the folder's audio; None without it. Raises UserError."""
     remedy = f"{MEND}, or choose another --audios_path"
-    found = read_json(path, remedy, notes=dict) or settings
-    if fresh:
-        for instrument in found["notes"]:
-            note_prefix(instrument)  # raises on a name that leads out of the folder
-            for wav in find_own_wavs(audios / instrument, record):
-                wav.unlink()
-        found = settings | {"notes": {}}
+    return read_json(audios / "audios.json", remedy, notes=dict)
+
+
+def delete_audio(audios, instruments, record):
+    """Delete the wav files of ``instruments`` that this script made."""
+    for instrument in instruments:
+        note_prefix(instrument)  # raises on a name that leads out of the folder
+        for wav in find_own_wavs(audios / instrument, record):
+            wav.unlink()
+
+
+def check_settings(audios, settings, known):
+    """Raise UserError if the folder's audio was made with other settings or notes.
+
+    Args:
+        audios: the folder.
+        settings: of this start, see `get_settings`.
+        known: of the folder, see `read_settings`.
+    """
     changed = []
     for key, value in settings.items():
-        if key != "notes" and found.get(key) != value:
-            changed.append(f"{key} {found.get(key)}")
+        if key != "notes" and known.get(key) != value:
+            changed.append(f"{key} {known.get(key)}")
     for instrument, fingerprint in settings["notes"].items():
-        if found["notes"].get(instrument, fingerprint) != fingerprint:
+        if known["notes"].get(instrument, fingerprint) != fingerprint:
             changed.append(f"other notes of {instrument}")
     if changed:
         raise UserError(
-            f"{path}: the existing audio was made with {', '.join(changed)}; "
+            f"{audios / 'audios.json'}: the existing audio was made with {', '.join(changed)}; "
             "choose another --audios_path"
         )
-    notes = found["notes"] | settings["notes"]
-    write_json(path, settings | {"notes": notes}, indent=2)
 
 
 def find_own_wavs(folder, record, keep=()):
@@ -200,7 +206,19 @@ def say_left_out(text):
     print(f"synthesize_audios.py: left out: {cli.one_line(text)}", file=sys.stderr)
 
 
-def render_all(instrument, renderings, scores, args, record, run):
+def make_task(instrument, rendering, scores, args, record):
+    """Make the arguments of `cli.attempt` that render a wav file in a worker."""
+    version = rendering.version
+    # The score in a tuple: alone, joblib would hand it to one Dask worker for all, and it would be
+    # lost with that one
+    change = scores[version.midi], version.speed, args.duration_rate, version.transpose
+    folder = str(args.nsynth_path.absolute())
+    bank = folder, instrument, args.max_shift, rendering.settings["notes"]
+    wav = rendering.wav.absolute()
+    return render_task, wav, change, bank, record.plan_place(wav)
+
+
+def render_due(instrument, renderings, scores, args, record, run):
     """Render pieces with one instrument, and print how the notes were placed.
 
     Args:
@@ -208,26 +226,17 @@ def render_all(instrument, renderings, scores, args, record, run):
         scores: {MIDI file: score}; pieces of others are left out.
 
     Returns:
-        (how many pieces, their samples, how many were left out after all).
+        `Counter`: "pieces" rendered, their "samples", and pieces "left out" after all.
     """
     renderings = [rendering for rendering in renderings if rendering.version.midi in scores]
     if not renderings:
         print(f"{instrument}: nothing to do")
-        return 0, 0, 0
+        return Counter()
     # The longest piece first, so that no worker is left with it at the end
     renderings.sort(key=lambda rendering: -len(scores[rendering.version.midi]))
-    folder = str(args.nsynth_path.absolute())
-    tasks = []
-    rendering_by_wav = {}
-    for rendering in renderings:
-        bank = folder, instrument, args.max_shift, rendering.settings["notes"]
-        version = rendering.version
-        # The score in a tuple: alone, joblib would hand it to one Dask worker for all, and it
-        # would be lost with that one
-        change = scores[version.midi], version.speed, args.duration_rate, version.transpose
-        wav = rendering.wav.absolute()
-        rendering_by_wav[wav] = rendering
-        tasks.append((render_task, wav, change, bank, record.plan_place(wav)))
+    tasks = [make_task(instrument, each, scores, args, record) for each in renderings]
+    wavs = [task[1] for task in tasks]
+    rendering_by_wav = dict(zip(wavs, renderings))
 
     def note_done(task, result):
         rendering = rendering_by_wav[task[1]]
@@ -236,7 +245,6 @@ def render_all(instrument, renderings, scores, args, record, run):
         else:
             record.add(rendering.wav, [rendering.version.midi], rendering.settings)
 
-    wavs = list(rendering_by_wav)
     record.begin(wavs)
     results = run(cli.attempt, tasks, wavs, note_done, unit="piece", desc=instrument)
     done = []
@@ -245,7 +253,8 @@ def render_all(instrument, renderings, scores, args, record, run):
             say_left_out(result)
         else:
             done.append(result)
-    return len(done), say_rendered(instrument, done), len(results) - len(done)
+    samples = say_rendered(instrument, done)
+    return Counter({"pieces": len(done), "samples": samples, "left out": len(results) - len(done)})
 
 
 def say_rendered(instrument, results):
@@ -389,50 +398,57 @@ def say_foreign(foreign):
         )
 
 
+def find_due(versions, settings, args, record):
+    """Find what to render: ({instrument: list of `Rendering`}, those whose file is not ours)."""
+    due = {}
+    foreign = []
+    for instrument in args.instruments:
+        wanted = find_renderings(versions, instrument, args.audios_path, settings)
+        due[instrument], others = select_due(wanted, record)
+        foreign += others
+    return due, foreign
+
+
 @cli.command
 def main(argv=None):
     """Render what is missing or out of date, report."""
     args = parse_flags(argv)
     start = time.time()
     found = find_versions(args.midi_path, args.playback_speed, args.transpose)
-    versions, too_long, barred = found
+    versions, too_long, out_of_reach = found
     for path in too_long:
         say_left_out(f"{path}: the name is too long for its wav files; rename it")
     settings = get_settings(args)
     record = Record(args.audios_path)
-    check_settings(args.audios_path, settings, record, args.fresh)
+    known = read_settings(args.audios_path) or settings
+    if args.fresh:
+        delete_audio(args.audios_path, known["notes"], record)
+        known = settings
+    check_settings(args.audios_path, settings, known)
+    settings_of_all = settings | {"notes": known["notes"] | settings["notes"]}
+    write_json(args.audios_path / "audios.json", settings_of_all, indent=2)
 
-    due = {}  # renderings to make, by instrument
-    all_due = []
-    foreign = []
-    for instrument in args.instruments:
-        wanted = find_renderings(versions, instrument, args.audios_path, settings)
-        due[instrument], others = sort_renderings(wanted, record)
-        all_due += due[instrument]
-        foreign += others
-    count = 0
-    samples = 0
-    not_placed = 0
+    due, foreign = find_due(versions, settings, args, record)
+    all_due = list(itertools.chain.from_iterable(due.values()))
+    total = Counter()
     with parallel.engine(args.workers, args.dask) as run:
         scores, unreadable = read_scores(all_due, args, run)
         for instrument in args.instruments:
-            done = render_all(instrument, due[instrument], scores, args, record, run)
-            count += done[0]
-            samples += done[1]
-            not_placed += done[2]
+            total += render_due(instrument, due[instrument], scores, args, record, run)
 
     say_foreign(foreign)
-    handle_orphans(versions, barred, args, record)
+    handle_orphans(versions, out_of_reach, args, record)
     left_out = len(too_long) + unreadable
-    there = len(versions) * len(args.instruments) - len(all_due)
+    there = len(versions) * len(args.instruments) - len(all_due) - len(foreign)
     seconds = time.time() - start
-    music = samples / SAMPLE_RATE
+    music = total["samples"] / SAMPLE_RATE
     print(
-        f"{count:,} pieces rendered, {there:,} up to date, {left_out:,} MIDI files left out\n"
+        f"{total['pieces']:,} pieces rendered, {there:,} up to date, "
+        f"{left_out:,} MIDI files left out\n"
         f"{music / 3600:.2f} h of audio in {seconds:.1f} s ({music / seconds:.0f} x real time) "
         f"-> {args.audios_path}"
     )
-    return 2 if left_out or not_placed else 0
+    return 2 if left_out or total["left out"] else 0
 
 
 if __name__ == "__main__":

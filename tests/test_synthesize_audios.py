@@ -151,7 +151,8 @@ def test_the_users_own_audio_is_kept_and_said(folder, run):
     assert (code, err) == (0, "")
     assert "1 wav files kept: not made by this script" in out
     assert str(own) in out
-    assert "5 pieces rendered, 1 up to date" in out
+    assert "5 pieces rendered, 0 up to date" in out
+    assert "0 pieces rendered, 5 up to date" in run()[1]
     run("--fresh", "--prune")
     assert own.read_bytes() == b"my recording"
 
