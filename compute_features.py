@@ -148,7 +148,10 @@ def choose_bins(work, args):
         path = args.features / "features.json"
         found = read_json(path, f"{MEND}, or {ANOTHER_FOLDER}", parameters=dict)
         if found is not None:
-            return found["parameters"].get("bins", data.BINS)
+            bins = found["parameters"].get("bins", data.BINS)
+            if bins not in data.HEIGHTS:
+                raise UserError(f"{path}: made with {bins} bins; {ANOTHER_FOLDER}")
+            return bins
     apart = -(-len(work) // SAMPLE)
     for audio, _ in work[::apart]:
         try:
@@ -164,15 +167,19 @@ def choose_bins(work, args):
     return data.BINS
 
 
-def read_description(features, parameters, fresh=False):
-    """Read features.json of the folder; {} without it. ``fresh`` deletes the folder first.
+def delete_features(features):
+    """Delete the folder of the tiles, if this script made it: then it has features.json."""
+    if (features / "features.json").is_file():
+        shutil.rmtree(features)
+
+
+def read_description(features, parameters):
+    """Read features.json of the folder; {} without it.
 
     Raises:
         UserError: it tells of other ``parameters``.
     """
     path = features / "features.json"
-    if fresh and path.is_file():  # delete only folders that this script made
-        shutil.rmtree(features)
     description = read_json(path, f"{MEND}, or {ANOTHER_FOLDER}", parameters=dict)
     if description is None:
         return {}
@@ -223,7 +230,7 @@ def remove_outdated(features, audios, outdated, described):
         path.unlink()
 
 
-def fingerprint(features, work, parameters):
+def fingerprint(features, work, parameters, record):
     """Fingerprint of the sources of a set of tiles, 64 hexadecimal digits.
 
     It changes with the parameters, with a recording's size or modification time, and if a piece
@@ -233,12 +240,13 @@ def fingerprint(features, work, parameters):
         features: folder of the tiles.
         work: (audio path, tiles path) of each piece.
         parameters: see `data.FEATURE_PARAMETERS`.
+        record: `record.Record`, which knows the recordings as they were before the work.
     """
     states = []
     for audio, tiles in work:
-        state = audio.stat()
+        _, size, modified = record.state_of(audio)
         name = tiles.relative_to(features).as_posix()
-        states.append([name, audio.suffix, state.st_size, state.st_mtime_ns])
+        states.append([name, audio.suffix, size, modified])
     text = json.dumps([parameters, sorted(states)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -362,7 +370,9 @@ def main(argv=None):
     parameters = {**data.FEATURE_PARAMETERS, "bins": args.bins or choose_bins(work, args)}
     if args.phase:
         parameters["phase"] = True
-    found = read_description(features, parameters, args.fresh)
+    if args.fresh:
+        delete_features(features)
+    found = read_description(features, parameters)
     record = Record(features)
     missing = find_missing(work, record, parameters)
     gone, others = find_gone(features, work, unreadable, record)
@@ -376,7 +386,7 @@ def main(argv=None):
     tiles, errors = compute(missing, record, parameters, args)
     left_out = set(find_missing(work, record, parameters))
     made = [pair for pair in work if pair not in left_out]
-    description["fingerprint"] = fingerprint(features, made, parameters)
+    description["fingerprint"] = fingerprint(features, made, parameters, record)
     write_json(path, description, indent=2)
 
     counts = len(missing) - len(errors), len(work) - len(missing), len(errors)

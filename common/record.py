@@ -33,7 +33,7 @@ class Record:
     def __init__(self, folder):
         self._folder = Path(os.path.abspath(folder))
         self._path = self._folder / NAME
-        self._states = {}  # {source: [name, size, mtime_ns] at the first check}
+        self._states = {}  # {source: `look_at` at the first check}
         self._forget()
 
     def is_current(self, output, sources, settings):
@@ -113,6 +113,13 @@ class Record:
         }
         self._append([entry])
 
+    def state_of(self, source):
+        """`look_at` of a source at its first check: what the outputs of this run are made from."""
+        path = os.path.abspath(source)
+        if path not in self._states:
+            self._states[path] = look_at(path)
+        return self._states[path]
+
     def _name(self, output):
         """Name of ``output`` in the record: relative to the folder, with slashes."""
         return Path(os.path.abspath(output)).relative_to(self._folder).as_posix()
@@ -124,14 +131,7 @@ class Record:
             return False
 
     def _states_of(self, sources):
-        """[name, size, modification time] of each source; None if it cannot be accessed."""
-        states = []
-        for source in sources:
-            path = os.path.abspath(source)
-            if path not in self._states:
-                self._states[path] = look_at(path)
-            states.append(self._states[path])
-        return states
+        return [self.state_of(source) for source in sources]
 
     def _append(self, entries):
         if not entries:

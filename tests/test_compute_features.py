@@ -185,6 +185,35 @@ def test_tiles_without_a_recording_that_were_not_made_here_are_kept_and_told(fol
     assert path.is_file()
 
 
+def test_a_recording_that_changes_during_the_work_changes_the_fingerprint(folders, monkeypatch):
+    """The tiles are of what it was before; the next run, which makes them anew, must differ."""
+    shutil.rmtree(folders.features)
+    write = compute_features.write_tiles
+
+    def change_then(audio, tiles, *settings):
+        made = write(audio, tiles, *settings)
+        if ORIGIN in str(tiles):
+            os.utime(audio, (1, 1))
+        return made
+
+    monkeypatch.setattr(compute_features, "write_tiles", change_then)
+    assert folders.run()[0] == 0
+    before = folders.description()["fingerprint"]
+    monkeypatch.setattr(compute_features, "write_tiles", write)
+    assert "1 files computed, 1 up to date" in folders.run()[1]
+    assert folders.description()["fingerprint"] != before
+
+
+@pytest.mark.parametrize("bins", [300, "all", None])
+def test_another_height_in_features_json_is_refused(folders, bins):
+    description = folders.description()
+    description["parameters"]["bins"] = bins
+    (folders.features / "features.json").write_text(json.dumps(description))
+    code, _, err = folders.run()
+    assert code == 2
+    assert f"features.json: made with {bins} bins; give another --features" in err
+
+
 def test_a_run_that_is_stopped_keeps_what_it_made(folders, monkeypatch):
     shutil.rmtree(folders.features)
     write = compute_features.write_tiles
