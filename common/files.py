@@ -86,7 +86,11 @@ def place_new(part, path):
     except OSError:  # a disk without hard links, such as most USB sticks
         if not _reserve(path):
             return False
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except BaseException:
+            os.unlink(path)  # empty; it would keep the name from the next run
+            raise
     else:
         os.unlink(part)
     return True

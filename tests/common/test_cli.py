@@ -391,6 +391,20 @@ def test_what_cannot_be_looked_at_is_named_and_stops_nothing_else(tmp_path, powe
         (tmp_path / name).chmod(0o755)
 
 
+def test_a_name_that_was_taken_in_vain_is_free_again(tmp_path, monkeypatch):
+    """On a disk without hard links, an empty file takes the name first."""
+
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    path = tmp_path / "song.wav"
+    with pytest.raises(OSError, match="not permitted"), complete(path, place_beside) as part:
+        part.write_text("x")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
 def test_a_name_is_taken_when_it_is_used(tmp_path, monkeypatch, links):
     if not links:  # as on USB sticks
