@@ -94,11 +94,10 @@ def build_page(actions, titles):
     return page
 
 
-def lay_out(titles, qualities):
-    """The page's `Widgets`; ``qualities`` are choices of `gradio.Radio`."""
+def lay_out_sources():
+    """The two fields that take recordings: for files, and for the microphone."""
     import gradio as gr
 
-    gr.HTML(HEADING, elem_id="heading")
     with gr.Row(elem_id="sources", equal_height=True):
         upload = gr.File(
             label="Recordings or videos",
@@ -115,6 +114,15 @@ def lay_out(titles, qualities):
             elem_id="recording",
             buttons=[],
         )
+    return upload, recording
+
+
+def lay_out(titles, qualities):
+    """The page's `Widgets`; ``qualities`` are choices of `gradio.Radio`."""
+    import gradio as gr
+
+    gr.HTML(HEADING, elem_id="heading")
+    upload, recording = lay_out_sources()
     with gr.Row(elem_id="examples"):
         examples = {name: gr.Button(f"or try {name}", size="sm") for name in EXAMPLES}
     summary = gr.HTML(elem_id="summary")
@@ -179,16 +187,10 @@ def connect(actions, page, widgets):
             return [actions.try_example(name, request.session_hash)]
 
         button.click(try_example, None, widgets.upload, **quietly)
+    how = [widgets.instruments, widgets.quality, widgets.octave, widgets.mix, widgets.part]
     widgets.convert.click(
         start,
-        [
-            *sounds,
-            widgets.instruments,
-            widgets.quality,
-            widgets.octave,
-            widgets.mix,
-            widgets.part,
-        ],
+        [*sounds, *how],
         [widgets.results, widgets.status, widgets.convert, widgets.stop],
         concurrency_limit=None,
         show_progress="hidden",

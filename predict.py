@@ -430,6 +430,13 @@ def add_common_flags(parser):
         "anchored to that phase, 2 x the network's work; best: hop 128 and 16 iterations, 4 x the "
         "network's work; --hops, --phase and --phase_iterations override it",
     )
+    add_part_flags(parser)
+    add("--page", metavar="FOLDER", help="write a page that plays input and outputs to this folder")
+
+
+def add_part_flags(parser):
+    """Which part of the recording is converted, and at which pitch."""
+    add = parser.add_argument
     add("--start", type=cli.seconds(), default=0.0, help="start of the part to convert, s or m:ss")
     add(
         "--seconds",
@@ -443,7 +450,6 @@ def add_common_flags(parser):
         metavar="SEMITONES",
         help="move the recording up (12: an octave) or down (-12) before it is converted",
     )
-    add("--page", metavar="FOLDER", help="write a page that plays input and outputs to this folder")
 
 
 def add_level_flags(parser):

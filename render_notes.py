@@ -496,8 +496,8 @@ def list_programs(font):
         print(f"{bank}:{program}" if bank else program, name, sep="\t")
 
 
-def parse_flags(argv):
-    """Parse and check the flags, without opening a font."""
+def build_parser():
+    """The flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add(
@@ -530,7 +530,12 @@ def parse_flags(argv):
         help="sampling rate of the notes, Hz: 16000 as in NSynth, or 44100 for 512 bins",
     )
     add("--list", action="store_true", help="list the font's programs and stop")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def parse_flags(argv):
+    """Parse and check the flags, without opening a font."""
+    args = build_parser().parse_args(argv)
     if args.list and not args.soundfont:
         raise UserError("--soundfont: is missing; name the SoundFont to list")
     if not args.list and not args.nsynth_path:

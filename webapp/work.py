@@ -158,13 +158,6 @@ def convert_order(load, order, tell):
         draw_spectrogram(before, before.with_suffix(".png"))
     options = convert.QUALITIES[order.how.quality]
     options = options._replace(pull=RunFacts(order.model).pull, transpose=order.how.transpose)
-    converted = 0.0  # s
-
-    def report_progress(block_seconds):
-        nonlocal converted
-        converted += block_seconds
-        tell(min(1.0, converted / part.seconds))
-
     done = convert.convert_file(
         load(order.model),
         order.source,
@@ -172,7 +165,7 @@ def convert_order(load, order, tell):
         options,
         convert.Output(bits=bits, mix=order.how.mix),
         survey=part,
-        progress=report_progress,
+        progress=_share_of(part.seconds, tell),
     )
     draw_spectrogram(after, after.with_suffix(".png"))
     return Made(
@@ -184,6 +177,18 @@ def convert_order(load, order, tell):
         part.loudness,
         done.loudness,
     )
+
+
+def _share_of(seconds, tell):
+    """Make a function of a block's seconds that tells the part done of ``seconds``, 0 ... 1."""
+    converted = 0.0  # s
+
+    def report(block_seconds):
+        nonlocal converted
+        converted += block_seconds
+        tell(min(1.0, converted / seconds))
+
+    return report
 
 
 @functools.lru_cache(maxsize=8)
