@@ -124,7 +124,8 @@ def lay_out(titles, qualities):
     gr.HTML(HEADING, elem_id="heading")
     upload, recording = lay_out_sources()
     with gr.Row(elem_id="examples"):
-        examples = {name: gr.Button(f"or try {name}", size="sm") for name in EXAMPLES}
+        examples = {name: gr.Button(name, size="sm", min_width=0) for name in EXAMPLES}
+    gr.HTML(markup.write_credits(EXAMPLES), elem_id="credits")
     summary = gr.HTML(elem_id="summary")
     hint = "all, or from - to, such as 0:12 - 0:40: write it, or draw it in the wave"
     part = gr.Textbox("all", label="Part to convert", info=hint, elem_id="part", visible=False)

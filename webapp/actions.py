@@ -26,11 +26,27 @@ QUALITIES = {  # keys of `convert.QUALITIES`, and what the page says of them
     "normal": "a clear sound",
     "best": "a little closer in timbre",
 }
-EXAMPLES = {"a sampled grand piano": "docs/audio/piano.mp3"}  # by what its button says
 GONE = "The recording is no longer here. Drop it again."
 FULL = "Too many people use this page at the moment. Try again in a minute."
 NO_ROOM = "There is no room for that on the disk now. Choose a shorter part, or try again later."
 WRITE = "write from - to, such as 0:12 - 0:40, or all"
+
+
+class Example(NamedTuple):
+    """A recording to try."""
+
+    path: str  # from the project's folder
+    credit: str  # whose it is; docs/licences.md says more
+
+
+SMS_TOOLS = "sms-tools, Music Technology Group, UPF (CC BY 4.0)"
+EXAMPLES = {  # by what their buttons say
+    "piano": Example("docs/audio/recorded_piano.ogg", SMS_TOOLS),
+    "cello": Example("docs/audio/cello.ogg", SMS_TOOLS),
+    "saxophone": Example("docs/audio/saxophone.ogg", SMS_TOOLS),
+    "trumpet": Example("docs/audio/trumpet.ogg", "Mihai Sorohan (CC BY 3.0)"),
+    "sampled piano": Example("docs/audio/piano.mp3", "notes by Alexander Holm (CC BY 3.0)"),
+}
 
 
 class Workers(NamedTuple):
@@ -116,7 +132,7 @@ class Actions:
 
     def try_example(self, name, session):
         """Copy an example, given by its name in `EXAMPLES`, for this tab: path of the copy."""
-        example = cli.PROJECT / EXAMPLES[name]
+        example = cli.PROJECT / EXAMPLES[name].path
         path = self._tabs.new_upload(example.name).with_name(example.name)
         shutil.copyfile(example, path)
         self._tabs.add_upload(path, example.name)

@@ -68,6 +68,15 @@ def describe_wait(seconds):
     return f"about {seconds / 60:.0f} minutes"
 
 
+def write_credits(examples):
+    """HTML of whose the examples are, {name: `actions.Example`}; one author's stand together."""
+    names = {}  # {credit: names}
+    for name, example in examples.items():
+        names.setdefault(example.credit, []).append(name)
+    parts = [f"{', '.join(group)}: {credit}" for credit, group in names.items()]
+    return f"<p>{_sentence('; '.join(parts))}</p>"
+
+
 def write_recording(name, summary, sound, remarks):
     """HTML about a recording: its waveform, length and remarks.
 

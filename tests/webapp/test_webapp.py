@@ -14,6 +14,7 @@ from conftest import HANG
 from sounds import encode, load_identity, noise, tone, write
 from worker_jobs import abort, add, kill, load_or_crash, raise_error, sleep
 
+from common import cli
 from common.cli import UserError
 from sound import recordings
 from sound.recordings import open_sound
@@ -508,15 +509,31 @@ def test_odd_parts_do_no_harm(page, song, part):
     assert ("2.0 s" in str(results)) == (part is None)
 
 
-def test_an_example_is_there_at_a_click(server, page):
-    for name in actions.EXAMPLES:
-        call = {"data": [], "session_hash": page.session}
-        status, text = page.post("/gradio_api/run/try_example", call)
-        assert status == 200, (name, text)
-        (file,) = json.loads(text)["data"][0]
-        assert file["orig_name"] == "piano.mp3"
-        assert "<b>piano.mp3</b> is 20.5 s long" in page.look(file)[1]
-        assert Page(server[0]).join(file)[0] == 403
+@pytest.mark.parametrize("name", actions.EXAMPLES)
+def test_an_example_is_there_at_a_click_and_converts(server, page, name):
+    call = {"data": [], "session_hash": page.session}
+    place = list(actions.EXAMPLES).index(name)
+    action = f"try_example_{place}" if place else "try_example"  # Gradio's names
+    status, text = page.post(f"/gradio_api/run/{action}", call)
+    assert status == 200, text
+    (file,) = json.loads(text)["data"][0]
+    example = cli.PROJECT / actions.EXAMPLES[name].path
+    assert file["orig_name"] == example.name
+    assert f"<b>{example.name}</b> is " in page.look(file)[1]
+    results, mistake = page.convert(file, part="0:00 - 0:01")
+    assert mistake == ""
+    assert len(find_sounds(results)) == 2
+    assert Page(server[0]).join(file)[0] == 403
+
+
+def test_the_page_and_the_licences_say_whose_the_examples_are(page):
+    credits = page.ask("GET", "/config")[1]
+    licences = (cli.PROJECT / "docs/licences.md").read_text(encoding="utf-8")
+    for example in actions.EXAMPLES.values():
+        assert example.credit in credits
+        author, _, licence = example.credit.rstrip(")").rpartition(" (")
+        author = author.removeprefix("notes by ").rpartition(", ")[2]
+        assert author in licences and licence in licences
 
 
 def test_files_that_are_dropped_together_are_converted_one_after_the_other(page, tmp_path):
