@@ -21,13 +21,14 @@ def open_page(address, width, home, is_dark=False):
 
     Args:
         address: of the page, a URL.
-        width: of the window, pixels; its height is 900.
+        width: of the window and the page, pixels; the window's height is 900.
         home: folder for the browser's own files.
         is_dark: whether the page is told that its reader wants dark pages.
     """
     size = f"--window-size={width},900"
     scheme = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
-    command = [CHROMIUM, *FLAGS.split(), scheme, size, f"--user-data-dir={home}", address]
+    place = [f"--user-data-dir={home}", f"--app={address}"]  # other windows are 500 wide at least
+    command = [CHROMIUM, *FLAGS.split(), scheme, size, *place]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     browser = subprocess.Popen(command, text=True, errors="replace", **pipes)
     timer = threading.Timer(SECONDS, browser.kill)

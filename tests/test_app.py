@@ -109,6 +109,7 @@ HTMLAudioElement.prototype.play = function () {
     result.left = document.querySelector("#results").innerText;
     result.pills = document.querySelectorAll(".error").length;
     result.overflow = document.documentElement.scrollWidth > window.innerWidth;
+    result.screen = window.innerWidth;
     result.outside = outside;
     result.ground = getComputedStyle(document.body).backgroundColor;
   } catch (error) {
@@ -269,6 +270,7 @@ def test_from_upload_to_download(tmp_path, quiet_gradio, width, is_dark):
     assert "my song.wav" in result["left"]
     assert "next.wav" not in result["left"]
     assert result["pills"] == 0
+    assert result["screen"] == width
     assert not result["overflow"]
     assert result["outside"] == []
     red = int(result["ground"].partition("(")[2].partition(",")[0])

@@ -82,6 +82,7 @@ window.addEventListener("load", async () => {
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
   console.log("RESULT " + JSON.stringify({ folded, first, played, widths, shapes, second, moment,
     paused, sought, tenth, visible, volumes, unmatched, headings, ground, wide, problems,
+    screen: innerWidth,
     title: document.title }) + " END");
 });
 </script></body>"""
@@ -265,3 +266,4 @@ def test_page_works_in_chromium(tmp_path, width, is_dark):
     assert (int(re.findall(r"\d+", seen["ground"])[0]) < 128) == is_dark
     assert seen["headings"] == ["plain", HOSTILE]
     assert seen["title"] == "a → b" and not seen["wide"]
+    assert seen["screen"] == width
