@@ -16,6 +16,7 @@ from measuring import judges, metrics, tagger
 from research import learned_phase
 from sound import phase as phases
 from sound.loudness import Meter
+from sound.survey import find_offset, remove_offset
 
 COLUMNS = [*metrics.MEASURES, judges.NOTE_F1]
 MEASURED = [*COLUMNS, *metrics.BAND_MEASURES]  # all that `measure` gives
@@ -94,10 +95,18 @@ def resynthesise(mag, spectrum, length, estimate, iterations, hops=1):
     return np.concatenate(blocks, axis=1)[0, :length]
 
 
+def without_offset(audio):
+    """Remove the offset of audio (n,), as `convert.convert_audio` does."""
+    channels = audio[np.newaxis]
+    (block,) = remove_offset([channels], find_offset(channels))
+    return block[0]
+
+
 class Resynthesis:
     """Makes rows from pictures: audio of a piece's length, with phases estimated from the piece.
 
-    All pictures have ``bins`` bins; lower pictures of a network are padded with silence.
+    All pictures have ``bins`` bins; lower pictures of a network are padded with silence. The
+    piece's own picture and phases are those without its offset, as predict.py takes them.
     """
 
     def __init__(self, audio, settings, bins):
@@ -106,7 +115,8 @@ class Resynthesis:
         self.settings = settings
         self.frames = 1 + len(audio) // data.HOP_LENGTH  # the rest reaches beyond the end
         self.gain = find_training_gain(audio) if settings.level == "match" else 1.0
-        self.spectrum = compute_spectrum(audio, settings.options.hops, bins)  # (t, bins)
+        heard = without_offset(audio)
+        self.spectrum = compute_spectrum(heard, settings.options.hops, bins)  # (t, bins)
         self.picture = convert.spectrum_to_db(self.spectrum)  # (t, bins)
 
     def convert(self, model, picture):
@@ -181,7 +191,8 @@ def make_rows(systems, audio, reference):
     models, median, settings = systems
     bins = find_bins(models.values())
     make = Resynthesis(audio, settings, bins)
-    yield make.row_of_sound(IDENTITY, audio, make.picture)
+    unchanged = convert.spectrum_to_db(compute_spectrum(audio, settings.options.hops, bins))
+    yield make.row_of_sound(IDENTITY, audio, unchanged)
     if reference is not None:
         yield make.row_of_sound(SILENCE, np.zeros_like(audio), np.zeros_like(make.picture))
         if median is not None:

@@ -109,10 +109,12 @@ def run_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
-@pytest.mark.parametrize(("length", "hops"), [(1, 1), (5000, 2), (200_000, 1)])
-def test_model_rows_are_what_predict_writes(name, length, hops):
+@pytest.mark.parametrize(
+    ("length", "hops", "offset"), [(1, 1, 0), (5000, 2, 0.1), (200_000, 1, 0)]
+)
+def test_model_rows_are_what_predict_writes(name, length, hops, offset):
     audio = np.random.default_rng(0).uniform(-0.3, 0.3, length).astype(np.float32)
-    audio -= audio.mean()  # an offset, which `convert_audio` removes
+    audio += offset - audio.mean()
 
     def model(tiles):
         return tiles[:, ::-1] * np.float32(0.5)
@@ -123,6 +125,8 @@ def test_model_rows_are_what_predict_writes(name, length, hops):
     expected = convert.convert_audio(model, audio, data.SAMPLE_RATE, options._replace(phase=name))
     made = found[name_row("model", name)].audio
     np.testing.assert_allclose(made, expected, atol=1e-6)
+    np.testing.assert_array_equal(found["identity"].audio, audio)
+    np.testing.assert_allclose(found["identity"].asked, data.spectrogram(audio), atol=1e-3)
 
 
 def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
