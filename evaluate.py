@@ -74,7 +74,8 @@ TABLES = {  # {file of results: (first bytes, other required bytes)}
     "results.json": (b"{", b'"rows"'),
 }
 
-listening_page = cli.load_later("measuring.page")  # it loads Matplotlib
+listening_page = cli.load_later("measuring.page")  # they load Matplotlib
+listening = cli.load_later("report.listening")
 
 # ---- One group: its tables ---------------------------------------------------------------------
 
@@ -679,6 +680,9 @@ def main(argv=None):
         check_folder(args.report, "--report")
     for folder in {output, *(output / group.folder for group in groups)}:
         check_own(folder)
+    if args.report:
+        for group in groups:
+            listening.check_own(args.report / group.folder, "--report")
     candidates, settings = load_models(args, candidates)
     drop_others(output, groups, name_paths(candidates))
     for line in listening_page.describe_candidates(candidates):

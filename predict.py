@@ -288,6 +288,7 @@ def write_page(folder, jobs, args):
     """Write the listening page: each recording with all its conversions."""
     from report import listening
 
+    listening.check_own(folder, "--page")  # again, because converting takes long
     names = dict.fromkeys(Path(job.model_path).name for job in jobs)
     how = f"with {describe_phase(args)}"
     quality = convert.QUALITIES[args.quality]
@@ -617,7 +618,10 @@ def convert_inputs(args):
     output = None if args.output is None else Path(args.output)
     jobs = plan_jobs(inputs, output, model_paths, settings)
     if args.page:
+        from report import listening
+
         check_folder(args.page, "--page")
+        listening.check_own(args.page, "--page")
     missing, others = find_missing(jobs)
     made = []
     if missing:

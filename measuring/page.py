@@ -34,7 +34,8 @@ ROW_TERMS = (  # (start of a row's name, description)
 class GroupPage:
     """The listening page of one group: the outputs of all ``candidates`` for each piece.
 
-    It deletes an earlier index.html at once, because that would show these sounds under its names.
+    It deletes an earlier page at once, because that would show these sounds under its names. Raises
+    UserError if index.html is no such page.
     """
 
     def __init__(self, folder, group, candidates, systems, seconds):
@@ -49,6 +50,7 @@ class GroupPage:
         self.settings = systems.settings
         self.seconds = seconds
         self.sections = []  # (title, HTML) of each piece
+        listening.check_own(folder, "--report")
         (folder / "index.html").unlink(missing_ok=True)
 
     def add(self, piece, sounds, measured):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 import data
+from common.cli import UserError
 from common.files import complete
 from report import player
 from report.pictures import PLOT_LEFT, PLOT_WIDTH, make_pictures, write_card_picture
@@ -17,6 +18,10 @@ from sound.recordings import AUDIO_EXTENSIONS, write_audio
 AUDIO_FORMAT = "flac"  # lossless, so no codec is audible; browsers play it since 2017
 SOURCES = ("acoustic", "electronic", "synthetic")  # in NSynth's names of instruments
 PLURALS = {"string": "strings"}
+MARKS = (  # in report.html: one is in each page that was ever written with it
+    b'<meta name="generator" content="timbre transfer">',
+    b":root { --ink: #1d2129;",
+)
 LISTENING = """<p><label><input type="checkbox" id="match" checked> all sounds of a piece equally
 loud</label> · <span class="keys"><kbd>1</kbd> <kbd>2</kbd> … or </span>a click switches at the same
 moment<span class="keys">, <kbd>space</kbd> pauses</span>; a click in a picture plays from
@@ -46,6 +51,19 @@ class Page(NamedTuple):
     paragraphs: tuple = ()  # text below the sounds
     table: tuple | None = None  # (header, rows) of the summary, folded
     terms: tuple = ()  # pairs (term, meaning) that explain the table
+
+
+def check_own(folder, flag):
+    """Raise UserError if ``folder`` has an index.html that is no page of `write_index`."""
+    path = Path(folder) / "index.html"
+    if not path.is_file():
+        return
+    html = path.read_bytes()
+    if not any(mark in html for mark in MARKS):
+        raise UserError(
+            f"{path}: is there and is not a page of this program, so it is kept; "
+            f"give another {flag}"
+        )
 
 
 def write_page(folder, page, entries):

@@ -308,9 +308,10 @@ def write_overview(folder):
         Rows of text, see `describe_run`.
 
     Raises:
-        UserError: ``folder`` has no run.
+        UserError: ``folder`` has no run, or an index.html of another program.
     """
     folder = Path(folder)
+    listening.check_own(folder, "folder")
     rows = []
     for run in find_runs(folder):
         row = attempt(describe_run, run, folder)

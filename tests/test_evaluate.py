@@ -45,6 +45,7 @@ from measuring.rows import (
     name_row,
     things_to_compare,
 )
+from report import listening
 from sound import phase
 from sound.recordings import read_audio, write_audio
 
@@ -109,9 +110,7 @@ def run_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", phase.ESTIMATORS)
-@pytest.mark.parametrize(
-    ("length", "hops", "offset"), [(1, 1, 0), (5000, 2, 0.1), (200_000, 1, 0)]
-)
+@pytest.mark.parametrize(("length", "hops", "offset"), [(1, 1, 0), (5000, 2, 0.1), (200_000, 1, 0)])
 def test_model_rows_are_what_predict_writes(name, length, hops, offset):
     audio = np.random.default_rng(0).uniform(-0.3, 0.3, length).astype(np.float32)
     audio += offset - audio.mean()
@@ -871,8 +870,8 @@ def test_results_of_other_models_do_not_pass_as_these(two_runs, tmp_path):
         fill(earlier)
         evaluate.drop_others(tmp_path, [group], now)
         assert left() == (list(names) if stay else [])
-    (tmp_path / "index.html").write_text("an earlier page")
-    GroupPage(tmp_path, group, candidates_of(*two_runs), SETTINGS, 1)
+    listening.write_index(tmp_path, listening.Page("an earlier page"), [])
+    GroupPage(tmp_path, group, candidates_of(*two_runs), Systems({}, None, SETTINGS), 1)
     assert not (tmp_path / "index.html").exists()
 
 
@@ -885,6 +884,20 @@ def test_a_file_of_the_users_is_kept(audios, run_folder, tmp_path, capsys, name)
     with pytest.raises(UserError, match="give another --output"):  # one that appears meanwhile
         evaluate.write_group(tmp_path, [], {})
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+
+
+def test_a_page_of_the_users_is_kept(audios, run_folder, tmp_path, capsys):
+    page = tmp_path / "site"
+    page.mkdir()
+    (page / "index.html").write_text("<h1>my site</h1>")
+    flags = ["--model", run_folder, "--audios", audios, "--output", tmp_path, "--gpu", "cpu"]
+    assert evaluate.main(list(map(str, [*flags, "--report", page]))) == 2
+    (line,) = error_lines(capsys.readouterr().err)
+    assert "index.html" in line and "give another --report" in line
+    with pytest.raises(UserError, match="so it is kept"):  # one that appears meanwhile
+        GroupPage(page, Group("", "", "", None, None, []), [], Systems({}, None, SETTINGS), 1)
+    assert [path.name for path in page.iterdir()] == ["index.html"]
+    assert (page / "index.html").read_text() == "<h1>my site</h1>"
 
 
 def test_results_of_several_models_lie_in_no_models_folder(two_runs):

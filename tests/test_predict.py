@@ -974,6 +974,20 @@ def test_a_file_where_the_page_goes_is_refused_before_the_work(tmp_path, run):
     assert list_names(tmp_path) == ["a.wav", "page"]
 
 
+def test_a_page_of_the_users_is_refused_before_the_work_and_ours_is_written_anew(tmp_path, run):
+    source = write(tmp_path / "in" / "a.wav", music(2000))
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / "index.html").write_text("<h1>my site</h1>")
+    code, _, err = run(identity, "--input", source, "--page", page)
+    assert code == 2 and "give another --page" in err
+    assert (page / "index.html").read_text() == "<h1>my site</h1>"
+    assert list_names(tmp_path / "in") == ["a.wav"]
+    (page / "index.html").unlink()
+    for _ in range(2):
+        assert run(identity, "--input", source, "--page", page)[0] == 0
+
+
 def test_output_folders_equal_above_and_below(tmp_path, run):
     inside = tmp_path / "all" / "in"
     write(inside / "a.wav", music(2000))

@@ -218,6 +218,14 @@ def test_a_link_to_a_run_of_any_name_leads_there(tmp_path):
     assert '<a href="a%20%231%2050%25/index.html">a #1 50%</a>' in page
 
 
+def test_a_page_of_the_users_is_kept(tmp_path, capsys):
+    make_run(tmp_path / "one", [4.0])
+    (tmp_path / "index.html").write_text("<h1>my site</h1>")
+    assert run_page.main([str(tmp_path)]) == 2
+    assert "so it is kept; give another folder" in capsys.readouterr().err
+    assert (tmp_path / "index.html").read_text() == "<h1>my site</h1>"
+
+
 def test_where_there_are_no_runs(tmp_path, capsys):
     assert run_page.main([str(tmp_path)]) == 2
     assert "has no runs" in capsys.readouterr().err
