@@ -9,6 +9,7 @@ Keywords have the names and defaults of predict.py's flags. Mistakes raise `cli.
 """
 
 import functools
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -23,8 +24,9 @@ from common.run_facts import RunFacts
 from conversion import known_models
 from conversion.convert import LEVELS, QUALITIES, Output, convert_file
 from conversion.outputs import name_beside
-from sound.recordings import DEPTHS, MAX_CHANNELS, create_sound
+from sound.recordings import DEPTHS, MAX_CHANNELS, RATES, create_sound
 from sound.survey import listen
+from sound.transpose import OCTAVE
 
 KEPT_MODELS = 3  # in memory, 220 MB each
 
@@ -66,12 +68,18 @@ def convert(
 
     Raises:
         UserError: the recording or model cannot be used, the output cannot be written, or an
-            argument has an unknown value.
+            argument has an unknown value or one out of range.
     """
     _check("quality", quality, QUALITIES)
     _check("level", level, LEVELS)
     _check("bits", bits, (None, *DEPTHS))
     _check("precision", precision, devices.INFERENCE)
+    _check_range("normalize", normalize, -100, 0)
+    _check_range("start", start, 0, math.inf)
+    _check_range("seconds", seconds, 0, math.inf)
+    _check_range("sr", sr, *RATES)
+    _check_range("transpose", transpose, -OCTAVE, OCTAVE)
+    _check_range("mix", mix, 0, 1)
     path = known_models.find_model(model)
     recording = Path(recording)
     target = Path(output or name_beside(recording, known_models.make_label(path)))
@@ -153,3 +161,10 @@ def _check(name, value, allowed):
     if value not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise UserError(f"{name}={value!r}: give one of {choices}")
+
+
+def _check_range(name, value, low, high):
+    """Raise UserError if an argument, a number or None, is not within low ... high."""
+    if value is not None and not low <= value <= high:
+        limits = f"at least {low}" if high == math.inf else f"{low} ... {high}"
+        raise UserError(f"{name}={value!r}: is out of range; give {limits}")

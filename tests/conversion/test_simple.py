@@ -29,6 +29,25 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("mix", 2),
+        ("mix", float("nan")),
+        ("transpose", 13),
+        ("start", -1),
+        ("seconds", -1),
+        ("normalize", 3),
+        ("sr", 10),
+    ],
+)
+def test_an_argument_out_of_range_is_refused(tmp_path, model, keyword, value):
+    source = write(tmp_path / "song.wav", music(2000))
+    with pytest.raises(UserError, match=f"{keyword}=.*: is out of range; give "):
+        convert(source, model, **{keyword: value})
+    assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
+
+
 def stereo(samples, rate):
     return np.stack([music(samples, rate), music(samples, rate, seed=1)], axis=1)
 
