@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -20,6 +21,10 @@ from conversion.known_models import find_model, find_weights
 from data import BINS, FULL_BINS, HEIGHTS
 from models import build_generator, fold_norms
 from research import registry
+
+_OF_THE_SYSTEM = (  # errors that no other file would mend
+    *(errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENOMEM),
+)
 
 
 def save_generator(generator, path):
@@ -50,8 +55,8 @@ def load_generator(path, precision=None):
         precision: number format, see `devices.inference_precision`.
 
     Raises:
-        UserError: the file is missing, is not a model file, or has weights of another
-            layout.
+        UserError: the file is missing, is not a model file, or has weights of another layout.
+        OSError, MemoryError: the system cannot read it.
     """
     file = find_generator(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,6 +64,8 @@ def load_generator(path, precision=None):
             generator = _read_generator(file, precision, Path(folder))
         # for a damaged file zipfile, zlib, h5py and Keras raise nearly every kind of error
         except Exception as error:
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_SYSTEM:
+                raise
             reason = str(error)[:100]
             raise UserError(
                 f"{file}: has no generator of this layout ({reason}); train one with train.py"

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import itertools
 import json
@@ -298,6 +299,16 @@ def test_a_stored_kind_has_to_fit(tmp_path, kind):
         file.attrs[kinds.ENTRY] = json.dumps({"kind": kind, "style": "none"})
     with pytest.raises(UserError, match="no generator of this layout"):
         model_files.load_generator(tmp_path / "x.weights.h5")
+
+
+def test_what_the_system_refuses_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model_files, "_read_generator", refuse)
+    (tmp_path / "generator.keras").touch()
+    with pytest.raises(OSError, match="No space left"):
+        model_files.load_generator(tmp_path)
 
 
 @pytest.mark.parametrize("kind", registry.list_kinds())
