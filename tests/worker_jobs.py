@@ -31,5 +31,9 @@ def sleep(seconds, tell):
     time.sleep(seconds)
 
 
+def exhaust_memory(tell):
+    raise MemoryError
+
+
 def raise_error(tell):
     raise OSError(28, "No space left on device", "/secret/place")

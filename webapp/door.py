@@ -13,6 +13,7 @@ import json
 import mimetypes
 import re
 import secrets
+import shutil
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -188,6 +189,8 @@ class Door:
                 paths = [await run_in_threadpool(self._store, upload) for upload in uploads]
         except (HTTPException, MultiPartException, KeyError):
             return PlainTextResponse("this upload is damaged", 400)
+        except OSError:  # of `_store`: a full disk
+            return PlainTextResponse("no room for it now: close other tabs, or wait", 507)
         finally:
             self._tabs.release(2 * size)
         return JSONResponse(paths)
@@ -196,9 +199,13 @@ class Door:
         """Store one upload; returns its path as text."""
         name = Path(upload.filename or "recording").name
         path = self._tabs.new_upload(name)
-        with open(path, "xb") as file:
-            while block := upload.file.read(2**20):
-                file.write(block)
+        try:
+            with open(path, "xb") as file:
+                while block := upload.file.read(2**20):
+                    file.write(block)
+        except OSError:
+            shutil.rmtree(path.parent, ignore_errors=True)  # no tab would ever delete it
+            raise
         self._tabs.add_upload(path, name)
         return str(path)
 

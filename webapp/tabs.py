@@ -209,7 +209,7 @@ class Tabs:
     def reserve(self, size):
         """Reserve space for files of ``size`` bytes, until `release`. Raises Full."""
         self._delete_unclaimed()
-        used = sum(path.lstat().st_size for path in self.root.rglob("*") if path.is_file())
+        used = _measure(self.root)
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         with self._lock:
@@ -286,6 +286,16 @@ def is_session(text):
 def _worth(tab):
     """Key for `min`: tabs without files first, then those unused for the longest time."""
     return bool(tab.uploads or tab.results), tab.used
+
+
+def _measure(folder):
+    """Bytes of all files below a folder; other threads may delete some meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(place, name).lstat().st_size
+    return size
 
 
 def _find(key, books):

@@ -10,11 +10,10 @@ import numpy as np
 import data
 from common.cli import UserError
 from common.run_facts import RunFacts
-from conversion import convert, known_models
+from conversion import convert, known_models, simple
 from sound import survey
 from sound.recordings import create_sound, mix_down, open_sound, read_blocks, resample_stream
 
-KEPT_MODELS = 3  # in memory, 220 MB each
 PICTURE_WIDTH = 900  # pixels of a spectrogram
 TOP = 8000  # Hz: above it a picture shows little of the music
 BARS = 300  # of a picture of a wave
@@ -96,12 +95,9 @@ def write_copy(source, target, length, is_small):
                 output.write(np.clip(block.T, -1, 1))
 
 
-@functools.lru_cache(maxsize=KEPT_MODELS)
 def load_model(path):
-    """Load the generator of a model's folder, once."""
-    from conversion.model_files import load_generator
-
-    return load_generator(path, "auto")
+    """Load the generator of a model's folder, see `simple.load_network`."""
+    return simple.load_network(path, "auto")
 
 
 class How(NamedTuple):

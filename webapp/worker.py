@@ -291,6 +291,8 @@ def _answer(function, args, tell):
         raise
     except OSError as error:
         return "mistake", f"the computer says: {error.strerror or error}"
+    except MemoryError:
+        return "mistake", "it is too much for this computer's memory; choose a shorter part"
     except Exception as error:
         traceback.print_exc()
         return "error", f"{type(error).__name__}: {error}"

@@ -2,17 +2,20 @@
 
 import base64
 import concurrent.futures
+import errno
 import http.client
 import json
 import threading
 import uuid
+from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import matplotlib.image
 import pytest
 from conftest import HANG
 from sounds import encode, load_identity, noise, tone, write
-from worker_jobs import abort, add, kill, load_or_crash, raise_error, sleep
+from worker_jobs import abort, add, exhaust_memory, kill, load_or_crash, raise_error, sleep
 
 from common import cli
 from common.cli import UserError
@@ -22,6 +25,7 @@ from sound.recordings import open_sound
 pytest.importorskip("gradio")
 import app
 from webapp import actions, work
+from webapp.door import Door
 from webapp.tabs import Full, Tabs
 from webapp.worker import Busy, Died, Job, Stopped, Worker
 
@@ -331,6 +335,32 @@ def test_uploads_leave_room_on_the_disk(tmp_path, monkeypatch):
         tabs.reserve(200)
     tabs.release(400)
     tabs.reserve(200)
+
+
+def test_files_that_are_deleted_meanwhile_take_no_room(tmp_path, monkeypatch):
+    (tmp_path / "deleted").write_bytes(b"x")
+    real = Path.lstat
+
+    def lose(path):
+        path.unlink(missing_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", lose)
+    Tabs(tmp_path).reserve(1)
+
+
+def test_an_upload_that_fails_leaves_no_part(tmp_path):
+    parts = [b"x"]
+
+    def read(size):
+        if parts:
+            return parts.pop()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    upload = SimpleNamespace(filename="song.wav", file=SimpleNamespace(read=read))
+    with pytest.raises(OSError, match="No space"):
+        Door(None, Tabs(tmp_path), "localhost")._store(upload)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_conversion_without_room_is_refused_in_words(page, song, monkeypatch):
@@ -666,6 +696,11 @@ def test_only_so_many_wait(worker):
 def test_a_full_disk_is_told_without_its_path(worker):
     with pytest.raises(app.UserError, match="No space left"):
         worker.submit(raise_error).wait()
+
+
+def test_too_little_memory_is_no_mistake_of_the_program(worker):
+    with pytest.raises(UserError, match="memory; choose a shorter part"):
+        worker.submit(exhaust_memory).wait()
 
 
 def test_closing_ends_what_is_under_way():
