@@ -369,7 +369,10 @@ def say_how_to_hear(jobs, page):
     elif len(jobs) == 1:
         path = jobs[0].target
     elif jobs:
-        path = os.path.commonpath([job.target.parent.resolve() for job in jobs])
+        try:
+            path = os.path.commonpath([job.target.parent.resolve() for job in jobs])
+        except ValueError:  # on several Windows drives
+            path = jobs[0].target.parent
     else:
         return
     print(f"listen: {cli.one_line(write_open_command(path, sys.platform))}")
@@ -580,10 +583,7 @@ def read_settings(args, model_path):
             settings[name] = getattr(args, name)
     if args.phase == "griffinlim_anchored":
         pull = RunFacts(model_path).pull if args.pull is None else args.pull
-        if pull not in (
-            None,
-            phases.PULL,
-        ):  # the usual one goes without saying, as in older records
+        if pull not in (None, phases.PULL):  # unsaid, as in older records
             settings["pull"] = pull
     return settings
 
@@ -611,8 +611,11 @@ def main(argv=None):
 
 def convert_inputs(args):
     """Convert what is missing, write the page, say how to listen; `Result` of each planned job."""
-    found = [known_models.find_model(name, "--model") for name in args.model]
-    model_paths = list(dict.fromkeys(found))
+    found = {}  # a model that is named twice, as guitar and by its path, is one
+    for name in args.model:
+        path = known_models.find_model(name, "--model")
+        found.setdefault(path.resolve(), path)
+    model_paths = list(found.values())
     settings = {path: read_settings(args, path) for path in model_paths}
     inputs = [Path(path) for path in args.input]
     output = None if args.output is None else Path(args.output)
@@ -623,17 +626,16 @@ def convert_inputs(args):
         check_folder(args.page, "--page")
         listening.check_own(args.page, "--page")
     missing, others = find_missing(jobs)
-    made = []
+    made = {}  # by the planned output
     if missing:
-        made = convert_all(missing, args, jobs)
-        count = sum(not result.is_failure for result in made)
+        for job, result in zip(missing, convert_all(missing, args, jobs)):
+            made[job.target] = result
+        count = sum(not result.is_failure for result in made.values())
         print(f"{count} of {len(missing)} converted: {describe_phase(args)}")
     results = []
     for job in jobs:
-        if job in missing:
-            results.append(made[missing.index(job)])
-        else:
-            results.append(Result(job, remarks=(others[job.target],)))
+        result = made.get(job.target)
+        results.append(result or Result(job, remarks=(others[job.target],)))
     complete = []
     for result in results:
         if not result.is_failure and result.job.target.exists():

@@ -783,6 +783,25 @@ def test_another_pull_is_another_output(tmp_path, run, soft_model):
     assert code == 2 and f"{soft_model / 'config.json'}: damaged" in err
 
 
+def test_a_model_named_twice_is_one(tmp_path, run, soft_model, monkeypatch):
+    source = write(tmp_path / "in" / "a.wav", music(2000))
+    monkeypatch.chdir(tmp_path)
+    twice = [soft_model, os.path.relpath(soft_model)]
+    flags = "--input", source.parent, "--output", tmp_path / "out"
+    assert run(identity, *flags, model=twice)[0] == 0
+    assert list_names(tmp_path / "out") == ["a.wav"]
+
+
+def test_outputs_on_several_drives_are_told(tmp_path, monkeypatch, capsys):
+    def fail(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", fail)
+    jobs = [types.SimpleNamespace(target=tmp_path / name / "a.wav") for name in ("one", "two")]
+    predict.say_how_to_hear(jobs, None)
+    assert str(tmp_path / "one") in capsys.readouterr().out
+
+
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
     """Models in runs/ and pretrained/, by name."""
