@@ -205,7 +205,12 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
 
 
 def ahead(blocks):
-    """Compute a stream in a thread of its own, one block ahead, beside what is made of it."""
+    """Compute a stream in a thread of its own, one block ahead, beside what is made of it.
+
+    Whatever ends this stream, Ctrl-C included, first waits for the block under way: its thread
+    reads the recording, which is closed next. A decoder that hangs answers after
+    `recordings.PATIENCE`; a second Ctrl-C does not wait.
+    """
     blocks = iter(blocks)
     with ThreadPoolExecutor(1) as thread:
         following = thread.submit(next, blocks, None)
