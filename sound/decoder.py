@@ -6,7 +6,7 @@ interleaved float32. The last is JSON {remarks}. JSON {error} may replace any me
 
 Each frame is placed at its time stamp, as in a player. A gap becomes silence; sound that starts
 later than the video starts with silence. The rest of the file must support a long gap: see
-`Track.find_room`. This module does not import numpy, which would double the start-up time (0.2 s).
+`Track.find_room`. Nothing here imports numpy, which would double the start-up time (0.2 s).
 """
 
 import contextlib
@@ -21,6 +21,8 @@ import sys
 import threading
 
 import av
+
+from sound.headers import CUT, STALE
 
 DEMUXERS = (  # formats that FFmpeg may detect; no playlists, because they open other files
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,wv"
@@ -39,8 +41,6 @@ LONGEST = 3600  # s of silence in total that are accepted at most
 TIMED_TRACK = {"mov", "flac", "wv", "ape", "caf"}
 TIMED_FILE = {"flv"}
 SLACK = 0.5  # s: tolerance of these lengths, which may or may not include an encoder's padding
-CUT = "the file is shorter than its header says, as after a broken copy: its end is missing"
-STALE = "the file is longer than its header says, as after a crash: read to the file's end"
 
 UNKNOWN = (
     "cannot be read as audio ({}): not a recording, or incomplete; give a wav, flac, mp3, "

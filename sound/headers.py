@@ -7,6 +7,9 @@ the end is missing. Nothing is decoded here.
 import os
 from typing import NamedTuple
 
+CUT = "the file is shorter than its header says, as after a broken copy: its end is missing"
+STALE = "the file is longer than its header says, as after a crash: read to the file's end"
+
 _EMPTY_WAV_BYTES = 4096  # a WAV file without samples is smaller, whatever chunks it has
 _PIPED_WAV_BYTES = 0x7FF00000  # larger lengths are placeholders of programs that write to a pipe
 _SLACK = 64  # bytes: tolerance for inexact programs

@@ -28,6 +28,7 @@ from common.cli import UserError, one_line, quiet_stderr
 from common.files import complete
 from data import SAMPLE_RATE
 from sound import headers
+from sound.headers import CUT, STALE
 
 RATES = (1000, 400_000)  # Hz: accepted sampling rates, wider than those of real recordings
 MAX_CHANNELS = 32  # memory grows with the number of channels
@@ -65,8 +66,6 @@ _MESSAGE_HEAD = struct.Struct("<cI")  # see decoder.py
 PATIENCE = 300  # s without output after which the decoder counts as hanging; network disks take 60
 _BY_ANOTHER = "save it as wav with another program"
 _HANGS = f"the decoder gave nothing for {{:g}} s and was stopped; {_BY_ANOTHER}"
-CUT = "the file is shorter than its header says, as after a broken copy: its end is missing"
-STALE = "the file is longer than its header says, as after a crash: read to the file's end"
 
 
 class Sound:
