@@ -50,6 +50,7 @@ from measuring.rows import (
     COLUMNS,
     IDENTITY,
     MEASURED,
+    MEDIAN,
     SHOWN_COLUMNS,
     TARGET,
     TRUE,
@@ -90,7 +91,7 @@ OVERVIEW = ("mae_db", "level_matched_db", judges.NOTE_F1.key, tagger.DISTANCE)
 def find_scores(folder):
     """Find scores for the note judge: {path below ``folder``, without extension: path}.
 
-    Empty without a folder, or where the judge is not installed, which is said.
+    Empty without a folder, or, with a note on stderr, without the judge's packages.
     """
     if not folder:
         return {}
@@ -108,7 +109,7 @@ def find_scores(folder):
 def read_notes(scores, piece, seconds):
     """Read a piece's notes by `judges.score_notes`; None without a readable score.
 
-    That, and what had to be repaired to read it, is said.
+    Prints a note on stderr in either case, and about repairs of the score.
     """
     if not scores:
         return None
@@ -184,7 +185,7 @@ def evaluate_piece(systems, piece, audio, reference, jury, bar):
         systems, audio, reference: see `make_rows`.
         piece: `Piece`.
         jury: `Jury`.
-        bar: that tells which row is being made.
+        bar: progress bar that shows the row's name.
 
     Returns:
         (its results, see measuring/tables.py; {row: audio (n,)}).
@@ -219,7 +220,8 @@ def leave_out_unread(group, results):
 def list_comparisons(systems, settings):
     """List the comparisons (row, other row) for `tables.compare`; ``systems``: models' names.
 
-    Each model with the input and, phase by phase, with the first model; each phase with the first.
+    Compares each model with the input and, phase by phase, with the first model; then each phase
+    with the first phase.
     """
     first = settings.phases[0]
     comparisons = [(name_row(system, first), IDENTITY) for system in systems]
@@ -268,9 +270,9 @@ def check_own(folder):
 
 
 def drop_others(output, groups, paths):
-    """Delete results of other models in these groups' folders.
+    """Delete results of other models in these groups' folders, so that a stopped run leaves none.
 
-    Should this run be stopped, they do not pass as its own. ``paths``: see `name_paths`.
+    ``paths``: see `name_paths`.
     """
     for group in groups:
         folder = output / group.folder
@@ -559,7 +561,7 @@ def build_parser():
 
 
 def load_models(args, candidates):
-    """(candidates with their models, `Settings`) that the flags ask for. Raises UserError."""
+    """Load the models: (candidates with their models, `Settings`). Raises UserError."""
     devices.setup_device(args.gpu)
     from conversion import model_files
 
@@ -596,7 +598,7 @@ def add_distances(summary, distances, count):
 
 
 def choose_output(args, candidates):
-    """The folder for the results."""
+    """Choose the folder for the results."""
     if args.output:
         return args.output
     first = candidates[0]
@@ -607,13 +609,13 @@ def choose_output(args, candidates):
 
 
 def name_paths(candidates):
-    """What results.json says of the models: a path, or a list of them."""
+    """Name the models in results.json: a path, or a list of several."""
     paths = [str(candidate.path) for candidate in candidates]
     return paths if len(paths) > 1 else paths[0]
 
 
 def describe_group(candidates, group, settings):
-    """What results.json says of a group beside its tables."""
+    """Describe a group in results.json, without its tables."""
     return {
         "model": name_paths(candidates),
         "origin": group.origin,
@@ -629,6 +631,16 @@ def describe_group(candidates, group, settings):
     }
 
 
+def tell_no_median(group):
+    """Print on stderr that a group lacks the row of the median, unless it has no target anyway."""
+    if any(piece.reference for piece in group.pieces):
+        print(
+            f"evaluate.py: the row '{MEDIAN}' is left out: there is no median.npy that fits, and "
+            "no audio of the training targets",
+            file=sys.stderr,
+        )
+
+
 def run_group(candidates, group, settings, scores, args, output):
     """Evaluate one group, print and write all of it. Returns (summary, differences)."""
     run = next((candidate.run for candidate in candidates if candidate.run), None)
@@ -636,8 +648,8 @@ def run_group(candidates, group, settings, scores, args, output):
     if group.target:
         bins = find_bins(candidate.model for candidate in candidates)
         median = find_median(run, group.target, args.audios_path, bins)
-    if median is None and not args.inputs:
-        print("evaluate.py: no median.npy in the run folder: that row is left out", file=sys.stderr)
+    if median is None:
+        tell_no_median(group)
     models = {}
     for candidate in candidates:
         model = choose_style(candidate, group.target, args.audios_path)

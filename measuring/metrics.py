@@ -42,7 +42,7 @@ def picture_mae(a, b):
     """Spectrogram MAE in dB: mean abs(a - b) in the networks' range, clipped, times 96.33 / 2.
 
     Args:
-        a, b: pictures (256, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
+        a, b: pictures (bins, t) on the dB scale of `data.amplitude_to_db`, 0 ... 1.
     """
     _check(a, b)
     return float(np.abs(data.to_network(a) - data.to_network(b)).mean() * data.DB_RANGE / 2)
@@ -56,7 +56,7 @@ def level_matched_mae(picture, target):
     Not symmetric. It is never above `picture_mae`, because the gains include 0 dB.
 
     Args:
-        picture: output, (256, t) on the dB scale, 0 ... 1.
+        picture: output, (bins, t) on the dB scale, 0 ... 1.
         target: target, the same.
     """
     _check(picture, target)
@@ -141,7 +141,7 @@ def _frames(audio, size, hop):
 
 
 def resample(audio, sample_rate=data.SAMPLE_RATE):
-    """Resample audio (n,) from ``sample_rate`` Hz to float32 at 16 kHz, for the functions below."""
+    """Resample audio (n,) from ``sample_rate`` Hz to float32 at 16 kHz."""
     audio = np.asarray(audio, np.float32)
     return librosa.resample(audio, orig_sr=sample_rate, target_sr=RATE, res_type="soxr_hq")
 

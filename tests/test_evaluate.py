@@ -140,6 +140,14 @@ def test_rows_that_need_a_reference_or_a_median_are_left_out_without_it():
     assert list(rows_of(identity, audio, audio, median)) == everything
 
 
+@pytest.mark.parametrize("reference", [None, Path("b.wav")])
+def test_a_missing_median_is_told_where_its_row_would_be(capsys, reference):
+    pieces = [Piece("a", Path("a.wav"), reference)]
+    evaluate.tell_no_median(Group("", "", "", None, None, pieces))
+    lines = error_lines(capsys.readouterr().err)
+    assert len(lines) == (reference is not None)
+
+
 def test_network_runs_once_a_piece():
     calls = []
 
