@@ -54,7 +54,8 @@ def run_step(step, size, *command):
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise cli.UserError(f"{command[0]}: {errors.strip().splitlines()[-1]}")
+        reason = errors.strip() or f"exit code {process.returncode}"
+        raise cli.UserError(f"{command[0]}: {reason.splitlines()[-1]}")
     cost = Cost(step, size, time.perf_counter() - before, peak_bytes(usage) / 1e9)
     print(f"| {step} | {size:g} | {cost.seconds:.1f} | {cost.gigabytes:.2f} |", flush=True)
     return cost

@@ -10,6 +10,7 @@ of its first piece. The second is what is folded below that piece. Chromium take
 so narrow that the cards stand below each other.
 """
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ WIDTH = 520  # CSS pixels; README and docs show the pictures 390 wide
 HEIGHT = 4000  # CSS pixels: more than needed; the empty part is cut off
 SCALE = 1.5  # pixels of the picture to a CSS pixel
 MARGIN = 16  # pixels kept below
+PATIENCE = 120  # s that the browser may take
 COLOURS = 96  # two colour maps and a few greys: a third smaller than with 256
 LISTENING = "section:not(#piece1), footer { display: none }"
 FOLDED = (
@@ -40,7 +42,7 @@ UNFOLD = "<script>document.querySelector('#piece1 > details').open = true</scrip
 
 
 def build_parser():
-    """The flags."""
+    """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--listening", type=Path, required=True, help="folder of a page, for listening_page.png")
@@ -49,7 +51,7 @@ def build_parser():
 
 
 def find_browser():
-    """Path of Chromium. Raises UserError if it is not installed."""
+    """Find the path of Chromium. Raises UserError if it is not installed."""
     for name in BROWSERS:
         path = shutil.which(name)
         if path:
@@ -88,7 +90,8 @@ def photograph(browser, folder, style, script=""):
             f"--screenshot={shot}",
             Path(changed.name).resolve().as_uri(),
         ]
-        subprocess.run(command, check=False, capture_output=True, timeout=120)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then there is no picture
+            subprocess.run(command, check=False, capture_output=True, timeout=PATIENCE)
         if not shot.is_file():
             raise UserError(f"{page}: {browser} takes no picture of it; look at it there")
         return cut_empty_end(PIL.Image.open(shot).convert("RGB"))

@@ -34,12 +34,12 @@ PATCH, HOP = 187, 93  # frames of 256 samples at 16 kHz
 RATE = metrics.RATE  # 16 kHz, musicnn's rate
 
 
-def check_installed():
-    """Raise UserError if a required package is missing."""
+def check_installed(flag="--tagger"):
+    """Raise UserError if a required package is missing; the text names ``flag``."""
     for package in ("musicnn", "tensorflow"):
         if importlib.util.find_spec(package) is None:
             how = "--no-deps musicnn" if package == "musicnn" else package
-            raise UserError(f"--tagger: {package} is not installed; pip install {how}")
+            raise UserError(f"{flag}: {package} is not installed; pip install {how}")
 
 
 class Listener:
