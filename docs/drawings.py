@@ -42,7 +42,7 @@ LEGEND = (
     "copy: joined to the input",
     "    of the next block",
 )
-ROW, BOX = 54, 40  # from block to block in networks.svg, and the height of one
+ROW, BOX = 54, 40  # in networks.svg: distance of two blocks, height of a block
 
 
 class Drawing:
@@ -54,7 +54,7 @@ class Drawing:
         self.parts = []
 
     def box(self, left, top, width, height, *lines, fill="white"):
-        """A rectangle with lines of text, the first of them bold."""
+        """Draw a rectangle with lines of text; the first is bold."""
         self.parts.append(
             f'<rect x="{left}" y="{top}" width="{width}" height="{height}" rx="6" '
             f'fill="{fill}" stroke="{PALE}"/>'
@@ -65,14 +65,14 @@ class Drawing:
             self.text(left + width / 2, middle + 18 * k + 5, line, weight=weight)
 
     def text(self, x, y, text, anchor="middle", size=14, weight="normal"):
-        """One line of text; ``y`` is its baseline."""
+        """Draw one line of text; ``y`` is its baseline."""
         self.parts.append(
             f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" font-size="{size}" '
             f'font-weight="{weight}">{escape(text)}</text>'
         )
 
     def arrow(self, *points):
-        """A line through points (x, y), with a head at its end."""
+        """Draw a line through points (x, y), with an arrow head at its end."""
         path = " ".join(f"{x:g},{y:g}" for x, y in points)
         self.parts.append(
             f'<polyline points="{path}" fill="none" stroke="{INK}" stroke-width="1.5" '
@@ -80,19 +80,19 @@ class Drawing:
         )
 
     def line(self, *points, stroke=PALE, width=1):
-        """A line through points (x, y)."""
+        """Draw a line through points (x, y)."""
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self.parts.append(
             f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="{width}"/>'
         )
 
     def shape(self, points, fill):
-        """A filled polygon through points (x, y)."""
+        """Draw a filled polygon with corners (x, y)."""
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self.parts.append(f'<polygon points="{path}" fill="{fill}"/>')
 
     def write(self):
-        """The picture as SVG."""
+        """Return the drawing as SVG, text."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{self.height}" '
             f'viewBox="0 0 {WIDTH} {self.height}" font-family="Helvetica, Arial, sans-serif" '
@@ -106,7 +106,7 @@ class Drawing:
 
 
 def draw_forward():
-    """The way of a recording through `predict.py`."""
+    """Draw the steps of predict.py, from recording to output: `Drawing`."""
     picture = Drawing(523, "From a recording to its conversion")
     picture.box(120, 12, 200, 44, "recording", "44.1 kHz")
     picture.arrow((220, 56), (220, 78))
@@ -131,7 +131,7 @@ def draw_forward():
 
 
 def decay(t, seconds):
-    """Envelope of a plucked note at ``t`` s: held for ``seconds``, then released in 1 s."""
+    """Envelope, 0 ... 1, of a plucked note at ``t`` s: held for ``seconds``, released in 1 s."""
     level = math.exp(-0.9 * t) * min(1, t / 0.02)
     if t > seconds:
         level *= max(0, math.exp(-(t - seconds) / 0.1875))
@@ -139,7 +139,17 @@ def decay(t, seconds):
 
 
 def draw_note(picture, left, middle, scale, seconds, end, fill, height=22):
-    """A note's waveform as its envelope: ``scale`` units a second, cut at ``end`` s."""
+    """Draw the envelope of a note, symmetric about ``middle``.
+
+    Args:
+        picture: `Drawing`.
+        left, middle: position of the onset, units.
+        scale: units per second.
+        seconds: time until the release.
+        end: s, where the drawing is cut.
+        fill: colour.
+        height: units, of the loudest point above ``middle``.
+    """
     times = [k * end / 80 for k in range(81)]
     upper = [(left + scale * t, middle - height * decay(t, seconds)) for t in times]
     lower = [(left + scale * t, middle + height * decay(t, seconds)) for t in reversed(times)]
@@ -147,7 +157,7 @@ def draw_note(picture, left, middle, scale, seconds, end, fill, height=22):
 
 
 def draw_notes():
-    """What `synthesize_audios.py` does with one note, and where it goes."""
+    """Draw the steps of synthesize_audios.py for one note of a score: `Drawing`."""
     picture = Drawing(492, "From a score and a bank of notes to audio")
     score = ((0.2, 0.8, 2), (1.0, 0.8, 1), (1.8, 1.3, 0))  # onset, duration in s, step
     scale = 110  # units a second
@@ -179,23 +189,23 @@ def draw_notes():
 
 
 def describe_block(layer):
-    """A block's layers as letters, such as "C B L"."""
+    """Abbreviate the layers of a block, see `LETTERS`: "C B L"."""
     layers = getattr(layer, "layers", [layer])
     return " ".join(LETTERS[type(each).__name__] for each in layers)
 
 
 def name_size(shape):
-    """(None, 128, 128, 64) -> "128 × 128 × 64"."""
+    """Format a shape without its first axis: (None, 128, 128, 64) -> "128 × 128 × 64"."""
     return " × ".join(f"{size:,}" for size in shape[1:])
 
 
 def find_blocks(network):
-    """The layers of a network that have weights, in order."""
+    """List the layers of a network that have weights, in order."""
     return [layer for layer in network.layers if layer.weights]
 
 
 def draw_networks(generator, discriminator):
-    """Both networks, a box for each block with its output's size and its layers."""
+    """Draw both networks, a box per block with its output size and layers: `Drawing`."""
     picture = Drawing(892, "The generator and the discriminator, layer by layer")
     draw_generator(picture, generator, 24)
     draw_discriminator(picture, discriminator, 552)
@@ -205,7 +215,7 @@ def draw_networks(generator, discriminator):
 
 
 def draw_generator(picture, generator, top):
-    """The U of the generator, from ``top`` on: down on the left, up on the right."""
+    """Draw the generator from ``top`` down: encoder on the left, decoder on the right."""
     blocks = find_blocks(generator)
     down, up = blocks[:8], blocks[8:]  # the last one of `up` is the output layer
     text = f"Generator: {generator.count_params():,} parameters"
@@ -233,7 +243,7 @@ def draw_generator(picture, generator, top):
 
 
 def draw_discriminator(picture, discriminator, top):
-    """The blocks of the discriminator, one below the other, from ``top`` on."""
+    """Draw the blocks of the discriminator below each other, from ``top`` down."""
     text = f"Discriminator: {discriminator.count_params():,} parameters"
     picture.text(12, top, text, "start", 15, "bold")
     first = top + 12
@@ -250,7 +260,7 @@ def draw_discriminator(picture, discriminator, top):
 
 
 def build_networks():
-    """The networks at the default width and height."""
+    """Build (generator, discriminator) of the default width and height."""
     devices.setup_device("cpu")
     import models
 

@@ -61,8 +61,8 @@ STYLE = {
     "svg.hashsalt": "timbre",
 }
 LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10}
-WIDTH = 6.8  # inches: so narrow that a text of size 11 can be read where it is as wide as a phone
-NARROW = 5.4  # of pictures with room for it: the same text is 10 pixels high on a phone
+WIDTH = 6.8  # inches: text of size 11 stays legible on a phone
+NARROW = 5.4  # inches, of simpler pictures: the same text is 10 pixels high on a phone
 
 
 def save(figure, name):
@@ -95,21 +95,27 @@ def write_bytes(content, name):
 
 
 def read_score(pedal=True):
-    """The embedded piece's notes, the silence before the first cut to 0.1 s."""
+    """Read the notes of the embedded piece; the first one starts at 0.1 s."""
     score = scores.read_score(DEMO / "midi" / f"{PIECE}.mid", pedal)
     score["onset"] -= score["onset"].min() - 0.1
     return score
 
 
 def play(instrument, score=None, seconds=SECONDS):
-    """The beginning of the embedded piece, or of another score, on one instrument: float32 (n,)."""
+    """Render the start of a score, by default the embedded one, on an instrument: float32 (n,)."""
     bank = NoteBank(DEMO / "notes", instrument)
     blocks = render(read_score() if score is None else score, bank, bank.gain)
     return np.concatenate(list(blocks))[: int(seconds * data.SAMPLE_RATE)]
 
 
 def draw_spectrograms(name, shown, columns):
-    """Write ``shown``, {title: dB scale (256, t) in [0, 1]}, in so many columns, on mel axes."""
+    """Write docs/``name``: spectrograms in a grid, on mel axes.
+
+    Args:
+        name: file name.
+        shown: {title: picture (bins, t) on the dB scale, 0 ... 1}.
+        columns: of the grid.
+    """
     rows = math.ceil(len(shown) / columns)
     with matplotlib.rc_context({**STYLE, **LARGE}):
         figure = Figure(figsize=(NARROW, 0.5 + 1.9 * rows), layout="constrained")
@@ -127,7 +133,7 @@ def draw_spectrograms(name, shown, columns):
 
 
 def add_colour_bar(figure, image, axes, label="dB relative to full scale", aspect=20):
-    """Draw the colour bar of ``image`` next to ``axes``, ``aspect`` times as high as wide."""
+    """Draw the colour bar of ``image`` beside ``axes``, ``aspect`` times as high as wide."""
     bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=aspect)
     bar.set_label(label)
     bar.outline.set_visible(False)
@@ -137,8 +143,8 @@ def draw_four_instruments():
     """Draw the same tune on four instruments."""
     score = read_score(pedal=False)
     tune = score[score["pitch"] >= 67]
-    pictures = {NAMES[name]: data.spectrogram(play(name, tune)) for name in DEFAULT_INSTRUMENTS}
-    draw_spectrograms("four_instruments.png", pictures, columns=2)
+    shown = {NAMES[name]: data.spectrogram(play(name, tune)) for name in DEFAULT_INSTRUMENTS}
+    draw_spectrograms("four_instruments.png", shown, columns=2)
 
 
 def draw_waveform_and_spectrogram():
@@ -179,7 +185,7 @@ def mark_tiles(axis):
 
 
 def draw_score(axis, score, seconds):
-    """A piano roll of an array of `scores.NOTE`, coloured by velocity, from 0 to ``seconds`` s."""
+    """Draw an array of `scores.NOTE` as a piano roll of ``seconds`` s; colours are velocities."""
     for note in score[score["onset"] < seconds]:
         colour = matplotlib.colormaps["viridis"](note["velocity"] / 127)
         axis.plot(
@@ -192,7 +198,7 @@ def draw_score(axis, score, seconds):
     axis.set(xlim=(0, seconds))
 
 
-STAGES = (  # and the script that makes each
+STAGES = (  # (result, script that makes it)
     ("MIDI + single notes", "0 render_notes.py"),
     ("aligned audio", "1 synthesize_audios.py"),
     ("pairs of tiles", "2 compute_features.py"),
@@ -207,7 +213,7 @@ SPACING = (22.4, 21.6)  # from one box to the next
 
 
 def draw_pipeline():
-    """The steps, and what lies between them, in three rows."""
+    """Draw the result of each step, and the script that makes it, in three rows."""
     figure = Figure(figsize=(CANVAS[0] / 10, CANVAS[1] / 10))
     draw_stages(figure)
     guitar_note = NoteBank(DEMO / "notes", "guitar_acoustic").note(60, 75)
@@ -226,13 +232,13 @@ def draw_pipeline():
 
 
 def find_box(stage):
-    """The left and lower edge of a stage's box, in the canvas's units."""
+    """Find the (left, lower) edges of a stage's box, in units of `CANVAS`."""
     row, column = divmod(stage, COLUMNS)
     return 2.6 + SPACING[0] * column, CANVAS[1] - 17.8 - SPACING[1] * row
 
 
 def draw_stages(figure):
-    """The boxes of `draw_pipeline`, the arrows into them, and the scripts' names."""
+    """Draw the boxes of `draw_pipeline` with arrows and names of scripts."""
     canvas = figure.add_axes((0, 0, 1, 1))
     canvas.set(xlim=(0, CANVAS[0]), ylim=(0, CANVAS[1]))
     canvas.axis("off")
@@ -251,7 +257,7 @@ def draw_stages(figure):
 
 
 def add_inset(figure, stage, row, rows=2):
-    """Axes without frame in the box of a stage, one of ``rows`` below each other."""
+    """Add axes without frame to a stage's box, number ``row`` of ``rows`` from the top."""
     left, bottom = find_box(stage)
     height = (BOX[1] - 2.6) / rows
     bottom += (rows - 1 - row) * height
@@ -268,13 +274,13 @@ def add_inset(figure, stage, row, rows=2):
 
 
 def draw_inset_picture(axis, picture, is_difference=False):
-    """A spectrogram, or a difference of two, without labels."""
+    """Draw a spectrogram, or a difference of two, without labels."""
     pictures.draw_picture(axis, picture, is_difference=is_difference)
     axis.set(xlabel="")
 
 
 def draw_network(axis):
-    """The U-Net as bars: 8 blocks down, 7 up, and the connections between blocks of one size."""
+    """Draw the U-Net as bars: 8 blocks down, 7 up, and the skip connections."""
     heights = np.linspace(1.15, 0.16, 8)
     for block, height in enumerate([*heights, *heights[-2::-1]]):
         axis.plot(
@@ -290,7 +296,7 @@ def draw_network(axis):
 
 
 def draw_learning_rates(run):
-    """The learning-rate search's three curves."""
+    """Draw the three curves of a run's learning-rate search. Raises UserError if one is missing."""
     import lr_finder
 
     curves = {}
@@ -316,20 +322,20 @@ def draw_texture():
 
     score = np.array([(0.1, 0.9, 55, 75), (1.2, 0.9, 67, 75), (2.3, 1.6, 60, 75)], scores.NOTE)
     x = data.spectrogram(play("keyboard_acoustic", score))
-    pictures = {}
+    shown = {}
     for instrument in DEFAULT_INSTRUMENTS[2:]:
         name = NAMES[instrument]
-        pictures[name] = data.spectrogram(play(instrument, score))
+        shown[name] = data.spectrogram(play(instrument, score))
         model = model_files.load_generator(f"keyboard_acoustic_2_{instrument}")
-        pictures[f"{name}, model"] = convert.convert_picture(model, x)[..., 0]
+        shown[f"{name}, model"] = convert.convert_picture(model, x)[..., 0]
     frames = 4 * data.SAMPLE_RATE // data.HOP_LENGTH
-    beginnings = {name: picture[:, :frames] for name, picture in pictures.items()}
+    beginnings = {name: picture[:, :frames] for name, picture in shown.items()}
     draw_spectrograms("texture.png", beginnings, columns=2)
 
 
 @cli.command
 def main(argv=None):
-    """Parse flags, draw everything."""
+    """Parse flags, draw all figures."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run folder that make demo made")
     args = parser.parse_args(argv)

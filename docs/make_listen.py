@@ -90,7 +90,7 @@ The conversions have the same licences as their inputs.
 
 
 def list_models():
-    """Shipped models, one of each target: {label: path}."""
+    """List the shipped models of predict.py --list: {label: path}."""
     models = {}
     for path in known_models.find_models():
         if path.parent == known_models.PRETRAINED:
@@ -100,7 +100,7 @@ def list_models():
 
 
 def list_pianos_only(models):
-    """Labels of the models whose training knew no instrument but pianos."""
+    """List the labels of models that were trained on pianos only."""
     labels = []
     for label, path in models.items():
         origins = RunFacts(path).origins
@@ -110,10 +110,10 @@ def list_pianos_only(models):
 
 
 def convert(folder, models):
-    """Convert the recordings' beginnings; ``folder`` is for files.
+    """Convert the beginnings of the recordings.
 
     Args:
-        folder: path.
+        folder: path for the files.
         models: {label: path}.
 
     Yields:
@@ -149,7 +149,7 @@ def make_entries(converted, pianos_only):
 
 
 def list_sources():
-    """Whose the recordings are, a line of each."""
+    """List the credits of the recordings, one line each."""
     lines = []
     for recording in RECORDINGS:
         line = f"{recording.title}: {recording.credit}"
@@ -158,12 +158,14 @@ def list_sources():
 
 
 def name_sound(recording, label):
-    """Stem of a sound's files: "cello_synth_lead"."""
+    """Name the files of a sound, without extension: "cello_synth_lead"."""
     return f"{recording.stem}_{label.replace(' ', '_')}"
 
 
 def make_small(folder, labels):
-    """Give the files of a listening page names that say what they are, as mp3 and in few colours.
+    """Rename a listening page's files by their content, and make them smaller.
+
+    Sounds become mp3; pictures get few colours.
 
     Args:
         folder: of the page, as `listening.write_page` leaves it.
@@ -188,7 +190,7 @@ def make_small(folder, labels):
 
 
 def write_readme(folder, labels, pianos_only):
-    """Write README.md: a table of links to the sounds, how to open the page, whose they are."""
+    """Write README.md: links to the sounds, how to open the page, credits."""
     lines = [f"| | {' | '.join(labels)} |", f"|---{'|---' * len(labels)}|"]
     for recording in RECORDINGS:
         cells = [f"[mp3]({name_sound(recording, label)}.mp3)" for label in labels]
@@ -206,7 +208,7 @@ def write_readme(folder, labels, pianos_only):
 
 @cli.command
 def main(argv=None):
-    """Convert, write, draw."""
+    """Convert the recordings; write the page, README.md and clips.png."""
     cli.Parser(__doc__).parse_args(argv)
     models = list_models()
     pianos_only = list_pianos_only(models)
@@ -226,7 +228,7 @@ def main(argv=None):
 
 
 def draw_clips():
-    """Draw clips.png from the mp3 files: what it shows is what one hears."""
+    """Draw clips.png: spectrograms of two of the published mp3 files."""
     count = SECONDS * data.SAMPLE_RATE
     names = {"in: a sampled piano, not in the training set": "input", "out: guitar": "guitar"}
     pictures = {}

@@ -105,17 +105,17 @@ STARNET = {
 
 
 class Instrument(NamedTuple):
-    """What plays the pieces."""
+    """An instrument that plays the pieces."""
 
     folder: str  # name of the folder of its recordings
     title: str  # in the tables
     open: Callable  # () -> (bank, gain), as `NoteSynthesizer.render` takes them
-    sources: tuple  # files that its sound depends on
-    settings: dict  # what else that is
+    sources: tuple  # files that determine its sound
+    settings: dict  # other settings that determine its sound
 
 
 class Target(NamedTuple):
-    """What some of the models make, and what of."""
+    """A target instrument, with its models and the inputs that they convert."""
 
     instrument: Instrument
     models: dict  # {name in the tables: `Candidate`}
@@ -126,7 +126,7 @@ class Target(NamedTuple):
 
 
 def play_program(font, number, title):
-    """`Instrument` of a SoundFont's program. Raises UserError if there is no such font."""
+    """Make the `Instrument` of a SoundFont's program. Raises UserError if there is no such font."""
     source = make_data.Source(str(render_notes.find_font(font)), number)
 
     def load():
@@ -138,14 +138,14 @@ def play_program(font, number, title):
 
 
 def play_grand(notes):
-    """`Instrument` of the unheard piano's notes, made by render_notes.py."""
+    """Make the `Instrument` of an unknown piano, from notes made by render_notes.py."""
     bank = NoteSynthesizer.NoteBank(notes, GRAND)
     settings = {"notes": bank.fingerprint()}
     return Instrument("grand", "unheard grand", lambda: (bank, bank.gain), (), settings)
 
 
 def find_inputs(args, target):
-    """The `Instrument`s that play for the models of one target, by its training name."""
+    """List the input `Instrument`s for models of ``target``, a name in instruments.csv."""
     known = make_data.read_instruments(make_data.INSTRUMENTS)
     heard, title = "keyboard_acoustic", "heard piano"
     if target == heard:
@@ -160,7 +160,7 @@ def find_inputs(args, target):
 
 
 def find_targets(args):
-    """The models by what they make: list of `Target`. Raises UserError."""
+    """Group the models of --model by their targets: list of `Target`. Raises UserError."""
     known = make_data.read_instruments(make_data.INSTRUMENTS)
     found = {}
     for candidate in find_candidates(args.model):
@@ -181,7 +181,7 @@ def find_targets(args):
 
 
 def find_pieces(args):
-    """{name: path} of the scores. Raises UserError if there are none."""
+    """Find the scores of --midi_path: {name: path}. Raises UserError if there are none."""
     found = find_named(args.midi_path, MIDI_EXTENSIONS)
     pieces = {}
     for name, path in sorted(found.items())[: args.limit]:
@@ -192,14 +192,14 @@ def find_pieces(args):
 
 
 def cut_score(path, seconds):
-    """The notes that begin in the first ``seconds``, the first one after `LEAD`."""
+    """Read the notes that begin in the first ``seconds``; the first is at `LEAD` or earlier."""
     score = read_score(path)
     score["onset"] -= max(0, score["onset"].min() - LEAD)
     return score[score["onset"] < seconds - 0.2]
 
 
 def write_midi(path, score):
-    """Write a score as MIDI, a note each, for judges of notes and for FluidSynth."""
+    """Write an array of `scores.NOTE` as a MIDI file, for the note judge and FluidSynth."""
     player = pretty_midi.Instrument(0)
     for onset, duration, pitch, velocity in score.tolist():
         end = onset + max(duration, 0.02)
@@ -211,18 +211,18 @@ def write_midi(path, score):
 
 
 def play(score, bank, gain, seconds):
-    """A score as sound, float32 (``seconds`` at 44.1 kHz,), lower where it would clip."""
+    """Render a score: float32 (n,), ``seconds`` at 44.1 kHz, scaled down if it would clip."""
     samples = round(seconds * data.SAMPLE_RATE)
     blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, gain)]
     audio = np.pad(np.concatenate(blocks), (0, samples))[:samples]
     return audio * np.float32(0.999 / max(np.abs(audio).max(), 0.999))
 
 
-# ---- What is made, once ------------------------------------------------------------------------
+# ---- Files, each made once ---------------------------------------------------------------------
 
 
 class Workshop:
-    """Makes scores, sounds, conversions and figures below a folder, each only if it is due.
+    """Makes scores, sounds, conversions and measurements in a folder, unless they are up to date.
 
     Args:
         args: the flags.
@@ -236,7 +236,7 @@ class Workshop:
         self._record = Record(self.folder)
 
     def make(self, path, sources, settings, function):
-        """Call ``function(path)`` unless the file is there, made from the same; return the path."""
+        """Call ``function(path)`` unless the file is up to date, see `Record`; returns the path."""
         settings = {**settings, "format": FORMAT}
         if not self._record.is_current(path, sources, settings):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +246,7 @@ class Workshop:
         return path
 
     def score(self, piece):
-        """The MIDI file of a piece's beginning."""
+        """Write the MIDI file of a piece's beginning; returns its path."""
         source, seconds = self.pieces[piece], self.args.seconds
 
         def write(path):
@@ -256,7 +256,7 @@ class Workshop:
         return self.make(path, [source], {"seconds": seconds}, write)
 
     def render(self, instrument):
-        """Have an instrument play all pieces; returns the folder."""
+        """Render all pieces with an instrument; returns the folder."""
         load = functools.cache(instrument.open)  # once, and only if something is due
         seconds = self.args.seconds
         folder = self.folder / "sounds" / instrument.folder
@@ -271,7 +271,7 @@ class Workshop:
         return folder
 
     def convert(self, candidate, source, name, output):
-        """Convert all recordings in a folder ``source``; returns the folder ``name``/``output``."""
+        """Convert the recordings in ``source``, a folder, to ``name``/``output``; returns that."""
         model = Model(candidate, self.args.quality)
         folder = self.folder / "outputs" / name / output
         for path in list_recordings(source):
@@ -284,7 +284,7 @@ class Workshop:
         return folder
 
     def make_ceiling(self, candidate, source, reference, name, output):
-        """Give the target's true magnitude the model's phase step; returns the folder."""
+        """Make a model's upper bound for each recording, see `make_true`; returns the folder."""
         model = Model(candidate, self.args.quality)
         folder = self.folder / "outputs" / name / output
         for path in list_recordings(source):
@@ -299,13 +299,13 @@ class Workshop:
         return folder
 
     def figures(self, path, sources, settings, function):
-        """What ``function()`` returns, kept as JSON in ``path``."""
+        """Return the result of ``function()``, stored as JSON in ``path``."""
         self.make(path, sources, settings, lambda part: write_json(part, function()))
         return read_json(path, f"delete {path}")
 
 
 class Model:
-    """A candidate's network, loaded when it is first needed, and how it converts."""
+    """A candidate's options of conversion; its network is loaded on first use."""
 
     def __init__(self, candidate, quality):
         from conversion import model_files
@@ -317,20 +317,25 @@ class Model:
         self.settings = {"options": list(self.options)}
 
     def load(self):
-        """The network, in the precision that predict.py takes."""
+        """Load the network, in predict.py's precision."""
         return load_network(self.path)
 
 
 @functools.lru_cache(maxsize=1)
 def load_network(path):
-    """A generator; the last one is kept."""
+    """Load a generator; the last one is cached."""
     from conversion import model_files
 
     return model_files.load_generator(path, "auto")
 
 
 def make_true(audio, reference, options):
-    """The best that a network could do: the target's magnitude, the phase made from the input."""
+    """Compute the output of a perfect network: the target's magnitude, a phase from the input.
+
+    Args:
+        audio, reference: input and target, float32 (n,) at 44.1 kHz; the longer one is cut.
+        options: `convert.Options`.
+    """
     length = min(len(audio), len(reference))
     audio, reference = audio[:length], reference[:length]
     pull = rows.phases.PULL if options.pull is None else options.pull
@@ -342,7 +347,7 @@ def make_true(audio, reference, options):
 
 
 def list_recordings(folder):
-    """The recordings in a folder, sorted."""
+    """List the recordings in a folder, sorted."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in AUDIO_EXTENSIONS]
     return sorted(found)
 
@@ -351,9 +356,14 @@ def list_recordings(folder):
 
 
 def measure_errors(folder, reference):
-    """{"results": [[piece, measures], ...]} of a folder's recordings, against the target's.
+    """Measure the recordings in a folder against those in ``reference``.
 
-    Without a folder, of silence.
+    Args:
+        folder: path; None measures silence.
+        reference: folder of the target's recordings.
+
+    Returns:
+        {"results": [[piece, measures], ...]}.
     """
     results = []
     for path in list_recordings(reference):
@@ -369,7 +379,7 @@ def measure_errors(folder, reference):
 
 
 def find_twin(folder, path):
-    """The recording in ``folder`` of the same piece as ``path``. Raises UserError."""
+    """Find the recording in ``folder`` of the same piece as ``path``. Raises UserError if none."""
     for twin in list_recordings(folder):
         if twin.stem == path.stem:
             return twin
@@ -377,7 +387,7 @@ def find_twin(folder, path):
 
 
 def score_notes(shop, folder):
-    """{piece: F1 of its notes} of a folder's recordings, kept, for it depends on no target."""
+    """Compute the note F1 of a folder's recordings: {piece: F1}. Stored once for all targets."""
 
     def judge():
         found = {}
@@ -392,7 +402,7 @@ def score_notes(shop, folder):
 
 
 class Judges:
-    """Hears recordings beside one target's.
+    """Applies the external judges to recordings, relative to those of one target.
 
     Args:
         shop: `Workshop`.
@@ -407,7 +417,11 @@ class Judges:
         self._listener = None
 
     def judge(self, folder):
-        """{"results": [[piece, measures], ...], "distance": number} of a folder's recordings."""
+        """Judge a folder's recordings.
+
+        Returns:
+            {"results": [[piece, measures], ...], "distance": number, None if unknown}.
+        """
         if self._listener is None:
             self._listener = tagger.Listener()
             for path in list_recordings(self._reference):
@@ -416,7 +430,7 @@ class Judges:
         results = []
         for path in list_recordings(folder):
             audio = read_audio(path)
-            if folder == self._reference:  # heard already, as a whole
+            if folder == self._reference:  # the listener already has its embeddings
                 found = tagger.Listener().hear("", audio)
             else:
                 found = self._listener.hear(str(folder), audio)
@@ -435,14 +449,15 @@ class Judges:
         command = [python, script, "--target", self._reference, "--outputs", folder, "--json"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"--essentia {python}: {done.stderr.strip().splitlines()[-1]}")
+            reason = done.stderr.strip() or f"exit code {done.returncode}"
+            raise UserError(f"--essentia {python}: {reason.splitlines()[-1]}")
         measured = json.loads(done.stdout)[str(folder)]
         for piece, found in results:
             found["jaccard"] = measured[piece]
 
 
 def judge_all(shop, reference, folders, name, has_scores=True):
-    """What the judges hear in each of ``folders``, {row: folder}: (results, summary)."""
+    """Judge each of ``folders``, {row: folder}: (results, summary), see measuring/tables.py."""
     jury = Judges(shop, reference, has_scores)
     results = []
     distances = {}
@@ -464,7 +479,7 @@ def judge_all(shop, reference, folders, name, has_scores=True):
 
 
 def make_file_name(text):
-    """A row's name as one of a file."""
+    """Make a file name of a row's name."""
     return "".join(each if each.isalnum() else "_" for each in text)
 
 
@@ -472,7 +487,7 @@ def make_file_name(text):
 
 
 def choose_columns(keys):
-    """The `Measure`s of these keys, in their order."""
+    """List the `Measure`s of these keys, in this order."""
     known = {}
     for measure in (*rows.MEASURED, JACCARD, *tagger.COLUMNS):
         known[measure.key] = measure._replace(heading=HEADINGS.get(measure.key, measure.heading))
@@ -480,9 +495,11 @@ def choose_columns(keys):
 
 
 def find_rows(shop, target):
-    """{row: folder of its recordings}, and pairs of rows to compare; converts what is missing.
+    """Convert all inputs of a target with its models, unless that is done.
 
-    The last rows are the ceiling and the target.
+    Returns:
+        ({row: folder of its recordings}, pairs of rows to compare). The last rows are the upper
+        bounds and the target.
     """
     reference = shop.render(target.instrument)
     folders = {}
@@ -510,7 +527,7 @@ def find_rows(shop, target):
 
 
 def add_means(summary, target, labels):
-    """Add rows of means over the programs that no model was trained on, before the ceilings."""
+    """Add the rows of means over the unknown programs, before the rows of the upper bounds."""
     held = [each.title for each in target.inputs if each.title.endswith(")")]
     if len(held) < 2:
         return summary
@@ -530,7 +547,7 @@ def add_means(summary, target, labels):
 
 
 def compare_rows(results, pairs, columns):
-    """Paired differences as `tables.compare` gives them, the input named once in each."""
+    """Compute paired differences, see `tables.compare`; their names have the input once."""
     shorter = {}
     for row, cells in tables.compare(results, pairs, columns).items():
         title = row.partition(": ")[0]
@@ -539,7 +556,7 @@ def compare_rows(results, pairs, columns):
 
 
 def table_of(summary, keys):
-    """A Markdown table of some columns."""
+    """Format some columns of a summary as a Markdown table."""
     columns = choose_columns(keys)
     shown = {}
     for row, cells in summary.items():
@@ -548,7 +565,7 @@ def table_of(summary, keys):
 
 
 def make_error_tables(shop, target, folders, pairs):
-    """Lines of Markdown: errors, bands, and their paired differences."""
+    """Make the tables of errors, of bands, and of paired differences: lines of Markdown."""
     name = target.instrument.title
     reference = folders["target"]
     results = []
@@ -575,7 +592,7 @@ def make_error_tables(shop, target, folders, pairs):
 
 
 def make_judge_tables(shop, target, folders, pairs):
-    """Lines of Markdown: notes, pitch Jaccard, tags and distance."""
+    """Make the tables of note F1, pitch Jaccard, tags and distance: lines of Markdown."""
     name = target.instrument.title
     results, summary = judge_all(shop, folders["target"], folders, name)
     summary = add_means(summary, target, [UNCHANGED, *target.models])
@@ -587,7 +604,16 @@ def make_judge_tables(shop, target, folders, pairs):
 
 
 def run_fluidsynth(path, midi, instrument):
-    """Play a MIDI file with a program of a font, in stereo at 44.1 kHz, dry."""
+    """Render a MIDI file with FluidSynth: stereo, 44.1 kHz, without reverb and chorus.
+
+    Args:
+        path: wav file to write.
+        midi: path of the score.
+        instrument: `Instrument` of `play_program`.
+
+    Raises:
+        UserError: FluidSynth is not installed.
+    """
     if shutil.which("fluidsynth") is None:
         raise UserError("fluidsynth: not found; install it, or leave attacks and stereo out")
     score = pretty_midi.PrettyMIDI(str(midi))
@@ -601,7 +627,7 @@ def run_fluidsynth(path, midi, instrument):
 
 
 def make_attack_table(shop, target):
-    """Lines of Markdown: rise and gaps of 49 single notes, played by the first input."""
+    """Make the table of attacks and gaps of 49 notes on the first input: lines of Markdown."""
     name = target.instrument.title
     folder = shop.folder / "attacks"
     midi = shop.make(
@@ -638,13 +664,13 @@ def make_attack_table(shop, target):
 
 
 def read_stereo(path):
-    """A stereo recording, float32 (n, 2)."""
+    """Read a stereo recording: float32 (n, 2)."""
     with open_sound(path) as sound:
         return np.concatenate(list(read_blocks(sound)), axis=1).T
 
 
 def make_stereo_table(shop, target):
-    """Lines of Markdown: what becomes of the stereo of the first input, by FluidSynth."""
+    """Make the table of changes of the first input's stereo image: lines of Markdown."""
     instrument = target.inputs[0]
     source = shop.folder / "stereo" / instrument.folder
     for piece in list(shop.pieces)[:STEREO_PIECES]:
@@ -672,7 +698,7 @@ def make_stereo_table(shop, target):
 
 
 def make_starnet_table(shop, target):
-    """Lines of Markdown: StarNet's test pieces, zero-shot, beside what is published."""
+    """Make the table of StarNet's test pieces, with published values: lines of Markdown."""
     known = STARNET.get(target.instrument.title)
     if known is None:
         return []
@@ -694,7 +720,7 @@ def make_starnet_table(shop, target):
 
 
 def make_tables(shop, target):
-    """All lines of Markdown about one target's models that are asked for."""
+    """Make the tables of --parts for one target's models: lines of Markdown."""
     parts = shop.args.parts
     lines = []
     if {"errors", "bands", "judges"} & set(parts):
@@ -716,7 +742,7 @@ def make_tables(shop, target):
 
 
 def build_parser():
-    """The flags."""
+    """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--model", nargs="+", required=True, help="models, as of predict.py")
@@ -742,12 +768,12 @@ def build_parser():
 
 
 def check_flags(args):
-    """Raise UserError for what does not go together, before any work."""
+    """Raise UserError for flags that do not fit together, or if a judge is missing."""
     for name in ("grand", "starnet"):
         if args.side == "choose" and getattr(args, name):
             raise UserError(f"--{name}: is for --side report; leave it out")
     if {"judges", "starnet"} & set(args.parts):
-        tagger.check_installed()
+        tagger.check_installed("--parts judges, starnet")
     if "judges" in args.parts and not judges.is_installed():
         raise UserError(f"--parts judges: the judge of notes is not installed: {judges.INSTALL}")
     if not args.seconds > 3:

@@ -22,12 +22,16 @@ DOCS = Path(__file__).resolve().parent
 NOTEBOOK = DOCS / "timbre_transfer.ipynb"
 WORK = DOCS.parent / "runs" / "notebook"  # as in the notebook
 PLAYER = "(a player: run the notebook to hear it)"
-SECONDS = 3600  # a cell may take; the training takes two minutes
-COLOURS = 128  # of pictures: a quarter of the size, and they look the same
+SECONDS = 3600  # limit for a cell; training takes two minutes
+COLOURS = 128  # of pictures: they look the same in a quarter of the size
 
 
 def execute(notebook, folder):
-    """Run all cells of a notebook, as nbformat reads it, in a folder; outputs stay in it.
+    """Run all cells of a notebook and store their outputs in it.
+
+    Args:
+        notebook: as read by nbformat; changed in place.
+        folder: working folder of the cells.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
@@ -39,7 +43,7 @@ def execute(notebook, folder):
 
 
 def set_minutes(notebook, minutes):
-    """Set MINUTES in the cell of settings; returns what it was."""
+    """Set MINUTES in the notebook's cell of settings; returns its earlier text."""
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     found = re.search(r"^MINUTES = (\S+)", cell.source, re.MULTILINE)
     cell.source = cell.source.replace(found[0], f"MINUTES = {minutes}")
@@ -47,7 +51,7 @@ def set_minutes(notebook, minutes):
 
 
 def remove_players(notebook):
-    """Replace the players in a notebook's outputs by a line of text."""
+    """Replace audio players in a notebook's outputs by one line of text."""
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             if "<audio" in output.get("data", {}).get("text/html", ""):
@@ -55,7 +59,7 @@ def remove_players(notebook):
 
 
 def shrink_pictures(notebook):
-    """Give the pictures in a notebook's outputs few colours."""
+    """Reduce the pictures in a notebook's outputs to `COLOURS` colours."""
     import PIL.Image
 
     for cell in notebook.cells:
@@ -71,7 +75,7 @@ def shrink_pictures(notebook):
 
 
 def clean(notebook):
-    """Take out what differs from run to run and tells nothing; join the parts of printed text."""
+    """Remove execution times, widgets and versions; join printed text that came in parts."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         joined = []
@@ -88,7 +92,7 @@ def clean(notebook):
 
 @cli.command
 def main(argv=None):
-    """Run it, write it."""
+    """Run the notebook and write it with its outputs."""
     parser = cli.Parser(__doc__)
     parser.add_argument(
         "--minutes",

@@ -32,7 +32,7 @@ PANELS = ("input", "output", "true target", "output minus target")
 
 
 def build_parser():
-    """The flags."""
+    """All flags."""
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("--model", required=True, help="run folder, or a part of a model's name")
@@ -44,16 +44,16 @@ def read_rows(path):
     """Read lines of label,input,reference: list of (label, input's picture, target's picture).
 
     Raises:
-        UserError: it is no such table.
+        UserError: the file is not such a table.
     """
     rows = []
     for number, cells in enumerate(read_csv(path), 1):
         if len(cells) != 3:
             raise UserError(f"{path}: line {number} is not 'label,input,reference'; correct it")
         label, source, reference = cells
-        pictures = [read_picture(path.parent / each) for each in (source, reference)]
-        length = min(picture.shape[1] for picture in pictures)
-        rows.append((label, *(picture[:, :length] for picture in pictures)))
+        pair = [read_picture(path.parent / each) for each in (source, reference)]
+        length = min(picture.shape[1] for picture in pair)
+        rows.append((label, *(picture[:, :length] for picture in pair)))
     return rows
 
 
