@@ -8,7 +8,7 @@ import argparse
 import contextlib
 import errno
 import functools
-import importlib.util
+import importlib
 import os
 import signal
 import sys
@@ -96,20 +96,36 @@ def boolean(text):
     return words[text.lower()]
 
 
+class _LateModule:
+    """A module that is imported when an attribute is first read or set."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name):
+        object.__setattr__(self, "_name", name)
+
+    @property
+    def __dict__(self):
+        return vars(importlib.import_module(self._name))
+
+    def __getattr__(self, attribute):
+        return getattr(importlib.import_module(self._name), attribute)
+
+    def __setattr__(self, attribute, value):
+        setattr(importlib.import_module(self._name), attribute, value)
+
+    def __delattr__(self, attribute):
+        delattr(importlib.import_module(self._name), attribute)
+
+
 def load_later(name):
     """Import a module when its first attribute is read; for the import section of scripts.
 
     Keras chooses backend and device on import, so the import must follow the flags. It would also
-    slow down --help.
+    slow down --help. `importlib.util.LazyLoader` does not serve here: its modules stand in
+    `sys.modules`, where PyTorch's own import reads an attribute of each and so loads them too soon.
     """
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return sys.modules.get(name) or _LateModule(name)
 
 
 def as_list(value):

@@ -570,3 +570,19 @@ def test_ctrl_c_while_stderr_is_hidden_is_told(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env)
     told = "script.py: interrupted; run the same command again to continue\n"
     assert (done.returncode, done.stderr) == (130, told)
+
+
+def test_a_late_module_is_imported_by_its_first_use_only(tmp_path, monkeypatch):
+    mark = tmp_path / "imported"
+    text = f"from pathlib import Path\n\nPath({str(mark)!r}).touch()\nvalue = 3\n"
+    (tmp_path / "a_late_one.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    late = cli.load_later("a_late_one")
+    for module in list(sys.modules.values()):
+        hasattr(module, "__file__")  # as inspect.getmodule does during PyTorch's import
+    assert not mark.exists()
+    assert late.value == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(late, "value", 4)
+        assert sys.modules["a_late_one"].value == 4
+    assert late.value == 3
