@@ -67,7 +67,8 @@ def reference(tmp_path_factory):
 def test_a_conversion_is_the_same_on_every_backend(tmp_path, run_script, reference, backend):
     source, expected = reference
     alone = hide_others(backend, tmp_path)
-    flags = ["--input", source, "--model", "strings", "--output", tmp_path / "out.wav"]
+    name = "keyboard_acoustic_2_string_acoustic"
+    flags = ["--input", source, "--model", name, "--output", tmp_path / "out.wav"]
     flags += ["--quality", "draft", "--level", "off", "--gpu", "cpu"]
     done = run_script("predict.py", *flags, **alone)
     assert done.returncode == 0, done.stderr[-2000:]

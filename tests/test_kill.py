@@ -293,7 +293,7 @@ def left_behind(folder):
 
 def test_a_recording_that_changes_while_it_is_read(tmp_path):
     source, target = tmp_path / "in.wav", tmp_path / "out.wav"
-    write_audio(source, np.zeros(30 * 44100))
+    write_audio(source, np.zeros(120 * 44100))
 
     def change(seconds):
         with open(source, "ab") as file:

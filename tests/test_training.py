@@ -177,7 +177,8 @@ def test_what_is_seen_and_saved_is_the_averaged_generator(averaging, features):
     audio, rate = soundfile.read(averaging / "previews/input.flac", dtype="float32")
     assert np.abs(audio).max() > 0
     again = averaging / "again"
-    write_sound(again, convert.convert_audio(generator, audio, rate))
+    normal = convert.QUALITIES["normal"]
+    write_sound(again, convert.convert_audio(generator, audio, rate, normal))
     ours, theirs = soundfile.read(again.with_suffix(".flac"))[0], soundfile.read(preview)[0]
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
@@ -550,7 +551,7 @@ def test_it_is_said_how_many_held_out_pieces_given_weights_were_trained_on(tmp_p
     write_json(tmp_path / "config.json", other)
     setup.tell_overlap(tmp_path, {"train": ["c", "d"], "validation": ["a", "b"]})
     said = capsys.readouterr().err
-    assert "trained on 2 of the 2 pieces" in said and f"--split_of {tmp_path}" in said
+    assert "trained on 2 of the 2 held-out pieces" in said and f"--split_of {tmp_path}" in said
     setup.tell_overlap(tmp_path, {"train": ["a", "c"], "validation": ["d", "e"]})
     assert capsys.readouterr().err == ""
 
@@ -987,7 +988,7 @@ def test_a_run_without_its_state_is_not_written_over(copied):
     code, _, errors = run_main(train, "--resume", copied)
     assert code == 2
     line = last_line(errors)
-    assert "last/state.json: is not there" in line
+    assert "last/state.json: is missing" in line
     assert f"--weights {copied}" in line and "--fresh" not in line
     assert (copied / "generator.keras").read_bytes() == before
 

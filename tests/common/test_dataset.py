@@ -436,7 +436,9 @@ def test_an_origin_may_lack_some_of_the_pieces(tmp_path):
 def test_pieces_that_some_instrument_has(tmp_path):
     make_sparse(tmp_path, {ORIGIN: "ab", "organ_electronic": "b"})
     assert splits.keep_played(tmp_path, ["organ_electronic"], ["a", "b"], "--flag") == ["b"]
-    with pytest.raises(UserError, match="--flag organ_electronic: has none of the 1 pieces"):
+    with pytest.raises(
+        UserError, match="--flag organ_electronic: has none of the 1 held-out pieces"
+    ):
         splits.keep_played(tmp_path, ["organ_electronic"], ["a"], "--flag")
 
 
