@@ -22,6 +22,7 @@ import numpy as np
 
 from common import cli
 from common.cli import UserError
+from common.files import find_named
 
 RATE = 16000  # Hz
 EXTENSIONS = (".wav", ".flac")
@@ -29,10 +30,7 @@ EXTENSIONS = (".wav", ".flac")
 
 def find_recordings(folder):
     """Find a folder's recordings: {name without extension: path}. Raises UserError if none."""
-    found = {}
-    for path in sorted(folder.glob("*")):
-        if path.suffix.lower() in EXTENSIONS:
-            found[path.stem] = path
+    found = find_named(folder, EXTENSIONS)
     if not found:
         raise UserError(f"{folder}: holds no {' or '.join(EXTENSIONS)}; give another folder")
     return found

@@ -48,14 +48,21 @@ import NoteSynthesizer
 import render_notes
 from common import cli, devices
 from common.cli import UserError
-from common.files import complete, find_named, read_json, write_json
+from common.files import complete, find_files, find_named, read_json, write_json
 from common.names import MIDI_EXTENSIONS
 from common.record import Record
 from common.run_facts import RunFacts
 from conversion import convert
 from measuring import judges, metrics, rows, signals, tables, tagger
 from measuring.pieces import find_candidates
-from sound.recordings import AUDIO_EXTENSIONS, open_sound, read_audio, read_blocks, write_audio
+from sound.recordings import (
+    AUDIO_EXTENSIONS,
+    find_audio,
+    open_sound,
+    read_audio,
+    read_blocks,
+    write_audio,
+)
 from synthesis.scores import read_score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -348,8 +355,7 @@ def make_true(audio, reference, options):
 
 def list_recordings(folder):
     """List the recordings in a folder, sorted."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in AUDIO_EXTENSIONS]
-    return sorted(found)
+    return find_files(folder, AUDIO_EXTENSIONS)
 
 
 # ---- Measures ----------------------------------------------------------------------------------
@@ -380,10 +386,10 @@ def measure_errors(folder, reference):
 
 def find_twin(folder, path):
     """Find the recording in ``folder`` of the same piece as ``path``. Raises UserError if none."""
-    for twin in list_recordings(folder):
-        if twin.stem == path.stem:
-            return twin
-    raise UserError(f"{folder}: has no {path.stem}; delete the folder")
+    twin = find_audio(folder, path.stem)
+    if twin is None:
+        raise UserError(f"{folder}: has no {path.stem}; delete the folder")
+    return twin
 
 
 def score_notes(shop, folder):
