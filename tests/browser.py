@@ -1,5 +1,6 @@
 """A page in Chromium, without a window: the page drives itself, and tells what it found."""
 
+import itertools
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
 --disable-background-networking --disable-component-update --disable-extensions --mute-audio
 --autoplay-policy=no-user-gesture-required --enable-logging=stderr --remote-debugging-port=0"""
+SCREENS = list(itertools.product((390, 1280), (False, True)))  # width, whether it is dark
 SECONDS = 1800  # after which a page is taken to hang
 
 

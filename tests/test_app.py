@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from browser import CHROMIUM, open_page
+from browser import CHROMIUM, SCREENS, open_page
 from sounds import load_identity, tone
 from worker_jobs import sleep
 
@@ -241,7 +241,7 @@ def test_each_instrument_has_a_picture():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-@pytest.mark.parametrize(("width", "is_dark"), [(390, True), (1280, False)])
+@pytest.mark.parametrize(("width", "is_dark"), SCREENS)
 def test_from_upload_to_download(tmp_path, quiet_gradio, width, is_dark):
     sound, slow = (encode_wav(tmp_path, seconds) for seconds in (2.5, 110))
     workers = actions.start_workers(load=load_identity)

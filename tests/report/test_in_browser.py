@@ -1,7 +1,7 @@
 """The list of runs, a run's page and evaluate.py's page in Chromium, on a phone and a screen."""
 
 import pytest
-from browser import CHROMIUM, open_page
+from browser import CHROMIUM, SCREENS, open_page
 from sounds import identity, tone
 from test_run_page import add_preview, make_run
 
@@ -61,7 +61,6 @@ window.addEventListener("load", async () => {
   console.log("RESULT " + JSON.stringify(result) + " END");
 });
 </script></body>"""
-ON_ALL = [(390, True), (1280, False)]  # width, whether it is dark
 LONG = "many_instruments_2_guitar_acoustic"
 PHASES = ["griffinlim_anchored", "input"]
 
@@ -116,7 +115,7 @@ def make_evaluation(folder):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-@pytest.mark.parametrize(("width", "is_dark"), ON_ALL)
+@pytest.mark.parametrize(("width", "is_dark"), SCREENS)
 def test_the_runs_fit_a_phone_and_a_screen(tmp_path, width, is_dark):
     runs = make_runs(tmp_path / "runs")
     seen = look(runs, width, is_dark, tmp_path / "home")
@@ -129,7 +128,7 @@ def test_the_runs_fit_a_phone_and_a_screen(tmp_path, width, is_dark):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-@pytest.mark.parametrize(("width", "is_dark"), ON_ALL)
+@pytest.mark.parametrize(("width", "is_dark"), SCREENS)
 def test_an_evaluation_fits_a_phone_and_a_screen(tmp_path, width, is_dark):
     seen = look(make_evaluation(tmp_path / "page"), width, is_dark, tmp_path / "home")
     assert seen["played"] == [0, 1]

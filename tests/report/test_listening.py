@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
-from browser import CHROMIUM, open_page
+from browser import CHROMIUM, SCREENS, open_page
 from matplotlib.figure import Figure
 from sounds import tone
 
@@ -240,7 +240,7 @@ def test_mel_axis_shows_a_tone_where_its_tick_is():
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-@pytest.mark.parametrize(("width", "is_dark"), [(390, True), (1280, False)])
+@pytest.mark.parametrize(("width", "is_dark"), SCREENS)
 def test_page_works_in_chromium(tmp_path, width, is_dark):
     page = make_page(tmp_path / "page", ["plain", HOSTILE])
     check = CHECK.replace("SECOND", str(len(LEVELS) + 1))
