@@ -14,6 +14,7 @@ from sounds import uniform_noise
 
 import data
 from common.names import piece_of, version_name
+from sound.recordings import read_audio
 
 
 def test_constants():
@@ -43,10 +44,20 @@ def test_stft_is_its_slow_definition():
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 1024, 30000])
 def test_stft_is_librosas(length):
     audio = uniform_noise(length)
-    expected = librosa.stft(
+    np.testing.assert_allclose(data.stft(audio), stft_by_librosa(audio), atol=1e-4)
+
+
+def test_stft_of_a_recording_is_librosas():
+    audio = read_audio(ROOT / "docs/audio/recorded_piano.ogg")
+    expected = stft_by_librosa(audio)
+    assert np.abs(expected).max() > 10
+    np.testing.assert_allclose(data.stft(audio), expected, atol=1e-4)
+
+
+def stft_by_librosa(audio):
+    return librosa.stft(
         np.pad(audio, 512), n_fft=1024, hop_length=512, window=np.hanning(1024), center=False
     )
-    np.testing.assert_allclose(data.stft(audio), expected, atol=1e-4)
 
 
 def test_full_scale_sine_reads_one():
