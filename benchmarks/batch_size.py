@@ -8,21 +8,15 @@ in pairs. Prints the validation error after the last epoch, mean ± standard dev
 and its paired difference from the first size. Existing runs are not repeated.
 """
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common import cli
-from common.cli import UserError
-from common.run_facts import read_history
-from measuring import metrics, tables
+from short_runs import ERROR, add_flags, print_tables
+from short_runs import train as train_run
 
-ROOT = Path(__file__).resolve().parent.parent
-EPOCHS = 4  # the rates fall to 0 over the second half
-ERROR = metrics.Measure("val_mae_db", "held-out MAE, dB", 2, None, (), "")
+from common import cli
 
 
 def train(args, batch, seed):
@@ -31,36 +25,19 @@ def train(args, batch, seed):
     Raises:
         UserError: train.py failed.
     """
-    folder = args.runs_path / f"batch_{batch}_seed_{seed}"
-    history = folder / "history.csv"
-    if not history.exists() or len(read_history(history)) < EPOCHS:
-        tiles = args.tiles // EPOCHS
-        command = [sys.executable, ROOT / "train.py", "--dataset_path", args.features]
-        command += ["--origin", args.origin, "--target", args.target, "--name", folder.name]
-        command += ["--runs_path", args.runs_path, "--filters", args.filters, "--seed", seed]
-        command += ["--batch_size", batch, "--epoch_tiles", tiles, "--epochs", EPOCHS]
-        command += ["--decay_epochs", EPOCHS // 2, "--gen_lr", args.gen_lr]
-        command += ["--disc_lr", args.disc_lr, "--preview_every", 0, "--workers", 1]
-        if subprocess.run([str(word) for word in command], check=False).returncode:
-            raise UserError(f"{folder}: train.py failed; see above")
-    return read_history(history)
+    flags = ["--batch_size", batch, "--gen_lr", args.gen_lr, "--disc_lr", args.disc_lr]
+    return train_run(args, "train.py", f"batch_{batch}_seed_{seed}", seed, flags)
 
 
 def build_parser():
     """The flags."""
     parser = cli.Parser(__doc__)
-    add = parser.add_argument
+    sizes = [1, 2, 4, 8]
     whole = cli.number(int, 1)
-    add("--features", type=Path, required=True, help="features folder")
-    add("--origin", default="keyboard_acoustic", help="instrument to convert from")
-    add("--target", default="guitar_acoustic", help="instrument to convert to")
-    add("--batch_size", type=whole, nargs="+", default=[1, 2, 4, 8], help="sizes to compare")
-    add("--seeds", type=whole, default=3, help="runs of each size")
-    add("--tiles", type=whole, default=2000, help="tiles that each run sees")
-    add("--filters", type=whole, default=8, help="width of the networks")
-    add("--gen_lr", type=float, default=1e-3, help="as of train.py")
-    add("--disc_lr", type=float, default=1e-4, help="as of train.py")
-    add("--runs_path", type=Path, default=Path("runs/batch_size"), help="where the runs go")
+    parser.add_argument(
+        "--batch_size", type=whole, nargs="+", default=sizes, help="sizes to compare"
+    )
+    add_flags(parser, "runs/batch_size")
     return parser
 
 
@@ -76,12 +53,7 @@ def main(argv=None):
     first = f"batch {args.batch_size[0]}"
     pairs = [(f"batch {batch}", first) for batch in args.batch_size[1:]]
     print(f"width {args.filters}, {args.tiles} tiles, rates {args.gen_lr:g} and {args.disc_lr:g}")
-    print(tables.markdown(*tables.text_table(tables.summarise(results, [ERROR]), [ERROR])))
-    differences = tables.compare(results, pairs, [ERROR])
-    print(f"\n{tables.markdown(*tables.text_table(differences, [ERROR]))}")
-    spent = os.times()
-    minutes = (spent.children_user + spent.children_system) / 60
-    print(f"\n{minutes:.1f} minutes of processor time")
+    print_tables(results, pairs, [ERROR])
     return 0
 
 

@@ -19,7 +19,7 @@ Finished files stay in --work, so a stopped run continues. The tables are printe
 
 Parts: errors, bands (error by band), judges, attacks (of 49 single notes), stereo (of the first
 pieces, by FluidSynth), starnet (StarNet's test pieces: folders clarinet, strings, vibraphone,
-piano).
+piano), recordings (real ones, --recordings: how sure musicnn is of the target's name).
 """
 
 import sys
@@ -67,7 +67,7 @@ from synthesis.scores import read_score
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMAT = 1  # raised whenever the same files come to give other figures
-PARTS = ("errors", "bands", "judges", "attacks", "stereo", "starnet")
+PARTS = ("errors", "bands", "judges", "attacks", "stereo", "starnet", "recordings")
 PROGRAMS = {  # of MuseScore General: never trained on; half to choose by, half to report
     "choose": {
         6: "harpsichord",
@@ -96,6 +96,12 @@ ERRORS = ("written_mae_db", "level_matched_db", "lsd_db")
 JACCARD = metrics.Measure("jaccard", "pitch Jaccard", 3, None, (), "")
 HEADINGS = {"written_mae_db": "error, dB", "level_matched_db": "level-matched"}  # tables are wide
 JUDGED = ("note_f1", "jaccard", "tag_piano", "distance")
+TAGS = {  # musicnn's name of each target
+    "guitar_acoustic": "guitar",
+    "keyboard_acoustic": "piano",
+    "string_acoustic": "strings",
+    "synth_lead_synthetic": "synth",
+}
 # StarNet's ten pieces, single instruments, pitch Jaccard as published; the first five of them here
 STARNET = {
     "string_acoustic": (
@@ -279,15 +285,20 @@ class Workshop:
 
     def convert(self, candidate, source, name, output):
         """Convert the recordings in ``source``, a folder, to ``name``/``output``; returns that."""
+        return self.convert_files(candidate, list_recordings(source), f"{name}/{output}", "off")
+
+    def convert_files(self, candidate, paths, name, level):
+        """Convert recordings to the folder ``name``, at a --level of predict.py; returns it."""
         model = Model(candidate, self.args.quality)
-        folder = self.folder / "outputs" / name / output
-        for path in list_recordings(source):
+        folder = self.folder / "outputs" / name
+        settings = model.settings if level == "off" else {**model.settings, "level": level}
+        for path in paths:
 
             def write(target, path=path):
-                sound = convert.Output(level="off")
+                sound = convert.Output(level=level)
                 convert.convert_file(model.load(), path, target, model.options, sound)
 
-            self.make(folder / f"{path.stem}.wav", [path, model.file], model.settings, write)
+            self.make(folder / f"{path.stem}.wav", [path, model.file], settings, write)
         return folder
 
     def make_ceiling(self, candidate, source, reference, name, output):
@@ -725,6 +736,44 @@ def make_starnet_table(shop, target):
     return [*lines, "Zero-shot: no model here was trained on StarNet; the published ones were.", ""]
 
 
+def make_recordings_table(shop, target):
+    """Make the table of real recordings: the target's tag, before and after: lines of Markdown."""
+    name = target.instrument.title
+    tag = TAGS.get(name)
+    if tag is None:
+        return []
+    true = np.mean(hear_tag(shop, tag, f"{name}/target", shop.render(target.instrument)))
+    before = hear_tag(shop, tag, f"{name}/unchanged", *shop.args.recordings)
+    table = [[each.stem, f"{value:.2f}"] for each, value in zip(shop.args.recordings, before)]
+    header = ["", "unchanged"]
+    for label, candidate in target.models.items():
+        folder = f"recordings/{candidate.path.name}/{shop.args.quality}"
+        folder = shop.convert_files(candidate, shop.args.recordings, folder, "match")
+        outputs = [folder / f"{path.stem}.wav" for path in shop.args.recordings]
+        header += [label, "of the true target's"]
+        for row, value in zip(table, hear_tag(shop, tag, f"{name}/{label}", *outputs)):
+            row += [f"{value:.2f}", f"{value / true:.2f}"]
+    lines = [f"### {name}: real recordings, tag “{tag}”", "", tables.markdown(header, table), ""]
+    lines += [f"The true {name} plays the pieces of this side: {true:.2f}. musicnn has chosen"]
+    return [*lines, "among models, by its distance. The level is predict.py's default.", ""]
+
+
+def hear_tag(shop, tag, name, *paths):
+    """Return musicnn's probability of a tag in each of some recordings, or of a folder's."""
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = list_recordings(paths[0])
+
+    def hear():
+        found = {}
+        for path in paths:
+            found[path.stem] = tagger.Listener().hear("", read_audio(path)).get(f"tag_{tag}")
+        return found
+
+    path = shop.folder / "recordings" / f"{make_file_name(name)}.json"
+    found = shop.figures(path, list(paths), {"tag": tag}, hear)
+    return [float("nan") if value is None else value for value in found.values()]
+
+
 def make_tables(shop, target):
     """Make the tables of --parts for one target's models: lines of Markdown."""
     parts = shop.args.parts
@@ -741,6 +790,8 @@ def make_tables(shop, target):
         lines += make_stereo_table(shop, target)
     if "starnet" in parts and shop.args.starnet:
         lines += make_starnet_table(shop, target)
+    if "recordings" in parts and shop.args.recordings:
+        lines += make_recordings_table(shop, target)
     return lines
 
 
@@ -763,6 +814,7 @@ def build_parser():
     add("--font", default="MuseScore_General", help="SoundFont of the programs")
     add("--programs", type=int, nargs="*", help="only these of the side's programs; default: all")
     add("--starnet", type=Path, help="folder of StarNet's test pieces; for --side report only")
+    add("--recordings", type=Path, nargs="+", help="real recordings, for the part of that name")
     add("--essentia", help="a Python that has essentia, for the pitch Jaccard; default: without")
     add("--quality", choices=convert.QUALITIES, default="normal", help="as of predict.py")
     add("--seconds", type=cli.seconds(low_open=True), default=30.0, help="of each piece")
@@ -778,8 +830,8 @@ def check_flags(args):
     for name in ("grand", "starnet"):
         if args.side == "choose" and getattr(args, name):
             raise UserError(f"--{name}: is for --side report; leave it out")
-    if {"judges", "starnet"} & set(args.parts):
-        tagger.check_installed("--parts judges, starnet")
+    if {"judges", "starnet"} & set(args.parts) or args.recordings:
+        tagger.check_installed("--parts judges, starnet, recordings")
     if "judges" in args.parts and not judges.is_installed():
         raise UserError(f"--parts judges: the judge of notes is not installed: {judges.INSTALL}")
     if not args.seconds > 3:

@@ -6,11 +6,13 @@ import types
 import numpy as np
 import pytest
 from conftest import ROOT
+from music import midi_bytes, note
 from scripts import load_script
 
 import data
 from common import cli
 from conversion import convert
+from sound.recordings import write_audio
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 1)])
@@ -336,3 +338,48 @@ def test_batch_sizes_are_compared_seed_by_seed(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "| batch 1 | 6.10 ± 1.00 " in printed
     assert "| batch 8 − batch 1 | 0.70 ± 0.00 " in printed
+
+
+def test_losses_are_compared_seed_by_seed(monkeypatch, tmp_path, capsys):
+    """The notes are silence and one tone; the run with frame differences is 1 dB better."""
+    loss_terms = load_script("benchmarks/loss_terms.py", monkeypatch)
+    commands = []
+
+    def train(args, script, name, seed, flags):
+        commands.append((script, name, *flags))
+        return [{"val_mae_db": str(5 + seed - name.startswith("delta"))}]
+
+    monkeypatch.setattr(loss_terms, "train", train)
+    monkeypatch.setattr(loss_terms, "convert_notes", lambda folder, audio, quality: audio)
+    flags = ["--features", "x", "--nsynth_path", str(ROOT / "demo/notes"), "--seeds", "2"]
+    assert loss_terms.main([*flags, "--runs_path", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "| L1 and frame differences − L1 alone | -1.00 ± 0.00 " in printed
+    assert "| L1 alone                 | 5.50 ± 0.71 " in printed
+    assert "target: rise_ms" in printed
+    assert len({name for _, name, *_ in commands}) == 6
+    for script, name, *rest in commands:
+        assert ("--delta_weight" in rest) == name.startswith("delta")
+        assert (script == "train.py") == name.startswith("discriminator")
+
+
+def test_piano_notes_are_those_of_the_score(monkeypatch, tmp_path):
+    pytest.importorskip("mir_eval")
+    transkun_notes = load_script("benchmarks/transkun_notes.py", monkeypatch)
+    (tmp_path / "a.mid").write_bytes(midi_bytes(note(0, 400, 60) + note(480, 880, 64)))
+    tone = np.zeros(2 * data.SAMPLE_RATE, np.float32)
+    write_audio(tmp_path / "a.wav", tone)
+    monkeypatch.setattr(transkun_notes, "read_recording", lambda path: tone)
+    scores = {"a": tmp_path / "a.mid"}
+    written = transkun_notes.read_notes(scores["a"], 2)
+    assert written[1].tolist() == [60, 64]
+    for heard, known in (
+        (written, (1, 1)),
+        ((written[0][:1], written[1][:1]), (2 / 3, 0.5)),
+        ((np.array([]), np.array([])), (0, 0)),
+        ((np.array([1.9]), np.array([60])), (0, 0)),  # too near the end to count
+    ):
+        found = transkun_notes.measure_folder(lambda audio, heard=heard: heard, tmp_path, scores)
+        assert found["a"] == pytest.approx(known)
+    with pytest.raises(cli.UserError, match="no recording is named like a score"):
+        transkun_notes.measure_folder(None, tmp_path, {"b": scores["a"]})

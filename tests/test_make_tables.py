@@ -1,6 +1,7 @@
 """docs/make_tables.py: the same pieces for all, made once, and tables of them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -165,3 +166,29 @@ def test_starnets_table_has_the_unchanged_input_and_what_is_published(
         assert f"| {row} | {cells} |" in " ".join(text.split())
     guitar = make_tables.Target(make_tables.play_program("", 25, TARGET), {}, [])
     assert make_tables.make_starnet_table(shop, guitar) == []
+
+
+def test_real_recordings_are_compared_with_the_true_targets_tag(
+    make_tables, midi, model, tmp_path, monkeypatch, capsys
+):
+    """The tagger is replaced: it is as sure as the sound is loud."""
+
+    class Listener:
+        def hear(self, row, audio):
+            return {"tag_guitar": float(np.sqrt(np.mean(audio**2)))}
+
+    monkeypatch.setattr(make_tables.tagger, "Listener", Listener)
+    monkeypatch.setattr(make_tables.tagger, "check_installed", lambda flag: None)
+    recording = tmp_path / "song.wav"
+    tone = 0.3 * np.sin(np.arange(4 * data.SAMPLE_RATE) * 0.05)
+    write_audio(recording, tone.astype(np.float32))
+    flags = ["--model", model, "--midi_path", midi, "--side", "choose", "--seconds", 4]
+    flags += ["--parts", "recordings", "--recordings", recording, "--quality", "draft"]
+    flags = [*map(str, flags), "--work", str(tmp_path / "work"), "--gpu", "cpu"]
+    assert make_tables.main(flags) == 0
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if line.startswith("| song ")]
+    before, after, share = [float(cell) for cell in line.split("|")[2:5]]
+    assert before == 0.21
+    true = float(re.search(r"plays the pieces of this side: (\d\.\d\d)", printed)[1])
+    assert share == pytest.approx(after / true, rel=0.1)  # of rounded values
