@@ -4,12 +4,13 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 
 import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ORIGIN, ROOT, TARGET
 from scripts import load_script
 
 import models
@@ -17,7 +18,7 @@ from common.kinds import ENTRY, PLAIN
 from common.run_facts import RunFacts
 from conversion import known_models, model_files
 
-CARDS = (ROOT / "pretrained").glob("*/README.md")
+CARDS = sorted((ROOT / "pretrained").glob("*/README.md"))
 ABOUT = ("--notes", "NSynth, CC BY 4.0", "--pieces", "mine", "--hardware", "an abacus")
 FLAGS = {
     "script": "train",
@@ -185,7 +186,7 @@ def test_a_cards_command_keeps_weights_that_a_reader_has(tmp_path, export):
     assert export.describe_start({**flags, "weights": "guitar"}) == ""
 
 
-@pytest.mark.parametrize("name", [path.parent.name for path in sorted(CARDS)])
+@pytest.mark.parametrize("name", [path.parent.name for path in CARDS])
 def test_the_commands_of_shipped_cards_run_as_typed(name):
     """Each is taken by its script, with the settings of config.json and weights that exist."""
     folder = ROOT / "pretrained" / name
@@ -202,3 +203,32 @@ def test_the_commands_of_shipped_cards_run_as_typed(name):
     for key in set(args) & {"l1_weight", "gen_lr", "disc_lr", "lr", "ema"}:
         assert args[key] == flags[key]
     assert args["weights"] is None or (ROOT / "pretrained" / args["weights"]).is_dir()
+
+
+@pytest.fixture(scope="module")
+def many_instruments(features, tmp_path_factory):
+    """A features folder with the instruments of all cards, which are copies of two."""
+    folder = tmp_path_factory.mktemp("many")
+    shutil.copy(features / "features.json", folder)
+    names = [f"keyboard_acoustic_{number:03d}" for number in range(1, 18)]
+    for name in (*names, "keyboard_acoustic", "flute_acoustic", "organ_acoustic"):
+        shutil.copytree(features / ORIGIN, folder / name)
+    for name in ("guitar_acoustic", "string_acoustic", "synth_lead_synthetic"):
+        shutil.copytree(features / TARGET, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", [path.parent.name for path in CARDS])
+def test_the_trainings_of_shipped_cards_run(name, many_instruments, tmp_path, capsys):
+    """Each trains for one step, on little data and, without --weights, at a small width."""
+    card = (ROOT / "pretrained" / name / "README.md").read_text(encoding="utf-8")
+    command = re.findall(r"`python (train[^`]+)`", card)[0]
+    script, *flags = shlex.split(command)
+    flags += ["--dataset_path", str(many_instruments), "--runs_path", str(tmp_path)]
+    flags += ["--epochs", "1", "--epoch_tiles", "2", "--batch_size", "2", "--preview_every", "0"]
+    flags += ["--name", "run", "--gpu", "cpu", "--precision", "float32", "--workers", "1"]
+    if "--weights" not in flags:
+        flags += ["--filters", "2"]
+    module = importlib.import_module(script.removesuffix(".py"))
+    assert module.main(flags) == 0, capsys.readouterr().err
+    assert (tmp_path / "run" / "generator.keras").exists()
