@@ -12,11 +12,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 from short_runs import ERROR, add_flags, print_tables
 from short_runs import train as train_run
-
-from common import cli
 
 
 def train(args, batch, seed):

@@ -17,7 +17,7 @@ from pathlib import Path
 if __name__ == "__main__":  # before numpy reads them; an importing module keeps its threads
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import librosa
 import numpy as np
 from measure import Stopwatch, find_midi
@@ -25,7 +25,6 @@ from measure import Stopwatch, find_midi
 import compute_features
 import data
 import NoteSynthesizer as synthesis
-from common import cli
 from synthesis import rendering, scores
 
 NOTE_RATE = 16000  # Hz

@@ -20,9 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 from measure import machine, repeat_batch, time_call
 
-from common import cli, devices
+from common import devices
 
 THREADS = (1, 2, 4)
 

@@ -21,14 +21,14 @@ instrument: lower – upper bound ± standard deviation of the upper one over pi
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
+from measure import find_midi
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from measure import find_midi
-
 import data
-from common import cli, devices
+from common import devices
 from common.cli import UserError
 from conversion import convert, known_models
 from measuring import metrics

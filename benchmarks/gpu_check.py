@@ -25,9 +25,10 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 from measure import machine, repeat_batch, run_json, time_call
 
-from common import cli, devices
+from common import devices
 
 ROOT = Path(__file__).parent.parent
 ORIGIN, TARGET = "keyboard_acoustic", "guitar_acoustic"

@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 from short_runs import ERROR, add_flags, print_tables, train
 
 import data
-from common import cli, devices
+from common import devices
 from conversion import convert, model_files
 from measuring import metrics, signals
 from NoteSynthesizer import NoteBank, render

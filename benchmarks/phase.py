@@ -18,14 +18,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
+from measure import time_call
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from measure import time_call
-
 import data
-from common import cli, devices, kinds
+from common import devices, kinds
 from common.cli import UserError
 from conversion import convert, known_models
 from measuring import metrics, tables

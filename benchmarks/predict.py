@@ -22,13 +22,13 @@ from pathlib import Path
 START = time.perf_counter()
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-
+from common import cli  # isort: skip  # noqa: E402  # first: explains a missing package
 import measure  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
 import data  # noqa: E402
-from common import cli, devices  # noqa: E402
+from common import devices  # noqa: E402
 from conversion import convert  # noqa: E402
 from sound import loudness, survey  # noqa: E402
 from sound.recordings import RATES  # noqa: E402

@@ -19,10 +19,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 
-from common import cli
 from common.cli import UserError
 from common.files import find_named
 

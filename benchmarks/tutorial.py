@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 from measure import machine
 
-from common import cli, devices
+from common import devices
 from common.cli import UserError
 
 SIDES = ("tutorial", "ours")

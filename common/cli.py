@@ -154,7 +154,7 @@ def command(main):
 
     @functools.wraps(main)
     def wrapped(argv=None):
-        name = Path(sys.modules[main.__module__].__file__).name
+        name = _name_program(sys.modules[main.__module__].__file__)
         print_anything()
         _told.clear()
         try:
@@ -178,6 +178,14 @@ def command(main):
             return 2
 
     return wrapped
+
+
+def _name_program(path):
+    """Name a script in messages: "predict.py"; what `python -m report` runs is "report"."""
+    package = Path(sys.argv[0]).resolve().parent
+    if Path(sys.argv[0]).name == "__main__.py" and Path(path).resolve().parent == package:
+        return package.name
+    return Path(path).name
 
 
 def print_anything():
@@ -270,7 +278,7 @@ def pass_over(what):
 
 def _on_error_while_loading(kind, error, trace):
     """`sys.excepthook` until the `command` starts: Ctrl-C and missing packages become one line."""
-    name = Path(sys.argv[0]).name
+    name = _name_program(sys.argv[0])
     if issubclass(kind, KeyboardInterrupt):
         print(f"{name}: {INTERRUPTED}", file=sys.stderr, flush=True)
         os._exit(130)

@@ -15,12 +15,11 @@ import sys
 import zlib
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 import pretty_midi
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from common import cli
 from common.files import complete
 
 SCORES = Path(__file__).parent / "scores"

@@ -9,11 +9,10 @@ these notes to the other pitches. demo/README.md gives the reasons and the cost.
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from common import cli
 from common.files import complete
 from NoteSynthesizer import NOTE_RATE, PITCHES, VELOCITIES, note_name
 from render_notes import DEFAULT_PROGRAMS, SoundFont, find_font, parse_instrument, render_program

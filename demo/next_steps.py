@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from common import cli
+from common import cli  # isort: skip  # first: explains a missing package in one line
 from common.files import MEND, read_json
 
 NEXT = """

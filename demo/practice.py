@@ -10,14 +10,12 @@ a seed is always the same and does not depend on --pieces.
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 import pretty_midi
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from encode import write
 
-from common import cli
 from NoteSynthesizer import PITCHES
 
 MODES = (

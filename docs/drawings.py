@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from common import cli, devices
+from common import cli  # isort: skip  # first: explains a missing package in one line
+from common import devices
 from common.files import complete
 
 DOCS = Path(__file__).resolve().parent

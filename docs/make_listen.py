@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 import PIL.Image
 import soundfile
@@ -22,7 +22,6 @@ from figures import draw_spectrograms
 
 import data
 import predict
-from common import cli
 from common.cli import UserError
 from common.files import complete
 from common.run_facts import RunFacts

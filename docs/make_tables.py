@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "pretrained"))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import functools
 import json
 import math
@@ -46,7 +46,7 @@ from tqdm import tqdm
 import data
 import NoteSynthesizer
 import render_notes
-from common import cli, devices
+from common import devices
 from common.cli import UserError
 from common.files import complete, find_files, find_named, read_json, write_json
 from common.names import MIDI_EXTENSIONS

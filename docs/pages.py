@@ -18,12 +18,11 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 import PIL.Image
 from figures import write_png
 
-from common import cli
 from common.cli import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

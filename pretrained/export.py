@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import data
-from common import cli, devices
+from common import devices
 from common.cli import UserError
 from common.files import complete, read_json, undamaged, write_json
 from common.names import family_of

@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import numpy as np
 import soxr
 
 import data
 import NoteSynthesizer
 import render_notes
-from common import cli, parallel
+from common import parallel
 from common.cli import UserError
 from common.files import complete, find_files, read_csv, write_json
 from common.names import family_of, version_name

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import HANG, ROOT, take_interrupts
@@ -309,14 +310,49 @@ def test_help_waits_for_no_heavy_package(script):
     assert result.stdout.splitlines()[-1] == "heavy:"
 
 
+def run_without_packages(*words):
+    """Run Python without site-packages, as outside the environment."""
+    command = [sys.executable, "-S", *words]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+
+
 @pytest.mark.parametrize("script", ["synthesize_audios", "compute_features", "predict", "evaluate"])
 def test_without_the_environment_a_script_says_how_to_activate_it(script):
-    command = [sys.executable, "-S", str(ROOT / f"{script}.py"), "--help"]  # no site-packages
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = run_without_packages(f"{script}.py", "--help")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert re.match(rf"{script}\.py: error: package \w+ is not installed here; act", result.stderr)
+
+
+def find_scripts():
+    found = []
+    for folder in ("benchmarks", "conversion", "demo", "docs", "pretrained"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            if "\n@cli.command\n" in path.read_text(encoding="utf-8"):
+                found.append(path.relative_to(ROOT).as_posix())
+    return found
+
+
+@pytest.mark.parametrize("script", find_scripts())
+def test_without_the_environment_no_script_ends_in_a_traceback(script):
+    words = [script]
+    if script.startswith("conversion/"):
+        words = ["-m", script.removesuffix(".py").replace("/", ".")]
+    result = run_without_packages(*words, "--help")
+    if result.returncode:
+        name = Path(script).name
+        assert re.fullmatch(rf"{name}: error: package \w+ is not installed .*\n", result.stderr)
+        assert result.returncode == 2
+
+
+def test_the_errors_of_a_package_begin_with_its_name(tmp_path):
+    command = [sys.executable, "-m", "report", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 2
+    assert result.stderr.startswith("report: error: ")
+    missing = run_without_packages("-m", "report").stderr
+    assert re.fullmatch(r"report: error: package \w+ is not installed .*\n", missing)
 
 
 @pytest.mark.parametrize("text", ["–", "Müller 音楽", os.fsdecode(b"caf\xe9.wav")], ids=ascii)
