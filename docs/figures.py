@@ -11,16 +11,16 @@ import math
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from common import cli  # isort: skip  # first: explains a missing package in one line
 import matplotlib
 import numpy as np
 import PIL.Image
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import data
-from common import cli, devices
+from common import devices
 from common.cli import UserError
 from common.files import complete
 from conversion import convert
@@ -60,9 +60,8 @@ STYLE = {
     "savefig.dpi": 144,
     "svg.hashsalt": "timbre",
 }
-LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 10}
-WIDTH = 6.8  # inches: text of size 11 stays legible on a phone
-NARROW = 5.4  # inches, of simpler pictures: the same text is 10 pixels high on a phone
+LARGE = {"font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 11}
+WIDTH = 5.4  # inches: text of size 11 is 10 pixels high on a phone, whose column has 358
 
 
 def save(figure, name):
@@ -118,7 +117,7 @@ def draw_spectrograms(name, shown, columns):
     """
     rows = math.ceil(len(shown) / columns)
     with matplotlib.rc_context({**STYLE, **LARGE}):
-        figure = Figure(figsize=(NARROW, 0.5 + 1.9 * rows), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.9 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axis, (title, picture) in zip(grid.flat, shown.items()):
             image = pictures.draw_mel(axis, picture)
@@ -153,7 +152,7 @@ def draw_waveform_and_spectrogram():
     spectrum = data.stft(audio)
     whole = data.amplitude_to_db(np.abs(spectrum) * np.float32(2 / data.WINDOW.sum()))
     with matplotlib.rc_context({**STYLE, **LARGE}):
-        figure = Figure(figsize=(NARROW, 5.0), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 5.0), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.6))
         seconds = np.arange(len(audio)) / data.SAMPLE_RATE
         above.plot(seconds, audio, color=BLUE, linewidth=0.5, antialiased=False)
@@ -311,7 +310,7 @@ def draw_learning_rates(run):
         curves[name] = curve
         rates[name] = lr_finder.suggest(curve.rates, curve.smoothed)
     with matplotlib.rc_context({**STYLE, **LARGE}):
-        figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 7.2), layout="constrained")
         lr_finder.draw_curves(figure, curves, rates)
         save(figure, "lr_finder.svg")
 

@@ -188,7 +188,7 @@ def test_every_figure_is_drawn(workplace, monkeypatch, tmp_path):
     assert figures.main(["--run", run]) == 0
     drawn = {path.name for path in tmp_path.iterdir()}
     in_docs = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".svg", ".png")}
-    made_otherwise = {"listening_page.png", "phase_page.png", "clips.png", "strangers.png"}
+    made_otherwise = {"listening_page.png", "phase_page.png", "clips.png"}
     made_otherwise |= {"growth.svg", *drawings.NAMES}
     assert drawn == in_docs - made_otherwise
     pages = "".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -207,6 +207,26 @@ def test_the_drawings_are_up_to_date(tmp_path, monkeypatch):
     for name in drawings.NAMES:
         there = (ROOT / "docs" / name).read_text(encoding="utf-8")
         assert there == (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_the_figure_of_growth_is_that_of_its_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import growth
+
+    drawn = tmp_path / "growth.svg"
+    table = ROOT / "docs" / "growth.csv"
+    flags = ["--redraw", "--figure", str(drawn), "--table"]
+    assert growth.main([*flags, str(table)]) == 0
+    curves = []
+    for path in (drawn, ROOT / "docs" / "growth.svg"):
+        text = path.read_text(encoding="utf-8")
+        assert 'width="388.8pt"' in text  # text of size 11 is then legible on a phone
+        curves.append(len(re.findall(r"<use xlink:href", text)))
+    assert curves[0] == curves[1]
+    table = tmp_path / "costs.csv"
+    table.write_text("step,size,seconds,gigabytes\n3 train,10,soon,1\n")
+    assert growth.main([*flags, str(table)]) == 2
+    assert "line 2 is not 'step,size,seconds,gigabytes'" in capsys.readouterr().err
 
 
 def test_readme_fits_in_200_lines():
@@ -319,23 +339,6 @@ def test_a_long_pair_of_loud_masters_can_be_cut(tmp_path, monkeypatch):
         assert 0.99 < max(np.abs(piece).max() for piece in pieces) <= 1
 
 
-def test_the_picture_of_strangers(tmp_path, monkeypatch, capsys):
-    import figures
-    import strangers
-
-    monkeypatch.setattr(figures, "DOCS", tmp_path)
-    for name in ("in", "out"):
-        write_audio(tmp_path / f"{name}.wav", melody(0, (1, 0.5), 4))
-    table = tmp_path / "pairs.csv"
-    table.write_text("a piano,in.wav,out.wav\nthe same,in.wav,out.wav\n")
-    flags = ["--model", "keyboard_acoustic_2_string_acoustic", "--pairs", str(table)]
-    assert strangers.main(flags) == 0
-    assert (tmp_path / "strangers.png").stat().st_size > 20_000
-    table.write_text("in.wav,out.wav\n")
-    assert strangers.main(flags) == 2
-    assert "line 1 is not 'label,input,reference'" in capsys.readouterr().err
-
-
 def test_figures_without_a_model_are_refused(tmp_path, capsys):
     import figures
 
@@ -373,6 +376,19 @@ def test_commands_are_accepted(page, parsers):
             assert {word for word in words if word[:2] == "--"} <= flags_of(parsers[script])
         else:
             parsers[script].parse_args(words)
+
+
+def test_the_address_to_clone_has_one_name_everywhere():
+    texts = {}
+    for page in [*PROSE, ROOT / "docs" / "timbre_transfer.ipynb", ROOT / "CITATION.cff"]:
+        texts[page.relative_to(ROOT).as_posix()] = page.read_text(encoding="utf-8")
+    clones = []
+    for text in texts.values():
+        clones += re.findall(r"git clone -.*", text)
+    assert clones
+    assert set(clones) == {"git clone --depth 1 ADDRESS_OF_THIS_PAGE timbre && cd timbre"}
+    assert [name for name, text in texts.items() if "REPOSITORY" in text] == []
+    assert "`ADDRESS_OF_THIS_PAGE` is what your browser shows" in texts["README.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
