@@ -4,9 +4,9 @@
 
 The losses are L1 alone, L1 with frame differences (--delta_weight 2), and L1 with the discriminator
 (λ = 100). Prints the validation error after the last epoch, and the rise of 49 single notes of the
-origin after conversion (measuring/signals.py): mean ± standard deviation over seeds, and paired
-differences from L1 alone. The input's and the target's own rise stand below. Existing runs are not
-repeated.
+origin after conversion (measuring/signals.py). Both are mean ± standard deviation over seeds, with
+paired differences from L1 alone. The input's and the target's own rise stand below. Existing runs
+are not repeated.
 """
 
 import sys
