@@ -5,10 +5,10 @@
         --recordings tables/report/sounds/grand
 
 --scores has the MIDI files, each folder of --recordings has recordings (wav, flac) with the same
-names, as docs/make_tables.py leaves them. Prints for each folder, mean ± standard deviation over
-recordings: the F1 of onsets within 50 ms and a quarter tone (mir_eval), and the notes found in
-relation to those of the score. transkun was trained on pianos. What it still finds in an output,
-above what it finds in the true target, is left-over piano.
+names, as docs/make_tables.py leaves them. Prints two numbers for each folder: the F1 of onsets
+within 50 ms and a quarter tone (mir_eval), and the notes found in relation to those of the score.
+Both are mean ± standard deviation over recordings. transkun was trained on pianos. What it still
+finds in an output, above what it finds in the true target, is left-over piano.
 
 transkun (Yan and Duan 2024, MIT, its package contains the weights) needs PyTorch, so it is
 installed in a separate environment and is not a requirement of this project.

@@ -18,8 +18,9 @@ Finished files stay in --work, so a stopped run continues. The tables are printe
 <work>/<side>/tables.md.
 
 Parts: errors, bands (error by band), judges, attacks (of 49 single notes), stereo (of the first
-pieces, by FluidSynth), starnet (StarNet's test pieces: folders clarinet, strings, vibraphone,
-piano), recordings (real ones, --recordings: how sure musicnn is of the target's name).
+pieces, by FluidSynth), starnet, recordings. For starnet give StarNet's test pieces, in folders
+clarinet, strings, vibraphone and piano. The part recordings uses real ones, --recordings, and
+prints how sure musicnn is of the target's name.
 """
 
 import sys
