@@ -164,7 +164,8 @@ def find_inputs(args, target):
     heard, title = "keyboard_acoustic", "heard piano"
     if target == heard:
         heard, title = "guitar_acoustic", "heard guitar"
-    inputs = [play_program(known[heard].font, known[heard].program, title)]
+    (source,) = known[heard]
+    inputs = [play_program(source.font, source.program, title)]
     if args.grand:
         inputs.append(play_grand(args.grand))
     for number, name in PROGRAMS[args.side].items():
@@ -189,7 +190,8 @@ def find_targets(args):
     for name, models in found.items():
         if len(models) == 1:
             models = {"output": next(iter(models.values()))}
-        instrument = play_program(known[name].font, known[name].program, name)
+        (source,) = known[name]
+        instrument = play_program(source.font, source.program, name)
         targets.append(Target(instrument, models, find_inputs(args, name)))
     return targets
 

@@ -9,6 +9,9 @@ different pieces; `train.py --family_share` balances the families. Half of the e
 unchanged, 22 % are without the pedal, and 28 % keep the highest voice only, because most
 instruments play one note at a time. All excerpts change tempo and pitch a little.
 
+A duet, such as duet_acoustic_001, is two instruments: the first plays the highest voice, the second
+all other notes. Two duets play each excerpt without the pedal, whose voices do not blur.
+
 The script plays notes on demand and writes tiles only: notes and audio on disk would take ten times
 the space. Current files are kept, so a stopped run continues, and a larger --excerpts adds files.
 """
@@ -32,15 +35,16 @@ import NoteSynthesizer
 import render_notes
 from common import parallel
 from common.cli import UserError
-from common.files import complete, find_files, read_csv, write_json
-from common.names import family_of, version_name
+from common.files import complete, find_named, read_csv, write_json
+from common.names import MIDI_EXTENSIONS, family_of, version_name
 from common.record import CURRENT, FOREIGN, Record
-from synthesis.scores import NOTE, change_score, read_score
+from synthesis.scores import change_score, read_score
 
 INSTRUMENTS = Path(__file__).with_name("instruments.csv")
 PIANOS = "keyboard_acoustic"  # every excerpt has two instruments of this family
 OF_A_FAMILY = 2  # instruments of each family in an excerpt
 OTHER_FAMILIES = 2  # families other than pianos in an excerpt
+DUET = "duet_"  # begins the names of instruments that are two others
 TILES = 10  # in an excerpt: 30 s
 SAMPLES = TILES * data.TILE_FRAMES * data.HOP_LENGTH
 SECONDS = SAMPLES / data.SAMPLE_RATE
@@ -79,6 +83,11 @@ class Excerpt(NamedTuple):
     midi: Path
     score: np.ndarray  # array of `scores.NOTE`
     instruments: list
+    voices: tuple = ()  # scores of the highest voice and the rest, if duets play it
+
+    def list_scores(self, instrument):
+        """List the scores of an instrument's sources: two of a duet, otherwise one."""
+        return self.voices if is_duet(instrument) else (self.score,)
 
 
 @functools.lru_cache(maxsize=2)  # for the next program: a compressed font takes long to load
@@ -161,38 +170,70 @@ class FontBank:
 
 
 def read_instruments(path):
-    """Read the table of instruments: {name: `Source`}. Raises UserError."""
+    """Read the table of instruments: {name: tuple of `Source`, two of a duet}. Raises UserError."""
     rows = read_csv(path)
     if rows[:1] != [["instrument", "font", "program"]]:
         raise UserError(f"{path}: the first line must be 'instrument,font,program'; add it")
     sources = {}
     for row in rows[1:]:
-        try:
-            name, font, program = row
-            program = int(program)
-        except ValueError:
-            raise UserError(
-                f"{path}: {','.join(row)}: is not an instrument; write name,font,program"
-            ) from None
+        if len(row) != 3:
+            raise _not_an_instrument(path, row)
+        name = row[0]
         NoteSynthesizer.note_prefix(name)  # refuses a malformed name
-        if not 0 <= program <= 127:
-            raise UserError(f"{path}: {name}: no such program: {program}; give 0 - 127")
-        sources[name] = Source(str(render_notes.find_font(font)), program)
+        if is_duet(name):
+            sources[name] = read_duet(path, row, sources)
+        else:
+            sources[name] = (read_source(path, row),)
     if not list_targets(sources):
         raise UserError(f"{path}: has no target; add an instrument without a number")
     return sources
 
 
+def read_source(path, row):
+    """Read a row (name, font, program) of the table: `Source`. Raises UserError."""
+    name, font, program = row
+    if not program.strip().isdecimal():
+        raise _not_an_instrument(path, row)
+    if int(program) > 127:
+        raise UserError(f"{path}: {name}: no such program: {program}; give 0 - 127")
+    return Source(str(render_notes.find_font(font)), int(program))
+
+
+def read_duet(path, row, sources):
+    """Read a row (name, instrument, instrument) of the table: the two `Source`.
+
+    Raises UserError if an instrument is not among ``sources``, those of the rows above.
+    """
+    name, *instruments = row
+    for instrument in instruments:
+        if instrument not in sources or is_duet(instrument):
+            raise UserError(
+                f"{path}: {name}: '{instrument}' is not an instrument of a row above; name two of "
+                "these: who plays the highest voice, who plays the rest"
+            )
+    highest, rest = instruments
+    return sources[highest] + sources[rest]
+
+
+def _not_an_instrument(path, row):
+    return UserError(f"{path}: {','.join(row)}: is not an instrument; write name,font,program")
+
+
 def list_targets(instruments):
     """List the targets: instruments without a preset number, which play every excerpt."""
-    return [name for name in instruments if family_of(name) == name]
+    return [name for name in instruments if family_of(name) == name and not is_duet(name)]
+
+
+def is_duet(name):
+    """Whether an instrument is a duet, by its name."""
+    return name.startswith(DUET)
 
 
 def group_by_family(instruments):
-    """Group all other instruments: {family: instruments}, in the table's order."""
+    """Group all other instruments except duets: {family: instruments}, in the table's order."""
     families = {}
     for name in instruments:
-        if family_of(name) != name:
+        if family_of(name) != name and not is_duet(name):
             families.setdefault(family_of(name), []).append(name)
     return families
 
@@ -248,29 +289,45 @@ def make_excerpt(number, pieces, instruments, seed):
         score["pitch"] += 12 * rng.integers(-1, 1)
         score["velocity"] = np.clip(score["velocity"] * rng.uniform(1, 1.4), 1, 127)
     players = draw_instruments(instruments, rng)
-    return Excerpt(version_name(piece, transpose, speed), pieces[piece], score, players)
+    voices = split_voices(score) if way == "plain" else ()
+    if voices:
+        # The last draw, so that data made before there were duets stay the same
+        players += draw([name for name in instruments if is_duet(name)], OF_A_FAMILY, rng)
+    name = version_name(piece, transpose, speed)
+    return Excerpt(name, pieces[piece], score, players, voices)
+
+
+def split_voices(score):
+    """Split a score in two: (highest voice, all other notes); () if one would be empty."""
+    is_highest = np.zeros(len(score), bool)
+    is_highest[find_highest(score)] = True
+    if is_highest.all():
+        return ()
+    return score[is_highest], score[~is_highest]
 
 
 def keep_highest(score):
-    """Keep the highest voice of a score, one note at a time, nearly legato.
-
-    A chord keeps its highest note.
-    """
-    kept = []
-    for note in score:
-        last = kept[-1] if kept else None
-        if last is not None and note["onset"] < last["onset"] + 0.03:
-            if note["pitch"] > last["pitch"]:
-                kept[-1] = note.copy()
-            continue
-        if last is not None and is_accompaniment(note, last):
-            continue
-        kept.append(note.copy())
-    voice = np.array(kept, NOTE)
+    """Keep the highest voice of a score, one note at a time, nearly legato."""
+    voice = score[find_highest(score)]
     gaps = np.diff(voice["onset"], append=voice["onset"][-1] + 2)
     longest = np.maximum(voice["duration"] * 1.5, 0.15)
     voice["duration"] = np.clip(gaps * 0.97, 0.05, longest)
     return voice
+
+
+def find_highest(score):
+    """Find the notes of the highest voice: list of indices. Of a chord it is the highest note."""
+    kept = []
+    for index, note in enumerate(score):
+        last = score[kept[-1]] if kept else None
+        if last is not None and note["onset"] < last["onset"] + 0.03:
+            if note["pitch"] > last["pitch"]:
+                kept[-1] = index
+            continue
+        if last is not None and is_accompaniment(note, last):
+            continue
+        kept.append(index)
+    return kept
 
 
 def is_accompaniment(note, last):
@@ -295,21 +352,32 @@ def cut(score, rng):
 # Making tiles
 
 
-def make_picture(score, bank, bins):
-    """Make the tiles of a score on an instrument: float16 (`TILES`, bins, 256, 1) in [0, 1]."""
-    blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, bank.gain)]
-    audio = np.concatenate(blocks)
-    audio = np.pad(audio, (0, SAMPLES))[: SAMPLES - 1]
+def make_picture(parts, bins):
+    """Make the tiles of parts that sound together: float16 (`TILES`, bins, 256, 1) in [0, 1].
+
+    ``parts``: list of (score, bank).
+    """
+    audio = np.zeros(SAMPLES - 1, np.float32)
+    for score, bank in parts:
+        blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, bank.gain)]
+        part = np.concatenate(blocks)[: len(audio)]
+        audio[: len(part)] += part
     audio *= 0.999 / max(np.abs(audio).max(), 0.999)  # only where it would clip
     picture = np.minimum(data.spectrogram(audio, bins), 1).astype(np.float16)
     return data.slice_tiles(picture[:, : TILES * data.TILE_FRAMES])
 
 
-def play(source, work, bins):
-    """Make all tiles of one instrument, in a worker; ``work``: list of (path of tiles, score)."""
-    bank = FontBank(source)
-    for path, score in work:
-        tiles = make_picture(score, bank, bins)
+def play(sources, work, bins):
+    """Make all tiles of one instrument, in a worker.
+
+    Args:
+        sources: tuple of `Source`.
+        work: list of (path of tiles, tuple of scores, one for each source).
+        bins: height of the tiles.
+    """
+    banks = [FontBank(source) for source in sources]
+    for path, scores in work:
+        tiles = make_picture(list(zip(scores, banks)), bins)
         with complete(path) as part, open(part, "wb") as file:
             np.save(file, np.ascontiguousarray(tiles))
 
@@ -319,7 +387,7 @@ class Work:
 
     Args:
         args: flags.
-        sources: {instrument: `Source`}.
+        sources: see `read_instruments`.
         excerpts: list of `Excerpt`.
     """
 
@@ -339,10 +407,17 @@ class Work:
 
     def _made_from(self, name, excerpt):
         """Sources and settings of an excerpt's tiles, for `Record`."""
-        notes = hashlib.blake2b(excerpt.score.tobytes(), digest_size=8).hexdigest()
-        settings = {"format": FORMAT, "bins": self.bins, "notes": notes}
-        source = self.sources[name]
-        return [excerpt.midi, source.font], {**settings, "program": source.program}
+        sources = self.sources[name]
+        scores = b"".join(score.tobytes() for score in excerpt.list_scores(name))
+        notes = hashlib.blake2b(scores, digest_size=8).hexdigest()
+        programs = [source.program for source in sources]
+        settings = {
+            "format": FORMAT,
+            "bins": self.bins,
+            "notes": notes,
+            "program": programs if is_duet(name) else programs[0],
+        }
+        return [excerpt.midi, *[source.font for source in sources]], settings
 
     def _is_current(self, name, path, excerpt):
         plan = self.record.plan(path, *self._made_from(name, excerpt))
@@ -360,7 +435,9 @@ class Work:
         names = [name for name, files in self.due.items() if files]
         paths = []
         for name in names:
-            files = [(path.absolute(), excerpt.score) for path, excerpt in self.due[name]]
+            files = []
+            for path, excerpt in self.due[name]:
+                files.append((path.absolute(), excerpt.list_scores(name)))
             tasks.append((self.sources[name], files, self.bins))
             paths += [path for path, _ in files]
         by_first = {task[1][0][0]: name for task, name in zip(tasks, names)}
@@ -388,8 +465,7 @@ class Work:
 def find_pieces(folder, left_out):
     """Find MIDI files below ``folder``: {name: path}, sorted. Raises UserError if none is left."""
     pieces = {}
-    for path in find_files(folder, (".mid", ".midi")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    for name, path in find_named(folder, MIDI_EXTENSIONS).items():
         if name not in left_out:
             pieces[name] = path
     if not pieces:
@@ -399,7 +475,7 @@ def find_pieces(folder, left_out):
 
 def describe_work(work, excerpts, workers):
     """Describe the work: hours of music, disk space, time."""
-    banks = sum(1 for files in work.due.values() if files)
+    banks = sum(len(work.sources[name]) for name, files in work.due.items() if files)
     size = work.count() * TILES * data.TILE_FRAMES * work.bins * 2 / 1e9
     seconds = (banks * SECONDS_A_BANK + work.count() * SECONDS_A_PICTURE) / workers
     there = sum(len(files) for files in work.wanted.values()) - work.count()
@@ -423,7 +499,7 @@ def build_parser():
         default=INSTRUMENTS,
         metavar="FILE",
         help="CSV file: instrument,font,program; instruments without a number are targets and "
-        "play every excerpt",
+        "play every excerpt; a duet: duet_acoustic_001, who plays the highest voice, who the rest",
     )
     add("--excerpts", type=cli.number(int, 2), default=260, help="number of excerpts, 30 s each")
     add(

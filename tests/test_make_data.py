@@ -24,6 +24,10 @@ flute_acoustic_003,a.sf2,75
 organ_electronic_001,a.sf2,16
 reed_acoustic_001,a.sf2,66
 """
+DUETS = """duet_acoustic_001,flute_acoustic_001,keyboard_acoustic_001
+duet_acoustic_002,reed_acoustic_001,keyboard_acoustic_002
+duet_acoustic_003,flute_acoustic_003,organ_electronic_001
+"""
 
 
 class Font:
@@ -121,10 +125,10 @@ def test_tiles_of_someone_else_are_kept(make_data, tmp_path, capsys):
 
 def test_the_full_band_reaches_to_22_khz(make_data):
     sources = make_data.read_instruments("table.csv")
-    bank = make_data.FontBank(sources["guitar_acoustic"])
+    bank = make_data.FontBank(*sources["guitar_acoustic"])
     pieces = make_data.find_pieces(make_data.Path("midi"), ())
     excerpt = make_data.make_excerpt(0, pieces, list(sources), 7)
-    tiles = make_data.make_picture(excerpt.score, bank, data.FULL_BINS)
+    tiles = make_data.make_picture([(excerpt.score, bank)], data.FULL_BINS)
     assert tiles.shape == (make_data.TILES, 512, 256, 1)
     assert tiles.dtype == np.float16 and 0.3 < tiles.max() <= 1
 
@@ -142,12 +146,63 @@ def test_the_highest_voice_is_one_note_at_a_time(make_data):
 
 def test_notes_that_a_font_lacks_are_shifted(make_data):
     sources = make_data.read_instruments("table.csv")
-    bank = make_data.FontBank(sources["flute_acoustic_001"])
+    bank = make_data.FontBank(*sources["flute_acoustic_001"])
     low, high = bank.note(72, 100), bank.note(74, 100)
     assert len(high) < len(low)
     crossings = [(np.diff(np.sign(each[:40_000])) != 0).sum() for each in (low, high)]
     assert crossings[1] / crossings[0] == pytest.approx(2 ** (2 / 12), rel=0.01)
     assert len(bank.note(72 + 13, 100)) == 0
+
+
+def test_a_duet_plays_each_note_once_the_highest_voice_on_its_first_instrument(make_data):
+    score = make_data.read_score(make_data.find_pieces(make_data.Path("midi"), ())["three"])
+    highest, rest = make_data.split_voices(score)
+    together = np.sort(np.concatenate([highest, rest]), order=list(score.dtype.names))
+    assert (together == np.sort(score, order=list(score.dtype.names))).all()
+    for each in highest:
+        assert each["pitch"] == score["pitch"][score["onset"] == each["onset"]].max()
+    assert make_data.split_voices(highest) == ()  # one voice is no duet
+
+
+def test_tiles_of_a_duet_sound_like_both_voices_together(make_data, tmp_path):
+    (tmp_path / "table.csv").write_text(TABLE + DUETS)
+    sources = make_data.read_instruments("table.csv")
+    pieces = make_data.find_pieces(make_data.Path("midi"), ())
+    excerpts = [make_data.make_excerpt(n, pieces, list(sources), 7) for n in range(12)]
+    with_duets = [each for each in excerpts if each.voices]
+    assert 0 < len(with_duets) < 12
+    for excerpt in excerpts:
+        duets = [name for name in excerpt.instruments if name.startswith("duet_")]
+        assert len(set(duets)) == (2 if excerpt.voices else 0)
+    excerpt = with_duets[0]
+    name = excerpt.instruments[-1]
+    banks = [make_data.FontBank(source) for source in sources[name]]
+    parts = list(zip(excerpt.list_scores(name), banks))
+    pictures = [make_data.make_picture(some, 256) for some in (parts, parts[:1], parts[1:])]
+    both, first, second = np.array(pictures, float)
+    apart = np.maximum(first, second)  # dB scale: the louder one decides
+    errors = [np.abs(both - picture).mean() for picture in (apart, first, second)]
+    assert errors[0] < min(errors[1:]) / 3
+
+
+def test_duets_are_added_to_data_that_had_none(make_data, tmp_path, capsys):
+    flags = [*FLAGS, "--excerpts", "8", "--bins", "256"]
+    assert make_data.main(flags) == 0
+    before = contents(tmp_path / "features")
+    (tmp_path / "table.csv").write_text(TABLE + DUETS)
+    assert make_data.main(flags) == 0
+    after = contents(tmp_path / "features")
+    added = [name for name in after if name not in before]
+    assert added and all(name.startswith("duet_acoustic_00") for name in added)
+    for name, content in before.items():
+        if name.endswith(".npy"):
+            assert after[name] == content, name
+    capsys.readouterr()
+    assert make_data.main(flags) == 0
+    assert "0 files to make" in capsys.readouterr().out
+    duets = sorted({name.split("/")[0] for name in added})
+    training, _ = splits.pair_pieces(tmp_path / "features", ["guitar_acoustic"], duets)
+    assert training
 
 
 @pytest.mark.parametrize(("program", "reason"), [(99, "is silent"), (120, "has no program 120")])
@@ -181,6 +236,8 @@ def test_a_link_to_a_missing_file_is_kept(make_data, tmp_path, capsys):
         ("instrument,font,program\nguitar_acoustic,a.sf2,128\n", "no such program: 128"),
         ("instrument,font,program\nguitar_acoustic_001,a.sf2,1\n", "has no target"),
         ("instrument,font,program\nguitar,a.sf2,1\n", "no such name"),
+        (f"{TABLE}duet_acoustic_001,a.sf2,3\n", "'a.sf2' is not an instrument of a row above"),
+        (f"{TABLE}{DUETS}duet_acoustic_004,duet_acoustic_001,reed_acoustic_001\n", "not an instr"),
         ("instrument,font,program\nguitar_acoustic,b.sf2,1\n", "b.sf2: no such SoundFont"),
     ],
 )
