@@ -24,7 +24,6 @@ import data
 import predict
 from common.cli import UserError
 from common.files import complete
-from common.run_facts import RunFacts
 from conversion import known_models
 from report import listening
 from sound.recordings import read_audio, write_audio
@@ -69,7 +68,7 @@ README = """# Listen
 
 {table}
 
-{note}**On GitHub** a link above opens the page of its sound. *View raw* there, or the
+**On GitHub** a link above opens the page of its sound. *View raw* there, or the
 download button, plays or saves it.
 
 **On your computer**, clone the repository and open `docs/listen/index.html` in a browser. The page
@@ -96,16 +95,6 @@ def list_models():
             label = listening.plain_instrument(known_models.make_label(path))
             models[label] = path
     return models
-
-
-def list_pianos_only(models):
-    """List the labels of models that were trained on pianos only."""
-    labels = []
-    for label, path in models.items():
-        origins = RunFacts(path).origins
-        if origins and all(name.startswith("keyboard") for name in origins):
-            labels.append(label)
-    return labels
 
 
 def convert(folder, models):
@@ -138,12 +127,10 @@ def convert(folder, models):
         yield recording, sounds
 
 
-def make_entries(converted, pianos_only):
+def make_entries(converted):
     """Yield a `listening.Entry` of each of `convert`'s results."""
     for recording, sounds in converted:
         sentence = f"Input: {recording.credit}."
-        if pianos_only and "Piano" not in recording.title:
-            sentence += f" Trained on pianos only: {', '.join(pianos_only)}."
         yield listening.Entry(recording.title, sounds, sentence=sentence)
 
 
@@ -188,18 +175,15 @@ def make_small(folder, labels):
     page.write_text(html, encoding="utf-8")
 
 
-def write_readme(folder, labels, pianos_only):
+def write_readme(folder, labels):
     """Write README.md: links to the sounds, how to open the page, credits."""
     lines = [f"| | {' | '.join(labels)} |", f"|---{'|---' * len(labels)}|"]
     for recording in RECORDINGS:
         cells = [f"[mp3]({name_sound(recording, label)}.mp3)" for label in labels]
         lines.append(f"| {' | '.join([recording.title, *cells])} |")
-    note = ""
-    if pianos_only:
-        note = f"Trained on pianos only: {', '.join(pianos_only)}.\n\n"
     sources = [f"- {line}" for line in list_sources()]
     text = README.format(
-        sentence=SENTENCE, table="\n".join(lines), note=note, how=HOW, sources="\n".join(sources)
+        sentence=SENTENCE, table="\n".join(lines), how=HOW, sources="\n".join(sources)
     )
     with complete(folder / "README.md") as part:
         part.write_text(text, encoding="utf-8")
@@ -210,15 +194,14 @@ def main(argv=None):
     """Convert the recordings; write the page, README.md and clips.png."""
     cli.Parser(__doc__).parse_args(argv)
     models = list_models()
-    pianos_only = list_pianos_only(models)
     labels = ["input", *models]
     page = listening.Page("Listen", SENTENCE, paragraphs=(HOW, *list_sources()))
     with tempfile.TemporaryDirectory() as temporary:
         converted = convert(Path(temporary), models)
         made = Path(temporary) / "page"
-        listening.write_page(made, page, make_entries(converted, pianos_only))
+        listening.write_page(made, page, make_entries(converted))
         make_small(made, labels)
-        write_readme(made, labels, pianos_only)
+        write_readme(made, labels)
         shutil.rmtree(LISTEN, ignore_errors=True)
         shutil.copytree(made, LISTEN)
     size = sum(path.stat().st_size for path in LISTEN.glob("*.mp3"))

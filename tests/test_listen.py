@@ -21,7 +21,6 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(make_listen, "LISTEN", tmp_path / "listen")
     monkeypatch.setattr(make_listen, "RECORDINGS", make_listen.RECORDINGS[2:4])
     monkeypatch.setattr(make_listen, "list_models", lambda: models)
-    monkeypatch.setattr(make_listen, "list_pianos_only", lambda models: ["guitar"])
     monkeypatch.setattr(make_listen, "draw_clips", lambda: None)
 
     def pretend(folder, models):
@@ -61,7 +60,6 @@ def test_it_says_whose_the_recordings_are(made):
         text = (made / name).read_text(encoding="utf-8")
         assert "sms-tools, Music Technology Group, UPF (CC BY 4.0)" in text
         assert make_listen.FREESOUND in text
-        assert "Trained on pianos only: guitar" in text
 
 
 def test_the_recordings_are_there():
