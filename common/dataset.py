@@ -43,6 +43,8 @@ def read_features_json(features):
     description = read_json(path, COMPUTE_ANEW, parameters=dict)
     if description is None:
         raise UserError(f"{path}: not found; make it with compute_features.py")
+    if not isinstance(description.get("audios", ""), str):
+        raise UserError(f"{path}: damaged; {COMPUTE_ANEW}")
     for key, ours in FEATURE_PARAMETERS.items():
         found = description["parameters"].get(key)
         known = HEIGHTS if key == "bins" else (ours,)

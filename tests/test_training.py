@@ -32,7 +32,14 @@ from conversion import convert, model_files
 from research.styles import FILM
 from sound.recordings import write_audio
 from training import callbacks, feeding, preview, run_folder, setup, splits
-from training.flags import EARLIER, FIXED_FLAGS, add_training_flags, check_dataset, name_folder
+from training.flags import (
+    EARLIER,
+    FIXED_FLAGS,
+    add_training_flags,
+    check_dataset,
+    expand_origins,
+    name_folder,
+)
 from training.preview import write_sound
 
 RUN = f"{ORIGIN}_2_{TARGET}"
@@ -543,7 +550,7 @@ def test_weights_of_another_width_or_kind_are_refused(tmp_path):
     ):
         model_files.save_generator(network, tmp_path / "w.keras")
         with pytest.raises(UserError, match=reason):
-            setup.start_from(plain, tmp_path / "w.keras")
+            setup.load_start(tmp_path / "w.keras", 2, plain.kind)
 
 
 def test_it_is_said_how_many_held_out_pieces_given_weights_were_trained_on(tmp_path, capsys):
@@ -647,6 +654,9 @@ def test_shares_that_add_up_to_one():
     assert setup.read_shares(args) == shares
     args.family_share[0] = "piano_a=0.34"
     with pytest.raises(UserError, match="add up to more than 1"):
+        setup.read_shares(args)
+    args.family_share[1] = "piano_a=0.1"
+    with pytest.raises(UserError, match="piano_a is named twice"):
         setup.read_shares(args)
 
 
@@ -812,6 +822,22 @@ def test_fresh_deletes_nothing_where_the_weights_do_not_fit(copied, features, tm
     assert len(history(copied)) == 3
 
 
+def test_a_fresh_run_may_begin_with_the_generator_that_it_replaces(copied, features):
+    """The folder was deleted before the weights were read, and the run was lost."""
+    sha256 = setup.hash_model(copied)
+    flags = ["--dataset_path", features, *PAIR, *SMALL, *SILENT, "--runs_path", copied.parent]
+    rates = ["--gen_lr", 1e-9, "--disc_lr", 1e-9]
+    before = model_files.load_generator(copied).get_weights()
+    flags += ["--epochs", 1, "--fresh", "--weights", copied]
+    code, _, errors = run_main(train, *flags, *rates)
+    assert code == 0, errors
+    assert len(history(copied)) == 1
+    assert config_of(copied)["starts"][0]["weights_sha256"] == sha256
+    after = model_files.load_generator(copied).get_weights()
+    kernels = [(a, b) for a, b in zip(before, after) if a.ndim == 4]
+    assert all(np.abs(a - b).max() < 1e-6 for a, b in kernels)
+
+
 def test_a_run_is_resumed_by_its_folder_alone_and_under_a_new_name(copied, tmp_path):
     copied = copied.rename(tmp_path / "my run #1")
     code, output, errors = run_main(train, "--resume", f"{copied}/", "--epochs", 4, *SILENT)
@@ -933,6 +959,44 @@ def test_what_is_offered_for_a_damaged_run_loses_nothing(copied, name):
     assert f"{copied / name}: damaged; repair it" in line and f"--weights {copied}" in line
     assert "--fresh" not in line and "delete" not in line
     assert contents(copied) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda content: content["flags"].update(epochs=["x"])),
+        ("config.json", lambda content: content["flags"].update(cache="yes")),
+        ("config.json", lambda content: content["flags"].update(precision="float8")),
+        ("config.json", lambda content: content["flags"].update(origin={"a": 1})),
+        ("config.json", lambda content: content.update(baselines_db={"identity": "7"})),
+        ("last/state.json", lambda content: content.update(history=[5])),
+        ("last/state.json", lambda content: content["history"][0].pop("seconds")),
+    ],
+)
+def test_odd_values_in_the_files_of_a_run_are_told(copied, name, change):
+    content = json.loads((copied / name).read_text())
+    change(content)
+    write_json(copied / name, content)
+    code, _, errors = run_main(train, "--resume", copied, "--epochs", 4)
+    assert code == 2
+    assert f"{copied / name}: damaged; repair it" in last_line(errors)
+
+
+def test_a_complete_run_without_baselines_is_told_to_be_complete(copied):
+    config = config_of(copied)
+    del config["baselines_db"]
+    write_json(copied / "config.json", config)
+    code, output, errors = run_main(train, "--resume", copied, *SILENT)
+    assert code == 0, errors
+    assert "nothing to train: the run is complete" in output
+
+
+def test_hidden_folders_are_no_instruments(tmp_path):
+    for name in (".ipynb_checkpoints", "organ_a_001", "organ_a", "guitar_a"):
+        (tmp_path / name).mkdir()
+    given = ["--dataset_path", str(tmp_path), "--origin", "all", "--target", "guitar_a"]
+    args = train.build_parser().parse_args(given)
+    assert expand_origins(args) == ["organ_a", "organ_a_001"]
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,7 @@ class Session(keras.callbacks.Callback):
     def show(self):
         """Plot the history, write the preview and the run's page."""
         plot = self.run.folder / "plots" / "history.png"
-        baselines = self.run.config["baselines_db"]
-        pictures.write_history(self.run.folder / "history.csv", plot, baselines)
+        pictures.write_history(self.run.folder / "history.csv", plot, self.run.baselines)
         with models.averaged(self.model):
             self.preview(self.run.history[-1]["epoch"])
         run_page.write_run_page(self.run.folder)

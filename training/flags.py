@@ -3,11 +3,12 @@
 This module imports nothing heavy, so that --help and errors in names are fast.
 """
 
+import argparse
 from pathlib import Path
 
 from common import cli
 from common.cli import UserError, number
-from common.files import MEND, read_json
+from common.files import MEND, list_folders, read_json, undamaged
 from common.names import family_of, target_name
 
 # Flags that a resumed run does not inherit.
@@ -61,7 +62,7 @@ def parse(parser, argv, script, suffix=""):
     begun = _find_resumed(argv)
     if begun.resume is not None:
         folder = Path(begun.resume)
-        _take_over(parser, _read_resumed(begun, script))
+        _take_over(parser, _read_resumed(begun, script), folder)
         args = parser.parse_args(argv)
         if args.name is not None:
             raise UserError(
@@ -75,7 +76,7 @@ def parse(parser, argv, script, suffix=""):
         args = parser.parse_args(argv)
         folder = name_folder(args, suffix)
         if goes_on(args, folder):
-            _take_over(parser, read_flags(folder))
+            _take_over(parser, read_flags(folder), folder)
             args = parser.parse_args(argv)
     args.origin = expand_origins(args)
     if goes_on(args, folder):
@@ -92,7 +93,7 @@ def expand_origins(args):
     if args.origin != ["all"]:
         return args.origin
     folder = Path(args.dataset_path)
-    names = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    names = [path.name for path in list_folders(folder) or ()]
     others = [*args.target, *(args.hold_out_origin or ())]
     origins = [name for name in names if name not in others]
     if not origins:
@@ -183,8 +184,11 @@ def format_flag(value):
     return " ".join(str(item) for item in cli.as_list(value)) or str(value)
 
 
-def _take_over(parser, known):
-    """Make a run's flags the defaults of ``parser``; they are no longer required."""
+def _take_over(parser, known, folder):
+    """Make a run's flags, of its ``folder``, the defaults of ``parser``; none is required then.
+
+    Raises UserError if a value is none that its flag takes.
+    """
     known = _add_earlier(known, [action.dest for action in parser._actions])
     for action in parser._actions:
         flag = action.dest
@@ -193,8 +197,33 @@ def _take_over(parser, known):
         value = known[flag]
         if action.nargs in ("+", "*") and value is not None:
             value = cli.as_list(value)  # older runs have a single name as text
+        with undamaged(folder / "config.json", mend_or_begin_anew(folder)):
+            _check_value(action, value)
         action.default = value
         action.required = False
+
+
+def _check_value(action, value):
+    """Raise ValueError or TypeError if a flag, ``action`` of argparse, cannot have the value."""
+    if value is None or value == action.default:
+        return
+    if isinstance(value, list) and action.nargs not in ("+", "*"):
+        raise TypeError
+    for item in cli.as_list(value):
+        if action.nargs == 0:
+            wanted = bool
+        elif action.type is None:
+            wanted = str
+        else:
+            wanted = (int, float)
+            try:
+                action.type(str(item))
+            except argparse.ArgumentTypeError:
+                raise ValueError from None
+        if not isinstance(item, wanted):
+            raise TypeError
+        if action.choices and item not in action.choices:
+            raise ValueError
 
 
 def name_folder(args, suffix=""):

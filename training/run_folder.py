@@ -90,10 +90,16 @@ class Run:
                 f"another run, and --weights {self.folder} to begin with its generator"
             )
         self.history = state["history"] if state else []
-        for row in self.history:
-            if "heldout_mae_db" in row:  # its name in earlier versions
-                row["unheard_mae_db"] = row.pop("heldout_mae_db")
+        with undamaged(self.state_file, remedy):
+            for row in self.history:
+                _check_numbers(row["epoch"], row["seconds"], row["val_mae_db"])
+                if "heldout_mae_db" in row:  # its name in earlier versions
+                    row["unheard_mae_db"] = row.pop("heldout_mae_db")
         config = read_json(self.config_file, remedy, flags=dict, split=dict)
+        with undamaged(self.config_file, remedy):
+            if config:
+                for key in ("baselines_db", "unheard_baselines_db"):
+                    _check_numbers(*config.get(key, {}).values())
         if self.history:  # before the first epoch there is nothing to keep
             self.config = config or {}
 
@@ -116,6 +122,11 @@ class Run:
         """Lowest validation error so far, dB."""
         return min((row["val_mae_db"] for row in self.history), default=math.inf)
 
+    @property
+    def baselines(self):
+        """Errors of trivial systems on the held-out pieces, dB; {} in runs older than these."""
+        return self.config.get("baselines_db", {})
+
     def seconds_trained(self):
         """Total time of the complete epochs, s."""
         return sum(row["seconds"] for row in self.history)
@@ -131,12 +142,11 @@ class Run:
 
     def summarise(self):
         """Lines printed at the end: the generator's error, the baselines, the page."""
-        baselines = self.config["baselines_db"]
         error = find_error(self.history, self.config)
         return (
-            f"held-out MAE {error:.2f} dB ({format_errors(baselines)}) -> "
+            f"held-out MAE {error:.2f} dB ({format_errors(self.baselines)}) -> "
             f"{self.folder}/generator.keras\n"
-            f"verdict: {run_page.describe_error(error, baselines)}\n"
+            f"verdict: {run_page.describe_error(error, self.baselines)}\n"
             f"page with sounds: {self.folder}/index.html"
         )
 
@@ -309,6 +319,13 @@ class Run:
         for row in self.history:
             rows.append([row.get(column, "") for column in columns])
         write_csv(self.folder / "history.csv", [columns, *rows])
+
+
+def _check_numbers(*values):
+    """Raise TypeError if a value of a JSON file is not a number."""
+    for value in values:
+        if not isinstance(value, (int, float)):
+            raise TypeError
 
 
 class _Log:

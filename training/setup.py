@@ -35,6 +35,13 @@ from training.preview import choose_piece
 from training.run_folder import Run, format_errors, networks_of
 
 
+class Initial(NamedTuple):
+    """The model of --weights. It is read once, because --fresh may delete its folder."""
+
+    generator: keras.Model
+    sha256: str  # of its file, in hexadecimal digits
+
+
 class Sets(NamedTuple):
     """The data sets of a run."""
 
@@ -56,6 +63,7 @@ class Training:
     gpus: int  # that share each batch; 0: the CPU
     policy: str  # name of Keras's dtype policy
     sets: Sets | None = None
+    initial: Initial | None = None  # of a new run with --weights
 
     def epochs_done(self):
         """Number of epochs that need no training; all of them if --minutes are over."""
@@ -159,7 +167,9 @@ def load_sets(training):
     # Report wrong names before any file is changed, or deleted by --fresh.
     choose_piece(args.preview_piece, split["validation"])
     if args.weights and not run.history:
-        load_start(args.weights, args.filters, training.kind)
+        generator = load_start(args.weights, args.filters, training.kind)
+        training.initial = Initial(generator, hash_model(args.weights))
+        tell_overlap(args.weights, split)
 
     shuffled = dataset.Batching(
         args.batch_size,
@@ -245,6 +255,8 @@ def read_shares(args):
                 f"--family_share {text}: is not a share of an origin's family; write "
                 f"FAMILY=FRACTION, such as {min(families)}=0.3"
             )
+        if family in shares:
+            raise UserError(f"--family_share {text}: {family} is named twice; name it once")
         shares[family] = share
     if sum(shares.values()) > 1 + 1e-9:  # 0.33 + 0.56 + 0.11 exceeds 1
         raise UserError("--family_share: the shares add up to more than 1; give smaller ones")
@@ -311,15 +323,6 @@ def load_start(path, filters, kind):
     return trained
 
 
-def start_from(generator, path):
-    """Give a generator the weights of the model at ``path``, widened if it is narrower.
-
-    Raises UserError as `load_start` does.
-    """
-    trained = load_start(path, models.width_of(generator), generator.kind)
-    models.widen(trained, generator)
-
-
 def tell_overlap(path, split):
     """Print how many of the held-out pieces the model at ``path`` was trained on."""
     other = RunFacts(find_model(path, "--weights")).split
@@ -347,7 +350,7 @@ def begin(training, model):
     """Check that the run can continue, load the model's weights, write config.json.
 
     Raises:
-        UserError: the folder has a run with other settings, or --weights are of another kind.
+        UserError: the folder has a run with other settings.
     """
     args, run, sets = training.args, training.run, training.sets
     flags = {key: to_json(value) for key, value in vars(args).items() if key != "resume"}
@@ -360,10 +363,10 @@ def begin(training, model):
     if run.config.get("fingerprint", fingerprint) != fingerprint:
         check_tiles(run, sets)
     start = {"flags": flags, "policy": training.policy, "versions": list_versions()}
-    if args.weights and not run.history:
-        tell_overlap(args.weights, sets.split)
-        start_from(networks_of(model)["generator"], args.weights)
-        start["weights_sha256"] = hash_model(args.weights)
+    if training.initial and not run.history:
+        models.widen(training.initial.generator, networks_of(model)["generator"])
+        start["weights_sha256"] = training.initial.sha256
+    training.initial = None  # its memory is needed
     run.restore(model)
     if run.config and training.epochs_done() >= args.epochs:
         return  # nothing to train or write
@@ -412,8 +415,8 @@ def check_tiles(run, sets):
     """
     median = dataset.find_target_median(sets.train)
     found = dataset.measure_baselines(sets.validation, median)
-    known = run.config["baselines_db"]
-    if any(abs(found[name] - known[name]) > 1e-4 for name in known):
+    known = run.baselines
+    if any(abs(value - known.get(name, value)) > 1e-4 for name, value in found.items()):
         raise UserError(
             f"{run.folder}: its pieces have changed since the training; restore the old features, "
             "or give --name for another run"
@@ -442,7 +445,7 @@ def introduce(training, model, parser):
     backend = keras.backend.backend()
     gpus = training.gpus or "no"
     print(f"parameters: {', '.join(sizes)}; {training.policy}; {backend}, {gpus} GPU")
-    print(f"held-out MAE to beat: {format_errors(run.config['baselines_db'])}")
+    print(f"held-out MAE to beat: {format_errors(run.baselines)}")
     if "unheard_baselines_db" in run.config:
         print(f"unheard origins: {format_errors(run.config['unheard_baselines_db'])}")
     done = training.epochs_done()
