@@ -64,6 +64,7 @@ WEAKNESSES = """Known weaknesses:
   Errors are larger there.
 - Above {edge:.0f} kHz the output is silent.
 """
+TRAINERS = ("train", "train_generator")
 MANY = 24  # largest number of origins that are named one by one
 ROOMS = "- Its training set has no rooms. Expect more errors on recordings made in a room.\n"
 REMEDY = "give a run that train.py made"
@@ -73,11 +74,14 @@ def command_line(flags):
     """Write the training command for config.json's ``flags``; it runs as typed.
 
     It leaves out flags that do not change the weights, and initial weights outside the repository.
+    Raises ValueError if they name a script that does not train.
     """
     flags = {**flags}
     if not is_shipped(flags.get("weights")):
         flags.pop("weights", None)
     flags.setdefault("choose", EARLIER["choose"])  # runs older than the flag
+    if flags["script"] not in TRAINERS:
+        raise ValueError
     parser = importlib.import_module(flags["script"]).build_parser()
     words = ["python", f"{flags['script']}.py"]
     for key, value in flags.items():

@@ -149,9 +149,11 @@ def test_what_cannot_have_a_card_is_refused_before_it_is_loaded(export, run, cap
     (run / "config.json").write_text(json.dumps({**config, "flags": flags}))
     assert export.main(["--run", str(run), *ABOUT]) == 2
     assert "has several targets" in capsys.readouterr().err
-    (run / "config.json").write_text(json.dumps({**config, "baselines_db": {}}))
-    assert export.main(["--run", str(run), *ABOUT]) == 2
-    assert "config.json: damaged" in capsys.readouterr().err
+    imports = {**config, "flags": {**config["flags"], "script": "this"}}  # no script, a module
+    for damaged in ({**config, "baselines_db": {}}, imports):
+        (run / "config.json").write_text(json.dumps(damaged))
+        assert export.main(["--run", str(run), *ABOUT]) == 2
+        assert "config.json: damaged" in capsys.readouterr().err
 
 
 def test_a_run_without_its_history_is_refused(capsys, export, run):

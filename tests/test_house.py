@@ -29,6 +29,10 @@ ROOMS = (
 )
 
 
+BESIDE = ("benchmarks", "demo", "docs", "pretrained", "tests")  # folders of scripts, no rooms
+IMPORTERS = ("load_later", "import_module", "__import__")
+
+
 def find_modules():
     """{dotted name: path} of the modules at the root and in the rooms."""
     paths = list(ROOT.glob("*.py"))
@@ -42,17 +46,27 @@ def find_modules():
 
 
 def find_imports(path, modules):
-    """Names of those ``modules`` that a file imports: anywhere in it, or by `cli.load_later`."""
+    """Names of those ``modules`` that a file imports: anywhere in it, or by a function."""
+    return list_imports(path.read_text(encoding="utf-8")) & set(modules)
+
+
+def list_imports(code):
+    """Dotted names that a module's code may import, those in its functions among them.
+
+    Of ``from a import b`` both a and a.b. Raises ValueError for a relative import.
+    """
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError("a relative import: write it from the root")
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "cli.load_later":
-            names.add(node.args[0].value)
-    return names & set(modules)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(IMPORTERS):
+            names.update(each.value for each in node.args if isinstance(each, ast.Constant))
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +80,47 @@ def test_the_root_holds_the_scripts_and_the_method():
     assert {path.stem for path in ROOT.glob("*.py")} == SCRIPTS | METHOD
 
 
-def test_no_import_runs_in_a_circle(imports):
+def test_every_package_is_a_room():
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(ROOMS)
+    inner = [path for room in ROOMS for path in (ROOT / room).glob("*/**/*.py")]
+    assert inner == []  # `find_modules` would pass over these
+
+
+def test_imports_are_found_wherever_they_stand():
+    code = """
+import a, b.c
+def f():
+    from d import e
+    g = cli.load_later("h")
+    load_later("i"), importlib.import_module("j"), __import__("k"), import_module(unknown)
+"""
+    assert list_imports(code) == {"a", "b.c", "d", "d.e", "h", "i", "j", "k"}
+    with pytest.raises(ValueError, match="relative"):
+        list_imports("from . import x")
+
+
+def check_no_circle(imports):
     left = dict(imports)
     while left:
         free = [name for name, below in left.items() if not below & set(left)]
         assert free, f"a circle among {sorted(left)}"
         for name in free:
             del left[name]
+
+
+def test_no_import_runs_in_a_circle(imports):
+    check_no_circle(imports)
+
+
+@pytest.mark.parametrize("folder", BESIDE)
+def test_no_import_runs_in_a_circle_beside_the_rooms(folder):
+    """Nor does a room import what stands beside them."""
+    modules = {path.stem: path for path in (ROOT / folder).rglob("*.py")}
+    others = {name: path for name, path in modules.items() if name not in SCRIPTS | METHOD}
+    check_no_circle({name: find_imports(path, others) for name, path in others.items()})
+    wanted = {f"{folder}.{name}" for name in modules} | set(others)
+    for name, path in find_modules().items():
+        assert not list_imports(path.read_text(encoding="utf-8")) & wanted, name
 
 
 def test_nothing_imports_a_script(imports):
