@@ -35,6 +35,9 @@ LOGIN_SECONDS = 1.0  # delay after a wrong password; only one is checked at a ti
 UPLOAD = "/gradio_api/upload"
 PROGRESS = "/gradio_api/upload_progress"
 FILE = "/gradio_api/file="
+# Calls of the page's functions, which explain their own errors in words. Gradio answers 500 to data
+# that the page never sends, such as too few values: that is the sender's error.
+RUN = "/gradio_api/run/"
 _READ = re.compile(
     r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*)?"
     r"|/gradio_api/(startup-events|app_id/?|queue/data|heartbeat/[A-Za-z0-9_-]{1,64})"
@@ -87,6 +90,8 @@ class Door:
         async def send_safely(message):
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(_HEADERS)
+                if message["status"] == 500 and scope["path"].startswith(RUN):
+                    message = {**message, "status": 400}  # see `RUN`
             await send(message)
 
         answer = self._refuse(scope) or await self._ask_password(scope)
@@ -158,7 +163,7 @@ class Door:
             if len(body) > BODY_BYTES:
                 return _say("this request is too large", 413)
         try:
-            call = json.loads(body)
+            call = json.loads(body, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return _say("this request is damaged", 400)
         session = call.get("session_hash") if isinstance(call, dict) else None
@@ -276,6 +281,11 @@ def find_paths(content):
         elif isinstance(item, list):
             rest.extend(item)
     return paths
+
+
+def _refuse_constant(text):
+    """Refuse NaN and Infinity, which are not JSON. Raises ValueError."""
+    raise ValueError(text)
 
 
 def _say(words, status):

@@ -82,7 +82,8 @@ def main(argv=None):
     taken = 0
     began = time.time()
     for _ in range(args.runs):
-        taken += watched(args.target, targets.damage(rng.choice(good), rng))
+        damaged = targets.damage_target(args.target, rng.choice(good), rng)
+        taken += watched(args.target, damaged)
     seconds = time.time() - began
     print(
         f"{args.target}: {args.runs:,} inputs in {seconds:.0f} s, {taken:,} taken, "

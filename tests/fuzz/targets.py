@@ -6,6 +6,7 @@ have it instrumented.
 
 import functools
 import io
+import json
 import struct
 import tempfile
 import zipfile
@@ -69,7 +70,112 @@ def fuzz_model(content):
     model_files.load_generator(_file(content, ".keras" if content[:2] == b"PK" else ".weights.h5"))
 
 
-TARGETS = {"midi": fuzz_midi, "audio": fuzz_audio, "tiles": fuzz_tiles, "model": fuzz_model}
+def fuzz_config(content):
+    """Read a run's config.json as every script does."""
+    _use_run("config.json", content)
+
+
+def fuzz_state(content):
+    """Continue a run with this state.json."""
+    _use_run("last/state.json", content)
+
+
+def fuzz_features(content):
+    """Begin to train on tiles with this features.json."""
+    from common import dataset
+    from sound.recordings import find_audio
+
+    folder = Path(_folder().name, "features")
+    folder.mkdir(exist_ok=True)
+    (folder / "features.json").write_bytes(content)
+    description = dataset.read_features_json(folder)
+    if description.get("audios") is not None:
+        find_audio(Path(description["audios"]) / "guitar_acoustic", "piece")
+
+
+def _use_run(name, content):
+    """Use a run folder in which one file has this content; raises the last `UserError`."""
+    folder = _make_run()
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(content)
+    refused = None
+    try:
+        for use in (_read_facts, _write_page, _parse_flags, _resume):
+            if use is _resume and refused is not None:  # then it is not reached
+                break
+            try:
+                use(folder)
+            except UserError as error:
+                refused = error
+                assert "; " in str(error)
+    finally:
+        (folder / name).write_bytes(before)
+    if refused is not None:
+        raise refused
+
+
+@functools.lru_cache
+def _make_run():
+    """A run folder of three epochs, without networks."""
+    folder = Path(_folder().name, "runs", "keyboard_acoustic_2_guitar_acoustic")
+    (folder / "last").mkdir(parents=True)
+    (folder / "config.json").write_bytes(_good_config()[0])
+    (folder / "last" / "state.json").write_bytes(_good_state()[0])
+    table = "epoch,seconds,mae_db,val_mae_db\n1,2.5,6.5,7.5\n2,2.5,6,7\n"
+    (folder / "history.csv").write_text(table)
+    return folder
+
+
+def _read_facts(folder):
+    from common.run_facts import RunFacts
+    from conversion import known_models
+    from research import registry
+
+    run = RunFacts(folder)
+    for name in ("flags", "baselines", "split", "origins", "unheard", "targets", "pull", "error"):
+        getattr(run, name)
+    known_models.describe_model(folder)
+    registry.read_from_run(run)
+
+
+def _write_page(folder):
+    from report import run_page
+
+    run_page.write_run_page(folder)
+    run_page.write_overview(folder.parent)
+
+
+def _parse_flags(folder):
+    import train
+    from training import flags
+
+    try:
+        flags.parse(train.build_parser(), ["--resume", str(folder)], "train")
+    except SystemExit as error:  # argparse's: a flag is missing now
+        raise UserError("the parser; it said what is missing") from error
+
+
+def _resume(folder):
+    from training import run_folder
+
+    run = run_folder.Run(folder)
+    run.known_split(["a", "b"])
+    run.check({"filters": 2, "gen_lr": 5e-4, "disc_lr": 5e-5, "epochs": 9}, "float32")
+    run.seconds_trained()
+    if run.history:
+        run.summarise()
+
+
+TARGETS = {
+    "midi": fuzz_midi,
+    "audio": fuzz_audio,
+    "tiles": fuzz_tiles,
+    "model": fuzz_model,
+    "config": fuzz_config,
+    "state": fuzz_state,
+    "features": fuzz_features,
+}
+JSON = ("config", "state", "features")  # targets that are JSON: most damage is to their values
 
 
 def run_one(target, content):
@@ -85,7 +191,15 @@ def run_one(target, content):
 @functools.lru_cache
 def seeds(target):
     """Good files of a target, a list of bytes."""
-    makers = {"midi": _good_midi, "audio": _good_audio, "tiles": _good_tiles, "model": _good_models}
+    makers = {
+        "midi": _good_midi,
+        "audio": _good_audio,
+        "tiles": _good_tiles,
+        "model": _good_models,
+        "config": _good_config,
+        "state": _good_state,
+        "features": _good_features,
+    }
     return makers[target]()
 
 
@@ -138,6 +252,82 @@ def _good_models():
     packed = Path(_folder().name, "packed.weights.h5")
     packed_weights.pack(weights, packed)
     return [archive.read_bytes(), weights.read_bytes(), packed.read_bytes()]
+
+
+def _good_config():
+    flags = {
+        "script": "train",
+        "dataset_path": "features",
+        "origin": ["keyboard_acoustic"],
+        "target": ["guitar_acoustic"],
+        "hold_out_origin": None,
+        "filters": 2,
+        "gen_lr": 5e-4,
+        "disc_lr": 5e-5,
+        "epochs": 2,
+        "choose": "last",
+        "learn": "magnitude",
+        "conditions": ["room"],
+    }
+    start = {"flags": flags, "policy": "float32", "versions": {"keras": "3.0"}}
+    config = {
+        **start,
+        "split": {"train": ["a"], "validation": ["b"]},
+        "bins": 256,
+        "pull": 0.1,
+        "kind": "magnitude",
+        "style": "none",
+        "baselines_db": {"identity": 8.0, "median": 12.0},
+        "fingerprint": "0",
+        "starts": [{"first_epoch": 1, "time": "2020-01-01", **start}],
+    }
+    return [json.dumps(config).encode()]
+
+
+def _good_state():
+    rows = []
+    for epoch in (1, 2):
+        row = {"epoch": epoch, "seconds": 2.5, "tiles_per_s": 9.0, "gen_lr": 5e-4, "disc_lr": 5e-5}
+        rows.append({**row, "mae_db": 6.0, "val_mae_db": 7.0})
+    return [json.dumps({"history": rows}).encode()]
+
+
+def _good_features():
+    import data
+
+    description = {"parameters": data.FEATURE_PARAMETERS, "audios": "/nowhere", "fingerprint": "0"}
+    return [json.dumps(description).encode()]
+
+
+def damage_target(target, content, rng):
+    """Damage a good file of a target; JSON mostly in its values."""
+    if target in JSON and rng.random() < 0.8:
+        return damage_json(content, rng)
+    return damage(content, rng)
+
+
+ODD = (None, True, -1, 0, 1e308, 2**70, float("nan"), float("inf"), "", "x", "\0", "../..", [], {})
+
+
+def damage_json(content, rng):
+    """Replace, remove or wrap one to three values of a JSON text."""
+    tree = {"": json.loads(content)}
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        place = tree
+        key = ""
+        while isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.85:
+            place = place[key]
+            key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        kind = rng.choice(("odd", "odd", "gone", "list", "dict", "text"))
+        if kind == "gone" and place is not tree:
+            del place[key]
+            continue
+        odd = rng.choice(ODD)
+        if isinstance(odd, (list, dict)):
+            odd = type(odd)()  # a new one, because a later change may fill it
+        new = {"list": [place[key]], "dict": {"x": place[key]}, "text": str(place[key])}
+        place[key] = new.get(kind, odd)
+    return json.dumps(tree[""]).encode()
 
 
 LIMITS = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f")

@@ -262,6 +262,19 @@ def test_the_page_may_be_opened_by_a_link_but_not_shown_in_a_frame(page):
     assert "frame-ancestors 'none'" in policy
 
 
+@pytest.mark.parametrize("data", [[], [None], [[None], None], {"x": 1}, 3, [[[]] * 99, "x", 5]])
+def test_a_call_with_data_that_no_page_sends_is_refused(page, data):
+    call = {"data": data, "session_hash": page.session}
+    for name in ("look", "start", "stop", "leave", "try_example"):
+        status, _ = page.post(f"/gradio_api/run/{name}", call)
+        assert status == 200 or 400 <= status < 500, (name, status)
+
+
+def test_numbers_that_are_none_are_refused(page):
+    body = '{"data": [], "fn_index": NaN, "session_hash": "x"}'
+    assert page.ask("POST", "/gradio_api/run/stop", body)[0] == 400
+
+
 def test_bodies_larger_than_the_page_sends_are_refused(page):
     call = {"data": ["x" * 1_100_000, None], "session_hash": page.session}
     assert page.post("/gradio_api/run/look", call)[0] == 413
