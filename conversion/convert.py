@@ -524,7 +524,8 @@ def _convert_to_spool(model, sound, spool, survey, options, output, progress):
     blocks = convert_stream(model, blocks, sound.samplerate, data.SAMPLE_RATE, options)
     blocks = resample_stream(meter.watch(blocks), data.SAMPLE_RATE, output.rate)
     peak = _fill_spool(spool, blocks, output.rate, progress)
-    samples = round(excerpt.samples * output.rate / sound.samplerate)
+    # An output without samples could not be read, and the stream is a little longer than its input
+    samples = max(1, round(excerpt.samples * output.rate / sound.samplerate))
     return _Made(samples, peak, meter.integrated(), gain_in)
 
 

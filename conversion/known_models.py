@@ -83,9 +83,12 @@ def find_model(text, flag=None):
         UserError: no model matches, or several do.
     """
     text = str(text)
-    if Path(text).exists():
+    if text and Path(text).exists():  # Path("") is the current folder
         return Path(text)
     given = f"{flag} {text}" if flag else text
+    if not text:
+        where = flag or "model"
+        raise UserError(f"{where} '': is empty; give one that predict.py --list shows")
     for path in list_folders(PRETRAINED) or ():
         if path.name == text and find_weights(path) is not None:
             return path

@@ -78,6 +78,7 @@ def convert(
     _check_range("start", start, 0, math.inf)
     _check_range("seconds", seconds, 0, math.inf)
     _check_range("sr", sr, *RATES)
+    sr = _as_whole("sr", sr)
     _check_range("transpose", transpose, -OCTAVE, OCTAVE)
     _check_range("mix", mix, 0, 1)
     path = known_models.find_model(model)
@@ -113,9 +114,13 @@ def convert_array(
         float32, shape and rate of ``audio``. Peaks are not limited and may exceed full scale.
 
     Raises:
-        ValueError: ``audio`` is empty, has another shape, or has NaN or infinite samples.
+        ValueError: ``audio`` is empty, has another shape, or has integer, NaN or infinite samples.
         UserError: as `convert`.
     """
+    if np.asarray(audio).dtype.kind in "iub":
+        raise ValueError("audio holds integers; give floats, such as int16 samples / 32768")
+    _check_range("sample_rate", sample_rate, *RATES)
+    sample_rate = _as_whole("sample_rate", sample_rate)
     audio = np.asarray(audio, np.float32)
     columns = audio.reshape(len(audio), -1) if audio.ndim in (1, 2) and audio.size else None
     if columns is None or columns.shape[1] > MAX_CHANNELS:
@@ -161,6 +166,15 @@ def _check(name, value, allowed):
     if value not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise UserError(f"{name}={value!r}: give one of {choices}")
+
+
+def _as_whole(name, value):
+    """Return an argument, a number or None, as int. Raises UserError if it has a fraction."""
+    if value is None:
+        return None
+    if value != int(value):
+        raise UserError(f"{name}={value!r}: is not whole; give a whole number")
+    return int(value)
 
 
 def _check_range(name, value, low, high):

@@ -180,6 +180,8 @@ def read_instruments(path):
             raise _not_an_instrument(path, row)
         name = row[0]
         NoteSynthesizer.note_prefix(name)  # refuses a malformed name
+        if name in sources:
+            raise UserError(f"{path}: {name}: is named twice; give one of them another number")
         if is_duet(name):
             sources[name] = read_duet(path, row, sources)
         else:

@@ -89,8 +89,11 @@ def listen_open(sound, start=0.0, seconds=None):
         `Survey`.
 
     Raises:
-        UserError: the recording cannot be read, or ends before ``start``.
+        UserError: the recording cannot be read, ends before ``start``, or ``seconds`` are less than
+            one sample.
     """
+    if seconds is not None and round(seconds * sound.samplerate) < 1:
+        raise UserError(f"--seconds {seconds:g}: is less than a sample of {sound.name}; give more")
     meter = Meter()
     mono = _MonoMeter()
     offset = _Offset()

@@ -236,6 +236,7 @@ def test_a_link_to_a_missing_file_is_kept(make_data, tmp_path, capsys):
         ("instrument,font,program\nguitar_acoustic,a.sf2,128\n", "no such program: 128"),
         ("instrument,font,program\nguitar_acoustic_001,a.sf2,1\n", "has no target"),
         ("instrument,font,program\nguitar,a.sf2,1\n", "no such name"),
+        (f"{TABLE}guitar_acoustic,a.sf2,1\n", "guitar_acoustic: is named twice"),
         (f"{TABLE}duet_acoustic_001,a.sf2,3\n", "'a.sf2' is not an instrument of a row above"),
         (f"{TABLE}{DUETS}duet_acoustic_004,duet_acoustic_001,reed_acoustic_001\n", "not an instr"),
         ("instrument,font,program\nguitar_acoustic,b.sf2,1\n", "b.sf2: no such SoundFont"),

@@ -48,6 +48,28 @@ def test_an_argument_out_of_range_is_refused(tmp_path, model, keyword, value):
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
 
 
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"seconds": 0}, "--seconds 0: is less than a sample"),
+        ({"seconds": 1e-9}, "--seconds 1e-09: is less than a sample"),
+        ({"sr": 8000.5}, "sr=8000.5: is not whole"),
+        ({"model": ""}, "model '': is empty"),
+    ],
+)
+def test_what_gives_no_sound_or_names_no_model_is_refused(tmp_path, model, keywords, text):
+    source = write(tmp_path / "song.wav", music(2000))
+    with pytest.raises(UserError, match=text):
+        convert(source, **{"model": model, **keywords})
+    assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
+
+
+def test_a_single_sample_at_a_lower_rate_is_still_a_file_with_sound(tmp_path, model):
+    source = write(tmp_path / "one.wav", music(2000)[:1])
+    made = convert(source, model, sr=11025, quality="draft")
+    assert soundfile.info(made).frames == 1
+
+
 def stereo(samples, rate):
     return np.stack([music(samples, rate), music(samples, rate, seed=1)], axis=1)
 
@@ -119,10 +141,24 @@ def test_mistakes_are_explained(tmp_path, model, keywords, text):
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
 
 
-@pytest.mark.parametrize("audio", [[], 0.5, np.zeros((2, 500)), np.zeros((9, 2, 1)), [0, np.nan]])
+@pytest.mark.parametrize(
+    "audio",
+    [
+        *([], 0.5, np.zeros((2, 500)), np.zeros((9, 2, 1)), [0, np.nan]),
+        np.full(500, 9000, np.int16),  # as scipy.io.wavfile reads: it was taken for a float
+    ],
+)
 def test_an_array_of_another_form_is_refused(audio, model):
     with pytest.raises(ValueError, match="audio"):
         convert_array(audio, 44100, model)
+
+
+def test_rates_of_arrays_are_whole_and_named_by_their_argument(model):
+    audio = music(2000)
+    for rate, reason in ((44100.5, "is not whole"), (5, "is out of range")):
+        with pytest.raises(UserError, match=f"sample_rate={rate}: {reason}"):
+            convert_array(audio, rate, model)
+    assert convert_array(audio, 44100.0, model, quality="draft").shape == (2000,)
 
 
 def test_a_model_that_needs_more_than_a_recording_is_refused(tmp_path):
