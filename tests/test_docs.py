@@ -391,6 +391,31 @@ def test_the_address_to_clone_has_one_name_everywhere():
     assert "`ADDRESS_OF_THIS_PAGE` is what your browser shows" in texts["README.md"]
 
 
+PLACES = re.compile(
+    r"--(?:output|audios|audios_path|features|dataset_path|runs_path|nsynth_path|midi_path|report"
+    r"|page|work|pairs|inputs?|recorded_notes|recordings|soundfont|table|figure) ([\w.][\w./-]*)"
+)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
+def test_what_the_commands_read_and_write_stays_out_of_git():
+    places = set()
+    for page in PAGES:
+        for command in commands(page):
+            if script_of(command):
+                places.update(PLACES.findall(command))
+    assert {"song.m4a", "few_runs", "my_piano", "page"} <= places
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    tracked = {name.split("/")[0] for name in names.splitlines()}
+    paths = []
+    for place in places:
+        if place.split("/")[0] not in tracked:
+            paths.append(place if "." in place else f"{place}/file")
+    words = ["git", "check-ignore", "--verbose", "--non-matching", *paths]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert [line for line in result.stdout.splitlines() if line.startswith("::")] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_flags_exist(page, parsers):
     known = {"--depth", "--upgrade", "--logdir", "--wildcards"}  # git, pip, tensorboard, tar
