@@ -78,8 +78,15 @@ def find_versions(midi_path, speeds, transposes):
         for speed, transpose in itertools.product(speeds, transposes):
             name = version_name(piece, transpose, speed)
             if name in versions:
-                other = versions[name].midi.name
-                raise UserError(f"{path}: would be {name}.wav, and so would {other}; rename one")
+                other = versions[name].midi
+                if other == path:
+                    raise UserError(
+                        f"--playback_speed {speed}: another one has the same first digits, "
+                        f"{speed:g}; leave one out"
+                    )
+                raise UserError(
+                    f"{path}: would be {name}.wav, and so would {other.name}; rename one"
+                )
             if len(os.fsencode(Path(name).name)) + len(".wav") > MAX_NAME:
                 too_long.append(path)
             else:

@@ -35,7 +35,7 @@ import NoteSynthesizer
 import render_notes
 from common import parallel
 from common.cli import UserError
-from common.files import complete, find_named, read_csv, write_json
+from common.files import MEND, complete, find_named, read_csv, read_json, write_json
 from common.names import MIDI_EXTENSIONS, family_of, version_name
 from common.record import CURRENT, FOREIGN, Record
 from synthesis.scores import change_score, read_score
@@ -475,6 +475,13 @@ def find_pieces(folder, left_out):
     return dict(sorted(pieces.items()))
 
 
+def read_bins(features):
+    """Read the height of the tiles in a folder, None if it is new. Raises UserError if damaged."""
+    path = features / "features.json"
+    description = read_json(path, f"{MEND}, or give another --features", parameters=dict)
+    return description and description["parameters"].get("bins")
+
+
 def describe_work(work, excerpts, workers):
     """Describe the work: hours of music, disk space, time."""
     banks = sum(len(work.sources[name]) for name, files in work.due.items() if files)
@@ -529,6 +536,12 @@ def main(argv=None):
     """Print the work, then do it."""
     args = build_parser().parse_args(argv)
     start = time.time()
+    known = read_bins(args.features)
+    if known not in (None, args.bins):
+        raise UserError(
+            f"--bins {args.bins}: {args.features} has tiles of {known} bins; give --bins {known}, "
+            "or another --features"
+        )
     sources = read_instruments(args.instruments)
     pieces = find_pieces(args.midi_path, args.leave_out)
     excerpts = []
@@ -536,9 +549,11 @@ def main(argv=None):
         excerpts.append(make_excerpt(number, pieces, list(sources), args.seed))
     work = Work(args, sources, excerpts)
     print(describe_work(work, excerpts, args.workers), flush=True)
+    description = {"parameters": {**data.FEATURE_PARAMETERS, "bins": args.bins}}
+    if work.count():  # no fingerprint until all is there
+        write_json(args.features / "features.json", description, indent=2)
     work.run(args.workers)
-    parameters = {**data.FEATURE_PARAMETERS, "bins": args.bins}
-    description = {"parameters": parameters, "fingerprint": work.fingerprint()}
+    description["fingerprint"] = work.fingerprint()
     write_json(args.features / "features.json", description, indent=2)
     print(f"{work.count():,} files made in {(time.time() - start) / 60:.0f} min -> {args.features}")
 

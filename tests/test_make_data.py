@@ -114,6 +114,16 @@ def test_what_is_there_is_kept_and_more_is_added(make_data, tmp_path, capsys):
     assert "0 files to make" in capsys.readouterr().out
 
 
+def test_tiles_of_another_height_are_kept(make_data, tmp_path, capsys):
+    """They were made anew: half an hour of work, or a mixture if there were fewer excerpts."""
+    assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 0
+    before = contents(tmp_path / "features")
+    assert make_data.main([*FLAGS, "--excerpts", "2"]) == 2
+    (line,) = error_lines(capsys.readouterr().err)
+    assert "--bins 512: features has tiles of 256 bins; give --bins 256" in line
+    assert contents(tmp_path / "features") == before
+
+
 def test_tiles_of_someone_else_are_kept(make_data, tmp_path, capsys):
     assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 0
     some = next((tmp_path / "features" / "guitar_acoustic").rglob("*.npy"))

@@ -319,6 +319,12 @@ def test_fresh_deletes_nothing_outside_the_folder(folder, run):
     assert (folder / "mine/precious.wav").exists()
 
 
+def test_speeds_of_one_name_are_refused(folder, run):
+    code, _, err = run("--playback_speed", 0.9000001, 0.9000002)
+    assert code == 2
+    assert "--playback_speed 0.9000002: another one has the same first digits, 0.9" in err
+
+
 def test_two_files_of_one_name_are_refused(folder, run):
     shutil.copy(folder / "midi/a.mid", folder / "midi/a.MIDI")
     code, _, err = run()
