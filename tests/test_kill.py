@@ -5,15 +5,17 @@ KILLS=20 pytest tests/test_kill.py -s
 
 import contextlib
 import csv
+import importlib
 import io
 import json
-import math
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import zipfile
 
@@ -26,6 +28,7 @@ from music import make_bank, midi_bytes, note
 from scripts import error_lines
 from sounds import tone
 
+from common import files
 from common.cli import UserError
 from common.record import NAME
 from conversion import convert
@@ -40,10 +43,12 @@ STEPS = {
     f"--instruments {ORIGIN} {TARGET} --workers 2",
     "compute_features": "--audios audios --features out --workers 2",
     "train": f"--dataset_path features --origin {ORIGIN} --target {TARGET} --runs_path out "
-    "--gpu cpu --filters 2 --batch_size 3 --epochs 2 --workers 1",
+    "--gpu cpu --filters 2 --batch_size 3 --epochs 2 --preview_every 2 --workers 1",
     "predict": "--model model.keras --input recordings --output out --hops 1 --phase griffinlim "
     "--gpu cpu",
 }
+# These load Keras, which takes seconds of each start: the test's own process has loaded it
+HERE = ("train", "predict")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,7 @@ def place(tmp_path_factory, features):
         for number in range(10):
             write_audio(folder / f"audios/{instrument}/sub/{number}.wav", sound)
     for number, ending in enumerate(("wav", "ogg", "flac", "mp3", "wav")):
-        write_audio(folder / f"recordings/sub/{number}.{ending}", sound[: 8 * 44100 + 1])
+        write_audio(folder / f"recordings/sub/{number}.{ending}", sound[: 4 * 44100 + 1])
     keras.utils.set_random_seed(0)
     models.build_generator(2).save(folder / "model.keras")
     return folder
@@ -87,11 +92,28 @@ def start(step, folder, **options):
     return subprocess.Popen(command, cwd=folder, env=env, **options)
 
 
+def run(step, folder):
+    """Run a step to its end, in this process if it is one of `HERE`: (exit code, stderr)."""
+    if step not in HERE:
+        process = start(step, folder)
+        err = process.communicate(timeout=HANG)[1]
+        return process.returncode, err
+    main = importlib.import_module(step).main
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+        patch.setattr(files, "_tidied", set())  # as in a new process
+        (folder / "tmp").mkdir(exist_ok=True)
+        err = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            code = main(STEPS[step].split())
+    return code, err.getvalue()
+
+
 def finish(step, folder):
     """Run a step to its end: what it made."""
-    process = start(step, folder)
-    err = process.communicate(timeout=HANG)[1]
-    assert process.returncode == 0, err
+    code, err = run(step, folder)
+    assert code == 0, err
     assert not list((folder / "tmp").iterdir())
     return made(folder / "out")
 
@@ -154,18 +176,13 @@ def work_in(folder):
 
 
 def await_work(process, folder, before=frozenset(), count=1):
-    """Wait until ``count`` signs of work beyond ``before`` were seen, or the process ended.
-
-    Returns:
-        How many were seen.
-    """
+    """Wait until ``count`` signs of work beyond ``before`` were seen, or the process ended."""
     seen = set()
     has_ended = False
     while len(seen) < count and not has_ended:
         has_ended = process.poll() is not None  # first: what it did until then is seen below
         seen |= work_in(folder) - before
         time.sleep(0.005)
-    return len(seen)
 
 
 @pytest.fixture
@@ -218,9 +235,8 @@ def fill_disk(place, step):
 
     What it left is then the beginning of `run_undisturbed`.
     """
-    process = start(step, place)
-    err = process.communicate(timeout=HANG)[1]
-    assert process.returncode == 2, err
+    code, err = run(step, place)
+    assert code == 2, err
     assert "Traceback" not in err
     beginnings = (f"{step}.py: ", "skipped: ")
     lines = [line for line in err.splitlines() if line.startswith(beginnings)]
@@ -233,10 +249,21 @@ def fill_disk(place, step):
 
 def run_undisturbed(place, step):
     """Run a step to its end: (how many signs of work were seen, what it made)."""
-    process = start(step, place, stderr=subprocess.DEVNULL)
-    signs = await_work(process, place / "out", count=math.inf)
-    assert process.returncode == 0
-    return signs, made(place / "out")
+    signs = set()
+    ended = threading.Event()
+
+    def watch():
+        while not ended.wait(0.01):
+            signs.update(work_in(place / "out"))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        whole = finish(step, place)
+    finally:
+        ended.set()
+        watching.join()
+    return len(signs), whole
 
 
 def interrupt(place, step):
@@ -274,9 +301,9 @@ def kill_somewhere(place, step, signs, whole):
             ends += 1
         else:
             killed.append(process)
-            files = [path.name for path in (place / "out").rglob("*") if path.is_file()]
-            parts += any(name.startswith(".part-") for name in files)
-            stopped.append(len(files))
+            names = [path.name for path in (place / "out").rglob("*") if path.is_file()]
+            parts += any(name.startswith(".part-") for name in names)
+            stopped.append(len(names))
     print(
         f"{step}: files at each kill {stopped} of {len(whole)}, "
         f"{parts} times one half-written; {ends} runs ended before their kill"

@@ -5,10 +5,13 @@ python tests/two_devices.py DEVICES WEIGHTS.npz RESULT.npz
 
 import os
 import sys
+from unittest import mock
 
 import numpy as np
 
 BATCH = 4
+# Three blocks down instead of eight: to compile a network takes most of the time here
+SHALLOW = {"DOWN": (1, 2, 4), "UP": (2, 1)}
 # Tiles of the validation: two whole batches, and one of which a second device gets nothing. JAX
 # refuses such a batch; setup.py leaves out what cannot be shared out (`dataset.TilePairs`).
 SAMPLES = {"tensorflow": 9, "jax": 10}
@@ -30,7 +33,8 @@ def build_model(freeze=True):
     import models
 
     keras.utils.set_random_seed(0)
-    model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
+    with mock.patch.multiple(models, **SHALLOW):
+        model = models.Pix2Pix(models.build_generator(2), models.build_discriminator(2))
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = not freeze

