@@ -1,4 +1,4 @@
-"""Note F1 by an independent transcriber, Basic Pitch, if its packages are installed.
+"""Note F1 by a transcriber, Basic Pitch, if its packages are installed.
 
     pip install --no-deps basic-pitch resampy && pip install onnxruntime mir_eval
 
@@ -113,6 +113,6 @@ NOTE_F1 = Measure(
     3,
     note_f1,
     ("heard_notes", "score_notes"),
-    "Notes of the score that an independent transcriber hears, and none besides, 0 to 1: as many "
+    "Notes of the score that Basic Pitch hears, and none besides, 0 to 1: as many "
     "as in the target are wanted.",
 )

@@ -137,7 +137,7 @@ def frechet(a, b):
 
 
 def _tag_column(name):
-    meaning = f"How sure an independent tagger is to hear “{name}”, 0 to 1."
+    meaning = f"How sure the tagger musicnn is to hear “{name}”, 0 to 1."
     return Measure(f"tag_{name}", f"tag {name}", 2, None, (), meaning)
 
 
