@@ -171,15 +171,20 @@ Tiles of {held_out}, dB MAE: **{error:.2f}** (identity {baselines["identity"]:.2
 def describe_settings(flags):
     """Describe losses, dropout and learning rates of the training."""
     dropout = f"dropout {flags.get('dropout', 0.5):g}"
-    if flags.get("delta_weight"):
-        dropout = f"`--delta_weight {flags['delta_weight']:g}`, {dropout}"
+    delta = f"`--delta_weight {flags['delta_weight']:g}`" if flags.get("delta_weight") else ""
     if flags["script"] == "train_generator":
-        return f"L1 alone, {dropout}, learning rate {flags.get('lr', 5e-4):g}"
+        loss = f"L1 and frame differences ({delta}), no discriminator" if delta else "L1 alone"
+        return f"{loss}, {dropout}, learning rate {flags.get('lr', 5e-4):g}"
+    if delta:
+        dropout = f"{delta}, {dropout}"
     rates = f"{flags.get('gen_lr', 5e-4):g} and {flags.get('disc_lr', 5e-5):g}"
-    return (
+    text = (
         f"L1 and discriminator, λ = {flags.get('l1_weight', 100):g}, {dropout}, "
         f"learning rates {rates} (generator, discriminator)"
     )
+    if flags.get("ema"):
+        text += f"; moving average of the weights {flags['ema']:g}"
+    return text
 
 
 def describe_start(flags):

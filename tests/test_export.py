@@ -234,3 +234,15 @@ def test_the_trainings_of_shipped_cards_run(name, many_instruments, tmp_path, ca
     module = importlib.import_module(script.removesuffix(".py"))
     assert module.main(flags) == 0, capsys.readouterr().err
     assert (tmp_path / "run" / "generator.keras").exists()
+
+
+def test_settings_name_every_part_of_the_loss(export):
+    alone = {"script": "train_generator", "lr": 0.001}
+    assert export.describe_settings(alone).startswith("L1 alone, dropout 0.5")
+    differences = export.describe_settings({**alone, "delta_weight": 2})
+    assert differences.startswith(
+        "L1 and frame differences (`--delta_weight 2`), no discriminator,"
+    )
+    both = export.describe_settings({"script": "train", "delta_weight": 1, "ema": 0.998})
+    assert "L1 and discriminator, λ = 100, `--delta_weight 1`, dropout 0.5" in both
+    assert both.endswith("; moving average of the weights 0.998")
