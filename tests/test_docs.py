@@ -419,7 +419,7 @@ def test_what_the_commands_read_and_write_stays_out_of_git():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_flags_exist(page, parsers):
     known = {"--depth", "--upgrade", "--logdir", "--wildcards"}  # git, pip, tensorboard, tar
-    known |= {"--prefix", "--no"}  # npm; pip's --no-deps
+    known |= {"--prefix", "--no", "--runs"}  # npm; pip's --no-deps; tests/fuzz
     for parser in parsers.values():
         known |= flags_of(parser)
     named = set(re.findall(r"(?<![\w-])--[a-z]\w+", page.read_text(encoding="utf-8")))
