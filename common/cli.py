@@ -166,6 +166,8 @@ def command(main):
             if _hidden:  # Ctrl-C came before `quiet_stderr` could restore it
                 os.dup2(_hidden[0], 2)
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
+            if main.__module__ == "__main__":  # another Ctrl-C waits for no thread, and is silent
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
             return 130
         except BrokenPipeError:  # the reader of a pipe has ended: `... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

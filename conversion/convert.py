@@ -207,16 +207,18 @@ def convert_stream(model, blocks, rate, new_rate=None, options=DEFAULTS):
 def ahead(blocks):
     """Compute a stream in a thread of its own, one block ahead, beside what is made of it.
 
-    Whatever ends this stream, Ctrl-C included, first waits for the block under way: its thread
-    reads the recording, which is closed next. A decoder that hangs answers after
-    `recordings.PATIENCE`; a second Ctrl-C does not wait.
+    Whatever ends this stream early, Ctrl-C included, does not wait for the block under way: its
+    decoder may hang. Whoever closes the recording ends that block, too, see `recordings.Sound`.
     """
     blocks = iter(blocks)
-    with ThreadPoolExecutor(1) as thread:
+    thread = ThreadPoolExecutor(1)
+    try:
         following = thread.submit(next, blocks, None)
         while (block := following.result()) is not None:
             following = thread.submit(next, blocks, None)
             yield block
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _pack(frames, kind):

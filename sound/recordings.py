@@ -71,6 +71,8 @@ _HANGS = f"the decoder gave nothing for {{:g}} s and was stopped; {_BY_ANOTHER}"
 class Sound:
     """An open recording, read once from beginning to end.
 
+    It may be closed while another thread reads it: the reading then ends with an error.
+
     Attributes:
         name: the path as given, text.
         samplerate: Hz.
@@ -119,18 +121,20 @@ class _SndfileSound(Sound):
         bits = _SNDFILE_DEPTHS.get(file.subtype, 16)
         super().__init__(path, file.samplerate, file.channels, file.frames, bits)
         self._file = file
+        self._busy = threading.Lock()  # libsndfile crashes if it reads a file that is closed
 
     def _read(self, size):
         try:
-            with quiet_stderr():
+            with self._busy, quiet_stderr():
                 block = self._file.read(size, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise UserError(f"{self.name}: is damaged ({error}); export it again") from None
         return block.T
 
     def close(self):
-        """Close the file."""
-        self._file.close()
+        """Close the file, after the block under way."""
+        with self._busy:
+            self._file.close()
 
 
 class _DecodedSound(Sound):
@@ -204,11 +208,11 @@ class _DecodedSound(Sound):
         return joined[:, :size]
 
     def close(self):
-        """End the decoder."""
+        """End the decoder. It may hang: a `read` of another thread ends with it."""
         self._process.kill()
-        self._process.stdin.close()
-        self._process.stdout.close()
         self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()  # waits for that thread
 
 
 def _explain_end(code):

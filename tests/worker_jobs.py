@@ -6,12 +6,20 @@ import time
 
 from sounds import load_identity
 
+from sound import recordings
+
 
 def load_or_crash(path):
     """A model of which one kind ends the process, as a decoder may."""
     if "crash" in path:
         os.abort()
     return load_identity(path)
+
+
+def hang_at_mp3():
+    """Set up a process in which the decoder of every mp3 hangs."""
+    hang = "import sys, time\nif sys.argv[-1].endswith('.mp3'): time.sleep(1000)\n"
+    recordings._DECODER = hang + recordings._DECODER
 
 
 def add(one, other, tell):

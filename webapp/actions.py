@@ -12,13 +12,12 @@ from common.cli import UserError
 from conversion import known_models
 from webapp import markup, work
 from webapp.tabs import KEPT_UPLOADS, Full, Result
-from webapp.worker import Busy, Died, Stopped, Worker
+from webapp.worker import Busy, Died, Pool, Stopped, Worker
 
 FIRST_SECONDS = 120  # default part of a longer recording
 LONGEST_SECONDS = 3600
 PATIENCE = 0.2  # s between two checks of the progress
 SPEEDS = {"draft": 0.2, "normal": 0.4, "best": 1.0}  # s of work for 1 s of sound, two cores
-BYTES = 3 * 2 * 44100  # of 1 s of sound
 WAITING = 20  # conversions of all tabs together
 
 QUALITIES = {  # keys of `convert.QUALITIES`, and what the page says of them
@@ -50,21 +49,21 @@ EXAMPLES = {  # by what their buttons say
 
 
 class Workers(NamedTuple):
-    """The two processes that measure and convert recordings; a bad file may crash either."""
+    """The processes that measure and convert recordings; a bad file may crash them, or hang."""
 
-    listener: Worker
+    listener: Pool
     converter: Worker
     load: object  # of `work.convert_order`
 
     def close(self):
-        """End both processes."""
+        """End all processes."""
         self.listener.close()
         self.converter.close()
 
 
 def start_workers(setup=None, load=work.load_model):
     """`Workers`; ``setup`` is called in the converting one before all else."""
-    return Workers(Worker(), Worker(setup, WAITING), load)
+    return Workers(Pool(work.set_up_listener), Worker(setup, WAITING), load)
 
 
 def parse_part(text, length):
@@ -168,16 +167,24 @@ class Actions:
     async def _look_at(self, tab, file, copy):
         """(HTML of what a `webapp.tabs.File` is, its length in s, 0 if it cannot be read)."""
         try:
-            job = self._workers.listener.submit(work.listen_to, str(file.path), str(copy))
-            tab.begin("listening", job)
-            summary = await finish(job)
+            summary = await self._listen(tab, file, str(copy), "listening")
         except (UserError, Died, Busy, RuntimeError) as error:
             return markup.write_mistake(in_words(error, file)), 0.0
-        tab.lengths[str(file.path)] = summary.seconds
-        tab.sizes[str(file.path)] = summary.bytes_per_second
         sound = tab.publish(copy, "original.wav")
         text = markup.write_recording(file.name, summary, sound, list_remarks(summary))
         return text, summary.seconds
+
+    async def _listen(self, tab, file, copy, kind):
+        """`work.Summary` of a file, by a job of this kind of the tab. Raises as `finish`."""
+        job = self._workers.listener.submit(work.listen_to, str(file.path), copy)
+        tab.begin(kind, job)
+        try:
+            summary = await finish(job)
+        finally:
+            job.stop()  # if the page went away meanwhile
+        tab.lengths[str(file.path)] = summary.seconds
+        tab.sizes[str(file.path)] = summary.bytes_per_second
+        return summary
 
     def name_qualities(self, seconds=0.0):
         """(what the page says, key of `convert.QUALITIES`) for so many seconds of sound."""
@@ -213,8 +220,12 @@ class Actions:
             for file, span in zip(files, spans):
                 rest -= len(titles) * span[1]
                 batch = tab.new_batch(file.name)
-                steps = self._convert_file(tab, batch, file, span, titles, how, rest)
                 try:
+                    if str(file.path) not in tab.lengths:  # where it hangs, nobody waits for it
+                        yield None, markup.write_progress("Listening to it ..."), True
+                        await self._listen(tab, file, None, "converting")
+                        span = find_span(tab, file, part if len(files) == 1 else None)
+                    steps = self._convert_file(tab, batch, file, span, titles, how, rest)
                     async with contextlib.aclosing(steps):
                         async for step in steps:
                             yield step
@@ -233,12 +244,11 @@ class Actions:
         ``span`` is (start, seconds) of the part, ``rest`` the seconds of sound that come after it.
         """
         start, seconds = span
-        size = (1 + len(titles)) * seconds * tab.sizes.get(str(file.path), BYTES)
-        exact = seconds if str(file.path) in tab.lengths else None
+        size = (1 + len(titles)) * seconds * tab.sizes[str(file.path)]
         with self._tabs.reserved(size):
             for k, title in enumerate(titles, 1):
                 order = work.Order(
-                    str(file.path), start, exact, self._paths[title], how, batch.folder
+                    str(file.path), start, seconds, self._paths[title], how, batch.folder
                 )
                 later = rest + (len(titles) - k) * seconds
                 steps = self._convert(tab, batch, title, order, seconds, later)

@@ -11,7 +11,7 @@ import data
 from common.cli import UserError
 from common.run_facts import RunFacts
 from conversion import convert, known_models, simple
-from sound import survey
+from sound import recordings, survey
 from sound.recordings import create_sound, mix_down, open_sound, read_blocks, resample_stream
 
 PICTURE_WIDTH = 900  # pixels of a spectrogram
@@ -20,12 +20,19 @@ BARS = 300  # of a picture of a wave
 COPY_RATE = 22050  # Hz, of a large recording as the page plays it: 160 MB an hour
 LONGEST_HEARD = 12  # h: a few MB of compressed silence may be longer
 LISTENED = 120  # s of a recording that are measured, similar to the converted part
+PATIENCE = 30  # s, see `recordings.PATIENCE`: uploads are on no network disk
+
+
+def set_up_listener():
+    """Prepare a process that listens."""
+    recordings.PATIENCE = PATIENCE
 
 
 def set_up(gpu):
     """Choose the device and load the library for networks. Raises UserError: no such GPU."""
     from common import devices
 
+    set_up_listener()
     devices.setup_device(gpu)
     import models  # noqa: F401  # so that the first conversion starts at once
 
@@ -45,7 +52,7 @@ def listen_to(source, copy, tell):
 
     Args:
         source: its path.
-        copy: path for a version that every browser plays.
+        copy: path for a version that every browser plays, or None.
         tell: unused; see `worker.Worker.submit`.
 
     Returns:
@@ -68,7 +75,8 @@ def listen_to(source, copy, tell):
     if not samples:
         raise UserError(f"{source}: has no sound; give another file")
     is_small = samples * sound.channels <= LISTENED * 2 * 48000
-    write_copy(source, copy, samples / rate, is_small)
+    if copy is not None:
+        write_copy(source, copy, samples / rate, is_small)
     found = survey.listen(source, seconds=LISTENED)
     wave = find_wave(np.concatenate(peaks))
     size = 3 * sound.channels * rate  # 24 bits
@@ -113,7 +121,7 @@ class Order(NamedTuple):
 
     source: str  # path of the recording
     start: float  # s, where the part begins
-    seconds: float | None  # its length; None: to the end
+    seconds: float  # its length
     model: str  # path
     how: How
     folder: Path  # for the outputs

@@ -161,6 +161,11 @@ class Worker:
             self._changed.notify_all()
         return job
 
+    def count_jobs(self):
+        """Number of jobs that wait or run."""
+        with self._changed:
+            return sum(not job.is_done for job in self._jobs)
+
     def jobs_before(self, job):
         """The jobs that are done before this one."""
         with self._changed:
@@ -248,6 +253,37 @@ class Worker:
         self._process.kill()
         self._process.join()
         self._connection.close()
+
+
+class Pool:
+    """Several workers, so that a job that hangs does not hold up those of others.
+
+    A job goes to the worker with the fewest jobs; a worker starts when all others are busy.
+
+    Args:
+        setup: see `Worker`.
+        most: largest number of workers.
+    """
+
+    def __init__(self, setup=None, most=4):
+        self._setup = setup
+        self._most = most
+        self._workers = [Worker(setup)]
+        self._growing = threading.Lock()
+
+    def submit(self, function, *args):
+        """`Worker.submit` of one of the workers."""
+        with self._growing:
+            chosen = min(self._workers, key=Worker.count_jobs)
+            if chosen.count_jobs() and len(self._workers) < self._most:
+                chosen = Worker(self._setup)
+                self._workers.append(chosen)
+            return chosen.submit(function, *args)
+
+    def close(self):
+        """End all processes and waiting jobs."""
+        for worker in self._workers:
+            worker.close()
 
 
 def _do_nothing(tell):

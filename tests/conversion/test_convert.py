@@ -1,7 +1,10 @@
 import itertools
+import os
+import signal
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import librosa
 import numpy as np
@@ -15,7 +18,8 @@ from sounds import identity, louder, music, noise, tone, uneven, write
 import data
 from conversion import convert
 from conversion.convert import Options, Output
-from sound import loudness, phase
+from sound import loudness, phase, recordings
+from sound.survey import Survey
 
 TILE = data.TILE_FRAMES * data.HOP_LENGTH  # samples
 SHIFT_TOLERANCE = 0.1  # how much of the output may change when a recording is shifted
@@ -206,6 +210,69 @@ def test_what_fails_ahead_is_told_in_its_turn():
     next(stream)
     with pytest.raises(ValueError, match="damaged"):
         next(stream)
+
+
+HEADER = '{"samplerate": 44100, "channels": 1, "bits": 16}'
+HANGING = f"""
+import struct, sys, time
+sys.stdout.buffer.write(struct.pack("<cI", b"J", {len(HEADER)}) + b'{HEADER}')
+sys.stdout.flush()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_does_not_wait_for_a_decoder_that_hangs(tmp_path, monkeypatch):
+    source = write(tmp_path / "song.mp3", tone())
+    is_reading = threading.Event()
+    gave_up = []  # the decoder's patience: Ctrl-C came to nothing until then
+    read = recordings._DecodedSound._read
+
+    def note_and_read(sound, size):
+        is_reading.set()
+        return read(sound, size)
+
+    def press_ctrl_c():
+        is_reading.wait()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def give_up(sound):
+        gave_up.append(sound)
+        sound._process.kill()
+
+    monkeypatch.setattr(recordings, "_DECODER", HANGING)
+    monkeypatch.setattr(recordings, "PATIENCE", 60)
+    monkeypatch.setattr(recordings._DecodedSound, "_read", note_and_read)
+    monkeypatch.setattr(recordings._DecodedSound, "_give_up", give_up)
+    survey = Survey(0.0, 2.0, -20.0, "", -20.0, (0.0,))
+    threading.Thread(target=press_ctrl_c).start()
+    with pytest.raises(KeyboardInterrupt):
+        convert.convert_file(identity, source, tmp_path / "out.wav", survey=survey)
+    assert gave_up == []
+    assert [path.name for path in tmp_path.iterdir()] == ["song.mp3"]
+
+
+def test_a_recording_is_closed_after_the_block_that_is_read(tmp_path, monkeypatch):
+    """libsndfile crashes otherwise."""
+    source = write(tmp_path / "song.wav", tone())
+    is_reading, may_end = threading.Event(), threading.Event()
+    with recordings.open_sound(source) as sound:
+        file = sound._file
+        read = file.read
+
+        def wait_and_read(size, **options):
+            is_reading.set()
+            may_end.wait()
+            assert not file.closed
+            return read(size, **options)
+
+        monkeypatch.setattr(file, "read", wait_and_read)
+        with ThreadPoolExecutor() as threads:
+            block = threads.submit(sound.read, 1000)
+            is_reading.wait()
+            threads.submit(sound.close)
+            may_end.set()
+            assert block.result().shape == (1, 1000)
 
 
 def test_silence_stays_silence():

@@ -6,6 +6,7 @@ import errno
 import http.client
 import json
 import threading
+import time
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,16 @@ import matplotlib.image
 import pytest
 from conftest import HANG
 from sounds import encode, load_identity, noise, tone, write
-from worker_jobs import abort, add, exhaust_memory, kill, load_or_crash, raise_error, sleep
+from worker_jobs import (
+    abort,
+    add,
+    exhaust_memory,
+    hang_at_mp3,
+    kill,
+    load_or_crash,
+    raise_error,
+    sleep,
+)
 
 from common import cli
 from common.cli import UserError
@@ -27,7 +37,7 @@ import app
 from webapp import actions, work
 from webapp.door import Door
 from webapp.tabs import Full, Tabs
-from webapp.worker import Busy, Died, Job, Stopped, Worker
+from webapp.worker import Busy, Died, Job, Pool, Stopped, Worker
 
 CHOICES = [("guitar", "x_2_guitar"), ("crash", "x_2_crash")]
 
@@ -326,6 +336,49 @@ def test_a_file_at_which_the_decoder_hangs_is_told(tmp_path, monkeypatch):
     song = write(tmp_path / "song.flac", tone(seconds=2))
     with pytest.raises(UserError, match=r"song\.flac: the decoder gave nothing"):
         work.listen_to(str(song), str(tmp_path / "copy.wav"), None)
+
+
+def test_files_that_hang_hold_up_no_other_tab(tmp_path, monkeypatch, song):
+    """Two of them, of which one is converted before the page has listened to it."""
+    quieten(monkeypatch, tmp_path / "root")
+    converter = Worker(hang_at_mp3)
+    workers = actions.Workers(Pool(hang_at_mp3), converter, load_identity)
+    tabs = Tabs(tmp_path / "root")
+    page = app.build_page(actions.Actions(tabs, CHOICES, workers), ["guitar"])
+    address = app.launch(page, tabs, "127.0.0.1", None, False)
+    bad = write(tmp_path / "bad.mp3", tone(seconds=1))
+    first, second, other = Page(address), Page(address), Page(address)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        try:
+            hanging = [
+                threads.submit(first.look, first.upload(bad)),
+                threads.submit(second.convert, second.upload(bad)),
+            ]
+            for tab in map(tabs.of, (first.session, second.session)):
+                while not any(job.is_running for job in tab.jobs.values()):
+                    time.sleep(0.01)
+            file = other.upload(song)
+            assert "2.0 s long" in other.look(file)[1]
+            results, mistake = other.convert(file)
+            assert (mistake, len(find_sounds(results))) == ("", 2)
+            assert not any(each.done() for each in hanging)
+        finally:
+            for each in (first, second):
+                tabs.end(each.session)
+            concurrent.futures.wait(hanging, timeout=HANG)  # answered: only then the page may end
+            page.close()
+            workers.close()
+
+
+def test_a_pool_has_no_more_workers_than_it_may():
+    pool = Pool(most=2)
+    try:
+        jobs = [pool.submit(sleep, 600) for _ in range(3)]
+        assert len(pool._workers) == 2
+        jobs[1].stop()  # alone at its worker
+        assert pool.submit(add, 1, 2).wait() == 3
+    finally:
+        pool.close()
 
 
 def test_many_channels_are_played_as_one(tmp_path):
