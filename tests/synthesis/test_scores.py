@@ -602,6 +602,8 @@ def test_a_part_is_drums_from_then_on(read):
 
 LATER = note(48_000, 48_480, 64)  # 50 s on: a pitch that is left sounding would last until then
 FIFTY = (50.0, 0.5, 64, 100)
+PEDAL = [(0, 0xB0, 64, 127), (960, 0xB0, 64, 0)]
+SHORT, LONG = (0.0, 0.25, 60, 100), (0.0, 1.0, 60, 100)
 
 
 @pytest.mark.parametrize(
@@ -616,12 +618,32 @@ FIFTY = (50.0, 0.5, 64, 100)
         ([[(0, 0x90, 60, 100)], note(0, 480)], [IT, IT]),
         ([[(240, 0x90, 60, 100)], note(0, 480)], [IT, (0.25, 0.25, 60, 100)]),
         ([[(0, 0x90, 60, 100)], [(0, 0x90, 60, 100)], [(480, 0x80, 60, 0)]], [IT, IT]),
+        # On another port than 0; with a note-on of velocity 0 as release
+        ([[(0, 0xFF, 0x21, 1, 1), (0, 0x90, 60, 100), *note(0, 480)]], [IT, IT]),
+        ([[(0, 0x90, 60, 100), (0, 0x90, 60, 100), (480, 0x90, 60, 0)]], [IT, IT]),
+        # Notes of the pitch on another channel or port are no release
+        ([[(0, 0x90, 60, 100), *note(0, 480)], note(0, 960, channel=1)], [IT, IT, LONG]),
+        (
+            [[(0, 0x90, 60, 100), *note(0, 480)], [(0, 0xFF, 0x21, 1, 1), *note(0, 960)]],
+            [IT, IT, LONG],
+        ),
+        # Held by the pedal: both end with it
+        ([[*PEDAL, (0, 0x90, 60, 100), *note(0, 480)]], [LONG, LONG]),
+        ([[*PEDAL, (0, 0x90, 60, 100), *note(240, 480)]], [SHORT, (0.25, 0.75, 60, 100)]),
     ],
 )
 def test_one_release_of_two_strikes_leaves_nothing_sounding(repair, tracks, expected):
     notes, repairs = repair(midi_bytes(*tracks, LATER))
     assert notes == [*expected, FIFTY]
     assert repairs == "note never switched off: 1"
+
+
+def test_running_status_in_type_0_leaves_nothing_sounding(repair):
+    strikes = b"\0\x90\x3c\x64\0\x3c\x64" + b"\x83\x60\x3c\0"  # the last: velocity 0
+    later = b"\x82\xf3\x20\x40\x64" + b"\x83\x60\x40\0"
+    notes, repairs = repair(header(form=0) + chunk(b"MTrk", strikes + later + END))
+    assert (notes[:2], repairs) == ([IT, IT], "note never switched off: 1")
+    assert len(notes) == 3
 
 
 def test_two_strikes_with_two_releases_keep_both(repair):
