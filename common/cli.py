@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import errno
 import functools
+import gc
 import importlib
 import os
 import signal
@@ -168,6 +169,7 @@ def command(main):
             print(f"{name}: {INTERRUPTED}", file=sys.stderr)
             if main.__module__ == "__main__":  # another Ctrl-C waits for no thread, and is silent
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
+                gc.freeze()  # Python would search TensorFlow's objects for garbage, for seconds
             return 130
         except BrokenPipeError:  # the reader of a pipe has ended: `... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
