@@ -29,8 +29,12 @@ EXTENSIONS = (".wav", ".flac")
 LAST = 0.5  # s: notes that start in this time before the end are left out, on both sides
 
 
-def load_transcriber():
-    """Load transkun: a function of audio (n,) at 44.1 kHz -> (onsets in s, pitches), arrays."""
+def load_transcriber(segment):
+    """Load transkun: a function of audio (n,) at 44.1 kHz -> (onsets in s, pitches), arrays.
+
+    Args:
+        segment: see --segment.
+    """
     import moduleconf
     import torch
     import transkun
@@ -46,7 +50,7 @@ def load_transcriber():
     def hear(audio):
         stereo = torch.from_numpy(np.stack([audio, audio], axis=1).astype(np.float32))
         with torch.no_grad():
-            notes = model.transcribe(stereo)
+            notes = model.transcribe(stereo, segment, segment)
         notes = [note for note in notes if note.pitch > 0]  # below: pedals
         return np.array([n.start for n in notes]), np.array([n.pitch for n in notes])
 
@@ -94,21 +98,24 @@ def compare_notes(heard, written):
     return float(f1), len(heard[0]) / len(written[0])
 
 
-def measure_folder(hear, folder, scores):
+def measure_folder(hear, folder, scores, limit=None, longest=None):
     """Measure a folder's recordings: {name: (F1, notes in relation to the score's)}.
 
     Args:
         hear: from `load_transcriber`.
         folder: path.
         scores: {name: path of the MIDI file}.
+        limit: number of recordings, the first by name; None: all.
+        longest: s of each recording; None: all.
 
     Raises:
         UserError: no recording is named like a score.
     """
     found = {}
-    for name, path in find_named(folder, EXTENSIONS).items():
+    for name, path in sorted(find_named(folder, EXTENSIONS).items())[:limit]:
         if name in scores:
             audio = read_recording(path)
+            audio = audio[: round(longest * 44100)] if longest else audio
             seconds = len(audio) / 44100
             heard = cut_notes(*hear(audio), seconds)
             found[name] = compare_notes(heard, read_notes(scores[name], seconds))
@@ -124,15 +131,23 @@ def main(argv=None):
     add = parser.add_argument
     add("--scores", type=Path, required=True, help="folder of the scores")
     add("--recordings", type=Path, nargs="+", required=True, help="folders to measure")
+    add(
+        "--segment",
+        type=cli.seconds(low_open=True),
+        help="length of the parts that are heard at once, side by side; transkun's own default, "
+        "16 s that overlap by half, takes much longer",
+    )
+    add("--seconds", type=cli.seconds(low_open=True), help="only the first seconds of each")
+    add("--limit", type=cli.number(int, 1), help="the first n recordings only")
     add("--json", action="store_true", help="print {folder: {name: [F1, notes]}} instead of lines")
     args = parser.parse_args(argv)
     scores = find_named(args.scores, (".mid", ".midi"))
     if not scores:
         raise UserError(f"--scores {args.scores}: holds no MIDI file; check the path")
-    hear = load_transcriber()
+    hear = load_transcriber(args.segment)
     measured = {}
     for folder in args.recordings:
-        measured[str(folder)] = measure_folder(hear, folder, scores)
+        measured[str(folder)] = measure_folder(hear, folder, scores, args.limit, args.seconds)
         if not args.json:
             print(describe(folder, measured[str(folder)]), flush=True)
     if args.json:
