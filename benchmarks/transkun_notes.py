@@ -1,14 +1,14 @@
 """Notes that a piano transcriber, transkun, hears in recordings of known scores.
 
-    python3 -m venv transkun && transkun/bin/pip install transkun
+    python3 -m venv transkun && transkun/bin/pip install transkun soundfile soxr
     transkun/bin/python benchmarks/transkun_notes.py --scores tables/report/scores \\
         --recordings tables/report/sounds/grand
 
 --scores has the MIDI files, each folder of --recordings has recordings (wav, flac) with the same
 names, as docs/make_tables.py leaves them. Prints two numbers for each folder: the F1 of onsets
 within 50 ms and a quarter tone (mir_eval), and the notes found in relation to those of the score.
-Both are mean ± standard deviation over recordings. transkun was trained on pianos. What it still
-finds in an output, above what it finds in the true target, is left-over piano.
+Both are mean ± standard deviation over recordings. transkun was trained on pianos; compare what it
+finds in an output with what it finds in the true target.
 
 transkun (Yan and Duan 2024, MIT, its package contains the weights) needs PyTorch, so it is
 installed in a separate environment and is not a requirement of this project.
@@ -134,8 +134,8 @@ def main(argv=None):
     add(
         "--segment",
         type=cli.seconds(low_open=True),
-        help="length of the parts that are heard at once, side by side; transkun's own default, "
-        "16 s that overlap by half, takes much longer",
+        help="length of the parts that are heard, side by side; notes that sound at the end of a "
+        "part are lost, so give more than --seconds; default: 16 s that overlap by half, slower",
     )
     add("--seconds", type=cli.seconds(low_open=True), help="only the first seconds of each")
     add("--limit", type=cli.number(int, 1), help="the first n recordings only")
