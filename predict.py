@@ -543,8 +543,8 @@ def add_stream_flags(parser):
         "--precision",
         choices=devices.INFERENCE,
         default="auto",
-        help="number format of the network; auto: bfloat16 for models of 512 bins if the processor "
-        "supports it (1.7 x as fast), otherwise float32",
+        help="number format of the network; auto: bfloat16 for models of 512 bins if that is "
+        "faster on the processor (up to 1.7 x), otherwise float32",
     )
     add("--gpu", help="GPU number, or cpu; default: GPU 0 if there is one")
 

@@ -17,6 +17,11 @@ from pathlib import Path
 from common.cli import UserError, quiet_stderr
 
 BACKENDS = ("tensorflow", "torch", "jax")  # the first that is installed is used
+# Of oneDNN's instructions. In bfloat16 its convolution for AMX, the matrix units of newer Xeons, is
+# wrong for 4 x 2 pixels of 256 channels: the innermost block of 512 bins at width 32 (TensorFlow
+# 2.21). oneDNN reads the limit at its first operation.
+ONEDNN_LIMIT = "AVX512_CORE_BF16"
+CPU_FACTS = Path("/proc/cpuinfo")
 INFERENCE = ("auto", "float32", "bfloat16")  # --precision of the converting scripts
 CONVERTERS = (*BACKENDS, "openvino")  # backends of the converting scripts
 
@@ -45,6 +50,7 @@ def setup_device(gpu=None, trains=False):
         share_memory()
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", ONEDNN_LIMIT)
     if gpu == "cpu":
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", JAX_PLATFORMS="cpu", KERAS_TORCH_DEVICE="cpu")
     elif gpu is not None:
@@ -158,7 +164,7 @@ def compile_openvino(network):
 def inference_precision(precision, full_band):
     """Set Keras's precision for networks built in the block: one of `INFERENCE`.
 
-    "auto" is bfloat16 for the full band if the processor supports it: 1.7 times as fast, and the
+    "auto" is bfloat16 for the full band if that is faster on the processor, up to 1.7 times. The
     error against the target grows by at most 0.006 dB (a guitar, seven pieces). Models of 256 bins
     compute in float32, so that their output stays the same.
 
@@ -170,7 +176,7 @@ def inference_precision(precision, full_band):
 
     before = keras.config.dtype_policy()
     if precision == "auto":
-        fast = full_band and keras.backend.backend() == "tensorflow" and _cpu_has_bfloat16()
+        fast = full_band and keras.backend.backend() == "tensorflow" and _bfloat16_is_faster()
         precision = "bfloat16" if fast else None
     if precision is not None:
         keras.config.set_dtype_policy(_policy_of(precision))
@@ -180,17 +186,21 @@ def inference_precision(precision, full_band):
         keras.config.set_dtype_policy(before)
 
 
-def _cpu_has_bfloat16():
-    """Whether the CPU computes and has bfloat16 instructions; False if not known (not Linux)."""
+def _bfloat16_is_faster():
+    """Whether bfloat16 is faster than float32 here: on a CPU with AVX-512's bfloat16 but no AMX.
+
+    With AMX it would be, but for `ONEDNN_LIMIT`; within the limit it takes 1.3 times as long as
+    float32 (a Xeon with AMX, guitar, four tiles). False if not known (not Linux).
+    """
     import tensorflow as tf
 
     if tf.config.get_visible_devices("GPU"):
         return False
     try:
-        features = Path("/proc/cpuinfo").read_text().split()
+        features = CPU_FACTS.read_text().split()
     except OSError:
         return False
-    return "avx512_bf16" in features or "amx_bf16" in features
+    return "avx512_bf16" in features and "amx_bf16" not in features
 
 
 def set_precision(precision, gpus):

@@ -323,9 +323,9 @@ def test_the_full_band_is_converted_in_bfloat16_where_the_processor_has_it(tmp_p
         path = tmp_path / f"{bins}.keras"
         model_files.save_generator(models.build_generator(4, bins=bins), path)
         tile = rng.uniform(-1, 1, (1, bins, 256, 1)).astype(np.float32)
-        monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda: False)
+        monkeypatch.setattr(devices, "_bfloat16_is_faster", lambda: False)
         exact = model_files.load_generator(path, "auto").predict_on_batch(tile)
-        monkeypatch.setattr(devices, "_cpu_has_bfloat16", lambda: True)
+        monkeypatch.setattr(devices, "_bfloat16_is_faster", lambda: True)
         network = model_files.load_generator(path, "auto")
         assert keras.config.dtype_policy().name == "float32"
         found = network.predict_on_batch(tile)

@@ -872,7 +872,7 @@ def test_a_run_that_goes_on_needs_no_table_of_its_split(features, tmp_path):
 
 def test_a_complete_run_says_for_how_many_minutes_it_goes_on():
     run = SimpleNamespace(
-        history=[{"seconds": 84.0}], config={"baselines_db": {}}, seconds_trained=lambda: 84.0
+        history=[{"seconds": 84.0}], config={}, baselines={}, seconds_trained=lambda: 84.0
     )
     parser = train.build_parser()
     args = parser.parse_args(["--dataset_path", "x", "--origin", "a", "--target", "b"])

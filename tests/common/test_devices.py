@@ -219,3 +219,40 @@ def test_what_converts_shares_freed_memory_between_threads(monkeypatch):
     assert not calls  # which keeps its memory by other means
     devices.setup_device("cpu")
     assert calls == [{-8: 2}]  # M_ARENA_MAX
+
+
+CONVOLVE = """
+import sys
+from common import devices
+devices.setup_device("cpu")
+import tensorflow as tf
+tile = tf.ones((1, 4, 2, 256), tf.bfloat16)
+kernel = tf.ones((4, 4, 256, 256), tf.bfloat16)
+sums = tf.nn.conv2d(tile, kernel, 2, "SAME").numpy()
+sys.exit(bool((sums != 3 * 2 * 256).any()))  # the kernel's other positions are padding
+"""
+
+
+def test_the_innermost_block_is_right_in_bfloat16():
+    """It is not, without a limit for oneDNN, on processors with AMX."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("is about TensorFlow's convolutions")
+    environment = {k: v for k, v in os.environ.items() if k != "ONEDNN_MAX_CPU_ISA"}
+    done = subprocess.run([sys.executable, "-c", CONVOLVE], cwd=ROOT, env=environment)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "faster"),
+    [
+        ("avx512f avx512_bf16", True),
+        ("avx512f avx512_bf16 amx_bf16", False),  # within oneDNN's limit it is slower there
+        ("avx2", False),
+    ],
+)
+def test_bfloat16_only_where_it_is_faster(tmp_path, monkeypatch, flags, faster):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends compute in float32")
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(devices, "CPU_FACTS", tmp_path / "cpuinfo")
+    assert devices._bfloat16_is_faster() is faster
