@@ -252,6 +252,7 @@ class TilePairs:
     """
 
     inputs = outputs = 1  # channels of x and y
+    all_targets = True  # every piece has every target
 
     def __init__(self, features, origins, targets, names, batching):
         self.batch_size = batching.batch_size
@@ -276,7 +277,7 @@ class TilePairs:
         piece = {}
         for i, instrument in enumerate(self.instruments):
             path = features / instrument / f"{name}.npy"
-            if i in self.targets or path.is_file():
+            if (self.all_targets and i in self.targets) or path.is_file():
                 piece[i] = Tiles(path, cache)
         counts = {self.instruments[i]: len(tiles) for i, tiles in piece.items()}
         if len(set(counts.values())) > 1:

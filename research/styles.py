@@ -14,38 +14,61 @@ from common.dataset import TilePairs, Tiles, write_tile
 from common.kinds import Kind, bins_of
 from common.names import piece_of
 
-ENCODER = (2, 4, 8, 8)  # channels of the style encoder's blocks, in multiples of the width
+import os
+
+ENCODER = (1, 2, 4, 8)  # channels of the style encoder's blocks, in multiples of the width
+STYLE_TILES = int(os.environ.get("STYLE_TILES", "4"))  # tiles that show the target
 
 
 class StylePairs(TilePairs):
-    """`TilePairs` of several targets. x has a second channel, the style.
+    """`TilePairs` of several targets. x has more channels, the style.
 
-    Each tile of an origin is paired with each target that is a different instrument. The style is a
-    tile of that target from another piece, so it shows the timbre but not the notes.
+    A piece makes pairs of any two of its instruments, an origin and a target. The style is
+    STYLE_TILES tiles of that target from other pieces, so it shows the timbre but not the notes. An
+    instrument may lack some of the pieces.
 
     Raises:
-        UserError: as `TilePairs`, or there is only one piece.
+        UserError: as `TilePairs`, or no target has two pieces.
     """
 
-    inputs = 2
-
-    def _sides(self):
-        """List the pairs (origin, target) of instruments; each tile makes one pair for each."""
-        sides = []
-        for origin in self.origins:
-            sides += [(origin, target) for target in self.targets if target != origin]
-        return sides
+    inputs = 1 + STYLE_TILES
+    all_targets = False  # a piece may lack some of them
 
     def _list_pairs(self):
-        rows = []
-        for number, piece in enumerate(self.tiles):
-            for tile in range(len(piece[0])):
-                rows += [(number, tile, target) for _, target in self._sides()]
         works = [piece_of(name) for name in self.names]  # versions of a piece are one work
         self.works = np.unique(works, return_inverse=True)[1]
-        if self.works.max() == 0:
+        self._list_styles()
+        rows = []
+        self.sources = []  # origin of each row
+        for number, piece in enumerate(self.tiles):
+            origins = [origin for origin in self.origins if origin in piece]
+            targets = [target for target in self.targets if self._has_style(number, target)]
+            for tile in range(len(next(iter(piece.values())))):
+                for place, target in enumerate(targets):
+                    others = [origin for origin in origins if origin != target]
+                    if self.seed is None and others:  # they take turns: less to validate
+                        others = [others[(tile + place) % len(others)]]
+                    rows += [(number, tile, target) for _ in others]
+                    self.sources += others
+        self.sources = np.array(self.sources)
+        if not rows:
             self._refuse_only_piece()
         return rows
+
+    def _list_styles(self):
+        """List the tiles of each target: {target: int (n, 2), piece and tile}."""
+        self.shown = {}
+        for target in self.targets:
+            tiles = []
+            for number, piece in enumerate(self.tiles):
+                if target in piece:
+                    tiles += [(number, tile) for tile in range(len(piece[target]))]
+            self.shown[target] = np.array(tiles, np.int32).reshape(-1, 2)
+
+    def _has_style(self, number, target):
+        """Whether a piece has the target, and the target another work."""
+        works = self.works[self.shown[target][:, 0]]
+        return target in self.tiles[number] and (works != self.works[number]).any()
 
     def _refuse_only_piece(self):
         side = "to train on"
@@ -59,26 +82,20 @@ class StylePairs(TilePairs):
         )
 
     def draw(self, rng):
-        """Set each pair's origin, which follows from its number, and draw its style.
-
-        A style is a row of `index` from another work.
-        """
-        origins = np.array([origin for origin, _ in self._sides()])
-        self.drawn = origins[self.order % len(origins)]
-        self.styles = rng.integers(len(self.index), size=len(self.order))
-        own = self.works[self.index[self.order, 0]]
-        while True:
-            same = self.works[self.index[self.styles, 0]] == own
-            if not same.any():
-                return
-            self.styles[same] = rng.integers(len(self.index), size=same.sum())
+        """Set each pair's origin, and a seed for its styles."""
+        self.drawn = self.sources[self.order]
+        self.seeds = rng.integers(2**31, size=len(self.order))
 
     def fill(self, row, x, y):
-        """Write the epoch's pair number ``row``; the style goes to the second channel of x."""
+        """Write the epoch's pair number ``row``; the style goes to the other channels of x."""
         super().fill(row, x, y)
-        target = self.index[self.order[row], 2]
-        piece, tile, _ = self.index[self.styles[row]]
-        write_tile(self.tiles[piece][target][tile], x[..., 1])
+        number, _, target = self.index[self.order[row]]
+        shown = self.shown[target]
+        others = shown[self.works[shown[:, 0]] != self.works[number]]
+        rng = np.random.default_rng(self.seeds[row])
+        for channel in range(1, self.inputs):
+            piece, tile = others[rng.integers(len(others))]
+            write_tile(self.tiles[piece][target][tile], x[..., channel])
 
 
 def with_style(model, picture):
@@ -89,11 +106,12 @@ def with_style(model, picture):
         picture: dB scale (bins, t), of the target instrument. Its loudest tile is the style.
     """
     tiles = data.slice_tiles(picture)
-    loudest = tiles.mean(axis=(1, 2, 3)).argmax()
-    style = data.to_network(tiles[loudest].astype(np.float32))
+    order = np.argsort(-tiles.mean(axis=(1, 2, 3)))
+    chosen = np.resize(order[: max(1, len(order) * 2 // 3)], STYLE_TILES)
+    style = data.to_network(tiles[chosen, ..., 0].astype(np.float32)).transpose(1, 2, 0)
 
     def convert(x):
-        beside = np.broadcast_to(style, x.shape)
+        beside = np.broadcast_to(style, (len(x), *style.shape))
         return model.predict_on_batch(np.concatenate([x, beside], axis=-1))
 
     convert.bins = bins_of(model)
@@ -104,7 +122,7 @@ class Tile(Kind):
     """The style is a second input channel."""
 
     style = "tile"
-    inputs = 2
+    inputs = 1 + STYLE_TILES
     takes_style = True
 
     def make_pairs(self, features, origins, targets, names, batching):
@@ -152,6 +170,9 @@ def encode_style(picture, filters, downsample):
     """Describe the timbre of target tiles: (n, bins, 256, 1) -> (n, 8 * filters)."""
     from keras import layers  # not before the device is chosen
 
+    if STYLE_TILES > 1:  # side by side in time
+        picture = layers.Permute((1, 3, 2))(picture)
+        picture = layers.Reshape((picture.shape[1], STYLE_TILES * 256, 1))(picture)
     for width in ENCODER:
         picture = downsample(width * filters)(picture)
     return layers.GlobalAveragePooling2D()(picture)

@@ -218,7 +218,7 @@ def find_split(args, run):
         names, unpaired = splits.pair_pieces(args.dataset_path, args.target, args.origin)
     else:
         instruments = dict.fromkeys(args.origin + args.target + unheard)
-        names, unpaired = splits.pair_pieces(args.dataset_path, instruments)
+        names, unpaired = splits.pair_pieces(args.dataset_path, [], instruments)
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
     return run.known_split(names) or choose_split(args, names)

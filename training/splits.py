@@ -60,7 +60,9 @@ def pair_pieces(features, instruments, some_of=()):
     check_folders(features, [*instruments, *some_of])
     for instrument in [*instruments, *some_of]:
         names[instrument] = set(find_named(features / instrument, (".npy",)))
-    common = set.intersection(*(names[instrument] for instrument in instruments))
+    common = set.union(*names.values())
+    if instruments:
+        common = set.intersection(*(names[instrument] for instrument in instruments))
     if some_of:
         common &= set.union(*(names[instrument] for instrument in some_of))
     if not common:
