@@ -41,7 +41,7 @@ def _needs_only_a_recording(path):
     if not run.config:
         return True
     kind = registry.read_from_run(run)
-    return kind.gives_picture and not kind.takes_style
+    return kind.gives_picture
 
 
 def list_choices():

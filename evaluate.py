@@ -63,10 +63,10 @@ from measuring.rows import (
     name_row,
     name_system,
 )
-from research import learned_phase, styles
+from research import learned_phase
 from sound import phase as phases
 from sound.conditions import CONDITIONS
-from sound.recordings import AUDIO_EXTENSIONS, find_audio, read_audio
+from sound.recordings import AUDIO_EXTENSIONS
 
 TABLES = {  # {file of results: (first bytes, other required bytes)}
     "results.csv": (b"piece,row,",),
@@ -364,32 +364,6 @@ def compare_groups(summaries, rows_of_systems):
 # ---- The command -------------------------------------------------------------------------------
 
 
-def choose_style(candidate, target, audios):
-    """Prepare a model for `make_rows`: with several targets, fix the style of one.
-
-    The style is that of the target's recording of the first piece of training.
-
-    Raises:
-        UserError: there is no recording to take the style from.
-    """
-    if not kinds.kind_of(candidate.model).takes_style:
-        return candidate.model
-    if not candidate.run or audios is None:
-        raise UserError(
-            f"--model {candidate.path}: knows several targets, of which evaluate.py picks one "
-            "with --audios_path only; give that"
-        )
-    name = candidate.run.split["train"][0]
-    path = find_audio(audios / target, name)
-    if not path:
-        raise UserError(
-            f"{audios / target}: has no {name}, which the style is taken from; render it with "
-            "synthesize_audios.py"
-        )
-    picture = data.spectrogram(read_audio(path), kinds.bins_of(candidate.model))
-    return styles.with_style(candidate.model, picture)
-
-
 def add_piece_flags(parser):
     """Add the flags of the source of pieces."""
     add = parser.add_argument
@@ -434,14 +408,12 @@ def add_choice_flags(parser):
         "--origin",
         nargs="+",
         help="instruments to convert from, also outside the training set; one table each; "
-        "default: the run's origins (several runs: common origins; a model of several targets: "
-        "the first)",
+        "default: the run's origins (several runs: common origins)",
     )
     add(
         "--target",
         nargs="+",
-        help="target instruments; a model of several targets also accepts new ones; default: all "
-        "targets of the training",
+        help="instruments to compare with, one table each; default: the run's target",
     )
     add(
         "--conditions",
@@ -652,8 +624,7 @@ def run_group(candidates, group, settings, scores, args, output):
         tell_no_median(group)
     models = {}
     for candidate in candidates:
-        model = choose_style(candidate, group.target, args.audios_path)
-        models[name_system(candidate.label)] = model
+        models[name_system(candidate.label)] = candidate.model
     jury = Jury(scores, tagger.Listener() if args.tagger else None)
     systems = Systems(models, median, settings)
     page = None

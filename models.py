@@ -76,7 +76,7 @@ def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5, bins=BINS):
         bins: height of the tiles, one of `data.HEIGHTS`; the weights do not depend on it.
     """
     inputs = layers.Input((bins, TILE_FRAMES, kind.inputs))
-    x, adapt = kind.wire_generator(inputs, filters, downsample)
+    x = inputs
     skips = []
     for i, width in enumerate(DOWN):
         x = downsample(width * filters, batch_norm=i > 0)(x)
@@ -84,7 +84,7 @@ def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5, bins=BINS):
     concatenate = layers.Concatenate()
     for i, (width, skip) in enumerate(zip(UP, reversed(skips[:-1]))):
         x = upsample(width * filters, dropout if i < DROPOUT_BLOCKS else None)(x)
-        x = concatenate([adapt(x), skip])
+        x = concatenate([x, skip])
     generator = keras.Model(inputs, _output_layer(kind.outputs)(x), name="generator")
     generator.kind = kind
     generator.bins = bins
@@ -139,7 +139,7 @@ def build_discriminator(filters=FILTERS, kind=kinds.PLAIN, bins=BINS):
     """
     inputs = layers.Input((bins, TILE_FRAMES, kind.inputs))
     outputs = layers.Input((bins, TILE_FRAMES, kind.outputs))
-    x = layers.Concatenate()([kind.judged_part(inputs), outputs])
+    x = layers.Concatenate()([inputs, outputs])
     for i, width in enumerate(DOWN[:4]):
         x = downsample(width * filters, batch_norm=i > 0)(x)
     x = layers.Conv2D(1, 4, padding="same", kernel_initializer=_kernel(), dtype="float32")(x)

@@ -44,21 +44,20 @@ import numpy as np
 from tqdm import tqdm
 
 import data
-from common import devices, kinds
+from common import devices
 from common.cli import UserError
 from common.files import check_folder
 from common.run_facts import RunFacts
 from conversion import convert, known_models
 from conversion.convert import BATCH_SIZE, OVERLAP, convert_file
 from conversion.outputs import Job, find_missing, list_sources, plan_jobs, plan_place
-from research import learned_phase, styles
+from research import learned_phase
 from sound import phase as phases
 from sound.recordings import (
     DEPTHS,
     RATES,
     check_writable,
     open_sound,
-    read_audio,
 )
 from sound.survey import listen_open, read_part
 from sound.transpose import OCTAVE
@@ -189,7 +188,7 @@ def convert_all(jobs, args, planned):
         phase_model = load_generator(args.phase_model, args.precision)
     for path in dict.fromkeys(job.model_path for job in jobs):
         model = load_generator(path, args.precision)
-        converter = make_converter(model, args.phase, args.style, phase_model)
+        converter = make_converter(model, args.phase, phase_model)
         for k, job in enumerate(jobs):
             if job.model_path != path:
                 continue
@@ -251,8 +250,8 @@ def say_loading():
             print(" " * len(text), end="\r", file=sys.stderr, flush=True)
 
 
-def make_converter(model, phase, style=None, phase_model=None):
-    """Make the function for `convert` from a model, --phase, --style and --phase_model.
+def make_converter(model, phase, phase_model=None):
+    """Make the function for `convert` from a model, --phase and --phase_model.
 
     Raises:
         UserError: a model needs a flag that is missing, or cannot use one that is given.
@@ -261,19 +260,7 @@ def make_converter(model, phase, style=None, phase_model=None):
     if phase_model and phase not in phases.LEARNED:
         learned = " or ".join(phases.LEARNED)
         raise UserError(f"--phase_model: is not used by --phase {phase}; give --phase {learned}")
-    takes_style = kinds.kind_of(model).takes_style
-    if style and not takes_style:
-        raise UserError(f"--style {style}: this model has one target only; leave it out")
-    if takes_style and not style:
-        raise UserError(
-            "--style: is missing, but this model has several targets; "
-            "give a recording of the target instrument"
-        )
-    converter = model
-    if style:
-        picture = data.spectrogram(read_audio(style), kinds.bins_of(model))
-        converter = styles.with_style(model, picture)
-    return learned_phase.with_phase(converter, phase_model) if phase_model else converter
+    return learned_phase.with_phase(model, phase_model) if phase_model else model
 
 
 def describe_phase(args):
@@ -483,9 +470,8 @@ def add_level_flags(parser):
 
 
 def add_phase_flags(parser):
-    """How sound is made of the network's picture; and the style, of a model of several targets."""
+    """How sound is made of the network's picture."""
     add = parser.add_argument
-    add("--style", help="with a model of several targets: recording of the wanted instrument")
     add(
         "--phase_model",
         help="model of train_generator.py --learn phase, used by --phase learned and "
@@ -573,7 +559,7 @@ def read_settings(args, model_path):
     """List the settings of an output besides recording and model, for `record.Record`."""
     names = (
         *("hops", "phase", "phase_iterations", "overlap", "sr", "level", "normalize"),
-        *("start", "seconds", "seed", "style", "phase_model"),
+        *("start", "seconds", "seed", "phase_model"),
     )
     settings = {name: getattr(args, name) for name in names}
     if args.precision != "auto":

@@ -51,9 +51,9 @@ class MappedPairs:
         x = np.empty((size, self.pairs.bins, 256, 1), np.float32)
         y = np.empty_like(x)
         for k in range(size):
-            piece, tile, target = self.pairs.index[self.pairs.order[batch * size + k]]
+            piece, tile = self.pairs.index[self.pairs.order[batch * size + k]]
             origin = self.pairs.drawn[batch * size + k]
-            for side, out in ((origin, x), (target, y)):
+            for side, out in ((origin, x), (self.pairs.target, y)):
                 out[k] = self.maps[self.pairs.tiles[piece][side].path][tile]
                 out[k] *= 2
                 out[k] -= 1
@@ -138,7 +138,7 @@ def main(argv=None):
 
     devices.keep_memory()
     names, _ = splits.pair_pieces(args.features, [*args.origin, args.target])
-    where = args.features, args.origin, [args.target], names[: args.pieces]
+    where = args.features, args.origin, args.target, names[: args.pieces]
     drawn = dataset.Batching(args.batch_size, seed=0)
     pairs = dataset.TilePairs(*where, drawn)
     print(f"{machine()}; {len(pairs.index)} pairs, batch {args.batch_size}")

@@ -121,10 +121,10 @@ def read_models(names):
     sides = {}
     for path in map(known_models.find_model, names):
         run = read_run(path)
-        if not run or len(run.targets) > 1 or run.targets[0] in sides:
+        if not run or run.targets[0] in sides:
             raise UserError(
-                f"--models {path}: is no run folder, has several targets, or has the same target "
-                "as an earlier model; leave it out"
+                f"--models {path}: is no run folder, or has the target of an earlier model; leave "
+                "it out"
             )
         sides[run.targets[0]] = path, run.origins[0]
     return sides

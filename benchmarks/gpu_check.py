@@ -86,7 +86,7 @@ def make_pairs(features, batch_size, conditions=None):
     return dataset.TilePairs(
         features,
         [ORIGIN],
-        [TARGET],
+        TARGET,
         names,
         dataset.Batching(batch_size, seed=0, epoch_tiles=EPOCH_TILES, conditions=conditions),
     )

@@ -237,13 +237,13 @@ class TilePairs:
     Args:
         features: features folder.
         origins: list of instruments.
-        targets: list of instruments; here one.
+        target: instrument.
         names: pieces to draw from.
         batching: `Batching`; its fields except ``cache`` become attributes.
 
     Attributes:
         tiles: `Tiles` by piece and instrument.
-        index: int32 (pairs, 3): piece, tile, index of the target instrument.
+        index: int32 (pairs, 2): piece, tile.
         bins: height of the tiles.
 
     Raises:
@@ -252,9 +252,8 @@ class TilePairs:
     """
 
     inputs = outputs = 1  # channels of x and y
-    all_targets = True  # every piece has every target
 
-    def __init__(self, features, origins, targets, names, batching):
+    def __init__(self, features, origins, target, names, batching):
         self.batch_size = batching.batch_size
         self.seed = batching.seed
         self.epoch_tiles = batching.epoch_tiles
@@ -262,9 +261,9 @@ class TilePairs:
         self.multiple = batching.multiple
         self.shares = batching.shares
         self.names = list(names)
-        self.instruments = list(dict.fromkeys(origins + targets))
+        self.instruments = [*origins, target]
         self.origins = [self.instruments.index(name) for name in origins]
-        self.targets = [self.instruments.index(name) for name in targets]
+        self.target = self.instruments.index(target)
         self.tiles = [self._open_piece(Path(features), name, batching.cache) for name in self.names]
         self.bins = self._find_bins()
         self._find_origins()
@@ -277,7 +276,7 @@ class TilePairs:
         piece = {}
         for i, instrument in enumerate(self.instruments):
             path = features / instrument / f"{name}.npy"
-            if (self.all_targets and i in self.targets) or path.is_file():
+            if i == self.target or path.is_file():
                 piece[i] = Tiles(path, cache)
         counts = {self.instruments[i]: len(tiles) for i, tiles in piece.items()}
         if len(set(counts.values())) > 1:
@@ -312,7 +311,7 @@ class TilePairs:
         """List the rows of `index`."""
         rows = []
         for number, piece in enumerate(self.tiles):
-            rows += [(number, tile, self.targets[0]) for tile in range(len(piece[self.targets[0]]))]
+            rows += [(number, tile) for tile in range(len(piece[self.target]))]
         return rows
 
     def _check_batch(self):
@@ -392,13 +391,13 @@ class TilePairs:
 
     def read(self, row):
         """Read the tiles (origin, target) of the epoch's pair number ``row``, float16 as stored."""
-        piece, tile, target = self.index[self.order[row]]
+        piece, tile = self.index[self.order[row]]
         tiles = self.tiles[piece]
-        return tiles[self.drawn[row]][tile], tiles[target][tile]
+        return tiles[self.drawn[row]][tile], tiles[self.target][tile]
 
     def read_other(self, row, rng, family=None):
         """Read the same tile of a random origin, of ``family`` or of any: dB scale, float32."""
-        piece, tile, _ = self.index[self.order[row]]
+        piece, tile = self.index[self.order[row]]
         there = [i for i in self.origins if i in self.tiles[piece]]
         if family is not None:
             there = [i for i in there if self.families[i] == family]
@@ -436,8 +435,8 @@ def find_target_median(pairs):
     count = min(MEDIAN_TILES, len(pairs.index))
     rows = np.linspace(0, len(pairs.index) - 1, count).astype(int)
     pictures = []
-    for piece, tile, target in pairs.index[rows]:
-        pictures.append(pairs.tiles[piece][target][tile][..., 0])
+    for piece, tile in pairs.index[rows]:
+        pictures.append(pairs.tiles[piece][pairs.target][tile][..., 0])
     frames = np.concatenate(pictures, axis=1)
     return np.median(frames.astype(np.float32), axis=1)
 

@@ -1,7 +1,8 @@
 """The `Kind` of a network: its inputs and outputs. It is stored with the model.
 
-Nearly every model is `PLAIN`; research/ has the other kinds. The main code asks a `Kind` where
-networks differ. A generator of models.py has the attribute ``kind``; a run's config.json names it.
+Nearly every model is `PLAIN`; research/ has the kinds with a learned phase. The main code asks a
+`Kind` where networks differ. A generator of models.py has the attribute ``kind``; a run's
+config.json names it.
 """
 
 import data
@@ -10,38 +11,18 @@ ENTRY = "timbre.json"  # file in a .keras archive; in an HDF5 file an attribute 
 
 
 class Kind:
-    """The plain kind: one target, and the network gives its picture. Other kinds override it."""
+    """The plain kind: the network gives the target's picture. Other kinds override it."""
 
     learn = "magnitude"  # value of --learn
-    style = "none"  # value of --conditioning; "none" without a style
     inputs = outputs = 1  # channels of the generator's tiles
     gives_picture = True  # the first output is a picture
     gives_rotation = False  # the last two outputs are a rotation of the input's phase
-    takes_style = False  # the last input is a tile of the target
     error = "mae_db"  # function of losses.py that is logged as mae_db
     make_pairs = None  # function with the arguments of `dataset.TilePairs`; None: `TilePairs`
 
     def to_entry(self):
         """The entry stored with the model, for JSON."""
-        return {"kind": self.learn, "style": self.style}
-
-    def read_layout(self):
-        """Layout that identifies the kind of a model without an entry: see `infer_kind`."""
-        return self.inputs, self.outputs, False
-
-    def wire_generator(self, inputs, filters, downsample):
-        """Return the encoder's input, and the function that the decoder applies to each block.
-
-        Args:
-            inputs: Keras tensor of the generator's inputs.
-            filters: width.
-            downsample: `models.downsample`, for encoders of other inputs.
-        """
-        return inputs, keep
-
-    def judged_part(self, inputs):
-        """Return the part of the generator's ``inputs`` that the discriminator sees."""
-        return inputs
+        return {"kind": self.learn}
 
     def turn_phase(self, spectrum, outputs):
         """Turn the phase of the input's spectrum, for the learned estimators; here unchanged.
@@ -52,24 +33,8 @@ class Kind:
         """
         return spectrum
 
-    def prepare_preview(self, generator, features, target, names):
-        """Return the function that previews convert with; None if the kind has no preview.
-
-        Args:
-            generator: Keras model of this kind.
-            features: features folder.
-            target: instrument.
-            names: pieces of the training set.
-        """
-        return generator
-
 
 PLAIN = Kind()
-
-
-def keep(x):
-    """Return ``x``."""
-    return x
 
 
 def kind_of(model):

@@ -62,6 +62,8 @@ def load_generator(path, precision=None):
     with tempfile.TemporaryDirectory() as folder:
         try:
             generator = _read_generator(file, precision, Path(folder))
+        except UserError:
+            raise
         # for a damaged file zipfile, zlib, h5py and Keras raise nearly every kind of error
         except Exception as error:
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_SYSTEM:
@@ -84,7 +86,7 @@ def _read_generator(file, precision, folder):
         with zipfile.ZipFile(file) as archive:
             weights = Path(archive.extract("model.weights.h5", folder))
     entry = _read_entry(file)
-    layout = _layout(weights, None if entry is None else registry.from_entry(entry))
+    layout = _layout(weights, None if entry is None else registry.from_entry(entry, file))
     bins = _find_bins(file, entry)
     with devices.inference_precision(precision, bins == FULL_BINS):
         generator = build_generator(**layout, bins=bins)
@@ -167,8 +169,7 @@ def _layout(file, stored):
     if not (1 <= inputs <= 16 and 1 <= filters <= 512):
         raise ValueError(f"{inputs} channels, width {filters}")
     if stored is None:
-        has_dense = any(len(shape) == 2 for shape in shapes)
         last = next(layer for layer in groups.values() if sorted(map(len, layer)) == [1, 4])
         outputs = min(last, key=len)[0]
-        stored = registry.infer_kind(inputs, outputs, has_dense)
+        stored = registry.infer_kind(inputs, outputs)
     return {"filters": filters, "kind": stored}

@@ -272,10 +272,9 @@ def plan_place(job):
 
 
 def list_sources(job):
-    """List the source files of an output: recording, generator, style, phase model."""
+    """List the source files of an output: recording, generator, phase model."""
     sources = [job.source, known_models.find_weights(job.model_path) or job.model_path]
-    for name in ("style", "phase_model"):
-        path = job.settings[name]
-        if path:
-            sources.append(known_models.find_weights(path) or path)
+    path = job.settings["phase_model"]
+    if path:
+        sources.append(known_models.find_weights(path) or path)
     return sources

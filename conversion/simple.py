@@ -156,7 +156,7 @@ def _load(path, precision, changed):
 
     network = load_generator(path, precision)
     kind = kinds.kind_of(network)
-    if kind.takes_style or not kind.gives_picture:
+    if not kind.gives_picture:
         raise UserError(f"{path}: needs more than a recording; convert with predict.py")
     return network
 

@@ -369,7 +369,7 @@ def _find_known_groups(args, candidates):
         pieces = find_pieces(runs, origin, target, args.audios_path, side)
         pieces = keep_readable(pieces[: args.limit])
         folder = []  # only the parts that differ between groups
-        if args.target or _knows_several(candidates):
+        if args.target:
             folder.append(target)
         if len(origins) > 1:
             folder.append(origin)
@@ -400,11 +400,6 @@ def _tell_unheard(candidates, origin):
     return f" (an instrument that {', '.join(unheard_by)} never heard in training)"
 
 
-def _knows_several(candidates):
-    """Whether any model has several targets."""
-    return any(len(candidate.run.targets) > 1 for candidate in candidates)
-
-
 def _find_unknown_group(args, candidates):
     """Make the group of --pairs or --inputs, whose pieces are in no split."""
     if args.origin or args.target:
@@ -423,19 +418,18 @@ def _find_unknown_group(args, candidates):
 
 
 def _find_only_target(candidates):
-    """Find the single target of all run folders; None for several targets, or without runs.
+    """Find the target of all run folders; None without runs.
 
     Raises UserError if they have no common target.
     """
     known = [candidate for candidate in candidates if candidate.run]
     if not known:
         return None
-    targets = find_common_targets(known)
-    return targets[0] if len(targets) == 1 else None
+    return find_common_targets(known)[0]
 
 
 def find_common_targets(candidates):
-    """Find the targets of all models. Raises UserError if there is none."""
+    """Find the target of all models, in a list. Raises UserError if there is none."""
     remedy = "evaluate it alone, or name one --target for all, with --audios_path"
     targets = [candidate.run.targets for candidate in candidates]
     return _find_common(candidates, targets, "makes", remedy)
@@ -469,15 +463,12 @@ def _find_common(candidates, lists, does, remedy):
 def choose_instruments(args, candidates):
     """Choose (origins, targets): from --origin and --target, or common to all runs.
 
-    The default is every origin, those kept out of the training last; for a model of several
-    targets the first origin.
+    The default is every origin, those kept out of the training last.
 
     Raises:
         UserError: an instrument is on both sides, or the runs have no common instrument.
     """
     origins = args.origin or find_common_origins(candidates)
-    if not args.origin and _knows_several(candidates):
-        origins = origins[:1]
     targets = args.target
     if not targets:
         targets = [name for name in find_common_targets(candidates) if name not in origins]
@@ -547,8 +538,7 @@ def read_piece(piece, seconds=None):
 def find_median(run, target, audios, bins=data.BINS):
     """Find the per-bin median (bins,) of the training targets; None if unknown.
 
-    It is read from the run's median.npy, or computed from the target's audio. With several targets
-    the file is the median of all of them.
+    It is read from the run's median.npy, or computed from the audio of another target.
 
     Args:
         run: `RunFacts` or None.

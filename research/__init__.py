@@ -1,1 +1,1 @@
-"""Research variants: a learned phase, one model for several targets."""
+"""A research variant: a learned phase."""

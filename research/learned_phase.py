@@ -37,21 +37,19 @@ class PhasePairs(TilePairs):
 
     Args:
         kind: `PHASE` or `BOTH`.
-        features, origins, targets, names, batching: see `TilePairs`.
+        features, origins, target, names, batching: see `TilePairs`.
 
     Raises:
-        UserError: as `TilePairs`; the tiles have no phase; several origins or targets.
+        UserError: as `TilePairs`; the tiles have no phase; several origins.
     """
 
-    def __init__(self, kind, features, origins, targets, names, batching):
-        if len(origins) > 1 or len(targets) > 1:
-            raise UserError(
-                f"--learn {kind.learn}: needs one --origin and one --target; give one of each"
-            )
+    def __init__(self, kind, features, origins, target, names, batching):
+        if len(origins) > 1:
+            raise UserError(f"--learn {kind.learn}: needs a single --origin; give one")
         self.kind = kind
         self.inputs = kind.inputs
         self.outputs = kind.outputs
-        super().__init__(features, origins, targets, names, batching)
+        super().__init__(features, origins, target, names, batching)
         for piece in self.tiles:
             if not all(tiles.has_phase for tiles in piece.values()):
                 raise UserError(
@@ -86,9 +84,9 @@ class _Rotating(Kind):
 
     gives_rotation = True
 
-    def make_pairs(self, features, origins, targets, names, batching):
+    def make_pairs(self, features, origins, target, names, batching):
         """Make `PhasePairs`."""
-        return PhasePairs(self, features, origins, targets, names, batching)
+        return PhasePairs(self, features, origins, target, names, batching)
 
     def turn_phase(self, spectrum, outputs):
         """Turn the input's spectrum by the last two outputs."""
@@ -110,10 +108,6 @@ class Phase(_Rotating):
     inputs = 2  # magnitudes of origin and target
     outputs = 2
     gives_picture = False
-
-    def prepare_preview(self, generator, features, target, names):
-        """None: a rotation has no preview."""
-        return None
 
 
 BOTH = Both()

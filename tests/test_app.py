@@ -207,10 +207,10 @@ def test_only_models_that_need_nothing_but_a_recording_are_offered(tmp_path, mon
         "a_2_plain": {"kind": "magnitude", "style": "none"},
         "a_2_both": {"kind": "both", "style": "none"},
         "a_2_older": {"flags": {"target": "x", "learn": "magnitude"}},
-        "a_2_turned": {"kind": "phase", "style": "none"},
+        "a_2_turned": {"kind": "phase"},
         "a_2_any": {"kind": "magnitude", "style": "tile"},
         "a_2_several": {"flags": {"target": ["x", "y"]}},
-        "a_2_string_acoustic": {"kind": "magnitude", "style": "none"},
+        "a_2_string_acoustic": {"kind": "magnitude"},
     }
     for name, config in configs.items():
         (tmp_path / name).mkdir()

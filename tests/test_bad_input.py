@@ -312,7 +312,6 @@ CASES = {  # script: [(what, what spoils the folder or None, more flags, what th
         ("model with code in it", lambda_model, "--model model.keras", "model.keras"),
         ("model of another layout", model("Dense", 3), "--model model.keras", "model.keras"),
         ("model of NaN", nan_model, "", "NaN"),
-        ("style for a model of one target", None, "--style in.wav", "--style"),
         ("no input", None, "--input nowhere.wav", "nowhere.wav"),
         ("input folder without audio", None, "--input midi --output made", "midi"),
         ("input empty", put(IN), "", IN),

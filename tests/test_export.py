@@ -14,6 +14,7 @@ from conftest import ORIGIN, ROOT, TARGET
 from scripts import load_script
 
 import models
+from common import cli
 from common.kinds import ENTRY, PLAIN
 from common.run_facts import RunFacts
 from conversion import known_models, model_files
@@ -88,7 +89,7 @@ def test_export(tmp_path, export, run):
     packed = model_files.load_generator("a_2_guitar_acoustic")
     assert packed.kind is PLAIN
     with h5py.File(folder / "generator.weights.h5") as file:
-        entry = {"kind": "magnitude", "style": "none", "bins": 256}
+        entry = {"kind": "magnitude", "bins": 256}
         assert json.loads(file.attrs[ENTRY]) == entry
     assert all(weight.dtype == "float32" for weight in packed.weights)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 1)).astype(np.float32)
@@ -200,7 +201,8 @@ def test_the_commands_of_shipped_cards_run_as_typed(name):
     parser = importlib.import_module(flags["script"]).build_parser()
     args = vars(parser.parse_args(shlex.split(commands[1])[2:]))
     assert args["origin"] == ["all"] or set(args["origin"]) <= set(flags["origin"])
-    for key in ("filters", "dropout", "batch_size", "epoch_tiles", "target", "conditions"):
+    assert [args["target"]] == cli.as_list(flags["target"])
+    for key in ("filters", "dropout", "batch_size", "epoch_tiles", "conditions"):
         assert args[key] == flags[key]
     for key in set(args) & {"l1_weight", "gen_lr", "disc_lr", "lr", "ema"}:
         assert args[key] == flags[key]

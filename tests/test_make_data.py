@@ -89,7 +89,7 @@ def test_excerpts_on_the_targets_and_some_of_the_others(make_data, tmp_path, cap
     pieces, unpaired = splits.pair_pieces(features, ["guitar_acoustic"], origins)
     assert len(pieces) == 3 and not unpaired
     pairs = dataset.TilePairs(
-        features, origins, ["guitar_acoustic"], pieces, dataset.Batching(4, seed=0)
+        features, origins, "guitar_acoustic", pieces, dataset.Batching(4, seed=0)
     )
     x, y = pairs[0]
     assert x.shape == (4, 256, 256, 1)

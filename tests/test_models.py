@@ -20,7 +20,6 @@ from common.run_facts import RunFacts
 from conversion import known_models, model_files
 from research import registry
 from research.learned_phase import BOTH, PHASE
-from research.styles import FILM, TILE
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="uses tf.GradientTape"
@@ -272,8 +271,6 @@ def test_a_step_is_traced_once(alone, monkeypatch):
         {"filters": 3, "dropout": 0},
         {"filters": 2, "kind": BOTH},
         {"filters": 1, "kind": PHASE},
-        {"filters": 1, "kind": FILM},
-        {"filters": 1, "kind": TILE},
     ],
 )
 def test_saved_generators_load_with_their_layout_and_kind(tmp_path, layout):
@@ -313,8 +310,10 @@ def test_what_the_system_refuses_is_not_blamed_on_the_file(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("kind", registry.list_kinds())
 def test_kinds_are_told_by_channels_where_nothing_else_tells(kind):
-    assert registry.infer_kind(*kind.read_layout()) is kind
-    assert registry.from_entry(json.loads(json.dumps(kind.to_entry()))) is kind
+    assert registry.infer_kind(kind.inputs, kind.outputs) is kind
+    assert registry.from_entry(json.loads(json.dumps(kind.to_entry())), "x") is kind
+    older = {**kind.to_entry(), "style": "none"}
+    assert registry.from_entry(older, "x") is kind
 
 
 def test_the_kind_of_a_run_is_told_by_its_configuration(tmp_path):
@@ -323,22 +322,36 @@ def test_the_kind_of_a_run_is_told_by_its_configuration(tmp_path):
         return registry.read_from_run(RunFacts(tmp_path))
 
     assert kind_of(flags={"target": "x"}, kind="both", style="none") is BOTH
-    assert kind_of(flags={"target": ["x", "y"], "learn": "magnitude"}) is FILM
+    assert kind_of(flags={"target": ["x"]}, kind="both") is BOTH
     assert kind_of(flags={"target": "x"}) is kinds.PLAIN
     with pytest.raises(UserError, match=r"config\.json: damaged"):
-        kind_of(flags={"target": "x"}, kind="both")
+        kind_of(flags={"target": "x"}, kind="colour")
+    for several in (
+        {"flags": {"target": ["x", "y"], "learn": "magnitude"}},
+        {"flags": {"target": ["x"]}, "kind": "magnitude", "style": "film"},
+    ):
+        with pytest.raises(UserError, match=r"config\.json: has several targets"):
+            kind_of(**several)
+
+
+def test_a_model_of_several_targets_is_refused(tmp_path):
+    file = tmp_path / "x.weights.h5"
+    model_files.save_generator(models.build_generator(1, PHASE), file)  # two inputs, as by a style
+    with h5py.File(file, "a") as weights:
+        weights.attrs[kinds.ENTRY] = json.dumps({"kind": "magnitude", "style": "tile"})
+    with pytest.raises(UserError, match=r"x\.weights\.h5: has several targets, .* commit"):
+        model_files.load_generator(file)
 
 
 @pytest.mark.parametrize("channels", [(1, 2), (3, 1), (1, 4), (2, 5)])
 def test_channels_of_no_kind(channels):
     with pytest.raises(ValueError, match="outputs"):
-        registry.infer_kind(*channels, has_dense=False)
+        registry.infer_kind(*channels)
 
 
 def test_what_gives_no_kind_gives_magnitudes():
     assert kinds.kind_of(np.tanh) is kinds.PLAIN
-    assert not kinds.kind_of(np.tanh).takes_style
-    assert models.build_generator(1, TILE).kind.takes_style
+    assert models.build_generator(1, PHASE).kind is PHASE
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -488,7 +501,7 @@ def test_saved_generators_load_with_plain_keras(tmp_path, compiled):
 
 
 @pytest.mark.parametrize("width", [1, 2])
-@pytest.mark.parametrize("kind", [kinds.PLAIN, FILM, PHASE])
+@pytest.mark.parametrize("kind", [kinds.PLAIN, PHASE])
 def test_a_widened_network_computes_the_same_and_then_learns_apart(kind, width):
     keras.utils.set_random_seed(0)
     narrow, wide = models.build_generator(width, kind), models.build_generator(3, kind)

@@ -21,7 +21,6 @@ FIXED_FLAGS = (
     "origin",
     "target",
     "hold_out_origin",
-    "conditioning",
     "learn",
     "filters",
     "seed",
@@ -34,7 +33,6 @@ FIXED_FLAGS = (
 # Values of these flags in runs that are older than the flag; weights of losses were 0.
 EARLIER = {
     "hold_out_origin": None,
-    "conditioning": "film",
     "learn": "magnitude",
     "test_split": 0.0,
     "epoch_offset": 0,
@@ -86,7 +84,7 @@ def parse(parser, argv, script, suffix=""):
 
 
 def expand_origins(args):
-    """List the origins; "all" stands for every instrument that is not a target or held out.
+    """List the origins; "all" stands for every instrument but the target and those held out.
 
     Instruments without a preset number come first, because the first one is used for previews.
     """
@@ -94,7 +92,7 @@ def expand_origins(args):
         return args.origin
     folder = Path(args.dataset_path)
     names = [path.name for path in list_folders(folder) or ()]
-    others = [*args.target, *(args.hold_out_origin or ())]
+    others = [args.target, *(args.hold_out_origin or ())]
     origins = [name for name in names if name not in others]
     if not origins:
         raise UserError(
@@ -197,10 +195,23 @@ def _take_over(parser, known, folder):
         value = known[flag]
         if action.nargs in ("+", "*") and value is not None:
             value = cli.as_list(value)  # older runs have a single name as text
+        if flag == "target":
+            value = _read_target(value, folder)
         with undamaged(folder / "config.json", mend_or_begin_anew(folder)):
             _check_value(action, value)
         action.default = value
         action.required = False
+
+
+def _read_target(value, folder):
+    """Return the run's target; older runs have it as a list. Raises UserError for several."""
+    targets = cli.as_list(value)
+    if len(targets) > 1:
+        raise UserError(
+            f"{folder}: was trained for several targets, which cannot be continued; {ANOTHER_RUN}, "
+            "with one --target"
+        )
+    return targets[0] if targets else value
 
 
 def _check_value(action, value):
@@ -229,9 +240,8 @@ def _check_value(action, value):
 def name_folder(args, suffix=""):
     """Name the run folder: <runs_path>/<name>, by default <origin>_2_<target><suffix>.
 
-    Several origins with one target become "many", with a short name of the target: many_2_guitar.
-    Several targets become "any", and then several origins, too. A --learn other than the default
-    is added at the end.
+    Several origins become "many", with a short name of the target: many_2_guitar. A --learn other
+    than the default is added at the end.
 
     Raises:
         UserError: --name is not a plain name.
@@ -247,16 +257,13 @@ def name_folder(args, suffix=""):
             )
         return Path(args.runs_path) / args.name
     origin = args.origin[0]
-    target = args.target[0]
-    if len(args.target) > 1:
-        target = "any"
     if len(args.origin) > 1 or origin == "all":
-        origin = "any" if target == "any" else "many"
+        origin = "many"
     if args.learn != "magnitude":
         suffix += f"_{args.learn}"
-    folder = Path(args.runs_path) / f"{origin}_2_{target}{suffix}"
+    folder = Path(args.runs_path) / f"{origin}_2_{args.target}{suffix}"
     if origin == "many" and not folder.exists():  # otherwise continue an older run
-        folder = folder.with_name(f"{origin}_2_{target_name(target)}{suffix}")
+        folder = folder.with_name(f"{origin}_2_{target_name(args.target)}{suffix}")
     return folder
 
 
@@ -270,7 +277,7 @@ def check_dataset(args, folder):
 
     unheard = args.hold_out_origin or []
     splits.check_instruments(args.origin, args.target, unheard)
-    splits.check_folders(args.dataset_path, [*args.origin, *args.target, *unheard])
+    splits.check_folders(args.dataset_path, [*args.origin, args.target, *unheard])
     if args.maestro_split and not goes_on(args, folder):
         splits.read_maestro(args.maestro_split)
 
@@ -312,10 +319,8 @@ def add_data_flags(parser):
     add(
         "--target",
         required=True,
-        nargs="+",
         metavar="NAME",
-        help="instrument to convert to, such as guitar_acoustic; with several, one model learns "
-        "all and takes a style: a tile of the target from another piece",
+        help="instrument to convert to, such as guitar_acoustic",
     )
     add(
         "--hold_out_origin",
@@ -387,13 +392,6 @@ def add_network_flags(parser):
         metavar="MODEL",
         help="start from this model, of the same width or narrower: run folder, file, or part of "
         "a pretrained model's name",
-    )
-    add(
-        "--conditioning",
-        choices=("film", "tile"),
-        default="film",
-        help="with several targets: film: the style modulates the decoder's channels; tile: the "
-        "style is a second input channel",
     )
     add(
         "--learn",

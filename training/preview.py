@@ -44,11 +44,8 @@ class Preview:
         features = Path(args.dataset_path)
         origins = [*(args.hold_out_origin or ()), *args.origin]
         self.origin = find_player(features, origins, self.piece)
-        self.target = next(name for name in args.target if name != self.origin)
-        training_pieces = sets.split["train"]
-        self.model = training.kind.prepare_preview(
-            generator, features, self.target, training_pieces
-        )
+        self.target = args.target
+        self.model = generator if training.kind.gives_picture else None
         self.audio = None  # the input's recording, if available
         frames = PREVIEW_SECONDS * data.SAMPLE_RATE // data.HOP_LENGTH
         if self.every and self.model is not None:

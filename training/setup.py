@@ -95,7 +95,7 @@ def prepare(args, folder, script, gpus):
     with quiet_stderr():  # with another backend, Keras loads TensorFlow here if it is installed
         keras.utils.set_random_seed(args.seed)
     policy = devices.set_precision(args.precision, gpus)
-    kind = registry.from_flags(args.learn, args.target, args.conditioning)
+    kind = registry.find_kind(args.learn)
     run = Run(folder, args.epoch_offset, args.fresh, args.choose)
     training = Training(args, script, kind, run, gpus, policy)
     training.sets = load_sets(training)
@@ -213,12 +213,7 @@ def find_split(args, run):
     Raises:
         UserError: as `load_sets`.
     """
-    unheard = args.hold_out_origin or []
-    if len(args.target) == 1:  # origins may have different pieces
-        names, unpaired = splits.pair_pieces(args.dataset_path, args.target, args.origin)
-    else:
-        instruments = dict.fromkeys(args.origin + args.target + unheard)
-        names, unpaired = splits.pair_pieces(args.dataset_path, [], instruments)
+    names, unpaired = splits.pair_pieces(args.dataset_path, [args.target], args.origin)
     for name in unpaired:
         print(f"left out, no partner: {name}", file=sys.stderr)
     return run.known_split(names) or choose_split(args, names)
@@ -240,8 +235,6 @@ def make_pairs(training, origins, names, batching):
 
 def read_shares(args):
     """Parse --family_share: {family: fraction}. Raises UserError."""
-    if args.family_share and len(args.target) > 1:
-        raise UserError("--family_share: needs a single --target; leave it out")
     shares = {}
     families = {family_of(name) for name in args.origin}
     for text in args.family_share or []:
@@ -269,7 +262,7 @@ def make_conditions(training):
     if args.conditions is None:
         return None
     if training.kind is not kinds.PLAIN:
-        raise UserError("--conditions: needs a single --target and --learn magnitude; leave it out")
+        raise UserError("--conditions: needs --learn magnitude; leave it out")
     try:
         return augment.Conditions(args.conditions or augment.DEFAULT)
     except ValueError as error:
@@ -317,8 +310,7 @@ def load_start(path, filters, kind):
         )
     if trained.kind is not kind:
         raise UserError(
-            f"--weights {path}: is a model of another kind; give one with the same --learn and "
-            "--conditioning, and also with one or with several targets"
+            f"--weights {path}: is a model of another kind; give one with the same --learn"
         )
     return trained
 

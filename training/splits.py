@@ -9,25 +9,24 @@ from common.files import find_named, read_csv
 from common.names import piece_of
 
 
-def check_instruments(origins, targets, unheard=()):
-    """Raise UserError if an instrument is named twice, or is the only origin and a target.
+def check_instruments(origins, target, unheard=()):
+    """Raise UserError if an instrument is named twice.
 
     ``unheard``: origins kept out of the training.
     """
-    named = {"--origin": origins, "--target": targets, "--hold_out_origin": unheard}
+    named = {"--origin": origins, "--hold_out_origin": unheard}
     for flag, instruments in named.items():
         for instrument in instruments:
             if instruments.count(instrument) > 1:
                 raise UserError(f"{flag} {instrument}: is named twice; name it once")
     for instrument in unheard:
-        if instrument in targets or instrument in origins:
+        if instrument == target or instrument in origins:
             raise UserError(
-                f"--hold_out_origin {instrument}: is also an origin or target; name it in one flag"
+                f"--hold_out_origin {instrument}: is also an origin or the target; "
+                "name it in one flag"
             )
-    if len(targets) == 1 and targets[0] in origins:
-        raise UserError(f"--target {targets[0]}: is the origin too; name another")
-    if len(origins) == 1 and origins[0] in targets:
-        raise UserError(f"--target {origins[0]}: is the origin too; name another")
+    if target in origins:
+        raise UserError(f"--target {target}: is an origin too; name another")
 
 
 def check_folders(features, instruments):
@@ -60,9 +59,7 @@ def pair_pieces(features, instruments, some_of=()):
     check_folders(features, [*instruments, *some_of])
     for instrument in [*instruments, *some_of]:
         names[instrument] = set(find_named(features / instrument, (".npy",)))
-    common = set.union(*names.values())
-    if instruments:
-        common = set.intersection(*(names[instrument] for instrument in instruments))
+    common = set.intersection(*(names[instrument] for instrument in instruments))
     if some_of:
         common &= set.union(*(names[instrument] for instrument in some_of))
     if not common:

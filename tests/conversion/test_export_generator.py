@@ -14,7 +14,7 @@ from sounds import noise
 import models
 from conversion import export_generator, model_files
 from conversion.convert import Options, convert_audio
-from research import styles
+from research import learned_phase
 
 TILES = np.random.default_rng(0).uniform(-1, 1, (3, 512, 256, 1)).astype(np.float32)
 
@@ -139,11 +139,11 @@ def test_what_cannot_be_exported_is_refused(exported, tmp_path, monkeypatch, cap
     there = refuse(capsys, "--model", "guitar", "--output", exported)
     assert f"--output {exported}: already exists" in there
     model_files.save_generator(
-        models.build_generator(1, kind=styles.TILE), tmp_path / "generator.keras"
+        models.build_generator(1, kind=learned_phase.PHASE), tmp_path / "generator.keras"
     )
     output = tmp_path / "new"
-    styled = refuse(capsys, "--model", tmp_path, "--format", "tf_saved_model", "--output", output)
-    assert "has more than one input or output picture" in styled
+    turning = refuse(capsys, "--model", tmp_path, "--format", "tf_saved_model", "--output", output)
+    assert "has more than one input or output picture" in turning
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     missing = refuse(capsys, "--model", "guitar", "--format", "onnx", "--output", output)
     assert "--format onnx: package onnx is not installed" in missing

@@ -15,7 +15,7 @@ import predict
 from common.cli import UserError
 from conversion import model_files, simple
 from conversion.simple import convert, convert_array
-from research import styles
+from research import learned_phase
 from sound.survey import listen
 
 
@@ -162,7 +162,7 @@ def test_rates_of_arrays_are_whole_and_named_by_their_argument(model):
 
 
 def test_a_model_that_needs_more_than_a_recording_is_refused(tmp_path):
-    network = models.build_generator(1, kind=styles.TILE)
+    network = models.build_generator(1, kind=learned_phase.PHASE)
     model_files.save_generator(network, tmp_path / "generator.keras")
     with pytest.raises(UserError, match="needs more than a recording"):
         convert_array(music(5000), 44100, tmp_path)

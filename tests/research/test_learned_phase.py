@@ -29,7 +29,7 @@ def with_phases(audios, tmp_path_factory):
 
 
 def batch(pairs_class, *kind, features):
-    return pairs_class(*kind, features, [ORIGIN], [TARGET], ["three"], dataset.Batching(3))[0]
+    return pairs_class(*kind, features, [ORIGIN], TARGET, ["three"], dataset.Batching(3))[0]
 
 
 def test_magnitudes_are_those_of_plain_pairs(with_phases):
@@ -58,7 +58,7 @@ def test_rotation_takes_the_origins_phase_to_the_targets(audios, with_phases):
 
 def test_baselines_of_a_phase_network(with_phases):
     pairs = learned_phase.PhasePairs(
-        PHASE, with_phases, [ORIGIN], [TARGET], ["three"], dataset.Batching(3)
+        PHASE, with_phases, [ORIGIN], TARGET, ["three"], dataset.Batching(3)
     )
     y = pairs[0][1]
     found = dataset.measure_baselines(pairs, np.zeros(256, np.float32))
@@ -74,9 +74,9 @@ def test_features_without_phase_are_refused(features):
 
 
 def test_several_instruments_are_refused(features):
-    with pytest.raises(UserError, match="--learn phase: needs one --origin"):
+    with pytest.raises(UserError, match="--learn phase: needs a single --origin"):
         learned_phase.PhasePairs(
-            PHASE, features, [ORIGIN, "x"], [TARGET], ["three"], dataset.Batching(3)
+            PHASE, features, [ORIGIN, "x"], TARGET, ["three"], dataset.Batching(3)
         )
 
 
