@@ -22,7 +22,6 @@ keras.config.set_image_data_format("channels_last")  # independent of a user's k
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)  # channels of the encoder's blocks, in multiples of `filters`
 UP = (8, 8, 8, 8, 4, 2, 1)
 DROPOUT_BLOCKS = 3  # first blocks of UP that have dropout
-INNERMOST = "float32"  # precision of the blocks below the last skip, see `build_generator`
 FILTERS = 64
 JIT = {"auto": "auto", "on": True, "off": False}  # --jit -> compile(jit_compile=...)
 
@@ -31,46 +30,35 @@ def _kernel():
     return keras.initializers.RandomNormal(0.0, 0.02)
 
 
-def _convolution(layer, filters, dtype=None):
+def _convolution(layer, filters):
     """A 4x4 convolution with stride 2; ``layer`` is Keras's Conv2D or Conv2DTranspose."""
     return layer(
-        filters,
-        4,
-        strides=2,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=_kernel(),
-        dtype=dtype,
+        filters, 4, strides=2, padding="same", use_bias=False, kernel_initializer=_kernel()
     )
 
 
-def downsample(filters, batch_norm=True, dtype=None):
-    """Block that halves height and width: convolution 4x4 stride 2, batch norm, LeakyReLU 0.3.
-
-    ``dtype``: of its computation; None: that of Keras's policy.
-    """
-    block = [_convolution(layers.Conv2D, filters, dtype)]
+def downsample(filters, batch_norm=True):
+    """Block that halves height and width: convolution 4x4 stride 2, batch norm, LeakyReLU 0.3."""
+    block = [_convolution(layers.Conv2D, filters)]
     if batch_norm:
-        block.append(layers.BatchNormalization(dtype=dtype))
-    block.append(layers.LeakyReLU(0.3, dtype=dtype))
+        block.append(layers.BatchNormalization())
+    block.append(layers.LeakyReLU(0.3))
     return keras.Sequential(block)
 
 
-def upsample(filters, dropout=None, dtype=None):
+def upsample(filters, dropout=None):
     """Block that doubles height and width.
 
-    Transposed convolution 4x4 stride 2, batch norm, dropout (a rate or None), ReLU. ``dtype``: as
-    for `downsample`.
+    Transposed convolution 4x4 stride 2, batch norm, dropout (a rate or None), ReLU.
     """
-    convolution = _convolution(layers.Conv2DTranspose, filters, dtype)
-    block = [convolution, layers.BatchNormalization(dtype=dtype)]
+    block = [_convolution(layers.Conv2DTranspose, filters), layers.BatchNormalization()]
     if dropout is not None:
         # With a seed, so that PyTorch's dropout follows `callbacks.reseed`. A Dropout(0) has no
         # random state, which would change the layout on disk.
-        layer = layers.Dropout(0.5, seed=0, dtype=dtype)
+        layer = layers.Dropout(0.5, seed=0)
         layer.rate = dropout
         block.append(layer)
-    block.append(layers.ReLU(dtype=dtype))
+    block.append(layers.ReLU())
     return keras.Sequential(block)
 
 
@@ -91,13 +79,11 @@ def build_generator(filters=FILTERS, kind=kinds.PLAIN, dropout=0.5, bins=BINS):
     x = inputs
     skips = []
     for i, width in enumerate(DOWN):
-        dtype = INNERMOST if i == len(DOWN) - 1 else None
-        x = downsample(width * filters, batch_norm=i > 0, dtype=dtype)(x)
+        x = downsample(width * filters, batch_norm=i > 0)(x)
         skips.append(x)
     concatenate = layers.Concatenate()
     for i, (width, skip) in enumerate(zip(UP, reversed(skips[:-1]))):
-        rate = dropout if i < DROPOUT_BLOCKS else None
-        x = upsample(width * filters, rate, dtype=INNERMOST if i == 0 else None)(x)
+        x = upsample(width * filters, dropout if i < DROPOUT_BLOCKS else None)(x)
         x = concatenate([x, skip])
     generator = keras.Model(inputs, _output_layer(kind.outputs)(x), name="generator")
     generator.kind = kind

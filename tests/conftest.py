@@ -9,6 +9,7 @@ from common import devices
 os.environ.setdefault("KERAS_BACKEND", devices.find_backend())
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", devices.ONEDNN_LIMIT)
 
 import signal
 import subprocess
