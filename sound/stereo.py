@@ -19,7 +19,7 @@ relative to the mean. A factor of each channel keeps its level relative to the o
 
 The gains of all channels average to 1, so the mean of the output's channels is the conversion of
 the mean of the input's, sample by sample. Where channels of opposite polarity would cancel, the
-loudest channel replaces the mean.
+loudest channel replaces the mean; the first one, if no other is clearly louder.
 """
 
 from collections import deque
@@ -45,6 +45,9 @@ FAINT = 1e-3  # fraction of the power below which width and a channel's balance 
 # Power of the mean relative to that of unrelated channels, see `recordings.MonoMix`: above the
 # second value channels do not cancel, below the first they do.
 CANCELLED = (0.1, 0.3)
+# Power by which a channel must exceed the first to replace the mean, 3 dB. Among equally loud
+# channels noise would decide, differently in each frame, and each change inverts the polarity.
+LOUDER = 2.0
 _PART_FRAMES = 256  # frames that are mixed at a time: what is made of them stays in the cache
 _TINY = 1e-20
 
@@ -128,6 +131,7 @@ class Placement:
         ratio = powers[0] / (unrelated + _TINY)
         low, high = CANCELLED
         cancelled = np.clip((high - ratio) / (high - low), 0, 1).astype(np.float32)
+        powers[1] *= LOUDER
         loudest = powers[1:-1].argmax(axis=0)[np.newaxis]
         return cancelled, np.take_along_axis(besides, loudest, axis=0)[0]
 

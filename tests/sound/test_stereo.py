@@ -136,6 +136,17 @@ def test_two_voices_stay_where_they_are_in_another_timbre(network, place):
     assert correlation(converted) == pytest.approx(correlation(audio), abs=0.05)
 
 
+@pytest.mark.parametrize("network", [identity, blur, hold])
+def test_a_voice_of_opposite_polarity_and_equal_loudness_keeps_its_width(network):
+    """Noise must not decide, frame by frame, which of its channels replaces their mean."""
+    samples = 4 * RATE
+    high = sum(bell(220 * 2 ** (k / 12), 0.1 + 0.3 * n, samples) for n, k in enumerate(HIGH))
+    low = sum(bell(110 * 2 ** (k / 12), 0.2 + 0.5 * n, samples) for n, k in enumerate(LOW))
+    audio = np.stack([high + low, high - low])
+    converted = convert_channels(network, *audio)
+    assert correlation(converted) == pytest.approx(correlation(audio), abs=0.05)
+
+
 def test_the_mean_of_the_channels_is_the_conversion_of_their_mean():
     left, right = music(2 * RATE), 0.3 * music(2 * RATE, seed=1)
     channels = [left + right, room(left, 1), 0.7 * right]
