@@ -195,6 +195,9 @@ def test_a_run_that_may_not_be_read_costs_no_other_its_place(
         assert "m_2_n" not in printed.out
         assert printed.err.startswith("skipped: runs/m_2_n")
         assert "Permission denied" in printed.err and len(printed.err.splitlines()) == 1
+    paths = [path for _, path in app.list_choices()]
+    assert "runs/a_2_b" in paths and "runs/one_2_two" in paths
+    assert capsys.readouterr().err.count("\n") <= 1  # history.csv is none of its business
     (tmp_path / "runs/m_2_n" / name).chmod(0o755)
 
 

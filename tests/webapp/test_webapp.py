@@ -5,6 +5,7 @@ import concurrent.futures
 import errno
 import http.client
 import json
+import re
 import threading
 import time
 import uuid
@@ -57,6 +58,16 @@ class Page:
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()
             return answer.status, answer.read().decode(errors="replace")
+        finally:
+            connection.close()
+
+    def fetch(self, address):
+        """Bytes of what is served at an address of the page."""
+        place = urlsplit(self.address)
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=HANG)
+        try:
+            connection.request("GET", address)
+            return connection.getresponse().read()
         finally:
             connection.close()
 
@@ -530,11 +541,7 @@ def test_a_recording_of_any_length_keeps_it(page, tmp_path, seconds):
     results, mistake = page.convert(file, part=part)
     assert mistake == ""
     for address in find_sounds(results):
-        place = urlsplit(page.address)
-        connection = http.client.HTTPConnection(place.hostname, place.port)
-        connection.request("GET", address)
-        (tmp_path / "made.wav").write_bytes(connection.getresponse().read())
-        connection.close()
+        (tmp_path / "made.wav").write_bytes(page.fetch(address))
         with open_sound(tmp_path / "made.wav") as sound:
             assert sound.frames == round(seconds * 44100)
 
@@ -594,6 +601,17 @@ def test_a_tab_s_earlier_results_keep_their_names(page, tmp_path):
     assert results.index("second &amp; last.wav") < results.index("first.wav")
     assert "download='first_guitar.wav'" in results
     assert "download='second &amp; last_guitar.wav'" in results
+
+
+def test_each_download_holds_the_song_of_its_name(page, tmp_path):
+    for name, seconds in (("one.wav", 1), ("two.wav", 2)):
+        results, _ = page.convert(page.upload(write(tmp_path / name, tone(seconds=seconds))))
+    for name, seconds in (("one_guitar.wav", 1), ("two_guitar.wav", 2)):
+        (link,) = [tag for tag in re.findall("<a [^>]*>", results) if f"'{name}'" in tag]
+        address = re.search(r"href=['\"]([^'\"]*)", link)[1]
+        (tmp_path / name).write_bytes(page.fetch(address))
+        with open_sound(tmp_path / name) as sound:
+            assert sound.frames == seconds * 44100
 
 
 @pytest.mark.parametrize("part", [None, -3, 0, "x", "1:00 - 2:00", "1 - 2 - 3", "1e999", "nan", []])
@@ -702,6 +720,33 @@ def test_what_a_tab_left_is_deleted_with_it(server, song):
     assert page.ask("GET", find_sounds(results)[0])[0] == 404
     assert page.ask("GET", f"/gradio_api/file={file['path']}")[0] == 404
     assert page.join(file)[0] == 403
+
+
+def test_a_tab_that_is_closed_midway_leaves_no_traceback(server, tmp_path, capfd, caplog):
+    page, other = Page(server[0]), Page(server[0])
+    file = page.upload(write(tmp_path / "song.wav", tone(seconds=100)))
+    page.look(file)
+    place = urlsplit(page.address)
+    beat = http.client.HTTPConnection(place.hostname, place.port, timeout=HANG)
+    beat.request("GET", f"/gradio_api/heartbeat/{page.session}")
+    heart = beat.getresponse()
+    assert page.join(file, quality="best")[0] == 200
+    news = http.client.HTTPConnection(place.hostname, place.port, timeout=HANG)
+    news.request("GET", f"/gradio_api/queue/data?session_hash={page.session}")
+    stream = news.getresponse()
+    while b"process_generating" not in stream.readline():
+        pass
+    tab = server[1].of(page.session)
+    (job,) = [job for kind, job in tab.jobs.items() if kind == "converting"]
+    for closed in (stream, news, heart, beat):
+        closed.close()
+    until = time.monotonic() + HANG
+    while tab.folder.exists() or not (job.is_done or job.is_stopped):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert "2.0 s" in other.convert(other.upload(write(tmp_path / "x.wav", tone(seconds=2))))[0]
+    told = "".join(capfd.readouterr()) + caplog.text
+    assert "Traceback" not in told and "Error" not in told
 
 
 @pytest.fixture
