@@ -1,7 +1,7 @@
 """Make the training tiles of the many_2_* models from SoundFonts and MIDI files, in one step.
 
     python pretrained/make_data.py --midi_path midi --features features
-    python train_generator.py --dataset_path features --origin ... --target guitar_acoustic
+    python train_generator.py --dataset_path features --origin all --target guitar_acoustic
 
 Each excerpt is 30 s of a piece. Every target plays it: the instruments of instruments.csv without a
 number. Two more pianos play it, and two instruments of each of two other families. So origins have
@@ -16,7 +16,6 @@ The script plays notes on demand and writes tiles only: notes and audio on disk 
 the space. Current files are kept, so a stopped run continues, and a larger --excerpts adds files.
 """
 
-import functools
 import hashlib
 import json
 import math
@@ -27,15 +26,15 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import cli  # isort: skip  # first: explains a missing package in one line
+import font_bank
 import numpy as np
-import soxr
 
 import data
 import NoteSynthesizer
 import render_notes
 from common import parallel
 from common.cli import UserError
-from common.files import MEND, complete, find_named, read_csv, read_json, write_json
+from common.files import MEND, find_named, read_csv, read_json, write_json
 from common.names import MIDI_EXTENSIONS, family_of, version_name
 from common.record import CURRENT, FOREIGN, Record
 from synthesis.scores import change_score, read_score
@@ -45,12 +44,9 @@ PIANOS = "keyboard_acoustic"  # every excerpt has two instruments of this family
 OF_A_FAMILY = 2  # instruments of each family in an excerpt
 OTHER_FAMILIES = 2  # families other than pianos in an excerpt
 DUET = "duet_"  # begins the names of instruments that are two others
-TILES = 10  # in an excerpt: 30 s
-SAMPLES = TILES * data.TILE_FRAMES * data.HOP_LENGTH
-SECONDS = SAMPLES / data.SAMPLE_RATE
+SECONDS = font_bank.SAMPLES / data.SAMPLE_RATE  # of an excerpt
 # Shares of the excerpts: unchanged, without the pedal, highest voice only
 WAYS = {"pedal": 0.5, "plain": 0.22, "melody": 0.28}
-SILENT = 1e-4  # peak of a pitch without a sample; on FluidSynth's scale notes reach about 0.1
 # s of one core, measured: play all notes of an instrument once; make a picture of 30 s
 SECONDS_A_BANK, SECONDS_A_PICTURE = 4.0, 0.7
 FORMAT = 1  # raise it when a change of the code changes the tiles
@@ -69,13 +65,6 @@ LEFT_OUT = (
 )
 
 
-class Source(NamedTuple):
-    """Source of an instrument's notes."""
-
-    font: str  # path
-    program: int  # General MIDI's, 0 - 127
-
-
 class Excerpt(NamedTuple):
     """A part of a piece and the instruments that play it."""
 
@@ -88,82 +77,6 @@ class Excerpt(NamedTuple):
     def list_scores(self, instrument):
         """List the scores of an instrument's sources: two of a duet, otherwise one."""
         return self.voices if is_duet(instrument) else (self.score,)
-
-
-@functools.lru_cache(maxsize=2)  # for the next program: a compressed font takes long to load
-def open_font(path):
-    """A `render_notes.SoundFont`."""
-    return render_notes.SoundFont(path)
-
-
-class FontBank:
-    """The notes of a SoundFont program, rendered on first use: `gain` and `note` of `NoteBank`.
-
-    Args:
-        source: `Source`.
-
-    Raises:
-        UserError: the font lacks the program.
-    """
-
-    def __init__(self, source):
-        self._font = open_font(source.font)
-        if (0, source.program) not in self._font.programs:
-            raise UserError(
-                f"{source.font}: has no program {source.program}; give another in --instruments"
-            )
-        self._program = source.program
-        self._played = {}  # (pitch, velocity) -> samples of the font
-        self._notes = {}  # (pitch, velocity) -> samples, shifted if needed and faded out
-
-    @functools.cached_property
-    def gain(self):
-        """Factor for the notes of a piece, see `NoteBank.gain`.
-
-        Raises UserError if the program is silent.
-        """
-        peaks = []
-        for pitch in NoteSynthesizer.PITCHES:
-            if self._sounds(pitch):
-                peaks.append(np.abs(self._play(pitch, 100)).max())
-        if not peaks:
-            raise UserError(f"program {self._program}: is silent; give another in --instruments")
-        return NoteSynthesizer.LEVEL / max(np.median(peaks), SILENT)
-
-    def note(self, pitch, velocity):
-        """Return the note for (pitch, velocity): float32 (n,); empty if no note is near."""
-        key = pitch, NoteSynthesizer.nearest_velocity(velocity)
-        if key not in self._notes:
-            self._notes[key] = self._make(*key)
-        return self._notes[key]
-
-    def _play(self, pitch, velocity):
-        key = pitch, velocity
-        if key not in self._played:
-            self._played[key] = self._font.note(0, self._program, pitch, velocity, data.SAMPLE_RATE)
-        return self._played[key]
-
-    def _sounds(self, pitch):
-        if pitch not in NoteSynthesizer.PITCHES:
-            return False
-        return np.abs(self._play(pitch, 100)).max() > SILENT
-
-    def _make(self, pitch, velocity):
-        """Make a note from the nearest pitch that sounds, shifted; at equal distance the higher."""
-        shift = NoteSynthesizer.MAX_SHIFT
-        near = sorted(
-            range(pitch - shift, pitch + shift + 1), key=lambda each: (abs(each - pitch), -each)
-        )
-        source = next((each for each in near if self._sounds(each)), None)
-        if source is None:
-            return np.empty(0, np.float32)
-        audio = self._play(source, velocity)
-        if source != pitch:
-            rate = data.SAMPLE_RATE * 2 ** ((pitch - source) / 12)
-            audio = soxr.resample(audio, rate, data.SAMPLE_RATE)
-        audio = audio.copy()
-        NoteSynthesizer.fade_out(audio)
-        return audio
 
 
 # Choosing the excerpts
@@ -198,7 +111,7 @@ def read_source(path, row):
         raise _not_an_instrument(path, row)
     if int(program) > 127:
         raise UserError(f"{path}: {name}: no such program: {program}; give 0 - 127")
-    return Source(str(render_notes.find_font(font)), int(program))
+    return font_bank.Source(str(render_notes.find_font(font)), int(program))
 
 
 def read_duet(path, row, sources):
@@ -354,36 +267,6 @@ def cut(score, rng):
 # Making tiles
 
 
-def make_picture(parts, bins):
-    """Make the tiles of parts that sound together: float16 (`TILES`, bins, 256, 1) in [0, 1].
-
-    ``parts``: list of (score, bank).
-    """
-    audio = np.zeros(SAMPLES - 1, np.float32)
-    for score, bank in parts:
-        blocks = [block.copy() for block in NoteSynthesizer.render(score, bank, bank.gain)]
-        part = np.concatenate(blocks)[: len(audio)]
-        audio[: len(part)] += part
-    audio *= 0.999 / max(np.abs(audio).max(), 0.999)  # only where it would clip
-    picture = np.minimum(data.spectrogram(audio, bins), 1).astype(np.float16)
-    return data.slice_tiles(picture[:, : TILES * data.TILE_FRAMES])
-
-
-def play(sources, work, bins):
-    """Make all tiles of one instrument, in a worker.
-
-    Args:
-        sources: tuple of `Source`.
-        work: list of (path of tiles, tuple of scores, one for each source).
-        bins: height of the tiles.
-    """
-    banks = [FontBank(source) for source in sources]
-    for path, scores in work:
-        tiles = make_picture(list(zip(scores, banks)), bins)
-        with complete(path) as part, open(part, "wb") as file:
-            np.save(file, np.ascontiguousarray(tiles))
-
-
 class Work:
     """All tiles to make, by instrument, and those that are missing or out of date.
 
@@ -451,7 +334,7 @@ class Work:
 
         self.record.begin(paths)
         with parallel.engine(workers) as run:
-            run(play, tasks, paths, note_done, unit="instrument", desc="playing")
+            run(font_bank.play, tasks, paths, note_done, unit="instrument", desc="playing")
 
     def fingerprint(self):
         """Hash of all inputs of the tiles, for features.json."""
@@ -485,7 +368,7 @@ def read_bins(features):
 def describe_work(work, excerpts, workers):
     """Describe the work: hours of music, disk space, time."""
     banks = sum(len(work.sources[name]) for name, files in work.due.items() if files)
-    size = work.count() * TILES * data.TILE_FRAMES * work.bins * 2 / 1e9
+    size = work.count() * font_bank.TILES * data.TILE_FRAMES * work.bins * 2 / 1e9
     seconds = (banks * SECONDS_A_BANK + work.count() * SECONDS_A_PICTURE) / workers
     there = sum(len(files) for files in work.wanted.values()) - work.count()
     return (

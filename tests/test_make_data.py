@@ -1,8 +1,10 @@
 """pretrained/make_data.py: SoundFonts and MIDI files -> tiles of many instruments."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pretty_midi
 import pytest
 from files import contents
 from music import midi_bytes, note
@@ -11,8 +13,10 @@ from scripts import error_lines, load_script
 import data
 import render_notes
 from common import dataset
+from common.cli import UserError
 from training import splits
 
+REAL_FONT = render_notes.SoundFont
 TABLE = """instrument,font,program
 guitar_acoustic,a.sf2,25
 keyboard_acoustic,a.sf2,0
@@ -96,6 +100,23 @@ def test_excerpts_on_the_targets_and_some_of_the_others(make_data, tmp_path, cap
     assert y.max() > 0.2
 
 
+def test_two_workers_of_the_script_itself(make_data, run_script, tmp_path):
+    """Workers cannot import what the script defines: once no command went on with two of them."""
+    font = Path(pretty_midi.__file__).parent / "TimGM6mb.sf2"
+    try:
+        REAL_FONT(font)
+    except UserError as error:
+        pytest.skip(str(error))
+    table = f"instrument,font,program\nguitar_acoustic,{font},25\nstring_acoustic,{font},48\n"
+    (tmp_path / "table.csv").write_text(table)
+    flags = ["--excerpts", "2", "--bins", "256", "--workers", "2"]
+    done = run_script("pretrained/make_data.py", *FLAGS[:-2], *flags)
+    assert done.returncode == 0, done.stderr
+    paths = list((tmp_path / "features").rglob("*.npy"))
+    assert len(paths) == 4
+    assert all(np.load(path).max() > 0.2 for path in paths)
+
+
 def test_what_is_there_is_kept_and_more_is_added(make_data, tmp_path, capsys):
     assert make_data.main([*FLAGS, "--excerpts", "2", "--bins", "256"]) == 0
     before = contents(tmp_path / "features")
@@ -135,11 +156,11 @@ def test_tiles_of_someone_else_are_kept(make_data, tmp_path, capsys):
 
 def test_the_full_band_reaches_to_22_khz(make_data):
     sources = make_data.read_instruments("table.csv")
-    bank = make_data.FontBank(*sources["guitar_acoustic"])
+    bank = make_data.font_bank.FontBank(*sources["guitar_acoustic"])
     pieces = make_data.find_pieces(make_data.Path("midi"), ())
     excerpt = make_data.make_excerpt(0, pieces, list(sources), 7)
-    tiles = make_data.make_picture([(excerpt.score, bank)], data.FULL_BINS)
-    assert tiles.shape == (make_data.TILES, 512, 256, 1)
+    tiles = make_data.font_bank.make_picture([(excerpt.score, bank)], data.FULL_BINS)
+    assert tiles.shape == (make_data.font_bank.TILES, 512, 256, 1)
     assert tiles.dtype == np.float16 and 0.3 < tiles.max() <= 1
 
 
@@ -156,7 +177,7 @@ def test_the_highest_voice_is_one_note_at_a_time(make_data):
 
 def test_notes_that_a_font_lacks_are_shifted(make_data):
     sources = make_data.read_instruments("table.csv")
-    bank = make_data.FontBank(*sources["flute_acoustic_001"])
+    bank = make_data.font_bank.FontBank(*sources["flute_acoustic_001"])
     low, high = bank.note(72, 100), bank.note(74, 100)
     assert len(high) < len(low)
     crossings = [(np.diff(np.sign(each[:40_000])) != 0).sum() for each in (low, high)]
@@ -186,9 +207,11 @@ def test_tiles_of_a_duet_sound_like_both_voices_together(make_data, tmp_path):
         assert len(set(duets)) == (2 if excerpt.voices else 0)
     excerpt = with_duets[0]
     name = excerpt.instruments[-1]
-    banks = [make_data.FontBank(source) for source in sources[name]]
+    banks = [make_data.font_bank.FontBank(source) for source in sources[name]]
     parts = list(zip(excerpt.list_scores(name), banks))
-    pictures = [make_data.make_picture(some, 256) for some in (parts, parts[:1], parts[1:])]
+    pictures = [
+        make_data.font_bank.make_picture(some, 256) for some in (parts, parts[:1], parts[1:])
+    ]
     both, first, second = np.array(pictures, float)
     apart = np.maximum(first, second)  # dB scale: the louder one decides
     errors = [np.abs(both - picture).mean() for picture in (apart, first, second)]
