@@ -29,6 +29,21 @@ from sound.survey import listen
 from sound.transpose import OCTAVE
 
 KEPT_MODELS = 3  # in memory, 220 MB each
+CHOICES = {  # of the arguments of `convert`
+    "quality": QUALITIES,
+    "level": LEVELS,
+    "bits": (None, *DEPTHS),
+    "precision": devices.INFERENCE,
+}
+LIMITS = {  # lowest and highest value of those that are numbers
+    "normalize": (-100, 0),
+    "start": (0, math.inf),
+    "seconds": (0, math.inf),
+    "sr": RATES,
+    "sample_rate": RATES,
+    "transpose": (-OCTAVE, OCTAVE),
+    "mix": (0, 1),
+}
 
 
 def convert(
@@ -70,17 +85,10 @@ def convert(
         UserError: the recording or model cannot be used, the output cannot be written, or an
             argument has an unknown value or one out of range.
     """
-    _check("quality", quality, QUALITIES)
-    _check("level", level, LEVELS)
-    _check("bits", bits, (None, *DEPTHS))
-    _check("precision", precision, devices.INFERENCE)
-    _check_range("normalize", normalize, -100, 0)
-    _check_range("start", start, 0, math.inf)
-    _check_range("seconds", seconds, 0, math.inf)
-    _check_range("sr", sr, *RATES)
+    _check(quality=quality, level=level, bits=bits, precision=precision)
+    _check_range(normalize=normalize, start=start, seconds=seconds)
+    _check_range(sr=sr, transpose=transpose, mix=mix)
     sr = _as_whole("sr", sr)
-    _check_range("transpose", transpose, -OCTAVE, OCTAVE)
-    _check_range("mix", mix, 0, 1)
     path = known_models.find_model(model)
     recording = Path(recording)
     target = Path(output or name_beside(recording, known_models.make_label(path)))
@@ -119,7 +127,7 @@ def convert_array(
     """
     if np.asarray(audio).dtype.kind in "iub":
         raise ValueError("audio holds integers; give floats, such as int16 samples / 32768")
-    _check_range("sample_rate", sample_rate, *RATES)
+    _check_range(sample_rate=sample_rate)
     sample_rate = _as_whole("sample_rate", sample_rate)
     audio = np.asarray(audio, np.float32)
     columns = audio.reshape(len(audio), -1) if audio.ndim in (1, 2) and audio.size else None
@@ -161,11 +169,12 @@ def _load(path, precision, changed):
     return network
 
 
-def _check(name, value, allowed):
-    """Raise UserError if an argument has an unknown value."""
-    if value not in allowed:
-        choices = ", ".join(repr(choice) for choice in allowed)
-        raise UserError(f"{name}={value!r}: give one of {choices}")
+def _check(**arguments):
+    """Raise UserError if an argument has none of its `CHOICES`."""
+    for name, value in arguments.items():
+        if value not in CHOICES[name]:
+            choices = ", ".join(repr(choice) for choice in CHOICES[name])
+            raise UserError(f"{name}={value!r}: give one of {choices}")
 
 
 def _as_whole(name, value):
@@ -177,8 +186,10 @@ def _as_whole(name, value):
     return int(value)
 
 
-def _check_range(name, value, low, high):
-    """Raise UserError if an argument, a number or None, is not within low ... high."""
-    if value is not None and not low <= value <= high:
-        limits = f"at least {low}" if high == math.inf else f"{low} ... {high}"
-        raise UserError(f"{name}={value!r}: is out of range; give {limits}")
+def _check_range(**arguments):
+    """Raise UserError if an argument, a number or None, is not within its `LIMITS`."""
+    for name, value in arguments.items():
+        low, high = LIMITS[name]
+        if value is not None and not low <= value <= high:
+            limits = f"at least {low}" if high == math.inf else f"{low} ... {high}"
+            raise UserError(f"{name}={value!r}: is out of range; give {limits}")
