@@ -121,19 +121,20 @@ class GroupPage:
         origin = listening.plain_instrument(self.group.origin)
         return f"From {origin} to {listening.plain_instrument(self.group.target)}"
 
-    def _measured(self):
-        """Describe how much of each piece is measured."""
-        if self.group.seconds:
-            return f"its first {self.group.seconds:g} s"
-        return "whole pieces"
+    def _extent(self):
+        """Describe how much of each piece is on the page and how much is measured."""
+        measured = self.group.seconds  # None: all; the sounds are not longer
+        if measured and measured <= self.seconds:
+            return f"The first {measured:g} s of each piece are here, and measured."
+        part = f"its first {measured:g} s" if measured else "whole pieces"
+        return f"The first {self.seconds:g} s of each piece are here; measures are of {part}."
 
     def write(self, summary):
         """Write the page, after all its files."""
         paragraphs = [
             *describe_candidates(self.candidates),
             self.group.about,
-            f"The first {self.seconds:g} s of each piece are here; "
-            f"measures are of {self._measured()}.",
+            self._extent(),
             "“Output” is what predict.py makes at normal quality. The sounds folded below it, and "
             "the tables, have the phase named, at the hop and level of the measurement.",
             "Mean ± standard deviation over pieces; the lower the better, SNR and note F1 apart.",
