@@ -1096,6 +1096,11 @@ def test_what_no_model_knows_is_told_and_nothing_else(tmp_path, kind):
     assert word in remark and bool(word) == bool(remark)
 
 
+@pytest.mark.parametrize("name", ["cello", "recorded_piano", "saxophone", "trumpet"])
+def test_of_real_instruments_nothing_is_remarked(name):
+    assert survey.listen(ROOT / "docs" / "audio" / f"{name}.ogg").remark == ""
+
+
 @pytest.mark.parametrize("kind", ["one note", "held notes", "speech"])
 def test_notes_that_are_held_are_no_reason_to_expect_little(tmp_path, run, kind):
     sound, word = SOUNDS[kind]
