@@ -39,6 +39,7 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
+import font_bank
 import make_data
 import numpy as np
 import pretty_midi
@@ -141,10 +142,10 @@ class Target(NamedTuple):
 
 def play_program(font, number, title):
     """Make the `Instrument` of a SoundFont's program. Raises UserError if there is no such font."""
-    source = make_data.Source(str(render_notes.find_font(font)), number)
+    source = font_bank.Source(str(render_notes.find_font(font)), number)
 
     def load():
-        bank = make_data.FontBank(source)
+        bank = font_bank.FontBank(source)
         return bank, bank.gain
 
     folder = f"{Path(source.font).stem}_{number:03d}"

@@ -34,7 +34,7 @@ def make_tables(monkeypatch):
 
     known = {}
     for number, name in enumerate(("keyboard_acoustic", TARGET)):
-        known[name] = (script.make_data.Source("font", number),)
+        known[name] = (script.font_bank.Source("font", number),)
     monkeypatch.setattr(script, "play_program", play_program)
     monkeypatch.setattr(script.make_data, "read_instruments", lambda path: known)
     return script
