@@ -15,6 +15,7 @@ output counts. Lines are only appended, each with one write. So two processes ca
 and a killed run damages one line at most. Names are relative, so the folder can be moved.
 """
 
+import filecmp
 import json
 import os
 from pathlib import Path
@@ -191,14 +192,27 @@ class Place(NamedTuple):
         return now == self.before or Record(self.folder).has_made(path)
 
     def __call__(self, part, path):
-        """Rename ``part`` to ``path``. Raises UserError if a file exists that is not ours."""
+        """Rename ``part`` to ``path``. Raises UserError if a file exists that is not ours.
+
+        A file with the same content is left: a worker that was killed before it reported made it.
+        """
         if self.may_replace(path):
             os.replace(part, path)
         elif not place_new(part, path):
-            raise UserError(
-                f"{path}: appeared meanwhile and was not made by this command, so it is kept; "
-                "move it away and run again"
-            )
+            if not _is_same(part, path):
+                raise UserError(
+                    f"{path}: appeared meanwhile and was not made by this command, so it is kept; "
+                    "move it away and run again"
+                )
+            os.unlink(part)
+
+
+def _is_same(one, other):
+    """Whether two files have the same content; False if one cannot be read."""
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def look_at(path):

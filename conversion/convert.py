@@ -23,7 +23,7 @@ import functools
 import math
 import os
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -214,11 +214,21 @@ def ahead(blocks):
     thread = ThreadPoolExecutor(1)
     try:
         following = thread.submit(next, blocks, None)
-        while (block := following.result()) is not None:
+        while (block := _wait_for(following)) is not None:
             following = thread.submit(next, blocks, None)
             yield block
     finally:
         thread.shutdown(wait=False)
+
+
+def _wait_for(future):
+    """Return a future's result. Ctrl-C ends the wait within a second.
+
+    Python handles a Ctrl-C that comes just before a wait only after the wait, so none is long.
+    """
+    while not future.done():
+        wait([future], timeout=1)
+    return future.result()
 
 
 def _pack(frames, kind):

@@ -5,6 +5,8 @@ import sys
 import pytest
 from conftest import HANG, ROOT
 
+from common.cli import UserError
+from common.files import complete
 from common.record import NAME, Record
 
 
@@ -95,6 +97,21 @@ def test_what_a_killed_run_finished_is_ours_and_made_again(folder, source):
     assert Record(folder).knows(output)
     assert Record(folder).knows(folder / "b.wav")
     assert not Record(folder).is_current(output, [source], {})
+
+
+def test_what_a_killed_worker_finished_is_no_stranger(folder):
+    """A cluster runs its job again; a file of other content is still the user's."""
+    out = folder / "a.npy"
+    record = Record(folder)
+    place = record.plan_place(out)
+    record.begin([out])
+    for content in (b"same", b"same"):
+        with complete(out, place) as part:
+            part.write_bytes(content)
+    with pytest.raises(UserError, match="appeared meanwhile"), complete(out, place) as part:
+        part.write_bytes(b"other")
+    assert [path.name for path in folder.iterdir() if path.suffix == ".npy"] == ["a.npy"]
+    assert out.read_bytes() == b"same"
 
 
 def test_the_folder_can_be_moved_with_its_sources(tmp_path, folder, source):
